@@ -1,0 +1,1 @@
+"""TFDS builders: which file of a published corpus is which utterance."""

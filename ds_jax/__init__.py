@@ -1,0 +1,1 @@
+"""Emotion recognition from Spanish speech, as pictures, in JAX."""
