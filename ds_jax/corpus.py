@@ -1,5 +1,6 @@
 """A prepared corpus in memory, and the seven labels."""
 
+import csv
 import dataclasses
 
 import numpy as np
@@ -40,12 +41,14 @@ class Corpus:
         utterances: One for each recording.
         pictures: uint8 [pictures, canvas, canvas], indices into a 256-entry colour map.
         owners: int32 [pictures], the row in `utterances` that each picture was cut from.
+        skipped: How many recordings could not be used.
     """
 
     name: str
     utterances: tuple[Utterance, ...]
     pictures: np.ndarray
     owners: np.ndarray
+    skipped: int = 0
 
     @property
     def labels(self) -> np.ndarray:
@@ -92,7 +95,9 @@ def load(builder, name: str) -> Corpus:
             )
         owners.append(len(utterances) - 1)
     pictures = np.stack([np.asarray(example["picture"])[..., 0] for example in examples])
-    return Corpus(name, tuple(utterances), pictures, np.asarray(owners, np.int32))
+    with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
+        skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
+    return Corpus(name, tuple(utterances), pictures, np.asarray(owners, np.int32), skipped)
 
 
 def _text(value: bytes | str) -> str:

@@ -1,0 +1,273 @@
+"""What all corpora share: from recordings named as published to TFDS records of pictures.
+
+A corpus' own builder only says which file is which utterance. Here the files are found, decoded
+and drawn on all cores, and written as array_record without TensorFlow.
+"""
+
+import csv
+import dataclasses
+import filecmp
+import functools
+import glob
+import io
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import PIL.Image
+import tensorflow_datasets as tfds
+from absl import logging
+from tqdm import tqdm
+
+from ds_jax import audio, picture
+from ds_jax.corpus import LABELS
+
+WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
+SHARD = 256  # recordings in one file of records; TFDS holds a shard in memory while writing it
+SHOWN = 5  # file names shown in a warning
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """One file of a corpus and what its name or folder says of it.
+
+    Attributes:
+        path: Where the file is.
+        name: The utterance's name, unique in the corpus.
+        label: One of `ds_jax.corpus.LABELS`.
+        speaker: The corpus' own name of the speaker.
+        gender: "female", "male" or "unknown".
+        sentence: The corpus' own name of the text spoken; empty if unknown.
+        style: "normal" unless the corpus tells styles apart.
+    """
+
+    path: Path
+    name: str
+    label: str
+    speaker: str
+    gender: str = "unknown"
+    sentence: str = ""
+    style: str = "normal"
+
+
+@dataclasses.dataclass(eq=False)
+class CorpusConfig(tfds.core.BuilderConfig):
+    """Which raw recordings become which pictures; its name is the prepared version's folder.
+
+    Attributes:
+        folder: The raw recordings, in the layout in which the corpus is published.
+        settings: How they are drawn.
+    """
+
+    folder: Path = Path()
+    settings: picture.PictureSettings = dataclasses.field(default_factory=picture.PictureSettings)
+
+
+class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Prepares a corpus; subclasses say what its files are called.
+
+    Records come shard by shard, in the order of utterance names, because TFDS' shuffling builder
+    needs TensorFlow for anything above 1 GB.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    layout: str  # what is looked for, told to a user whose folder is not so
+    source: str  # how to get the corpus
+    suffixes: tuple[str, ...] = WAV_OR_FLAC
+    totals: tuple[int, ...] = ()  # published numbers of utterances; others are warned about
+
+    @staticmethod
+    @abstractmethod
+    def recordings(folder: Path) -> Iterable[Recording]:
+        """Says which file below the folder is which utterance, in any order.
+
+        Raises:
+            ValueError: A file contradicts the corpus' layout in a way that needs the user.
+        """
+
+    @classmethod
+    def find(cls, folder: Path) -> list[Recording]:
+        """Finds the corpus' recordings, one an utterance, in the order of their names.
+
+        Raises:
+            FileNotFoundError: The folder is missing, empty or of another layout.
+            ValueError: Two different files claim to be the same utterance.
+        """
+        found = _one_each(cls.recordings(folder), cls.suffixes) if folder.is_dir() else []
+        if not found:
+            raise FileNotFoundError(
+                f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
+                f"{_sight(folder)}. {cls.source}"
+            )
+        if cls.totals and len(found) not in cls.totals:
+            published = " or ".join(map(str, cls.totals))
+            logging.warning(
+                "%s: %d utterances found where %s are published", folder.name, len(found), published
+            )
+        return found
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        canvas = self.builder_config.settings.canvas
+        text = tfds.features.Text()
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "utterance": text,
+                    "label": tfds.features.ClassLabel(names=LABELS),
+                    "speaker": text,
+                    "gender": text,
+                    "sentence": text,
+                    "style": text,
+                    "seconds": np.float32,
+                    "window": np.int32,
+                    "picture": tfds.features.Image(
+                        shape=(canvas, canvas, 1), dtype=np.uint8, encoding_format="png"
+                    ),
+                }
+            )
+        )
+
+    def _shard_iterators_per_split(self, dl_manager):
+        recordings = self.find(self.builder_config.folder)
+        self.skipped = []
+        self.found = len(recordings)
+        starts = range(0, self.found, SHARD)
+        return {"full": [functools.partial(self._examples, recordings, at) for at in starts]}
+
+    def _examples(self, recordings: list[Recording], start: int) -> Iterator[tuple[str, dict]]:
+        """Yields the examples of one shard, all drawn before the first is written."""
+        folder, settings = self.builder_config.folder, self.builder_config.settings
+        shard = recordings[start : start + SHARD]
+        workers = min(joblib.cpu_count(), len(shard))
+        drawn = joblib.Parallel(n_jobs=workers, return_as="generator")(
+            joblib.delayed(pictures_of)(recording.path, settings) for recording in shard
+        )
+        bar = tqdm(
+            drawn,
+            desc=folder.name,
+            total=self.found,
+            initial=start,
+            unit=" utterances",
+            leave=False,
+            disable=None,  # unless on a terminal
+        )
+        for recording, outcome in zip(shard, list(bar), strict=True):
+            if isinstance(outcome, str):
+                file = os.path.relpath(recording.path, folder)
+                self.skipped.append((recording.name, file, outcome))
+                continue
+            seconds, encoded = outcome
+            known = dataclasses.asdict(recording)
+            known["utterance"] = known.pop("name")
+            del known["path"]
+            for window, png in enumerate(encoded):
+                example = known | {"seconds": seconds, "window": window, "picture": png}
+                yield f"{recording.name}/{window}", example
+        if len(self.skipped) == self.found:
+            raise ValueError(
+                f"{folder.name}: none of the {self.found} recordings in {folder} can be used; "
+                f"the first, {self.skipped[0][1]}, {self.skipped[0][2]}"
+            )
+        # TFDS' temporary folder: it gets its final name when all records are written.
+        with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
+
+    def _create_builder_config(self, builder_config, version):
+        """Takes the configuration as it is; TFDS would warn that it is not a predefined one."""
+        return builder_config
+
+    def _log_download_bytes(self) -> None:
+        """Says nothing: there is no download."""
+
+    def _log_download_done(self) -> None:
+        report = f"{self.builder_config.folder.name}: {self.found - len(self.skipped)} utterances"
+        if self.skipped:
+            report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
+        print(report)
+
+
+def pictures_of(path: Path, settings: picture.PictureSettings) -> tuple[float, list[bytes]] | str:
+    """Decodes one recording and draws its windows; runs in a worker process.
+
+    Returns:
+        Seconds of the recording and a grey PNG for each window; or why it cannot be used.
+    """
+    try:
+        samples, rate = audio.read(path, settings.sample_rate)
+        windows = picture.cut(samples, rate, settings)
+        return len(samples) / rate, [_png(picture.draw(w, rate, settings)) for w in windows]
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix(f"{path} ")
+
+
+def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """All files below a folder with one of the suffixes, in any case; hidden files are left out."""
+    below = glob.glob("**/*", root_dir=folder, recursive=True)
+    paths = [folder / name for name in below if name.lower().endswith(suffixes)]
+    return sorted(path for path in paths if path.is_file())
+
+
+def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> Iterator[tuple]:
+    """Finds the audio files whose stems match a regular expression, ignoring case.
+
+    Yields:
+        The path and the match. Audio files of other names are passed over with a warning.
+    """
+    pattern, strays = re.compile(name, re.IGNORECASE), []
+    for path in audio_files(folder, suffixes):
+        if match := pattern.fullmatch(path.stem):
+            yield path, match
+        else:
+            strays.append(path)
+    warn_of(folder, strays, "not named as published and passed over")
+
+
+def warn_of(folder: Path, paths: list[Path], what: str) -> None:
+    """Warns of files, if there are any, by number and the first few names."""
+    if paths:
+        shown = ", ".join(os.path.relpath(path, folder) for path in paths[:SHOWN])
+        more = ", ..." if len(paths) > SHOWN else ""
+        logging.warning("%s: %d audio files %s: %s%s", folder.name, len(paths), what, shown, more)
+
+
+def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
+    """Keeps one recording of each name: that of the published format, or of two equal files one."""
+
+    def preference(recording: Recording) -> tuple:
+        path, suffix = recording.path, recording.path.suffix.lower()
+        rank = suffixes.index(suffix) if suffix in suffixes else len(suffixes)
+        return rank, len(path.parts), path
+
+    kept = {}
+    for recording in sorted(recordings, key=preference):
+        first = kept.setdefault(recording.name.lower(), recording)
+        if first is recording or first.path.suffix.lower() != recording.path.suffix.lower():
+            continue
+        if not filecmp.cmp(first.path, recording.path, shallow=False):
+            raise ValueError(
+                f"{first.path} and {recording.path} differ but are both named as utterance "
+                f"{first.name}: remove one of them"
+            )
+    return sorted(kept.values(), key=lambda recording: recording.name)
+
+
+def _sight(folder: Path) -> str:
+    """What is to be seen where a corpus was expected."""
+    if not folder.is_dir():
+        return "but there is no such folder"
+    below = glob.glob("**/*", root_dir=folder, recursive=True)
+    files = sorted(name for name in below if (folder / name).is_file())
+    if not files:
+        return "but that folder is empty"
+    return f"but of the {len(files)} files there (such as {files[0]}) none is named so"
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    # Level 1 is several times faster than the default and the file hardly larger.
+    PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

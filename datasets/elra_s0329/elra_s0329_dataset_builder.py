@@ -1,0 +1,79 @@
+"""ELRA-S0329: acted Spanish of two speakers, the corpus of the paper."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
+
+SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
+# <speaker>/sess<style>00<session>/
+FOLDERS = re.compile(r"(?:^|/)(?P<speaker>[fm])/sess(?P<style>[a-z])00(?P<session>[12])/", re.I)
+# spf1f075 is taken to be speaker f, session 1, style f, sentence 075: one name is public, so this
+# reading is believed only where the folders say nothing.
+NAME = re.compile(r"sp(?P<speaker>[fm])(?P<session>[12])(?P<style>[a-z])(?P<sentence>\d{3})", re.I)
+STYLES = {
+    "a": ("ANGER", "normal"),
+    "d": ("DISGUST", "normal"),
+    "f": ("FEAR", "normal"),
+    "j": ("JOY", "normal"),
+    "s": ("SADNESS", "normal"),
+    "n": ("NEUTRAL", "normal"),
+    "h": ("NEUTRAL", "loud"),
+    "l": ("NEUTRAL", "soft"),
+    "w": ("NEUTRAL", "slow"),
+    "z": ("NEUTRAL", "fast"),
+}
+GENDERS = {"f": "female", "m": "male"}
+
+
+class Builder(CorpusBuilder):
+    """Prepares ELRA-S0329.
+
+    The letter of surprise is not public: the one letter that is none of the ten others is taken
+    for it.
+    """
+
+    layout = "files named like S0329/INTER1SP_01/f/sessa001/*.l16"
+    source = (
+        "ELRA-S0329 is licensed by ELRA (https://catalogue.elra.info): copy the delivered folder "
+        "there."
+    )
+    suffixes = SUFFIXES
+    totals = (6041,)
+
+    @staticmethod
+    def recordings(folder: Path) -> Iterator[Recording]:
+        placed, strays, contrary = [], [], []
+        for path in audio_files(folder, SUFFIXES):
+            by_folder = FOLDERS.search(path.relative_to(folder).as_posix())
+            by_name = NAME.fullmatch(path.stem)
+            if not by_folder and not by_name:
+                strays.append(path)
+                continue
+            if by_folder and by_name and _place(by_folder) != _place(by_name):
+                contrary.append(path)
+            sentence = by_name["sentence"] if by_name else _last_digits(path.stem)
+            placed.append((path, *_place(by_folder or by_name), sentence))
+        warn_of(folder, strays, "in no session and passed over")
+        warn_of(folder, contrary, "disagree with their folders, which are believed")
+        unknown = sorted({style for _, _, style, _, _ in placed} - set(STYLES))
+        if len(unknown) > 1:
+            raise ValueError(
+                f"{folder}: sessions of the unknown styles {', '.join(unknown)}; only one, "
+                "surprise, may have a letter that is not documented: remove or rename the others"
+            )
+        styles = STYLES | dict.fromkeys(unknown, ("SURPRISE", "normal"))
+        for path, speaker, style, session, sentence in placed:
+            name = f"{speaker}/sess{style}00{session}/{path.stem}"
+            label, manner = styles[style]
+            yield Recording(path, name, label, speaker, GENDERS[speaker], sentence, manner)
+
+
+def _place(match: re.Match) -> tuple[str, str, str]:
+    return match["speaker"].lower(), match["style"].lower(), match["session"]
+
+
+def _last_digits(stem: str) -> str:
+    """The utterance's number, with which names that are read otherwise end, too."""
+    return re.search(r"\d{0,3}$", stem)[0]

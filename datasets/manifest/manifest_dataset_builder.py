@@ -1,0 +1,64 @@
+"""Any corpus that a CSV file describes."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets.base import CorpusBuilder, Recording
+from ds_jax.corpus import LABELS
+
+REQUIRED = ("path", "label", "speaker")
+GENDERS = ("female", "male", "unknown")
+
+
+class Builder(CorpusBuilder):
+    """Prepares the recordings that `manifest.csv` lists; an utterance is named by its path."""
+
+    layout = "recordings listed in manifest.csv"
+    source = "List at least one, with its path, label and speaker."
+
+    @staticmethod
+    def recordings(folder: Path) -> Iterator[Recording]:
+        seen = {}
+        for where, row in _rows(folder / "manifest.csv"):
+            label, gender = row["label"].upper(), row.get("gender", "").lower() or "unknown"
+            path = folder / row["path"]
+            if label not in LABELS:
+                raise ValueError(f"{where}, label: {row['label']!r} is none of {', '.join(LABELS)}")
+            if gender not in GENDERS:
+                raise ValueError(
+                    f"{where}, gender: {row['gender']!r} is none of {', '.join(GENDERS)}"
+                )
+            if not path.is_file():
+                raise ValueError(f"{where}, path: there is no file {path}")
+            if path in seen:
+                raise ValueError(f"{where}, path: {row['path']} is listed in {seen[path]} already")
+            seen[path] = where.rsplit(", ")[-1]
+            name = Path(row["path"]).as_posix()
+            sentence, style = row.get("sentence", ""), row.get("style", "") or "normal"
+            yield Recording(path, name, label, row["speaker"], gender, sentence, style)
+
+
+def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields each row, stripped, after the words that say where it stands."""
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restval="")
+        try:
+            columns = reader.fieldnames or []
+            for column in REQUIRED:
+                if column not in columns:
+                    raise ValueError(
+                        f"{manifest}, line 1: there is no column {column!r} among "
+                        f"{', '.join(columns) or 'none'}"
+                    )
+            for row in reader:
+                where = f"{manifest}, line {reader.line_num}"
+                if None in row:
+                    raise ValueError(f"{where}: more fields than columns; quote those with commas")
+                row = {column: value.strip() for column, value in row.items()}
+                for column in REQUIRED:
+                    if not row[column]:
+                        raise ValueError(f"{where}, {column}: the field is empty")
+                yield where, row
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{manifest} is not UTF-8 text: save it as such") from error

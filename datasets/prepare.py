@@ -1,0 +1,75 @@
+"""Prepares a corpus as TFDS records, once for each way of drawing it."""
+
+import difflib
+import hashlib
+import importlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import filelock
+
+from ds_jax.picture import PictureSettings
+
+KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
+
+
+def full_name(name: str) -> str:
+    """Completes the unique beginning of a known corpus' name; other names stay as they are."""
+    fits = [known for known in KNOWN if known.startswith(name)]
+    return fits[0] if name not in KNOWN and len(fits) == 1 else name
+
+
+def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: PictureSettings):
+    """Returns the corpus' TFDS builder, prepared; instantly if it was prepared before.
+
+    What is prepared lies in `<data_dir>/<corpus>/<settings>/<version>`, other settings beside it,
+    and is found there without the raw recordings (of a manifest corpus, its manifest.csv is
+    needed still). Two processes never prepare the same corpus at once.
+
+    Args:
+        name: A known corpus or the unique beginning of its name, or any folder with a manifest.
+        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
+        data_dir: Holds what is prepared.
+        settings: How the pictures are drawn.
+
+    Raises:
+        FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
+        ValueError: There is no such corpus, or none of its recordings can be used.
+    """
+    name, key = full_name(name), settings.key()
+    folder = Path(corpora_dir) / name
+    package = name
+    if name not in KNOWN:
+        package = "manifest"
+        key = f"{name}-{_manifest_digest(name, folder)}-{key}"
+    base = importlib.import_module("datasets.base")
+    module = importlib.import_module(f"datasets.{package}.{package}_dataset_builder")
+    config = base.CorpusConfig(name=key, folder=folder, settings=settings)
+    builder = module.Builder(data_dir=data_dir, config=config)
+    if builder.data_path.exists():  # TFDS gives it this name when it is complete
+        return builder
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{name}: waiting for another process to finish preparing")
+        held = lock.acquire()
+    with held, tempfile.TemporaryDirectory() as downloads:  # TFDS wants a folder for downloads
+        for leftover in builder.data_path.parent.glob("incomplete.*"):
+            shutil.rmtree(leftover)
+        builder.download_and_prepare(download_dir=downloads, file_format="array_record")
+    return module.Builder(data_dir=data_dir, config=config)
+
+
+def _manifest_digest(name: str, folder: Path) -> str:
+    manifest = folder / "manifest.csv"
+    if not name or Path(name).name != name or not manifest.is_file():
+        nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is "
+            f"{nearest}), or describe your own recordings in {manifest}, with columns path, label, "
+            "speaker"
+        )
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()[:8]

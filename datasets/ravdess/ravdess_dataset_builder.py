@@ -1,0 +1,41 @@
+"""RAVDESS: acted English, the spoken part."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets.base import CorpusBuilder, Recording, named
+
+# Modality (03 audio only), channel (01 speech, 02 song), emotion, intensity, statement,
+# repetition, actor.
+NAME = r"(?P<kind>\d\d-\d\d)-(?P<emotion>0[1-8])-\d\d-(?P<statement>\d\d)-\d\d-(?P<actor>\d\d)"
+SPEECH = "03-01"
+# 02 is calm.
+LABELS = {
+    "01": "NEUTRAL",
+    "03": "JOY",
+    "04": "SADNESS",
+    "05": "ANGER",
+    "06": "FEAR",
+    "07": "DISGUST",
+    "08": "SURPRISE",
+}
+
+
+class Builder(CorpusBuilder):
+    """Prepares RAVDESS' speech without calm, which is none of the seven emotions."""
+
+    layout = "files named like Actor_12/03-01-05-02-01-01-12.wav"
+    source = (
+        "RAVDESS is free for non-commercial use: unpack Audio_Speech_Actors_01-24.zip from "
+        "https://doi.org/10.5281/zenodo.1188976 there."
+    )
+    totals = (1248,)
+
+    @staticmethod
+    def recordings(folder: Path) -> Iterator[Recording]:
+        for path, match in named(folder, NAME):
+            label = LABELS.get(match["emotion"])
+            if label and match["kind"] == SPEECH:
+                gender = "male" if int(match["actor"]) % 2 else "female"
+                statement = match["statement"]
+                yield Recording(path, path.stem, label, match["actor"], gender, statement)

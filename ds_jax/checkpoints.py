@@ -1,0 +1,101 @@
+"""Orbax checkpoints of a fold: the best epoch and the latest."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from ds_jax.corpus import LABELS
+
+
+class Checkpoints:
+    """The checkpoints of one fold, numbered by epoch. Use it as a context manager.
+
+    Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
+    metadata, the run's config, the labels, and the training's progress up to it.
+
+    Attributes:
+        directory: Where they lie.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory).absolute()
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            self.directory,
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(1),
+                    policies.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1),
+                ]
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._checkpointer.close()
+
+    @property
+    def latest(self) -> int | None:
+        """The last epoch that was saved; None where there is none."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    @property
+    def best(self) -> int:
+        """The epoch of the lowest loss on the side that chooses.
+
+        Raises:
+            FileNotFoundError: There is no checkpoint.
+        """
+        if self.latest is None:
+            raise FileNotFoundError(
+                f"no checkpoint in {self.directory}: train this fold first, or name another folder"
+            )
+        return min(self._checkpointer.checkpoints, key=lambda saved: saved.metrics["loss"]).step
+
+    def save(
+        self, epoch: int, variables: Any, optimizer: Any, loss: float, config: dict, progress: dict
+    ) -> None:
+        """Saves an epoch, and deletes those that are neither best nor latest.
+
+        Args:
+            epoch: Its number.
+            variables: The tree that evaluation needs.
+            optimizer: The tree that resuming needs besides.
+            loss: On the side that chooses the epoch; the lowest is the best.
+            config: The run's config, as JSON.
+            progress: What the training loop remembers, as JSON.
+        """
+        self._checkpointer.save_checkpointables(
+            epoch,
+            {"variables": variables, "optimizer": optimizer},
+            metrics={"loss": loss},
+            custom_metadata={"config": config, "labels": list(LABELS), "progress": progress},
+        )
+
+    def metadata(self, epoch: int) -> dict:
+        """Returns `config`, `labels` and `progress` as they were saved.
+
+        Raises:
+            ValueError: The checkpoint was trained on other labels.
+        """
+        metadata = self._checkpointer.checkpointables_metadata(epoch).custom_metadata
+        if metadata["labels"] != list(LABELS):
+            raise ValueError(
+                f"the checkpoint in {self.directory} tells {', '.join(metadata['labels'])} apart, "
+                f"not {', '.join(LABELS)}: it is of another label set"
+            )
+        return metadata
+
+    def load(self, epoch: int, **like: Any) -> dict[str, Any]:
+        """Loads the named parts (`variables`, `optimizer`), each shaped and placed like a tree."""
+        return self._checkpointer.load_checkpointables(epoch, jax.tree.map(_abstract, like))
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))

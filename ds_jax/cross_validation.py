@@ -1,0 +1,163 @@
+"""Trains and tests fold after fold, goes on where it was stopped, and reports them together."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from ds_jax import devices, evaluate, folds, predictions, results, train, weights
+from ds_jax.corpus import LABELS, Corpus
+from ds_jax.files import write_json
+
+SYSTEMS = {"ds_am": "DS-AM", "ds_fc": "DS-FC"}
+# What may differ between two calls that share a workdir: it changes no fold.
+FREE_FIELDS = ("eval_on",)
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    workdir: Path,
+    chosen: Sequence[int] | None = None,
+) -> dict | None:
+    """Cross-validates a system on a corpus.
+
+    Folds that have their predictions.csv are not run again. When all folds have one, report.json
+    and report.html are written.
+
+    Args:
+        config: The experiment.
+        corpus: In memory.
+        workdir: Where the run's files go; several machines may share it, each with its own folds.
+        chosen: Numbers of the folds to run, from 0; all without.
+
+    Returns:
+        The content of report.json, or None while folds are missing or there is nothing to test.
+
+    Raises:
+        ValueError: The config is impossible, or the workdir holds a run of another one.
+    """
+    if config.system not in SYSTEMS:
+        raise ValueError(f"system={config.system!r} is not one of {', '.join(SYSTEMS)}")
+    write_config(config, workdir)
+    protocol, divided = _folds(config, corpus, workdir)
+    chosen = range(len(divided)) if chosen is None else chosen
+    if bad := [number for number in chosen if not 0 <= number < len(divided)]:
+        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
+    open_folds = [number for number in chosen if not _is_done(workdir, number)]
+    if open_folds:
+        full = config.system == "ds_fc" and config.model.head == "fc"
+        pretrained = weights.load(config.weights, full=full)
+        experiment = train.create_experiment(config, corpus, pretrained)
+        for number in open_folds:
+            _run_fold(experiment, number, divided[number], workdir)
+    devices.wait_for_others("folds")
+    missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
+    if missing:
+        devices.say(f"folds still to run: {', '.join(map(str, missing))}")
+        return None
+    if protocol == "whole_corpus":
+        devices.say("trained on the whole corpus; test it with --mode=evaluate --eval_on=CORPUS")
+        return None
+    if not devices.is_first_process():
+        return None
+    return _report(config, corpus, workdir, protocol, divided)
+
+
+def fold_directory(workdir: Path, number: int) -> Path:
+    """Where a fold's files are."""
+    return workdir / f"fold_{number:02}"
+
+
+def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes config.json, or checks that the one that is there is the same experiment.
+
+    Raises:
+        ValueError: It is another; the message names the first field that differs.
+    """
+    path, fields = workdir / "config.json", json.loads(json.dumps(config.to_dict()))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name in sorted((set(before) | set(fields)) - set(FREE_FIELDS)):
+            if before.get(name) != fields.get(name):
+                raise ValueError(
+                    f"{path} holds another experiment: {name} is {before.get(name)} there and "
+                    f"{fields.get(name)} now. Give this one a --workdir of its own."
+                )
+    elif devices.is_first_process():
+        write_json(path, fields)
+
+
+def _folds(
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path
+) -> tuple[str, list[folds.Fold]]:
+    """Reads the workdir's folds.json; makes it first where there is none."""
+    path = workdir / "folds.json"
+    if not path.is_file():
+        if config.folds.file:
+            protocol, divided = folds.read_folds(
+                config.folds.file, corpus.utterances, config.select_on
+            )
+        else:
+            protocol = config.folds.protocol
+            divided = folds.make_folds(
+                corpus.utterances, protocol, config.folds.count, config.folds.seed, config.select_on
+            )
+        if devices.is_first_process():
+            folds.write_folds(
+                path, corpus.name, protocol, config.folds.seed, config.select_on, divided
+            )
+        devices.wait_for_others("folds.json")
+    return folds.read_folds(path, corpus.utterances, config.select_on)
+
+
+def _is_done(workdir: Path, number: int) -> bool:
+    return (fold_directory(workdir, number) / results.PREDICTIONS).is_file()
+
+
+def _run_fold(
+    experiment: train.Experiment, number: int, fold: folds.Fold, workdir: Path
+) -> None:
+    directory = fold_directory(workdir, number)
+    judgement = train.train_fold(experiment, number, fold, directory)
+    if not devices.is_first_process():
+        return
+    if judgement is None:  # nothing to test: an empty file says that the fold is done
+        predictions.write(directory / results.PREDICTIONS, [], np.empty((0, len(LABELS))))
+        return
+    tested = set(fold.test)
+    utterances = [u for u in experiment.corpus.utterances if u.name in tested]
+    results.write(directory, utterances, judgement)
+
+
+def _report(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    workdir: Path,
+    protocol: str,
+    divided: Sequence[folds.Fold],
+) -> dict:
+    directories = [fold_directory(workdir, number) for number in range(len(divided))]
+    records, curves = [], []
+    for number, directory in enumerate(directories):
+        tested = predictions.read(directory / results.PREDICTIONS)
+        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        curves.append([json.loads(line) for line in lines])
+        chosen = min(curves[-1], key=lambda row: row[f"{config.select_on}_loss"])["epoch"]
+        fold = divided[number]
+        sides = {"train": len(fold.train), "dev": len(fold.dev)}
+        records.append(evaluate.fold_record(number, tested) | sides | {"epoch": chosen})
+    content = {
+        "system": SYSTEMS[config.system],
+        "protocol": protocol,
+        "selected_on": config.select_on,
+        "shared": folds.shared(divided, corpus.utterances),
+        "folds": records,
+        "synthetic": config.synthetic,
+    }
+    result = results.write_report(workdir, directories, corpus, content, curves)
+    devices.say(results.summary(result))
+    devices.say(f"report: {workdir / 'report.html'}")
+    return result

@@ -1,0 +1,112 @@
+"""From predictions to the content of report.json."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ds_jax import metrics
+from ds_jax.corpus import LABELS
+from ds_jax.folds import PROTOCOLS
+from ds_jax.intervals import intervals
+from ds_jax.predictions import Predictions
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    corpus: str,
+    system: str,
+    protocol: str,
+    selected_on: str,
+    shared: Mapping[str, int],
+    folds: Sequence[Mapping],
+    neutral_style: str = "any",
+) -> dict:
+    """Evaluates pooled predictions.
+
+    Args:
+        predictions: Of all folds together.
+        corpus: The corpus that was tested on.
+        system: What gave the predictions, for example "DS-AM".
+        protocol: One of `folds.PROTOCOLS`.
+        selected_on: "dev" or "test": the side that chose the epoch.
+        shared: How many "speakers" and "sentences" of the test sides were trained on, see
+            `folds.shared`.
+        folds: A record for each fold, see `fold_record`.
+        neutral_style: "normal" leaves out NEUTRAL of other styles, see `normal_neutral_only`.
+
+    Returns:
+        A dict of what JSON can hold, the content of report.json.
+
+    Raises:
+        ValueError: There is no prediction to evaluate, or an argument is not one of its values.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r} and must be one of {', '.join(PROTOCOLS)}")
+    if selected_on not in ("dev", "test"):
+        raise ValueError(f"selected_on is {selected_on!r} and must be 'dev' or 'test'")
+    if neutral_style not in ("any", "normal"):
+        raise ValueError(f"neutral_style is {neutral_style!r} and must be 'any' or 'normal'")
+    if neutral_style == "normal":
+        predictions = normal_neutral_only(predictions)
+    matrix = _confusion(predictions)
+    ranges, method = intervals(predictions)
+    return {
+        "corpus": corpus,
+        "system": system,
+        "protocol": protocol,
+        "protocol_text": PROTOCOLS[protocol],
+        "selected_on": selected_on,
+        "neutral_style": neutral_style,
+        "n": len(predictions.labels),
+        "utterances": len(np.unique(predictions.utterances)),
+        "labels": list(LABELS),
+        "classes_present": [LABELS[index] for index in np.unique(predictions.labels)],
+        **{name: _score(matrix, name, ranges[name]) for name in metrics.SCORES},
+        "interval": method,
+        "calibration_error": metrics.calibration_error(
+            predictions.labels, predictions.probabilities
+        ),
+        "confusion": matrix.tolist(),
+        "per_class": metrics.per_class(matrix),
+        "speakers": _accuracy_of_speakers(predictions),
+        "shared": dict(shared),
+        "folds": [dict(fold) for fold in folds],
+    }
+
+
+def fold_record(fold: int, predictions: Predictions) -> dict:
+    """A fold's line in the report: its number, how many were tested, the three scores."""
+    matrix = _confusion(predictions)
+    scores = {name: float(score(matrix)) for name, score in metrics.SCORES.items()}
+    return {"fold": fold, "n": len(predictions.labels), **scores}
+
+
+def normal_neutral_only(predictions: Predictions) -> Predictions:
+    """Leaves out NEUTRAL utterances spoken loud, soft, slow or fast.
+
+    The paper tests so on ELRA-S0329 when it trained on another corpus (experiment 4).
+    """
+    neutral = predictions.labels == LABELS.index("NEUTRAL")
+    return predictions.keep(~neutral | (predictions.styles == "normal"))
+
+
+def _confusion(predictions: Predictions) -> np.ndarray:
+    if not len(predictions.labels):
+        raise ValueError("there is no prediction to evaluate: the test side is empty")
+    return metrics.confusion(predictions.labels, predictions.predictions)
+
+
+def _score(
+    matrix: np.ndarray, name: str, range_: tuple[float, float] | None
+) -> dict[str, float | None]:
+    low, high = range_ or (None, None)
+    return {"value": float(metrics.SCORES[name](matrix)), "low": low, "high": high}
+
+
+def _accuracy_of_speakers(predictions: Predictions) -> dict[str, float]:
+    right = predictions.labels == predictions.predictions
+    return {
+        str(speaker): float(right[predictions.speakers == speaker].mean())
+        for speaker in np.unique(predictions.speakers)
+    }

@@ -1,0 +1,24 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text, line ends as given, so that no reader ever sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: runs on several machines may write the same file at the same time.
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Writes strict, indented JSON; a NaN or an infinity is a ValueError."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

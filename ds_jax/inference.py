@@ -1,0 +1,181 @@
+"""What a network says of pictures: in training, from checkpoints, and of one's own recordings."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import flax
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import scipy.special
+
+from ds_jax import devices, models
+from ds_jax.checkpoints import Checkpoints
+from ds_jax.corpus import Corpus
+from ds_jax.picture import PictureSettings
+
+Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
+
+
+class Judgement(flax.struct.PyTreeNode):
+    """What a network says of n pictures or utterances.
+
+    Attributes:
+        probabilities: float64 [n, 7].
+        head_probabilities: For each attention head, float64 [n, 7].
+        gates: For each attention head, float32 [n, height, width] in 0..1.
+    """
+
+    probabilities: np.ndarray
+    head_probabilities: dict[str, np.ndarray]
+    gates: dict[str, np.ndarray]
+
+
+def create_network(config: ml_collections.ConfigDict) -> models.Network:
+    """Builds the network of a config for the devices of this machine."""
+    return models.create(
+        config.system,
+        config.model,
+        PictureSettings(**config.picture),
+        devices.AXIS,
+        devices.compute_dtype(),
+    )
+
+
+def create_predict_step(network: models.Network) -> Callable:
+    """Compiles, once, `(variables, inputs, rows, mask) -> logits, head logits, gates`."""
+    method = "upper" if network.frozen_blocks else "__call__"
+
+    def predict_step(variables, inputs, rows, mask):
+        outputs = network.apply(variables, inputs[rows], mask, method=method)
+        judged = (outputs.logits, outputs.head_logits, outputs.gates)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), judged)
+
+    return devices.parallel(predict_step, whole=2)
+
+
+def resident_inputs(network: models.Network, params: Mapping, pictures: np.ndarray) -> jax.Array:
+    """Puts a corpus on every device: its pictures or, with frozen blocks, what these make of them.
+
+    Args:
+        network: Whose frozen blocks they are.
+        params: All parameters of the network.
+        pictures: uint8 [n, canvas, canvas].
+
+    Returns:
+        uint8 [n, canvas, canvas] or float [n, height, width, channels].
+    """
+    if not network.frozen_blocks:
+        return devices.replicate(pictures)
+    frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
+
+    @jax.jit
+    def lower(pictures):
+        return network.apply({"params": {"vgg16": frozen}}, pictures, method="lower")
+
+    # One shape compiles once: the last rows are padded by the ones before them.
+    count, width = len(pictures), min(32, len(pictures))
+    features = None
+    for start in range(0, count, width):
+        start = min(start, count - width)
+        block = np.asarray(lower(pictures[start : start + width]))
+        if features is None:
+            features = np.empty((count, *block.shape[1:]), block.dtype)
+        features[start : start + width] = block
+    return devices.replicate(features)
+
+
+def frozen_layers(network: models.Network) -> set[str]:
+    """Names of the layers of VGG16 that training leaves as they are."""
+    return {
+        f"block{block}_conv{index}"
+        for block in range(1, network.frozen_blocks + 1)
+        for index in range(1, models.BLOCKS[block - 1][1] + 1)
+    }
+
+
+def judge(
+    predict_step: Callable,
+    variables: Variables,
+    inputs: jax.Array,
+    rows: np.ndarray,
+    batch_size: int,
+) -> Judgement:
+    """Predicts some rows of the resident inputs.
+
+    Args:
+        predict_step: Of `create_predict_step`.
+        variables: On the devices.
+        inputs: Of `resident_inputs`.
+        rows: int [n] row numbers, n at least 1.
+        batch_size: Rows that go through the network together.
+    """
+    width = devices.batch_width(batch_size)
+    batches = []
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        judged = predict_step(variables, inputs, *devices.spread(batch, width))
+        batches.append((judged, len(batch)))
+    whole = [jax.tree.map(lambda x, n=n: np.asarray(x)[:n], judged) for judged, n in batches]
+    logits, head_logits, gates = jax.tree.map(lambda *parts: np.concatenate(parts), *whole)
+
+    def softmax(x):
+        return scipy.special.softmax(x.astype(np.float64), axis=-1)
+
+    return Judgement(softmax(logits), {k: softmax(x) for k, x in head_logits.items()}, gates)
+
+
+def by_utterance(judgement: Judgement, corpus: Corpus, rows: np.ndarray) -> Judgement:
+    """Averages the judgements of an utterance's windows.
+
+    Args:
+        judgement: Of the pictures `rows`.
+        corpus: Whose pictures they are.
+        rows: int [n], ascending.
+
+    Returns:
+        A judgement for each utterance that has a picture among `rows`, in the corpus' order.
+    """
+    starts = np.unique(corpus.owners[rows], return_index=True)[1]
+    counts = np.diff([*starts, len(rows)])
+
+    def mean(x):
+        total = np.add.reduceat(x, starts, axis=0)
+        return total / counts.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+
+    return jax.tree.map(mean, judgement)
+
+
+def abstract_variables(network: models.Network) -> Variables:
+    """Shapes and dtypes of the network's variables, without computing any."""
+    canvas = network.picture.canvas
+    pictures = jax.ShapeDtypeStruct((1, canvas, canvas), jnp.uint8)
+    mask = jax.ShapeDtypeStruct((1,), jnp.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), pictures, mask)
+    return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
+
+
+def load(directory: Path) -> tuple[ml_collections.ConfigDict, models.Network, Variables]:
+    """Loads the best checkpoint of a fold, with the network that it belongs to.
+
+    Args:
+        directory: A fold's `checkpoints` folder.
+
+    Returns:
+        The config that it was trained by, the network, and its variables on every device.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint in the folder.
+        ValueError: The checkpoint is of another label set or of another architecture.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no checkpoints in {directory}: train this fold first")
+    with Checkpoints(directory) as checkpoints:
+        epoch = checkpoints.best
+        config = ml_collections.ConfigDict(checkpoints.metadata(epoch)["config"])
+        network = create_network(config)
+        like = devices.replicated_like(abstract_variables(network))
+        variables = checkpoints.load(epoch, variables=like)["variables"]
+    return config, network, flax.core.unfreeze(variables)

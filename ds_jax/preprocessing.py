@@ -1,0 +1,49 @@
+"""From stored pictures to what VGG16 reads, on the device."""
+
+import functools
+
+import cmap
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Mean of ImageNet's blue, green and red (keras.applications.imagenet_utils, mode "caffe").
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@functools.cache
+def colour_table(colour_map: str) -> np.ndarray:
+    """Returns a colour map as float32 [256, 3], blue green red, whole numbers from 0 to 255.
+
+    Raises:
+        ValueError: No colour map has this name.
+    """
+    try:
+        table = cmap.Colormap(colour_map).lut(256)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"picture.colour_map={colour_map!r} is no colour map: {error}") from error
+    return np.round(table[:, 2::-1] * 255).astype(np.float32)
+
+
+def network_input(
+    pictures: jax.Array, colour_map: str, size: int, preprocessing: str
+) -> jax.Array:
+    """Colours, resizes and, for `caffe`, centres stored pictures.
+
+    Args:
+        pictures: uint8 [batch, canvas, canvas], indices into the colour map.
+        colour_map: A matplotlib name; DeepSpectrum and the paper use viridis.
+        size: Side of the network's input in pixels.
+        preprocessing: "deepspectrum" (BGR, as DeepSpectrum 0.6.9 feeds VGG16) or "caffe" (BGR less
+            ImageNet's mean, as Keras trained VGG16).
+
+    Returns:
+        float32 [batch, size, size, 3], blue green red.
+    """
+    colours = jnp.asarray(colour_table(colour_map))[pictures]
+    batch = pictures.shape[0]
+    # Anti-aliased when it shrinks, as Pillow's bilinear filter.
+    colours = jax.image.resize(colours, (batch, size, size, 3), "linear")
+    if preprocessing == "caffe":
+        colours = colours - jnp.asarray(IMAGENET_MEAN_BGR)[None, None, None]
+    return colours

@@ -1,0 +1,107 @@
+"""Reading recordings: what comes out, and what is refused with which words."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds_jax import audio
+
+TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4800) / 48_000)).astype(np.float32)
+
+
+def write(path, samples, rate, subtype="FLOAT"):
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.l16", "a.raw", "A.L16"])
+def test_headerless_files_are_little_endian_16_bit_at_16_khz(tmp_path, name):
+    values = np.array([0, 1, -1, 256, 32767, -32768])
+    (tmp_path / name).write_bytes(
+        b"".join(int(v).to_bytes(2, "little", signed=True) for v in values)
+    )
+    samples, rate = audio.read(tmp_path / name, 0)
+    assert rate == 16_000
+    assert samples.dtype == np.float32
+    np.testing.assert_array_equal(samples, values / 32768)
+
+
+def test_headerless_and_wav_of_the_same_samples_are_equal(tmp_path):
+    values = np.arange(-3000, 3000, dtype=np.int16)
+    (tmp_path / "a.l16").write_bytes(values.astype("<i2").tobytes())
+    write(tmp_path / "a.wav", values, 16_000, "PCM_16")
+    for ours, theirs in zip(
+        audio.read(tmp_path / "a.l16", 8000), audio.read(tmp_path / "a.wav", 8000), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_channels_are_averaged(tmp_path):
+    stereo = np.stack([TONE, 0.5 * TONE], axis=1)
+    samples, rate = audio.read(write(tmp_path / "a.wav", stereo, 48_000), 0)
+    assert rate == 48_000
+    np.testing.assert_allclose(samples, 0.75 * TONE, atol=1e-7)
+
+
+def test_resampling_keeps_duration_pitch_and_level(tmp_path):
+    samples, rate = audio.read(write(tmp_path / "a.wav", TONE, 48_000), 16_000)
+    assert (rate, samples.dtype, len(samples)) == (16_000, np.float32, 1600)
+    inner = slice(200, -200)  # the filter rings at the ends
+    np.testing.assert_allclose(samples[inner], TONE[::3][inner], atol=1e-3)
+
+
+def test_resampling_removes_what_would_fold_back(tmp_path):
+    high = np.sin(2 * np.pi * 15_000 * np.arange(48_000) / 48_000)
+    samples, _ = audio.read(write(tmp_path / "a.wav", high, 48_000), 16_000)
+    assert np.abs(samples[500:-500]).max() < 1e-3
+
+
+def test_flac_gives_the_samples_of_wav(tmp_path):
+    values = (20_000 * TONE).astype(np.int16)
+    ours, _ = audio.read(write(tmp_path / "a.flac", values, 48_000, "PCM_16"), 0)
+    theirs, _ = audio.read(write(tmp_path / "a.wav", values, 48_000, "PCM_16"), 0)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def broken_files(folder):
+    """Writes recordings that cannot be used; yields each with the word that says why."""
+    write(folder / "whole.flac", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000, "PCM_16")
+    whole = (folder / "whole.flac").read_bytes()
+    contents = {
+        "nothing.wav": (b"", "empty"),
+        "nothing.l16": (b"", "empty"),
+        "text.wav": (b"This is not audio.\n" * 20, "decoded"),
+        "half.flac": (whole[: len(whole) // 2], "decoded"),
+        "odd.l16": (b"\0\1\2", "damaged"),
+    }
+    for name, (content, reason) in contents.items():
+        (folder / name).write_bytes(content)
+        yield folder / name, reason
+    signals = {
+        "empty.wav": (np.zeros(0), "empty"),
+        "nan.wav": (np.where(np.arange(4800) == 7, np.nan, TONE), "finite"),
+        "infinite.wav": (np.where(np.arange(4800) == 7, np.inf, TONE), "finite"),
+        "zeros.wav": (np.zeros(4800), "silent"),
+        "constant.wav": (np.full(4800, 0.25), "silent"),
+        "hiss.wav": (1e-5 * TONE, "silent"),
+        "opposite.wav": (np.stack([TONE, -TONE], axis=1), "silent"),
+    }
+    for name, (signal, reason) in signals.items():
+        yield write(folder / name, signal, 48_000), reason
+
+
+def test_what_cannot_be_used_is_refused_by_name_with_the_reason(tmp_path):
+    for path, reason in broken_files(tmp_path):
+        with pytest.raises(ValueError, match=reason) as refusal:
+            audio.read(path, 16_000)
+        assert str(path) in str(refusal.value)
+
+
+def test_quiet_speech_is_not_silence(tmp_path):
+    samples, _ = audio.read(write(tmp_path / "a.wav", 1e-3 * TONE, 48_000), 0)
+    assert len(samples) == len(TONE)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.wav"):
+        audio.read(tmp_path / "none.wav", 0)

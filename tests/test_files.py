@@ -1,0 +1,35 @@
+import json
+import os
+
+import pytest
+
+from ds_jax.files import write_json, write_text
+
+
+def test_text_is_kept_as_given_in_a_new_folder(tmp_path):
+    path = tmp_path / "new" / "folder" / "text"
+    write_text(path, "niño\r\n\n")
+    assert path.read_bytes() == "niño\r\n\n".encode()
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+    path = tmp_path / "text"
+    write_text(path, "old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["text"]
+
+
+def test_json_is_strict_and_readable(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"niño": [1, 2.5, None]})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"niño": [1, 2.5, None]}
+    assert "niño" in path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"value": float("nan")})
