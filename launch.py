@@ -19,7 +19,9 @@ _CORPORA = flags.DEFINE_string(
 )
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or a fold's folder, for --mode=predict")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "", "a run's or a fold's folder, for --mode=predict"
+)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 

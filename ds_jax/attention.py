@@ -47,8 +47,9 @@ class BatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
             centred = x - mean[None, None, None]
-        return centred * (scale * jax.lax.rsqrt(variance + self.epsilon))[None, None, None] + (
-            bias[None, None, None]
+        return (
+            centred * (scale * jax.lax.rsqrt(variance + self.epsilon))[None, None, None]
+            + (bias[None, None, None])
         )
 
     def _sum(self, value: jax.Array) -> jax.Array:

@@ -27,7 +27,9 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(1),
-                    policies.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1
+                    ),
                 ]
             ),
             cleanup_tmp_directories=True,

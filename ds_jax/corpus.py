@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import io
 
 import numpy as np
+import PIL.Image
 
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
@@ -73,8 +75,11 @@ def load(builder, name: str) -> Corpus:
     Raises:
         ValueError: The prepared data holds no utterance.
     """
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+
+    undecoded = {"picture": tfds.decode.SkipDecoding()}
     examples = sorted(
-        builder.as_data_source(split="full"),
+        builder.as_data_source(split="full", decoders=undecoded),
         key=lambda example: (_text(example["utterance"]), int(example["window"])),
     )
     if not examples:
@@ -94,10 +99,15 @@ def load(builder, name: str) -> Corpus:
                 )
             )
         owners.append(len(utterances) - 1)
-    pictures = np.stack([np.asarray(example["picture"])[..., 0] for example in examples])
+    pictures = np.stack([_decode(example["picture"]) for example in examples])
     with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
     return Corpus(name, tuple(utterances), pictures, np.asarray(owners, np.int32), skipped)
+
+
+def _decode(png: bytes) -> np.ndarray:
+    """uint8 [height, width] of a grey PNG."""
+    return np.asarray(PIL.Image.open(io.BytesIO(png)))
 
 
 def _text(value: bytes | str) -> str:

@@ -117,9 +117,7 @@ def _is_done(workdir: Path, number: int) -> bool:
     return (fold_directory(workdir, number) / results.PREDICTIONS).is_file()
 
 
-def _run_fold(
-    experiment: train.Experiment, number: int, fold: folds.Fold, workdir: Path
-) -> None:
+def _run_fold(experiment: train.Experiment, number: int, fold: folds.Fold, workdir: Path) -> None:
     directory = fold_directory(workdir, number)
     judgement = train.train_fold(experiment, number, fold, directory)
     if not devices.is_first_process():

@@ -13,7 +13,7 @@ from ds_jax.attention import AttentionHead
 from ds_jax.corpus import LABELS
 from ds_jax.picture import PictureSettings
 from ds_jax.preprocessing import colour_table, network_input
-from ds_jax.vgg import BLOCKS, FullyConnected, VGG16
+from ds_jax.vgg import BLOCKS, VGG16, FullyConnected
 
 POOLS = tuple(f"block{block}_pool" for block in range(1, len(BLOCKS) + 1))
 FULL_SIZE = 224  # pixels; fc1's ImageNet weights fit this side alone
@@ -125,7 +125,9 @@ class FullyConnectedHead(nn.Module):
             return x
 
         def kept(rng):
-            return jax.random.bernoulli(jax.random.fold_in(rng, layer), 1 - self.dropout, x.shape[1:])
+            return jax.random.bernoulli(
+                jax.random.fold_in(rng, layer), 1 - self.dropout, x.shape[1:]
+            )
 
         return jnp.where(jax.vmap(kept)(rngs), x / (1 - self.dropout), 0)
 
@@ -232,8 +234,8 @@ def create(
         raise ValueError(f"model.dropout={model['dropout']} must lie in 0..1, below 1")
     if model["head"] == "fc" and picture.size != FULL_SIZE:
         raise ValueError(
-            f"model.head='fc' needs picture.size={FULL_SIZE}, not {picture.size}: fc1's weights fit "
-            "no other; use model.head='gap'"
+            f"model.head='fc' needs picture.size={FULL_SIZE}, not {picture.size}: fc1's weights "
+            "fit no other; use model.head='gap'"
         )
     head = FullyConnectedHead(model["head"], model["dropout"], dtype)
     return Network(head, len(BLOCKS), frozen_blocks, picture, dtype)

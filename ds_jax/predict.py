@@ -1,1 +1,68 @@
-def run(a,b): pass
+"""The emotions of one's own recordings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ds_jax import audio, inference, picture
+from ds_jax.corpus import LABELS
+
+
+def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
+    """Prints a line of seven probabilities for each recording, and a reason for each unusable one.
+
+    Args:
+        checkpoint: A run's folder, of which all folds' models are averaged; or a fold's.
+        recordings: Files of any rate and number of channels that libsndfile decodes.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        ValueError: No recording was given, or none of them can be used.
+    """
+    if not recordings:
+        raise ValueError("give recordings: python launch.py --mode=predict --checkpoint=DIR a.wav")
+    models = [inference.load(directory) for directory in _checkpoints(checkpoint)]
+    settings = models[0][1].picture
+    drawn, unusable = {}, []
+    for path in recordings:
+        try:
+            samples, rate = audio.read(path, settings.sample_rate)
+            windows = picture.cut(samples, rate, settings)
+            drawn[path] = [picture.draw(window, rate, settings) for window in windows]
+        except (ValueError, FileNotFoundError) as error:
+            unusable.append(str(error))
+    if drawn:
+        width = max(len(str(path)) for path in drawn)
+        print(" ".join([" " * width, "prediction", *(f"{label:>8}" for label in LABELS)]))
+        for path, distribution in zip(drawn, _probabilities(models, drawn), strict=True):
+            shares = " ".join(f"{share:8.3f}" for share in distribution)
+            print(f"{path!s:{width}} {LABELS[distribution.argmax()]:10} {shares}")
+    if unusable:
+        raise ValueError("; ".join(unusable))
+
+
+def _probabilities(models: list, drawn: dict[Path, list[np.ndarray]]) -> np.ndarray:
+    """float64 [recordings, 7]: the mean over models and windows."""
+    pictures = np.stack([window for windows in drawn.values() for window in windows])
+    owners = np.repeat(np.arange(len(drawn)), [len(windows) for windows in drawn.values()])
+    total = np.zeros((len(drawn), len(LABELS)))
+    for config, network, variables in models:
+        inputs = inference.resident_inputs(network, variables["params"], pictures)
+        step = inference.create_predict_step(network)
+        rows = np.arange(len(pictures))
+        judgement = inference.judge(step, variables, inputs, rows, config.train.batch_size)
+        np.add.at(total, owners, judgement.probabilities)
+    return total / total.sum(axis=1, keepdims=True)
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    """The `checkpoints` folders of a run, of a fold, or the one given."""
+    if directory.name == "checkpoints":
+        return [directory]
+    found = sorted(directory.glob("checkpoints")) or sorted(directory.glob("fold_*/checkpoints"))
+    if not found:
+        raise FileNotFoundError(
+            f"no checkpoints in {directory}: give --checkpoint the folder of a run or of a fold"
+        )
+    return found

@@ -25,9 +25,7 @@ def colour_table(colour_map: str) -> np.ndarray:
     return np.round(table[:, 2::-1] * 255).astype(np.float32)
 
 
-def network_input(
-    pictures: jax.Array, colour_map: str, size: int, preprocessing: str
-) -> jax.Array:
+def network_input(pictures: jax.Array, colour_map: str, size: int, preprocessing: str) -> jax.Array:
     """Colours, resizes and, for `caffe`, centres stored pictures.
 
     Args:

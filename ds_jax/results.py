@@ -107,8 +107,10 @@ def _pictures(sources: Sequence[Path], corpus: Corpus) -> list[report.GatedPictu
     for source in sources:
         if (source / GATES).is_file():
             judged = predictions.read(source / PREDICTIONS)
-            pooled += [(judged.probabilities[row].max(), source, row, judged) for row in
-                       range(len(judged.labels))]
+            pooled += [
+                (judged.probabilities[row].max(), source, row, judged)
+                for row in range(len(judged.labels))
+            ]
     pooled.sort(key=lambda item: (-item[0], str(item[3].utterances[item[2]])))
     hits = [item for item in pooled if item[3].labels[item[2]] == item[3].predictions[item[2]]]
     errors = [item for item in pooled if item[3].labels[item[2]] != item[3].predictions[item[2]]]

@@ -170,9 +170,7 @@ def create_state(
     )
 
 
-def create_train_step(
-    network: models.Network, optimiser: optax.GradientTransformation
-) -> Callable:
+def create_train_step(network: models.Network, optimiser: optax.GradientTransformation) -> Callable:
     """Compiles, once, `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`."""
     method = "upper" if network.frozen_blocks else "__call__"
 
@@ -316,9 +314,7 @@ def _train_epoch(
     return state, np.asarray(jax.device_get(losses))
 
 
-def _scores(
-    judgement: inference.Judgement, corpus: Corpus, rows: np.ndarray
-) -> dict[str, float]:
+def _scores(judgement: inference.Judgement, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
     """Loss, accuracy and UAR over the utterances that `rows` were cut from."""
     owners = np.unique(corpus.owners[rows])
     labels = np.asarray([LABELS.index(corpus.utterances[owner].label) for owner in owners])
@@ -331,9 +327,7 @@ def _scores(
     }
 
 
-def _resume(
-    checkpoints: Checkpoints, epoch: int, state: TrainState
-) -> tuple[TrainState, Progress]:
+def _resume(checkpoints: Checkpoints, epoch: int, state: TrainState) -> tuple[TrainState, Progress]:
     optimizer = {"step": state.step, "opt_state": state.opt_state}
     loaded = checkpoints.load(epoch, variables=state.variables, optimizer=optimizer)
     progress = Progress(**checkpoints.metadata(epoch)["progress"])
@@ -347,8 +341,8 @@ def _check_finite(losses: np.ndarray, first_step: int, checkpoints: Checkpoints)
         latest = checkpoints.latest
         good = f"epoch {latest} in {checkpoints.directory}" if latest else "none was saved yet"
         raise FloatingPointError(
-            f"the loss of step {first_step + bad[0] + 1} is {losses[bad[0]]}; last good checkpoint: "
-            f"{good}. Lower train.pretrained_learning_rate and train.new_learning_rate."
+            f"the loss of step {first_step + bad[0] + 1} is {losses[bad[0]]}; last good "
+            f"checkpoint: {good}. Lower train.pretrained_learning_rate and train.new_learning_rate."
         )
 
 
@@ -358,9 +352,7 @@ def _event_writer(directory: Path, epoch: int) -> tensorboardX.SummaryWriter | N
     return tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=epoch + 1)
 
 
-def _log(
-    writer: tensorboardX.SummaryWriter | None, directory: Path, progress: Progress
-) -> None:
+def _log(writer: tensorboardX.SummaryWriter | None, directory: Path, progress: Progress) -> None:
     if writer is None:
         return
     lines = [json.dumps(row) + "\n" for row in progress.history]

@@ -298,6 +298,8 @@ def _from_address(address: str, target: Path) -> None:
         try:
             reply.set_result(urllib.request.urlopen(address, timeout=TIMEOUT))
         except Exception as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it is also the reply, and holds the connection
             reply.set_exception(error)
 
     threading.Thread(target=reach, daemon=True).start()
@@ -307,6 +309,8 @@ def _from_address(address: str, target: Path) -> None:
             while chunk := body.read(1 << 20):
                 file.write(chunk)
                 bar.update(len(chunk))
+        if size and file.tell() != size:
+            raise ConnectionError(f"broke off after {file.tell()} of {size} bytes")
 
 
 def _from_wheel(source: str, target: Path) -> None:
