@@ -7,13 +7,11 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from ds_jax import config as configuration
 from ds_jax import devices, evaluate, folds, predictions, results, train, weights
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.files import write_json
 
 SYSTEMS = {"ds_am": "DS-AM", "ds_fc": "DS-FC"}
-# What may differ between two calls that share a workdir: it changes no fold.
-FREE_FIELDS = ("eval_on",)
 
 
 def run(
@@ -41,7 +39,8 @@ def run(
     """
     if config.system not in SYSTEMS:
         raise ValueError(f"system={config.system!r} is not one of {', '.join(SYSTEMS)}")
-    write_config(config, workdir)
+    if devices.is_first_process():
+        configuration.write(config, workdir)
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
     if bad := [number for number in chosen if not 0 <= number < len(divided)]:
@@ -69,25 +68,6 @@ def run(
 def fold_directory(workdir: Path, number: int) -> Path:
     """Where a fold's files are."""
     return workdir / f"fold_{number:02}"
-
-
-def write_config(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes config.json, or checks that the one that is there is the same experiment.
-
-    Raises:
-        ValueError: It is another; the message names the first field that differs.
-    """
-    path, fields = workdir / "config.json", json.loads(json.dumps(config.to_dict()))
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name in sorted((set(before) | set(fields)) - set(FREE_FIELDS)):
-            if before.get(name) != fields.get(name):
-                raise ValueError(
-                    f"{path} holds another experiment: {name} is {before.get(name)} there and "
-                    f"{fields.get(name)} now. Give this one a --workdir of its own."
-                )
-    elif devices.is_first_process():
-        write_json(path, fields)
 
 
 def _folds(

@@ -4,24 +4,12 @@ import json
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
 
+from ds_jax import config as configuration
 from ds_jax import devices, evaluate, folds, inference, predictions, results
 from ds_jax.corpus import Corpus
 from ds_jax.cross_validation import SYSTEMS
-
-
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    """Reads the config that a run was trained by.
-
-    Raises:
-        FileNotFoundError: There is no run in the folder.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
-    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def run(workdir: Path, corpus: Corpus) -> dict | None:
@@ -43,7 +31,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         FileNotFoundError: There is no run, or none of its folds has a checkpoint.
         ValueError: The run has no test side in this corpus, or the corpus has changed.
     """
-    config = read_config(workdir)
+    config = configuration.read(workdir)
     trained = sorted(workdir.glob("fold_*/checkpoints"))
     if not trained:
         raise FileNotFoundError(f"{workdir} has no checkpoints: train at least one fold first")

@@ -1,0 +1,115 @@
+"""The config of a run: its fields on the command line, and in the run's folder."""
+
+import argparse
+import difflib
+import json
+import runpy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from ds_jax.files import write_json
+
+FILE = "config.json"
+# What may differ between two calls that share a workdir: it changes no fold.
+FREE_FIELDS = ("eval_on",)
+POSITIVE = (
+    "batch_size",
+    "epochs",
+    "pretrained_learning_rate",
+    "new_learning_rate",
+    "plateau_patience",
+    "stop_patience",
+)
+
+
+def check_arguments(arguments: Sequence[str], default: str) -> None:
+    """Checks `--config=FILE` and `--config.x.y=VALUE` before they are parsed.
+
+    Args:
+        arguments: Of the command line.
+        default: The config file where none is given.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: A field does not exist; the message names the nearest that does.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", default=default)
+    path = parser.parse_known_args(arguments)[0].config
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
+    fields = list(_names(runpy.run_path(path)["get_config"](), "config"))
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if name.startswith("config.") and name not in fields:
+            nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+            raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks what no constructor checks.
+
+    Raises:
+        ValueError: A field has an impossible value.
+    """
+    if config.select_on not in ("dev", "test"):
+        raise ValueError(f"select_on={config.select_on!r} is not one of 'dev', 'test'")
+    if config.seed < 0:
+        raise ValueError(f"seed={config.seed} must not be negative")
+    for name in POSITIVE:
+        if not config.train[name] > 0:
+            raise ValueError(f"train.{name}={config.train[name]} must be above 0")
+
+
+def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes config.json, unless the one that is there is of the same experiment.
+
+    Raises:
+        ValueError: It is of another; the message names the first field that differs.
+    """
+    path, fields = workdir / FILE, json.loads(json.dumps(config.to_dict()))
+    if not path.is_file():
+        write_json(path, fields)
+        return
+    before = read(workdir).to_dict()
+    for name in sorted((set(before) | set(fields)) - set(FREE_FIELDS)):
+        if before.get(name) != fields.get(name):
+            raise ValueError(
+                f"{path} is of another experiment: {name} is {before.get(name)} there and "
+                f"{fields.get(name)} now. Give this one a --workdir of its own."
+            )
+
+
+def read(workdir: Path) -> ml_collections.ConfigDict:
+    """Reads the config that a run was trained by.
+
+    Raises:
+        FileNotFoundError: There is no run in the folder.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
+    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def chosen_folds(text: str) -> list[int] | None:
+    """Reads `3` or `0-4`; None, which is all folds, from an empty text.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    if not text:
+        return None
+    first, _, last = text.partition("-")
+    if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        raise ValueError(f"--fold={text}: give a number such as 3, or a range such as 0-4")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def _names(config: ml_collections.ConfigDict, prefix: str) -> Iterator[str]:
+    for name, value in config.items():
+        yield f"{prefix}.{name}"
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _names(value, f"{prefix}.{name}")

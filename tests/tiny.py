@@ -1,0 +1,65 @@
+"""A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
+
+import ml_collections
+import numpy as np
+
+from configs import base
+from ds_jax import train, vgg
+from ds_jax.corpus import LABELS, Corpus, Utterance
+from ds_jax.folds import Fold
+
+CHANNELS = (4, 6, 8, 16, 16)
+BLOCKS = tuple((channels, count) for channels, (_, count) in zip(CHANNELS, vgg.BLOCKS, strict=True))
+UNITS = 24  # of fc1 and fc2
+
+
+def pretrained(side: int = 2, seed: int = 0) -> dict:
+    """Weights for all layers that keep the signal's size; `side` is that of block5_pool."""
+    rng = np.random.default_rng(seed)
+    shapes, channels = {}, 3
+    for block, (width, count) in enumerate(BLOCKS, start=1):
+        for index in range(1, count + 1):
+            shapes[f"block{block}_conv{index}"] = (3, 3, channels, width)
+            channels = width
+    shapes |= {"fc1": (side * side * channels, UNITS), "fc2": (UNITS, UNITS)}
+    params = {}
+    for name, shape in shapes.items():
+        kernel = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+        params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}
+    params["block1_conv1"]["kernel"] /= 64  # pixels are that large
+    return params
+
+
+def corpus(utterances: int = 16, windows: int = 1, canvas: int = 48, seed: int = 0) -> Corpus:
+    """Noise with labels in turn; every utterance has `windows` pictures."""
+    rng = np.random.default_rng(seed)
+    known = tuple(
+        Utterance(f"u{i:02}", LABELS[i % 7], f"s{i % 3}", "unknown", "", "normal", 1.0)
+        for i in range(utterances)
+    )
+    coarse = rng.integers(0, 256, (utterances * windows, 4, 4), np.uint8)
+    pictures = coarse.repeat(canvas // 4, axis=1).repeat(canvas // 4, axis=2)
+    owners = np.arange(utterances, dtype=np.int32).repeat(windows)
+    return Corpus("tiny", known, pictures, owners)
+
+
+def fold(train_side: range, dev: range, test: range) -> Fold:
+    """A fold of utterances by their numbers."""
+    return Fold(*(tuple(f"u{i:02}" for i in side) for side in (train_side, dev, test)))
+
+
+def config(system: str = "ds_am") -> ml_collections.ConfigDict:
+    """The base config, on small pictures and for few and fast epochs."""
+    config = base.get_config()
+    if system == "ds_fc":
+        base.use_ds_fc(config)
+        config.model.head = "gap"
+    config.picture.canvas, config.picture.size = 48, 64
+    config.train.batch_size, config.train.epochs = 8, 2
+    config.train.pretrained_learning_rate, config.train.new_learning_rate = 1e-3, 1e-2
+    return config
+
+
+def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> train.Experiment:
+    """An experiment on the tiny corpus."""
+    return train.create_experiment(config, of or corpus(), pretrained())
