@@ -25,5 +25,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.picture.size = 96
     config.model.freeze = "block4"
     config.train.batch_size = 16
-    config.train.epochs = 12
+    config.train.epochs = 8
     return config

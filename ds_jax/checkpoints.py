@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from ds_jax import devices
 from ds_jax.corpus import LABELS
 
 
@@ -75,7 +77,8 @@ class Checkpoints:
         """
         self._checkpointer.save_checkpointables(
             epoch,
-            {"variables": variables, "optimizer": optimizer},
+            # Host arrays: one process writes them, and any number of devices can read them.
+            jax.device_get({"variables": variables, "optimizer": optimizer}),
             metrics={"loss": loss},
             custom_metadata={"config": config, "labels": list(LABELS), "progress": progress},
         )
@@ -95,9 +98,6 @@ class Checkpoints:
         return metadata
 
     def load(self, epoch: int, **like: Any) -> dict[str, Any]:
-        """Loads the named parts (`variables`, `optimizer`), each shaped and placed like a tree."""
-        return self._checkpointer.load_checkpointables(epoch, jax.tree.map(_abstract, like))
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+        """Loads the named parts (`variables`, `optimizer`), shaped like trees, onto every device."""
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        return devices.replicate(self._checkpointer.load_checkpointables(epoch, like))

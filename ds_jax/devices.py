@@ -57,17 +57,10 @@ def compute_dtype() -> Any:
 
 
 def replicate(tree: Any) -> Any:
-    """Puts a tree of arrays on every device, whole."""
-    return jax.device_put(tree, _whole())
-
-
-def replicated_like(tree: Any) -> Any:
-    """Shapes and dtypes of a tree, to be loaded whole onto every device."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_whole()), tree)
-
-
-def _whole() -> NamedSharding:
-    return NamedSharding(Mesh(np.asarray(jax.devices()), (AXIS,)), PartitionSpec())
+    """Puts a tree of arrays on every device of this process, whole."""
+    # With several processes pmap takes and returns what each has on its own devices.
+    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def batch_width(batch_size: int) -> int:

@@ -176,6 +176,5 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, models.Network, Va
         epoch = checkpoints.best
         config = ml_collections.ConfigDict(checkpoints.metadata(epoch)["config"])
         network = create_network(config)
-        like = devices.replicated_like(abstract_variables(network))
-        variables = checkpoints.load(epoch, variables=like)["variables"]
+        variables = checkpoints.load(epoch, variables=abstract_variables(network))["variables"]
     return config, network, flax.core.unfreeze(variables)

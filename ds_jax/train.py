@@ -1,6 +1,7 @@
 """Trains a network on one fold."""
 
 import dataclasses
+import functools
 import json
 import math
 import time
@@ -157,17 +158,21 @@ def create_state(
         pretrained: VGG16's ImageNet weights, by layer.
         rng: Of the new layers.
     """
+    shapes = inference.abstract_variables(network)["params"]
+    head, batch_stats = _new_layers(network, rng)
+    if "fully_connected" in shapes["head"]:
+        head["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
+    params = {"vgg16": {name: pretrained[name] for name in shapes["vgg16"]}, "head": head}
+    return TrainState(jnp.int32(0), params, batch_stats, optimiser.init(params))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _new_layers(network: models.Network, rng: jax.Array) -> tuple[dict, Mapping]:
+    """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
     canvas = network.picture.canvas
-    pictures, mask = jnp.zeros((1, canvas, canvas), jnp.uint8), jnp.ones(1)
-    variables = jax.jit(network.init)(rng, pictures, mask)
-    params = dict(variables["params"])
-    params["vgg16"] = {name: pretrained[name] for name in params["vgg16"]}
-    if "fully_connected" in params["head"]:
-        ported = {name: pretrained[name] for name in ("fc1", "fc2")}
-        params["head"] = {**params["head"], "fully_connected": ported}
-    return TrainState(
-        jnp.int32(0), params, variables.get("batch_stats", {}), optimiser.init(params)
-    )
+    variables = network.init(rng, jnp.zeros((1, canvas, canvas), jnp.uint8), jnp.ones(1))
+    head = {k: layer for k, layer in variables["params"]["head"].items() if k != "fully_connected"}
+    return head, variables.get("batch_stats", {})
 
 
 def create_train_step(network: models.Network, optimiser: optax.GradientTransformation) -> Callable:

@@ -1,0 +1,93 @@
+"""Fields are checked before any work, and a workdir holds one experiment."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from ds_jax import config as configuration
+
+CONFIGS = sorted(path for path in Path("configs").glob("*.py") if path.stem != "base")
+QUICKSTART = "configs/quickstart.py"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_builds_its_network(path):
+    import runpy
+
+    from ds_jax import inference
+
+    config = runpy.run_path(str(path))["get_config"]()
+    configuration.check(config)
+    network = inference.create_network(config)
+    assert network.picture.size == config.picture.size
+    command = "python launch.py" if path.stem == "quickstart" else f"--config=configs/{path.name}"
+    assert command in runpy.run_path(str(path))["__doc__"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "nearest"),
+    [
+        ("--config.picture.sice=3", "--config.picture.size"),
+        ("--config.modle.freeze=block1", "--config.model.freeze"),
+        ("--config.zz=3", "--config."),
+    ],
+)
+def test_an_unknown_field_names_the_nearest(argument, nearest):
+    with pytest.raises(ValueError, match=nearest.replace(".", r"\.")):
+        configuration.check_arguments(["launch.py", argument], QUICKSTART)
+
+
+def test_known_fields_pass_for_the_config_that_is_given():
+    fc = ["--config", "configs/ds_fc_elra.py", "--config.model.head=gap"]
+    configuration.check_arguments(["launch.py", *fc], QUICKSTART)
+    with pytest.raises(ValueError, match="model.head"):
+        configuration.check_arguments(["launch.py", "--config.model.head=gap"], QUICKSTART)
+
+
+def test_a_missing_config_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"configs/nothing\.py"):
+        configuration.check_arguments(["launch.py", "--config=configs/nothing.py"], QUICKSTART)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("select_on", "train"),
+        ("seed", -1),
+        ("train.batch_size", 0),
+        ("train.epochs", 0),
+        ("train.new_learning_rate", float("nan")),
+        ("train.stop_patience", -3),
+    ],
+)
+def test_an_impossible_value_is_named(field, value):
+    config = base.get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=f"{field}="):
+        configuration.check(config)
+
+
+def test_a_workdir_holds_one_experiment(tmp_path):
+    config = base.get_config()
+    configuration.write(config, tmp_path)
+    config.eval_on = ("emovo",)  # changes no fold
+    configuration.write(config, tmp_path)
+    assert configuration.read(tmp_path).train.to_dict() == config.train.to_dict()
+    config.train.batch_size = 7
+    with pytest.raises(ValueError, match=r"train is .*--workdir"):
+        configuration.write(config, tmp_path)
+
+
+def test_reading_without_a_run_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train first"):
+        configuration.read(tmp_path)
+
+
+def test_chosen_folds():
+    assert configuration.chosen_folds("") is None
+    assert configuration.chosen_folds("3") == [3]
+    assert configuration.chosen_folds("0-4") == [0, 1, 2, 3, 4]
+    for text in ("x", "3-1", "-1", "1,2"):
+        with pytest.raises(ValueError, match=f"--fold={text}"):
+            configuration.chosen_folds(text)

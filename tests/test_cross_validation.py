@@ -1,0 +1,116 @@
+"""Folds are run once, go on where they were stopped, and are reported together."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import tiny
+from sklearn import metrics as reference
+
+from ds_jax import cross_validation, predictions, train, weights
+from ds_jax.corpus import LABELS
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.fixture(autouse=True)
+def given_weights(monkeypatch):
+    monkeypatch.setattr(weights, "load", lambda path, full: tiny.pretrained())
+
+
+def experiment(**fields):
+    config = tiny.config()
+    config.corpus = "tiny"
+    config.folds.protocol, config.folds.count = "speakers", 3
+    config.update_from_flattened_dict({"model.freeze": "block4", "train.epochs": 1} | fields)
+    return config
+
+
+def test_leaves_what_the_design_promises(tmp_path, capsys):
+    corpus = tiny.corpus(21)
+    result = cross_validation.run(experiment(), corpus, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"config.json", "folds.json", "report.json", "report.html"} <= names
+    for number in range(3):
+        fold = tmp_path / f"fold_{number:02}"
+        assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= {p.name for p in fold.iterdir()}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads(json.dumps(result))
+    assert report["n"] == 21
+    assert report["shared"] == {"speakers": 0, "sentences": 0}
+    assert (report["system"], report["selected_on"]) == ("DS-AM", "dev")
+    assert set(report["heads"]) == {"block4_pool", "block5_pool"}
+    pooled = predictions.concatenate(
+        [predictions.read(tmp_path / f"fold_{k:02}" / "predictions.csv") for k in range(3)]
+    )
+    assert sorted(pooled.utterances) == [utterance.name for utterance in corpus.utterances]
+    expected = reference.accuracy_score(pooled.labels, pooled.predictions)
+    assert report["accuracy"]["value"] == pytest.approx(expected)
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_finished_folds_are_not_run_again(tmp_path, monkeypatch):
+    corpus = tiny.corpus(21)
+    assert cross_validation.run(experiment(), corpus, tmp_path, [0, 2]) is None
+    before = (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns
+    run, numbers = train.train_fold, []
+    monkeypatch.setattr(
+        train, "train_fold", lambda e, number, *rest: numbers.append(number) or run(e, number, *rest)
+    )
+    assert cross_validation.run(experiment(), corpus, tmp_path) is not None
+    assert numbers == [1]
+    assert (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns == before
+
+
+def test_missing_folds_are_named(tmp_path, capsys):
+    assert cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [1]) is None
+    assert "folds still to run: 0, 2" in capsys.readouterr().out
+
+
+def test_a_fold_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match="--fold=5: the folds are numbered 0 to 2"):
+        cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [5])
+
+
+def test_a_fold_file_is_used_as_it_is(tmp_path):
+    names = [utterance.name for utterance in tiny.corpus(21).utterances]
+    given = {"folds": [{"train": names[:10], "dev": names[10:14], "test": names[14:]}]}
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    config = experiment(**{"folds.file": str(tmp_path / "given.json")})
+    report = cross_validation.run(config, tiny.corpus(21), tmp_path / "run")
+    assert (report["protocol"], report["n"], report["shared"]["speakers"]) == ("custom", 7, 3)
+    kept = json.loads((tmp_path / "run" / "folds.json").read_text())["folds"][0]
+    assert {side: kept[side] for side in ("train", "dev", "test")} == given["folds"][0]
+
+
+def test_the_papers_choice_of_the_epoch_is_told(tmp_path):
+    report = cross_validation.run(experiment(select_on="test"), tiny.corpus(21), tmp_path)
+    assert report["selected_on"] == "test"
+    rows = (tmp_path / "fold_00" / "metrics.jsonl").read_text().splitlines()
+    assert "test_loss" in json.loads(rows[0])
+    assert re.search(r"test (fold|side) chose", (tmp_path / "report.html").read_text())
+
+
+def test_a_whole_corpus_has_a_model_and_nothing_to_test(tmp_path, capsys):
+    config = experiment(**{"folds.protocol": "whole_corpus"})
+    assert cross_validation.run(config, tiny.corpus(21), tmp_path) is None
+    assert "--eval_on" in capsys.readouterr().out
+    assert not len(predictions.read(tmp_path / "fold_00" / "predictions.csv").labels)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_windows_of_an_utterance_are_judged_together(tmp_path):
+    report = cross_validation.run(experiment(), tiny.corpus(21, windows=2), tmp_path)
+    assert report["n"] == 21
+
+
+def test_folds_of_another_corpus_are_refused(tmp_path):
+    cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [0])
+    with pytest.raises(ValueError, match=r"folds\.json.*u"):
+        cross_validation.run(experiment(), tiny.corpus(14), tmp_path)
+
+
+def test_labels_are_in_alphabetical_order():
+    assert list(LABELS) == sorted(LABELS)
+    assert np.array_equal(tiny.corpus(7).labels, range(7))
