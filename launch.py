@@ -11,7 +11,7 @@ from ds_jax import config as configuration
 
 FLAGS = flags.FLAGS
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
-_CONFIG = config_flags.DEFINE_config_file("config", QUICKSTART, "the experiment")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
 _MODE = flags.DEFINE_enum(
     "mode", "train", ["train", "evaluate", "predict"], "what to do; train also reports"
 )
@@ -49,6 +49,8 @@ def run(recordings: list[str]) -> None:
     raw, prepared = Path(_CORPORA.value), Path(_DATA.value)
     if config.synthetic:
         raw, prepared = workdir / "corpora", workdir / "prepared"
+        if not _DEBUG.value:
+            logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
@@ -76,6 +78,8 @@ def parse(arguments: list[str]) -> list[str]:
         configuration.check_arguments(arguments, QUICKSTART)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
+    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
+        arguments = [arguments[0], f"--config={QUICKSTART}", *arguments[1:]]
     return app.parse_flags_with_usage(arguments)
 
 

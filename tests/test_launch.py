@@ -1,0 +1,197 @@
+"""End to end: the real program, in processes of its own, on a small corpus and few pixels."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import soundfile
+
+from ds_jax import vgg
+from ds_jax.corpus import LABELS
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "--config.picture.canvas=48",
+    "--config.picture.size=32",
+    "--config.model.freeze=block4",
+    "--config.train.batch_size=16",
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights in the Keras file's layout."""
+    path, rng, channels = tmp_path_factory.mktemp("weights") / "vgg16.h5", np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
+            for index in range(1, count + 1):
+                name = f"block{block}_conv{index}"
+                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
+                group = file.create_group(name)
+                group[f"{name}_W_1:0"] = kernel * np.sqrt(2 / (9 * channels))
+                group[f"{name}_b_1:0"] = np.zeros(width, np.float32)
+                channels = width
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """A corpus of one's own: six speakers who say seven chirps, one of them unreadable."""
+    folder = tmp_path_factory.mktemp("corpora") / "chirps"
+    folder.mkdir()
+    rows, seconds = ["path,label,speaker,sentence"], np.arange(8000) / 16_000
+    for speaker in range(6):
+        for number, label in enumerate(LABELS):
+            name = f"s{speaker}_{label.lower()}.wav"
+            phase = 2 * np.pi * (200 + 30 * speaker + 250 * number * seconds) * seconds
+            soundfile.write(folder / name, 0.4 * np.sin(phase), 16_000)
+            rows.append(f"{name},{label},s{speaker},chirp{number}")
+    (folder / "s0_joy.wav").write_text("this is no audio")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    return folder.parent
+
+
+def command(*arguments):
+    return [sys.executable, "launch.py", *map(str, arguments)]
+
+
+def launch(*arguments, environment=None):
+    return subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def experiment(corpora, weights, workdir, *more):
+    return (
+        "--config=configs/ds_am_emodb.py",
+        "--config.corpus=chirps",
+        "--config.folds.count=3",
+        "--config.train.epochs=2",
+        f"--config.weights={weights}",
+        f"--corpora_dir={corpora}",
+        f"--data_dir={corpora.parent / 'prepared'}",
+        f"--workdir={workdir}",
+        *SMALL,
+        *more,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpora, weights, tmp_path_factory):
+    """A finished run and what it printed."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    done = launch(*experiment(corpora, weights, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done.stdout
+
+
+def folds_of(workdir):
+    return sorted(workdir.glob("fold_*/predictions.csv"))
+
+
+def test_a_run_ends_in_a_report(undisturbed):
+    workdir, printed = undisturbed
+    assert "41 utterances, 1 skipped" in printed
+    report = json.loads((workdir / "report.json").read_text())
+    assert (report["n"], report["corpus"], report["skipped"]) == (41, "chirps", 1)
+    assert report["shared"] == {"speakers": 0, "sentences": 21}
+    page = (workdir / "report.html").read_text()
+    assert page.count("data:image/png") >= 6
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
+    undisturbed, corpora, weights, tmp_path
+):
+    arguments = experiment(corpora, weights, tmp_path / "run")
+    killed = subprocess.Popen(
+        command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    second = tmp_path / "run" / "fold_01"
+    deadline = time.monotonic() + 300
+    while not (second / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert (second / "metrics.jsonl").exists()
+    assert not (second / "predictions.csv").exists()
+    done = launch(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "going on after epoch" in done.stdout
+    before, after = folds_of(undisturbed[0]), folds_of(tmp_path / "run")
+    assert len(before) == len(after) == 3
+    for one, other in zip(before, after, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    for name in ("folds.json", "report.json"):
+        assert (undisturbed[0] / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights, tmp_path):
+    eight = {"JAX_NUM_CPU_DEVICES": "8"}
+    done = launch(*experiment(corpora, weights, tmp_path, "--fold=0"), environment=eight)
+    assert done.returncode == 0, done.stderr
+
+    def probabilities(workdir):
+        rows = (workdir / "fold_00" / "predictions.csv").read_text().splitlines()[1:]
+        return np.asarray([row.split(",")[-7:] for row in rows], float)
+
+    # One step differs by rounding alone; Adam makes more of it over an epoch of noise.
+    np.testing.assert_allclose(probabilities(tmp_path), probabilities(undisturbed[0]), atol=1e-3)
+
+
+def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
+    workdir = undisturbed[0]
+    data = (f"--corpora_dir={corpora}", f"--data_dir={corpora.parent / 'prepared'}")
+    done = launch("--mode=evaluate", f"--workdir={workdir}", *data)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((workdir / "evaluations" / "chirps" / "report.json").read_text())
+    assert again["confusion"] == json.loads((workdir / "report.json").read_text())["confusion"]
+    recording = corpora / "chirps" / "s1_fear.wav"
+    done = launch("--mode=predict", f"--checkpoint={workdir}", recording, "missing.wav")
+    assert done.returncode == 1
+    assert "s1_fear.wav" in done.stdout
+    assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
+
+
+def test_mistakes_are_one_sentence(tmp_path):
+    for arguments, sentence in (
+        (("--config.picture.sice=3",), "the nearest is --config.picture.size"),
+        (("--config=configs/none.py",), "there is no such file"),
+        (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
+        (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
+        (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),
+    ):
+        done = launch(*arguments)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert done.stderr.startswith("error: ")
+        assert sentence in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_quick_start_crosses_corpora(weights, tmp_path):
+    done = launch(
+        f"--workdir={tmp_path}",
+        "--config.train.epochs=1",
+        "--config.folds.count=2",
+        f"--config.weights={weights}",
+        *SMALL,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SYNTHETIC" in done.stdout
+    for report in (tmp_path, tmp_path / "evaluations" / "elra_s0329"):
+        assert json.loads((report / "report.json").read_text())["synthetic"]
+        assert "synthetic" in (report / "report.html").read_text().lower()
+    assert "published" not in done.stderr  # the counts of the licensed corpora are not expected
