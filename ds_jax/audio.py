@@ -17,8 +17,7 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
     """Decodes a recording, averages its channels and resamples it.
 
     Files whose names end in .l16 or .raw hold headerless 16-bit little-endian mono samples at
-    16 kHz; all others are whatever libsndfile decodes (wav, flac, ...). A wav that was cut short
-    is read as far as it goes.
+    16 kHz; all others are whatever libsndfile decodes (wav, flac, ...).
 
     Args:
         path: The recording.
@@ -29,7 +28,7 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be decoded, or is empty, not finite, or silent.
+        ValueError: The file cannot be decoded, or is cut short, empty, not finite, or silent.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,8 +58,21 @@ def _headerless(path: Path) -> tuple[np.ndarray, int]:
 def _decoded(path: Path) -> tuple[np.ndarray, int]:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: it has 0 bytes")
+    _check_whole(path)
     try:
         channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
     return channels.mean(axis=1), rate
+
+
+def _check_whole(path: Path) -> None:
+    """Refuses a wav that is shorter than its header says; libsndfile reads what there is of it."""
+    with path.open("rb") as file:
+        header = file.read(12)
+    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+        return
+    declared, size = int.from_bytes(header[4:8], "little") + 8, path.stat().st_size
+    # Recorders that write to a pipe leave the field full; some count padding that is not there.
+    if declared - size > 8 and declared < 2**32:
+        raise ValueError(f"{path} is cut short: it has {size} of {declared} bytes")

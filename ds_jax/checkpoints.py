@@ -29,9 +29,7 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(1),
-                    policies.BestN(
-                        get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1
-                    ),
+                    policies.BestN(get_metric_fn=_rank, reverse=True, n=1),
                 ]
             ),
             cleanup_tmp_directories=True,
@@ -51,7 +49,7 @@ class Checkpoints:
 
     @property
     def best(self) -> int:
-        """The epoch of the lowest loss on the side that chooses.
+        """The epoch of the lowest loss on the side that chooses, the first of equal ones.
 
         Raises:
             FileNotFoundError: There is no checkpoint.
@@ -60,7 +58,7 @@ class Checkpoints:
             raise FileNotFoundError(
                 f"no checkpoint in {self.directory}: train this fold first, or name another folder"
             )
-        return min(self._checkpointer.checkpoints, key=lambda saved: saved.metrics["loss"]).step
+        return min(self._checkpointer.checkpoints, key=lambda saved: _rank(saved.metrics)).step
 
     def save(
         self, epoch: int, variables: Any, optimizer: Any, loss: float, config: dict, progress: dict
@@ -79,7 +77,7 @@ class Checkpoints:
             epoch,
             # Host arrays: one process writes them, and any number of devices can read them.
             jax.device_get({"variables": variables, "optimizer": optimizer}),
-            metrics={"loss": loss},
+            metrics={"loss": loss, "epoch": epoch},
             custom_metadata={"config": config, "labels": list(LABELS), "progress": progress},
         )
 
@@ -98,6 +96,26 @@ class Checkpoints:
         return metadata
 
     def load(self, epoch: int, **like: Any) -> dict[str, Any]:
-        """Loads the named parts (`variables`, `optimizer`), shaped like trees, onto every device."""
+        """Loads the named parts (`variables`, `optimizer`), shaped like trees, onto every device.
+
+        Raises:
+            ValueError: The checkpoint's parts are shaped otherwise.
+        """
         like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        return devices.replicate(self._checkpointer.load_checkpointables(epoch, like))
+        try:
+            loaded = self._checkpointer.load_checkpointables(epoch, like)
+        except KeyError as error:  # Orbax's word for a tree with other branches
+            raise self._other_network(epoch) from error
+        if jax.tree.map(np.shape, loaded) != jax.tree.map(np.shape, like):
+            raise self._other_network(epoch)
+        return devices.replicate(loaded)
+
+    def _other_network(self, epoch: int) -> ValueError:
+        return ValueError(
+            f"epoch {epoch} in {self.directory} is of another network than its config describes: "
+            "use the version of this program that it was trained by, or train again"
+        )
+
+
+def _rank(metrics: dict) -> tuple[float, int]:
+    return metrics["loss"], metrics["epoch"]

@@ -240,6 +240,7 @@ def train_fold(
         start = checkpoints.latest or 0
         if start:
             state, progress = _resume(checkpoints, start, state)
+            _write_history(directory, progress)  # it may have been stopped just before
         writer = _event_writer(directory, start)
         for epoch in range(start + 1, last_epoch + 1):
             if progress.epochs_without_gain >= config.train.stop_patience:
@@ -249,10 +250,11 @@ def train_fold(
             state, losses = _train_epoch(
                 experiment, state, rng, order, progress.learning_rate_scale, f"epoch {epoch}"
             )
-            _check_finite(losses, int(state.step) - len(losses), checkpoints)
             rate = len(order) / (time.monotonic() - began)
             chosen = _judge(experiment, state.variables, chooser_rows)
             scores = _scores(chosen, corpus, chooser_rows)
+            seen = np.append(losses, scores["loss"])  # the last step may have spoilt the network
+            _check_finite(seen, int(state.step) - len(losses), checkpoints)
             row = {"epoch": epoch, "step": int(state.step), "train_loss": float(np.mean(losses))}
             row |= {f"{chooser}_{name}": value for name, value in scores.items()}
             row["learning_rate_scale"] = progress.learning_rate_scale
@@ -358,14 +360,18 @@ def _event_writer(directory: Path, epoch: int) -> tensorboardX.SummaryWriter | N
 
 
 def _log(writer: tensorboardX.SummaryWriter | None, directory: Path, progress: Progress) -> None:
-    if writer is None:
-        return
-    lines = [json.dumps(row) + "\n" for row in progress.history]
-    write_text(directory / "metrics.jsonl", "".join(lines))
+    _write_history(directory, progress)
     row = progress.history[-1]
-    for name, value in row.items():
-        if name != "epoch":
-            writer.add_scalar(name, value, row["epoch"])
+    if writer is not None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, row["epoch"])
+
+
+def _write_history(directory: Path, progress: Progress) -> None:
+    if devices.is_first_process():
+        lines = [json.dumps(row) + "\n" for row in progress.history]
+        write_text(directory / "metrics.jsonl", "".join(lines))
 
 
 def _clock(seconds: float) -> str:

@@ -32,7 +32,7 @@ def run(folder: Path) -> dict[str, np.ndarray]:
     """Trains by gradient descent, then on two folds as a run does."""
     jax.monitoring.register_event_duration_secs_listener(note)
     config = tiny.config()
-    config.model.freeze = "block2"
+    config.model.freeze = "block4"
     experiment = tiny.experiment(config)
     return descend(experiment) | train_two_folds(experiment, folder)
 

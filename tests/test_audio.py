@@ -67,11 +67,13 @@ def broken_files(folder):
     """Writes recordings that cannot be used; yields each with the word that says why."""
     write(folder / "whole.flac", np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000, "PCM_16")
     whole = (folder / "whole.flac").read_bytes()
+    wav = write(folder / "whole.wav", TONE, 48_000).read_bytes()
     contents = {
         "nothing.wav": (b"", "empty"),
         "nothing.l16": (b"", "empty"),
         "text.wav": (b"This is not audio.\n" * 20, "decoded"),
         "half.flac": (whole[: len(whole) // 2], "decoded"),
+        "half.wav": (wav[: len(wav) // 2], "cut short: it has"),
         "odd.l16": (b"\0\1\2", "damaged"),
     }
     for name, (content, reason) in contents.items():
@@ -95,6 +97,13 @@ def test_what_cannot_be_used_is_refused_by_name_with_the_reason(tmp_path):
         with pytest.raises(ValueError, match=reason) as refusal:
             audio.read(path, 16_000)
         assert str(path) in str(refusal.value)
+
+
+def test_a_wav_whose_recorder_left_the_size_open_is_read(tmp_path):
+    path = write(tmp_path / "a.wav", TONE, 48_000)
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + b"\xff\xff\xff\xff" + content[8:])
+    assert len(audio.read(path, 0)[0]) == len(TONE)
 
 
 def test_quiet_speech_is_not_silence(tmp_path):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from datasets import base
+from datasets import base, synthetic
 from datasets.elra_s0329.elra_s0329_dataset_builder import Builder as Elra
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.emomatch_spanish_db.emomatch_spanish_db_dataset_builder import Builder as EmoMatch
@@ -340,6 +340,37 @@ def test_unusable_recordings_are_skipped_counted_and_named(tmp_path, monkeypatch
     assert [row["utterance"] for row in rows] == [f"03_Ira_0{i}" for i in range(1, 5)]
     for row, reason in zip(rows, ["empty", "decoded", "finite", "silent"], strict=True):
         assert reason in row["reason"]
+
+
+def test_generated_licensed_layouts_with_strays(tmp_path, monkeypatch):
+    """Odd case, doubled underscores, a conversion, an unknown letter, and three broken files."""
+    synthetic.write_corpora(tmp_path, speakers=2, sentences=1, elra_sentences=2)
+    emomatch, elra = tmp_path / "emomatch_spanish_db", tmp_path / "elra_s0329"
+    spoken = sorted(emomatch.glob("*.WAV"))
+    spoken[0].rename(emomatch / spoken[0].name.swapcase())
+    spoken[1].rename(emomatch / spoken[1].name.replace("_", "__").replace("__", "_", 1))
+    spoken[2].write_bytes(spoken[2].read_bytes()[:1000])
+    spoken[3].write_bytes(b"")
+    spoken[4].write_text("no audio")
+    uttered = sorted(elra.rglob("*.l16"))
+    conversion, letters = uttered[0], {path.parent.name[4] for path in uttered}
+    samples, rate = audio.read(conversion, 0)
+    soundfile.write(conversion.with_suffix(".wav"), samples, rate)
+    conversion.unlink()
+    uttered[1].rename(uttered[1].with_name(uttered[1].name.upper()))
+    uttered[2].write_bytes(uttered[2].read_bytes()[:1001])
+    uttered[3].write_bytes(b"")
+    uttered[4].with_suffix(".wav").write_text("no audio")
+    uttered[4].unlink()
+    for name, spoiled, files in (("emomatch", spoken[2:5], spoken), ("elra", uttered[2:5], uttered)):
+        builder = prepare(name, tmp_path, tmp_path / "data", SMALL)
+        corpus = load(builder, name)
+        assert len(corpus.utterances) == len(files) - 3
+        assert {utterance.label for utterance in corpus.utterances} >= {"ANGER", "SURPRISE"}
+        rows = list(csv.reader((builder.data_path / "skipped.csv").read_text().splitlines()))[1:]
+        assert {Path(row[1]).stem for row in rows} == {path.stem for path in spoiled}
+        assert corpus.skipped == 3
+    assert letters - set("adfjsnhlwz") == {"u"}  # unknown, and so SURPRISE
 
 
 def test_a_corpus_of_unusable_recordings_is_an_error_and_leaves_nothing(tmp_path):

@@ -153,7 +153,7 @@ def test_layers_above_the_highest_gate_are_cut_off():
 def test_gap_classifies_the_mean_over_positions(pictures, freeze):
     network = create("ds_fc", freeze=freeze)
     variables = fill(network)
-    dense = variables["params"]["head"]["classifier"]
+    dense = jax.tree.map(np.asarray, variables["params"]["head"]["classifier"])
     top = vgg.VGG16().apply(
         {"params": variables["params"]["vgg16"]},
         create().apply(fill(create()), pictures, method="lower"),
@@ -183,7 +183,7 @@ def keys(count):
 
 def test_fc_is_fc1_and_fc2_and_seven_classes(head):
     head, variables, pools = head
-    p = variables["params"]
+    p = jax.tree.map(np.asarray, variables["params"])
     x = np.asarray(pools["block5_pool"]).reshape(6, -1)
     for name in ("fc1", "fc2"):
         layer = p["fully_connected"][name]
@@ -213,9 +213,7 @@ def test_dropout_follows_the_rows_keys_however_they_are_batched(head):
 def test_dropout_keeps_the_expectation_and_differs_by_row_and_layer():
     head = models.FullyConnectedHead("fc", 0.3)
     x, rngs = jnp.full((300, 40), 2.0), keys(300)
-    first, second = (
-        np.asarray(head.apply({}, x, layer, rngs, method="_drop")) for layer in (0, 1)
-    )
+    first, second = (np.asarray(head.apply({}, x, layer, rngs, method="_drop")) for layer in (0, 1))
     np.testing.assert_allclose(np.unique(first), [0, 2 / 0.7], rtol=1e-6)
     spread = 2 * np.sqrt(0.3 / 0.7 / first.size)  # of the mean, were it 2
     assert abs(first.mean() - 2) < 4 * spread
@@ -267,7 +265,7 @@ def test_impossible_fields_are_named(system, changes, message):
 
 
 def test_an_unknown_colour_map_is_named():
-    with pytest.raises(ValueError, match="picture.colour_map='virdis'"):
+    with pytest.raises(ValueError, match=r"picture\.colour_map='virdis'"):
         create(picture=PictureSettings(colour_map="virdis"))
 
 

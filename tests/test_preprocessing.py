@@ -68,5 +68,5 @@ def test_one_colour_stays_one_colour(canvas, size):
 
 
 def test_an_unknown_colour_map_is_named():
-    with pytest.raises(ValueError, match="picture.colour_map='virdis' is no colour map"):
+    with pytest.raises(ValueError, match=r"picture\.colour_map='virdis' is no colour map"):
         colour_table("virdis")

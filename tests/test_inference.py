@@ -1,0 +1,165 @@
+"""Batches, windows and frozen blocks leave a judgement as it is; a checkpoint brings it back."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import tiny
+
+from ds_jax import inference, train, vgg
+from ds_jax.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return tiny.corpus(7, windows=5)
+
+
+@pytest.fixture(scope="module")
+def experiment(narrow, corpus):
+    config = tiny.config()
+    config.model.freeze = "block3"
+    return tiny.experiment(config, corpus)
+
+
+@pytest.fixture(scope="module")
+def variables(experiment):
+    optimiser = train.create_optimiser(experiment.network, experiment.config.train)
+    state = train.create_state(
+        experiment.network, optimiser, experiment.pretrained, jax.random.key(0)
+    )
+    return state.variables
+
+
+def judge(experiment, variables, rows, batch_size):
+    return inference.judge(experiment.predict_step, variables, experiment.inputs, rows, batch_size)
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+
+
+@pytest.fixture(scope="module")
+def everything(experiment, variables):
+    return judge(experiment, variables, np.arange(35, dtype=np.int32), 35)
+
+
+def test_a_judgement_is_the_networks_softmax(experiment, variables, everything, corpus):
+    network = inference.models.create(  # as one device alone has it
+        "ds_am", experiment.config.model, experiment.network.picture
+    )
+    outputs = network.apply(variables, jnp.asarray(corpus.pictures), jnp.ones(35))
+    assert everything.probabilities.dtype == np.float64
+    np.testing.assert_allclose(everything.probabilities.sum(axis=1), 1, rtol=1e-12)
+    wanted = scipy.special.softmax(np.asarray(outputs.logits), axis=1)
+    assert wanted.std(axis=0).min() > 1e-3  # the pictures are told apart
+    np.testing.assert_allclose(everything.probabilities, wanted, rtol=1e-3, atol=1e-5)
+    assert list(everything.head_probabilities) == ["block4_pool", "block5_pool"]
+    for name, logits in outputs.head_logits.items():
+        wanted = scipy.special.softmax(np.asarray(logits), axis=1)
+        np.testing.assert_allclose(
+            everything.head_probabilities[name], wanted, rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(everything.gates[name], outputs.gates[name], rtol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batches_do_not_matter(experiment, variables, everything, batch_size):
+    """35 rows leave a last batch of two, or none that is full."""
+    rows = np.arange(35, dtype=np.int32)
+    assert_close(judge(experiment, variables, rows, batch_size), everything)
+
+
+def test_rows_are_judged_in_the_order_asked_for(experiment, variables, everything):
+    rows = np.asarray([30, 2, 17, 2], np.int32)
+    judged = judge(experiment, variables, rows, 3)
+    assert_close(judged, jax.tree.map(lambda x: x[rows], everything))
+
+
+def test_windows_are_averaged_by_utterance(everything, corpus):
+    rows = np.asarray([0, 1, 2, 3, 4, 11, 13, 30], np.int32)  # of three utterances: 5, 2 and 1
+    judged = jax.tree.map(lambda x: x[rows], everything)
+    averaged = inference.by_utterance(judged, corpus, rows)
+
+    def mean(x):
+        return np.stack([x[:5].mean(axis=0), x[5:7].mean(axis=0), x[7]])
+
+    assert averaged.probabilities.shape == (3, 7)
+    assert_close(averaged, jax.tree.map(mean, judged))
+    assert averaged.gates["block4_pool"].dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [5, 35, 64])
+@pytest.mark.parametrize("freeze", ["block2", "block4"])
+def test_frozen_blocks_computed_beforehand_are_the_network(freeze, count):
+    """The resident features are those of `lower`, also where the last block is not full."""
+    pictures = tiny.corpus(count).pictures
+    config = tiny.config()
+    config.model.freeze = freeze
+    network = inference.create_network(config)
+    pretrained = tiny.pretrained()
+    features = inference.resident_inputs(network, {"vgg16": pretrained}, pictures)
+    wanted = network.apply({"params": {"vgg16": pretrained}}, pictures, method="lower")
+    assert features.shape == wanted.shape
+    scale = float(jnp.abs(wanted).max())
+    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_freezing_does_not_change_what_a_network_says(experiment, variables, everything, corpus):
+    unfrozen = tiny.experiment(tiny.config(), corpus)
+    assert unfrozen.inputs.dtype == np.uint8
+    assert unfrozen.network.frozen_blocks == 0
+    rows = np.arange(0, 35, 4, dtype=np.int32)
+    assert_close(judge(unfrozen, variables, rows, 8), jax.tree.map(lambda x: x[rows], everything))
+
+
+@pytest.mark.parametrize("system", ["ds_am", "ds_fc"])
+def test_abstract_variables_are_those_of_initialisation(system):
+    network = inference.create_network(tiny.config(system))
+    real = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 48, 48), jnp.uint8), jnp.ones(1))
+    )
+    abstract = inference.abstract_variables(network)
+    assert abstract["params"] == real["params"]
+    assert abstract["batch_stats"] == real.get("batch_stats", {})
+
+
+@pytest.fixture
+def saved(tmp_path, experiment, variables):
+    with Checkpoints(tmp_path) as checkpoints:
+        worse = jax.tree.map(lambda x: 0 * x, variables)
+        for epoch, tree, loss in ((1, variables, 0.5), (2, worse, 0.75)):
+            checkpoints.save(epoch, tree, {"step": 1}, loss, experiment.config.to_dict(), {})
+    return tmp_path
+
+
+def test_loading_brings_back_the_best_epochs_network(saved, experiment, variables, everything):
+    config, network, loaded = inference.load(saved)
+    assert json.loads(config.to_json()) == json.loads(experiment.config.to_json())
+    assert network == experiment.network
+    jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
+    rows = np.arange(4, dtype=np.int32)
+    judged = inference.judge(
+        inference.create_predict_step(network), loaded, experiment.inputs, rows, 4
+    )
+    assert_close(judged, jax.tree.map(lambda x: x[:4], everything))
+
+
+def test_loading_another_architecture_is_refused(saved, monkeypatch):
+    wider = (*tiny.BLOCKS[:4], (17, 3))
+    monkeypatch.setattr(vgg, "BLOCKS", wider)
+    with pytest.raises(ValueError, match="of another network"):
+        inference.load(saved)
+
+
+def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoints in {tmp_path}/none"):
+        inference.load(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}"):
+        inference.load(tmp_path)
