@@ -76,7 +76,8 @@ def make_folds(
         rule, dev = "", set()
         if select_on == "dev":
             rule = _dev_rule(training, protocol)
-            dev = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")[0]
+            parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
+            dev = parts[index % len(parts)]  # in turn, so that women and men both choose
         train = {utterance.name for utterance in training} - dev
         if not train:
             raise ValueError(
@@ -223,11 +224,16 @@ def _divisible_by_sentence(utterances: Sequence[Utterance]) -> bool:
 def _deal(utterances: Sequence[Utterance], rule: str, count: int, key: str) -> list[set[str]]:
     """Deals shuffled units into `count` parts, or one part a unit if those are fewer.
 
-    Files are dealt label by label without starting anew, so neither a part's size nor its share
-    of a label is more than one above another's.
+    Files are dealt label by label and speakers gender by gender, without starting anew, so neither
+    a part's size nor its share of a label or gender is more than one above another's.
     """
     unit = attrgetter(_UNITS[rule])
-    order = _by_label(utterances, key) if rule == "stratified" else _shuffled(utterances, unit, key)
+    order = _shuffled(utterances, unit, key)
+    if rule == "stratified":
+        order = _by_label(utterances, key)
+    elif rule == "speakers":
+        gender = {utterance.speaker: utterance.gender for utterance in utterances}
+        order = sorted(order, key=gender.get)
     count = min(count, len(order))
     part = {name: position % count for position, name in enumerate(order)}
     return [{u.name for u in utterances if part[unit(u)] == index} for index in range(count)]

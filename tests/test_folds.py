@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import random
@@ -89,8 +90,8 @@ def test_the_deal_is_the_same_for_ever():
     files = corpus(2, 6, LABELS[:2])
     assert [(fold.dev, fold.test) for fold in make_folds(files, "stratified", 3, 7)] == [
         (("s00_02",), ("s00_04", "s00_05", "s01_02", "s01_05")),
-        (("s00_02",), ("s00_00", "s00_01", "s01_01", "s01_04")),
-        (("s01_05",), ("s00_02", "s00_03", "s01_03")),
+        (("s01_03",), ("s00_00", "s00_01", "s01_01", "s01_04")),
+        (("s00_00",), ("s00_02", "s00_03", "s01_03")),
     ]
     assert [fold.test for fold in make_folds(files, "split_70_30", 2, 7)] == [
         ("s00_05", "s01_01", "s01_04"),
@@ -155,8 +156,22 @@ def test_fifty_speakers_in_ten_folds_are_five_each_and_five_choose():
     utterances = corpus(50, 3)
     for fold in make_folds(utterances, "speakers", 10, 0):
         assert len(attribute_of(utterances, fold.test, "speaker")) == 5
-        assert len(attribute_of(utterances, fold.dev, "speaker")) == 5
-        assert len(attribute_of(utterances, fold.train, "speaker")) == 40
+        assert len(attribute_of(utterances, fold.dev, "speaker")) in (4, 5)  # a tenth of 45
+        assert len(attribute_of(utterances, fold.train + fold.dev, "speaker")) == 45
+
+
+def test_women_and_men_are_dealt_alike_and_choose_in_turn():
+    utterances = [
+        dataclasses.replace(u, gender="female" if u.speaker in ("s00", "s02", "s03") else "male")
+        for u in corpus(6, 4, skip=10**6)
+    ]
+    choosing = set()
+    for seed in range(20):
+        for fold in make_folds(utterances, "speakers", 3, seed):
+            for side in (fold.train, fold.test):
+                assert attribute_of(utterances, side, "gender") == {"female", "male"}
+            choosing |= attribute_of(utterances, fold.dev, "gender")
+    assert choosing == {"female", "male"}
 
 
 def test_there_are_no_more_folds_than_speakers_or_sentences():
