@@ -35,6 +35,7 @@ def run(recordings: list[str]) -> None:
 
     if not _DEBUG.value:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it touches
+    configuration.check_flags(_MODE.value, [name for name in FLAGS if FLAGS[name].present])
     devices.start(_DISTRIBUTED.value)
     config_name = Path(FLAGS["config"].config_filename).stem
     workdir = Path(_WORKDIR.value or f"runs/{config_name}").absolute()
@@ -66,10 +67,10 @@ def run(recordings: list[str]) -> None:
         transfer.run(workdir, load(_EVAL_ON.value or config.corpus))
         return
     chosen = configuration.chosen_folds(_FOLD.value)
-    cross_validation.run(config, load(config.corpus), workdir, chosen)
-    if chosen is None:
-        for name in config.eval_on:
-            transfer.run(workdir, load(name))
+    others = [load(name) for name in config.eval_on]  # before training: they may be missing
+    if cross_validation.run(config, load(config.corpus), workdir, chosen):
+        for other in others:
+            transfer.run(workdir, other)
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -90,7 +91,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         if _DEBUG.value:
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}")  # --debug shows where
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ def get_config() -> ml_collections.ConfigDict:
     """DS-AM as in the paper, with its open points decided; the corpus is the variant's to name."""
     config = ml_collections.ConfigDict()
     config.system = "ds_am"  # or "ds_fc"
-    config.corpus = (
-        "elra_s0329"  # a folder of datasets/, or one below --corpora_dir with a manifest
-    )
+    # A folder of datasets/, or one below --corpora_dir that has a manifest.
+    config.corpus = "elra_s0329"
     config.eval_on = ()  # corpora that the trained models are tested on as well
     config.seed = 0  # of new layers, of the order of batches and of dropout
-    config.select_on = (
-        "dev"  # the side that chooses the epoch; "test" is the paper's way, and leaks
-    )
+    config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
     config.weights = ""  # VGG16's ImageNet weights; empty: the cache, else the published ones
     config.synthetic = False  # generate the two Spanish corpora first; reports say so
 

@@ -3,9 +3,8 @@
     python launch.py --config=configs/ds_am_emovo.py
 
 The paper has no such row. Three folds of two speakers each, so that nobody is heard in both
-training and test. All six speak the same fourteen sentences, and the report counts them. Human
-listeners reach 67 % (Catania and Garzotto), fine-tuned speech models 30 % on new speakers.
-588 pictures: about half an hour on two cores with picture.size=128 and model.freeze=block3.
+training and test. All six speak the same fourteen sentences, and the report counts them. 588
+pictures: about ten minutes on two cores with picture.size=128 and model.freeze=block3.
 """
 
 import ml_collections

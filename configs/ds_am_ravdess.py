@@ -4,7 +4,7 @@
 
 The paper has no such row. Six folds of four actors each, so that nobody is heard in both training
 and test. Every actor speaks the same two sentences, and the report counts them. 1,248 pictures:
-about an hour on two cores with picture.size=128 and model.freeze=block3.
+about half an hour on two cores with picture.size=128 and model.freeze=block3.
 """
 
 import ml_collections

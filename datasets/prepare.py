@@ -48,6 +48,7 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: PictureSetti
     config = base.CorpusConfig(name=key, folder=folder, settings=settings)
     builder = module.Builder(data_dir=data_dir, config=config)
     if builder.data_path.exists():  # TFDS gives it this name when it is complete
+        print(f"{name}: as prepared in {builder.data_path}")
         return builder
     Path(data_dir).mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")

@@ -13,7 +13,8 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis_name: The mapped axis that the batch is spread over; None on a single device.
-        momentum: Share of the running statistics that a step keeps.
+        momentum: Share of the running statistics that a step keeps. Keras' 0.99 would still hold a
+            fifth of the initial ones after eight epochs of twenty steps, which small corpora have.
         epsilon: Added to the variance (Keras' value).
     """
 

@@ -17,11 +17,13 @@ class Checkpoints:
     Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
     metadata, the run's config, the labels, and the training's progress up to it.
 
-    Attributes:
+    Args:
         directory: Where they lie.
+        trains: Whether they are to be saved. What a killed save has left is then removed; a reader
+            leaves it, since it may be a save under way.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, trains: bool = False):
         self.directory = Path(directory).absolute()
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
@@ -32,7 +34,7 @@ class Checkpoints:
                     policies.BestN(get_metric_fn=_rank, reverse=True, n=1),
                 ]
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=trains,
         )
 
     def __enter__(self) -> "Checkpoints":

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import json
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -13,7 +13,7 @@ from ds_jax.files import write_json
 
 FILE = "config.json"
 # What may differ between two calls that share a workdir: it changes no fold.
-FREE_FIELDS = ("eval_on",)
+FREE_FIELDS = ("eval_on", "weights")
 POSITIVE = (
     "batch_size",
     "epochs",
@@ -48,6 +48,23 @@ def check_arguments(arguments: Sequence[str], default: str) -> None:
             raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
 
 
+def check_flags(mode: str, given: Iterable[str]) -> None:
+    """Refuses flags that a mode would ignore; a run's own config.json rules once it is trained.
+
+    Args:
+        mode: The value of --mode.
+        given: Names of the flags on the command line.
+
+    Raises:
+        ValueError: A flag belongs to another mode.
+    """
+    modes = {"fold": "train", "eval_on": "evaluate", "checkpoint": "predict"}
+    for name in given:
+        wanted = "train" if name.startswith("config.") else modes.get(name, mode)
+        if wanted != mode:
+            raise ValueError(f"--{name} is for --mode={wanted} and does nothing in --mode={mode}")
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Checks what no constructor checks.
 
@@ -63,15 +80,21 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"train.{name}={config.train[name]} must be above 0")
 
 
-def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def write(config: ml_collections.ConfigDict, workdir: Path, writes: bool = True) -> None:
     """Writes config.json, unless the one that is there is of the same experiment.
+
+    Args:
+        config: Of the experiment.
+        workdir: Of the run.
+        writes: Whether this process is the one that writes; the others only compare.
 
     Raises:
         ValueError: It is of another; the message names the first field that differs.
     """
     path, fields = workdir / FILE, json.loads(json.dumps(config.to_dict()))
     if not path.is_file():
-        write_json(path, fields)
+        if writes:
+            write_json(path, fields)
         return
     before = read(workdir).to_dict()
     for name in sorted((set(before) | set(fields)) - set(FREE_FIELDS)):

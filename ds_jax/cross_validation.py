@@ -8,10 +8,8 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, train, weights
+from ds_jax import devices, evaluate, folds, models, predictions, results, train, weights
 from ds_jax.corpus import LABELS, Corpus
-
-SYSTEMS = {"ds_am": "DS-AM", "ds_fc": "DS-FC"}
 
 
 def run(
@@ -19,7 +17,7 @@ def run(
     corpus: Corpus,
     workdir: Path,
     chosen: Sequence[int] | None = None,
-) -> dict | None:
+) -> bool:
     """Cross-validates a system on a corpus.
 
     Folds that have their predictions.csv are not run again. When all folds have one, report.json
@@ -32,15 +30,12 @@ def run(
         chosen: Numbers of the folds to run, from 0; all without.
 
     Returns:
-        The content of report.json, or None while folds are missing or there is nothing to test.
+        Whether all folds are done.
 
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
-    if config.system not in SYSTEMS:
-        raise ValueError(f"system={config.system!r} is not one of {', '.join(SYSTEMS)}")
-    if devices.is_first_process():
-        configuration.write(config, workdir)
+    configuration.write(config, workdir, devices.is_first_process())
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
     if bad := [number for number in chosen if not 0 <= number < len(divided)]:
@@ -56,13 +51,12 @@ def run(
     missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
     if missing:
         devices.say(f"folds still to run: {', '.join(map(str, missing))}")
-        return None
+        return False
     if protocol == "whole_corpus":
         devices.say("trained on the whole corpus; test it with --mode=evaluate --eval_on=CORPUS")
-        return None
-    if not devices.is_first_process():
-        return None
-    return _report(config, corpus, workdir, protocol, divided)
+    elif devices.is_first_process():
+        _report(config, corpus, workdir, protocol, divided)
+    return True
 
 
 def fold_directory(workdir: Path, number: int) -> Path:
@@ -73,23 +67,19 @@ def fold_directory(workdir: Path, number: int) -> Path:
 def _folds(
     config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path
 ) -> tuple[str, list[folds.Fold]]:
-    """Reads the workdir's folds.json; makes it first where there is none."""
+    """Reads the workdir's folds.json; the first process makes it where there is none."""
     path = workdir / "folds.json"
-    if not path.is_file():
-        if config.folds.file:
-            protocol, divided = folds.read_folds(
-                config.folds.file, corpus.utterances, config.select_on
-            )
+    if devices.is_first_process() and not path.is_file():
+        made = config.folds
+        if made.file:
+            protocol, divided = folds.read_folds(made.file, corpus.utterances, config.select_on)
         else:
-            protocol = config.folds.protocol
+            protocol = made.protocol
             divided = folds.make_folds(
-                corpus.utterances, protocol, config.folds.count, config.folds.seed, config.select_on
+                corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
-        if devices.is_first_process():
-            folds.write_folds(
-                path, corpus.name, protocol, config.folds.seed, config.select_on, divided
-            )
-        devices.wait_for_others("folds.json")
+        folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
+    devices.wait_for_others("folds.json")
     return folds.read_folds(path, corpus.utterances, config.select_on)
 
 
@@ -116,7 +106,7 @@ def _report(
     workdir: Path,
     protocol: str,
     divided: Sequence[folds.Fold],
-) -> dict:
+) -> None:
     directories = [fold_directory(workdir, number) for number in range(len(divided))]
     records, curves = [], []
     for number, directory in enumerate(directories):
@@ -125,10 +115,10 @@ def _report(
         curves.append([json.loads(line) for line in lines])
         chosen = min(curves[-1], key=lambda row: row[f"{config.select_on}_loss"])["epoch"]
         fold = divided[number]
-        sides = {"train": len(fold.train), "dev": len(fold.dev)}
+        sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         records.append(evaluate.fold_record(number, tested) | sides | {"epoch": chosen})
     content = {
-        "system": SYSTEMS[config.system],
+        "system": models.SYSTEMS[config.system],
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared(divided, corpus.utterances),
@@ -138,4 +128,3 @@ def _report(
     result = results.write_report(workdir, directories, corpus, content, curves)
     devices.say(results.summary(result))
     devices.say(f"report: {workdir / 'report.html'}")
-    return result

@@ -1,4 +1,4 @@
-"""The one place that knows of devices and processes."""
+"""The one place that maps steps over devices, places arrays on them and starts processes."""
 
 import os
 from collections.abc import Callable
@@ -91,23 +91,23 @@ def spread(rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return padded.reshape(shape)[own], mask.reshape(shape)[own]
 
 
-def parallel(step: Callable, whole: int, donate: bool = False) -> Callable:
+def parallel(step: Callable, whole: int, spread: int, donate: bool = False) -> Callable:
     """Maps a step over devices.
 
     Args:
         step: Takes arguments that every device sees whole, then arguments that are spread over
             devices; returns what is the same on all of them.
         whole: How many arguments, from the first, are seen whole.
+        spread: How many follow that are spread.
         donate: Whether the first argument's memory is taken for the result.
 
     Returns:
         The mapped step; spread arguments have a leading axis of this process' devices.
     """
-    axes = step.__code__.co_argcount
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None,) * whole + (0,) * (axes - whole),
+        in_axes=(None,) * whole + (0,) * spread,
         out_axes=None,
         donate_argnums=(0,) if donate else (),
     )

@@ -18,9 +18,8 @@ def evaluate(
     system: str,
     protocol: str,
     selected_on: str,
-    shared: Mapping[str, int],
+    shared: Mapping[str, int | None],
     folds: Sequence[Mapping],
-    neutral_style: str = "any",
 ) -> dict:
     """Evaluates pooled predictions.
 
@@ -31,9 +30,8 @@ def evaluate(
         protocol: One of `folds.PROTOCOLS`.
         selected_on: "dev" or "test": the side that chose the epoch.
         shared: How many "speakers" and "sentences" of the test sides were trained on, see
-            `folds.shared`.
+            `folds.shared`; None where they were not counted.
         folds: A record for each fold, see `fold_record`.
-        neutral_style: "normal" leaves out NEUTRAL of other styles, see `normal_neutral_only`.
 
     Returns:
         A dict of what JSON can hold, the content of report.json.
@@ -45,10 +43,6 @@ def evaluate(
         raise ValueError(f"protocol is {protocol!r} and must be one of {', '.join(PROTOCOLS)}")
     if selected_on not in ("dev", "test"):
         raise ValueError(f"selected_on is {selected_on!r} and must be 'dev' or 'test'")
-    if neutral_style not in ("any", "normal"):
-        raise ValueError(f"neutral_style is {neutral_style!r} and must be 'any' or 'normal'")
-    if neutral_style == "normal":
-        predictions = normal_neutral_only(predictions)
     matrix = _confusion(predictions)
     ranges, method = intervals(predictions)
     return {
@@ -57,7 +51,6 @@ def evaluate(
         "protocol": protocol,
         "protocol_text": PROTOCOLS[protocol],
         "selected_on": selected_on,
-        "neutral_style": neutral_style,
         "n": len(predictions.labels),
         "utterances": len(np.unique(predictions.utterances)),
         "labels": list(LABELS),
@@ -80,15 +73,6 @@ def fold_record(fold: int, predictions: Predictions) -> dict:
     matrix = _confusion(predictions)
     scores = {name: float(score(matrix)) for name, score in metrics.SCORES.items()}
     return {"fold": fold, "n": len(predictions.labels), **scores}
-
-
-def normal_neutral_only(predictions: Predictions) -> Predictions:
-    """Leaves out NEUTRAL utterances spoken loud, soft, slow or fast.
-
-    The paper tests so on ELRA-S0329 when it trained on another corpus (experiment 4).
-    """
-    neutral = predictions.labels == LABELS.index("NEUTRAL")
-    return predictions.keep(~neutral | (predictions.styles == "normal"))
 
 
 def _confusion(predictions: Predictions) -> np.ndarray:

@@ -26,6 +26,8 @@ PROTOCOLS = {
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
 # The development set is one of this many parts of the training side, whatever the fold count.
 _DEV_PARTS = 10
+# What no fold of these protocols has on both sides.
+_DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
 _SIDES = ("train", "dev", "test")
 
 
@@ -128,7 +130,7 @@ def read_folds(
         raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
     known = {utterance.name for utterance in utterances}
     optional = {"dev"} if select_on == "test" else set()
-    if protocol == "whole_corpus":
+    if protocol == "whole_corpus" and select_on == "dev":
         optional.add("test")
     folds = []
     for index, entry in enumerate(entries):
@@ -136,6 +138,13 @@ def read_folds(
             folds.append(_read_fold(entry, known, optional))
         except ValueError as error:
             raise ValueError(f"{path}, fold {index}: {error}") from error
+    common = shared(folds, utterances)
+    for kind, protocols in _DISJOINT.items():
+        if protocol in protocols and common[kind]:
+            raise ValueError(
+                f"{path}: its protocol is {protocol!r}, but {common[kind]} {kind} are on both "
+                'sides: correct the folds, or leave "protocol" out'
+            )
     return protocol, folds
 
 

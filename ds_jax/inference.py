@@ -1,6 +1,6 @@
 """What a network says of pictures: in training, from checkpoints, and of one's own recordings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import flax
@@ -46,18 +46,18 @@ def create_network(config: ml_collections.ConfigDict) -> models.Network:
 
 def create_predict_step(network: models.Network) -> Callable:
     """Compiles, once, `(variables, inputs, rows, mask) -> logits, head logits, gates`."""
-    method = "upper" if network.frozen_blocks else "__call__"
+    method = "upper" if network.keeps_lower else "__call__"
 
     def predict_step(variables, inputs, rows, mask):
         outputs = network.apply(variables, inputs[rows], mask, method=method)
         judged = (outputs.logits, outputs.head_logits, outputs.gates)
         return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), judged)
 
-    return devices.parallel(predict_step, whole=2)
+    return devices.parallel(predict_step, whole=2, spread=2)
 
 
 def resident_inputs(network: models.Network, params: Mapping, pictures: np.ndarray) -> jax.Array:
-    """Puts a corpus on every device: its pictures or, with frozen blocks, what these make of them.
+    """Puts a corpus on every device: its pictures, or what the frozen blocks make of them.
 
     Args:
         network: Whose frozen blocks they are.
@@ -67,7 +67,7 @@ def resident_inputs(network: models.Network, params: Mapping, pictures: np.ndarr
     Returns:
         uint8 [n, canvas, canvas] or float [n, height, width, channels].
     """
-    if not network.frozen_blocks:
+    if not network.keeps_lower:
         return devices.replicate(pictures)
     frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
 
@@ -157,24 +157,58 @@ def abstract_variables(network: models.Network) -> Variables:
     return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
+def load_config(directory: Path) -> ml_collections.ConfigDict:
+    """Reads the config that the best checkpoint in a fold's `checkpoints` folder was trained by.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint in the folder.
+        ValueError: The checkpoint is of another label set.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f"no checkpoints in {directory}: train this fold first")
+    with Checkpoints(directory) as checkpoints:
+        return ml_collections.ConfigDict(checkpoints.metadata(checkpoints.best)["config"])
+
+
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, models.Network, Variables]:
-    """Loads the best checkpoint of a fold, with the network that it belongs to.
+    """Loads the best checkpoint of a fold.
 
     Args:
         directory: A fold's `checkpoints` folder.
 
     Returns:
-        The config that it was trained by, the network, and its variables on every device.
+        The config that it was trained by, its network, and its variables on every device.
 
     Raises:
         FileNotFoundError: There is no checkpoint in the folder.
         ValueError: The checkpoint is of another label set or of another architecture.
     """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no checkpoints in {directory}: train this fold first")
+    config = load_config(directory)
+    network = create_network(config)
     with Checkpoints(directory) as checkpoints:
-        epoch = checkpoints.best
-        config = ml_collections.ConfigDict(checkpoints.metadata(epoch)["config"])
-        network = create_network(config)
-        variables = checkpoints.load(epoch, variables=abstract_variables(network))["variables"]
-    return config, network, flax.core.unfreeze(variables)
+        variables = checkpoints.load(checkpoints.best, variables=abstract_variables(network))
+    return config, network, variables["variables"]
+
+
+def judge_from_checkpoints(
+    rows: Mapping[Path, np.ndarray], pictures: np.ndarray
+) -> Iterator[tuple[Path, Judgement]]:
+    """Lets the models of a run judge pictures, one model in memory at a time.
+
+    Args:
+        rows: For each fold's `checkpoints` folder the pictures that its model judges, int [n].
+        pictures: uint8 [pictures, canvas, canvas], drawn by the settings of the run.
+
+    Yields:
+        The folder and what its model says.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
+    inputs = predict_step = None
+    for directory, own_rows in rows.items():
+        config, network, variables = load(directory)
+        if inputs is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
+            inputs = resident_inputs(network, variables["params"], pictures)
+            predict_step = create_predict_step(network)
+        yield directory, judge(predict_step, variables, inputs, own_rows, config.train.batch_size)

@@ -22,8 +22,8 @@ def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
     """
     if not recordings:
         raise ValueError("give recordings: python launch.py --mode=predict --checkpoint=DIR a.wav")
-    models = [inference.load(directory) for directory in _checkpoints(checkpoint)]
-    settings = models[0][1].picture
+    checkpoints = _checkpoints(checkpoint)
+    settings = picture.PictureSettings(**inference.load_config(checkpoints[0]).picture)
     drawn, unusable = {}, []
     for path in recordings:
         try:
@@ -31,27 +31,25 @@ def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
             windows = picture.cut(samples, rate, settings)
             drawn[path] = [picture.draw(window, rate, settings) for window in windows]
         except (ValueError, FileNotFoundError) as error:
-            unusable.append(str(error))
+            text = str(error)
+            unusable.append(text if str(path) in text else f"{path}: {text}")
     if drawn:
         width = max(len(str(path)) for path in drawn)
         print(" ".join([" " * width, "prediction", *(f"{label:>8}" for label in LABELS)]))
-        for path, distribution in zip(drawn, _probabilities(models, drawn), strict=True):
+        for path, distribution in zip(drawn, _probabilities(checkpoints, drawn), strict=True):
             shares = " ".join(f"{share:8.3f}" for share in distribution)
             print(f"{path!s:{width}} {LABELS[distribution.argmax()]:10} {shares}")
     if unusable:
         raise ValueError("; ".join(unusable))
 
 
-def _probabilities(models: list, drawn: dict[Path, list[np.ndarray]]) -> np.ndarray:
+def _probabilities(checkpoints: list[Path], drawn: dict[Path, list[np.ndarray]]) -> np.ndarray:
     """float64 [recordings, 7]: the mean over models and windows."""
     pictures = np.stack([window for windows in drawn.values() for window in windows])
     owners = np.repeat(np.arange(len(drawn)), [len(windows) for windows in drawn.values()])
     total = np.zeros((len(drawn), len(LABELS)))
-    for config, network, variables in models:
-        inputs = inference.resident_inputs(network, variables["params"], pictures)
-        step = inference.create_predict_step(network)
-        rows = np.arange(len(pictures))
-        judgement = inference.judge(step, variables, inputs, rows, config.train.batch_size)
+    rows = dict.fromkeys(checkpoints, np.arange(len(pictures)))
+    for _, judgement in inference.judge_from_checkpoints(rows, pictures):
         np.add.at(total, owners, judgement.probabilities)
     return total / total.sum(axis=1, keepdims=True)
 

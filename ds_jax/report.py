@@ -26,7 +26,8 @@ OPTIONAL = {
     "evaluated_by": "",
     "utterances": None,
     "protocol_text": "",
-    "neutral_style": "any",
+    "left_out": 0,
+    "trained_on": "",
     "calibration_error": None,
 }
 

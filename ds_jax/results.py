@@ -44,7 +44,6 @@ def write_report(
     corpus: Corpus,
     content: Mapping,
     curves: Sequence[Sequence[Mapping]] = (),
-    neutral_style: str = "any",
 ) -> dict:
     """Writes report.json and report.html from the predictions in some folders.
 
@@ -55,16 +54,15 @@ def write_report(
         content: What the report says besides scores: the arguments `system`, `protocol`,
             `selected_on`, `shared` and `folds` of `evaluate.evaluate`, and anything else by name.
         curves: For each fold the rows of its metrics.jsonl.
-        neutral_style: As for `evaluate.evaluate`.
 
     Returns:
         The content of report.json.
     """
     arguments = {name: content[name] for name in ("system", "protocol", "selected_on", "shared")}
-    arguments |= {"corpus": corpus.name, "neutral_style": neutral_style}
+    arguments |= {"corpus": corpus.name}
     pooled = predictions.concatenate([predictions.read(source / PREDICTIONS) for source in sources])
     result = evaluate.evaluate(pooled, folds=content["folds"], **arguments)
-    result |= {"heads": _heads(sources, neutral_style), "skipped": corpus.skipped}
+    result |= {"heads": _heads(sources), "skipped": corpus.skipped}
     result |= {name: value for name, value in content.items() if name not in result}
     write_json(directory / "report.json", result)
     report.write(directory / "report.html", result, curves, _pictures(sources, corpus))
@@ -79,21 +77,20 @@ def summary(result: Mapping) -> str:
         known = score["low"] is not None
         interval = f" ({score['low']:.3f} to {score['high']:.3f})" if known else ""
         scores.append(f"{title} {score['value']:.3f}{interval}")
+    trained = f" trained on {result['trained_on']}, tested" if "trained_on" in result else ""
     return (
-        f"{result['system']} on {result['corpus']}, {result['n']} utterances, protocol "
+        f"{result['system']}{trained} on {result['corpus']}, {result['n']} utterances, protocol "
         f"{result['protocol']}, epoch chosen on {result['selected_on']}: " + ", ".join(scores)
     )
 
 
-def _heads(sources: Sequence[Path], neutral_style: str) -> dict[str, dict[str, float]]:
+def _heads(sources: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Accuracy, UAR and macro F1 of each attention head alone."""
     names = sorted(path.stem for path in sources[0].glob("predictions_*.csv"))
     heads = {}
     for name in names:
         parts = [predictions.read(source / f"{name}.csv") for source in sources]
         pooled = predictions.concatenate(parts)
-        if neutral_style == "normal":
-            pooled = evaluate.normal_neutral_only(pooled)
         record = evaluate.fold_record(0, pooled)
         heads[name.removeprefix("predictions_")] = {
             score: record[score] for score in ("accuracy", "uar", "macro_f1")
@@ -102,41 +99,37 @@ def _heads(sources: Sequence[Path], neutral_style: str) -> dict[str, dict[str, f
 
 
 def _pictures(sources: Sequence[Path], corpus: Corpus) -> list[report.GatedPicture]:
-    """The most confident errors and hits, with their gates where a system has some."""
-    pooled = []
-    for source in sources:
-        if (source / GATES).is_file():
-            judged = predictions.read(source / PREDICTIONS)
-            pooled += [
-                (judged.probabilities[row].max(), source, row, judged)
-                for row in range(len(judged.labels))
-            ]
-    pooled.sort(key=lambda item: (-item[0], str(item[3].utterances[item[2]])))
-    hits = [item for item in pooled if item[3].labels[item[2]] == item[3].predictions[item[2]]]
-    errors = [item for item in pooled if item[3].labels[item[2]] != item[3].predictions[item[2]]]
-    return [_gated(corpus, *item) for item in errors[:SHOWN] + hits[:SHOWN]]
+    """The most confident errors and hits; with their gates where a system has some."""
+    if len(corpus.pictures) > len(corpus.utterances):
+        return []  # an utterance's probabilities and gates are means over its windows
+    judged = {source: predictions.read(source / PREDICTIONS) for source in sources}
+    ranked = sorted(
+        (-said.probabilities[row].max(), said.utterances[row], source, row)
+        for source, said in judged.items()
+        for row in range(len(said.labels))
+    )
+    chosen = {True: [], False: []}
+    for _, _, source, row in ranked:
+        right = bool(judged[source].labels[row] == judged[source].predictions[row])
+        if len(chosen[right]) < SHOWN:
+            chosen[right].append(_gated(corpus, source, judged[source], row))
+    return chosen[False] + chosen[True]
 
 
 def _gated(
-    corpus: Corpus,
-    probability: float,
-    source: Path,
-    row: int,
-    judged: predictions.Predictions,
+    corpus: Corpus, source: Path, said: predictions.Predictions, row: int
 ) -> report.GatedPicture:
-    name = str(judged.utterances[row])
-    with np.load(source / GATES, allow_pickle=False) as stored:
-        position = int(np.flatnonzero(stored["utterances"] == name)[0])
-        gates = {
-            head: stored[head][position].astype(np.float32)
-            for head in stored.files
-            if head != "utterances"
-        }
+    name, gates = str(said.utterances[row]), {}
+    if (source / GATES).is_file():
+        with np.load(source / GATES, allow_pickle=False) as stored:
+            position = int(np.flatnonzero(stored["utterances"] == name)[0])
+            heads = [head for head in stored.files if head != "utterances"]
+            gates = {head: stored[head][position].astype(np.float32) for head in heads}
     return report.GatedPicture(
         utterance=name,
-        label=LABELS[judged.labels[row]],
-        prediction=LABELS[judged.predictions[row]],
-        probability=float(probability),
+        label=LABELS[said.labels[row]],
+        prediction=LABELS[said.predictions[row]],
+        probability=float(said.probabilities[row].max()),
         picture=corpus.pictures[corpus.pictures_of((name,))[0]],
         gates=gates,
     )

@@ -85,6 +85,7 @@ class Experiment:
         pretrained: VGG16's ImageNet weights, by layer.
         inputs: The corpus on the devices, see `inference.resident_inputs`.
         labels: int32 [pictures], on the devices.
+        optimiser: Of `create_optimiser`.
         train_step: `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`.
         predict_step: Of `inference.create_predict_step`.
     """
@@ -95,6 +96,7 @@ class Experiment:
     pretrained: Mapping
     inputs: jax.Array
     labels: jax.Array
+    optimiser: optax.GradientTransformation
     train_step: Callable
     predict_step: Callable
 
@@ -110,6 +112,7 @@ def create_experiment(
         pretrained: VGG16's ImageNet weights, by layer, see `weights.load`.
     """
     network = inference.create_network(config)
+    optimiser = create_optimiser(network, config.train)
     return Experiment(
         config,
         corpus,
@@ -117,7 +120,8 @@ def create_experiment(
         pretrained,
         inference.resident_inputs(network, {"vgg16": pretrained}, corpus.pictures),
         devices.replicate(corpus.labels),
-        create_train_step(network, create_optimiser(network, config.train)),
+        optimiser,
+        create_train_step(network, optimiser),
         inference.create_predict_step(network),
     )
 
@@ -177,7 +181,7 @@ def _new_layers(network: models.Network, rng: jax.Array) -> tuple[dict, Mapping]
 
 def create_train_step(network: models.Network, optimiser: optax.GradientTransformation) -> Callable:
     """Compiles, once, `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`."""
-    method = "upper" if network.frozen_blocks else "__call__"
+    method = "upper" if network.keeps_lower else "__call__"
 
     def train_step(state, inputs, labels, scale, rng, rows, mask):
         # Divided by the rows of all devices together, since their numbers of real rows differ.
@@ -206,7 +210,7 @@ def create_train_step(network: models.Network, optimiser: optax.GradientTransfor
         batch_stats = updated.get("batch_stats", {})
         return TrainState(state.step + 1, params, batch_stats, opt_state), loss
 
-    return devices.parallel(train_step, whole=5, donate=True)
+    return devices.parallel(train_step, whole=5, spread=2, donate=True)
 
 
 def train_fold(
@@ -227,16 +231,15 @@ def train_fold(
         FloatingPointError: A loss is not finite; the last good checkpoint is named.
     """
     config, corpus = experiment.config, experiment.corpus
-    optimiser = create_optimiser(experiment.network, config.train)
     rng = jax.random.fold_in(jax.random.key(config.seed), number)
-    state = create_state(experiment.network, optimiser, experiment.pretrained, rng)
+    state = create_state(experiment.network, experiment.optimiser, experiment.pretrained, rng)
     state, rng = devices.replicate((state, rng))
     progress = Progress()
     rows = corpus.pictures_of(fold.train)
     chooser = "test" if config.select_on == "test" else "dev"
     chooser_rows = corpus.pictures_of(getattr(fold, chooser))
     last_epoch = config.train.epochs
-    with Checkpoints(directory / "checkpoints") as checkpoints:
+    with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
         start = checkpoints.latest or 0
         if start:
             state, progress = _resume(checkpoints, start, state)
@@ -254,7 +257,7 @@ def train_fold(
             chosen = _judge(experiment, state.variables, chooser_rows)
             scores = _scores(chosen, corpus, chooser_rows)
             seen = np.append(losses, scores["loss"])  # the last step may have spoilt the network
-            _check_finite(seen, int(state.step) - len(losses), checkpoints)
+            _check_finite(seen, int(state.step), checkpoints)
             row = {"epoch": epoch, "step": int(state.step), "train_loss": float(np.mean(losses))}
             row |= {f"{chooser}_{name}": value for name, value in scores.items()}
             row["learning_rate_scale"] = progress.learning_rate_scale
@@ -342,14 +345,16 @@ def _resume(checkpoints: Checkpoints, epoch: int, state: TrainState) -> tuple[Tr
     return TrainState(**loaded["optimizer"], **loaded["variables"]), progress
 
 
-def _check_finite(losses: np.ndarray, first_step: int, checkpoints: Checkpoints) -> None:
+def _check_finite(losses: np.ndarray, last_step: int, checkpoints: Checkpoints) -> None:
+    """Checks an epoch's losses, one a step, and the one of the chooser after the last step."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
+        step = min(last_step - len(losses) + 2 + bad[0], last_step)
         latest = checkpoints.latest
         good = f"epoch {latest} in {checkpoints.directory}" if latest else "none was saved yet"
         raise FloatingPointError(
-            f"the loss of step {first_step + bad[0] + 1} is {losses[bad[0]]}; last good "
-            f"checkpoint: {good}. Lower train.pretrained_learning_rate and train.new_learning_rate."
+            f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
+            "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
         )
 
 

@@ -7,9 +7,11 @@ import jax
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, inference, predictions, results
-from ds_jax.corpus import Corpus
-from ds_jax.cross_validation import SYSTEMS
+from ds_jax import devices, evaluate, folds, inference, models, predictions, results
+from ds_jax.corpus import Corpus, Utterance
+
+# How ELRA-S0329's actors spoke its neutral texts besides normally.
+NEUTRAL_STYLES_LEFT_OUT = ("loud", "soft", "slow", "fast")
 
 
 def run(workdir: Path, corpus: Corpus) -> dict | None:
@@ -18,7 +20,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     An utterance is judged by the models that never saw it, by the mean of their probabilities: on
     the corpus that they were trained on by the model of the fold that tests it, on another corpus
     by all of them (train with the protocol `whole_corpus` for a single one). On another corpus
-    NEUTRAL of other styles than normal is left out (paper, section 3.3, fourth experiment).
+    NEUTRAL spoken loud, soft, slow or fast is left out (paper, section 3.3, fourth experiment).
 
     Args:
         workdir: Of the run.
@@ -28,63 +30,78 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         The content of report.json; None in processes that do not write.
 
     Raises:
-        FileNotFoundError: There is no run, or none of its folds has a checkpoint.
+        FileNotFoundError: There is no run, or none of its folds is finished.
         ValueError: The run has no test side in this corpus, or the corpus has changed.
     """
     config = configuration.read(workdir)
-    trained = sorted(workdir.glob("fold_*/checkpoints"))
+    trained = [path.parent for path in sorted(workdir.glob(f"fold_*/{results.PREDICTIONS}"))]
     if not trained:
-        raise FileNotFoundError(f"{workdir} has no checkpoints: train at least one fold first")
+        raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     own = corpus.name == config.corpus
     protocol = json.loads((workdir / "folds.json").read_text(encoding="utf-8"))["protocol"]
-    divided, shared = None, {"speakers": 0, "sentences": 0}
+    shared, left_out = {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(workdir / "folds.json", corpus.utterances, config.select_on)
         shared = folds.shared(divided, corpus.utterances)
-    everything = tuple(utterance.name for utterance in corpus.utterances)
-    judged = np.zeros(len(everything), int)
-    total, inputs, predict_step, records = None, None, None, []
-    for directory in trained:
-        number = int(directory.parent.name.removeprefix("fold_"))
-        rows = corpus.pictures_of(divided[number].test if own else everything)
-        if not len(rows):
-            continue
-        loaded, network, variables = inference.load(directory)
-        if inputs is None:  # frozen blocks are those of ImageNet, and so alike in all folds
-            inputs = inference.resident_inputs(network, variables["params"], corpus.pictures)
-            predict_step = inference.create_predict_step(network)
-        judgement = inference.judge(predict_step, variables, inputs, rows, loaded.train.batch_size)
-        judgement = inference.by_utterance(judgement, corpus, rows)
-        owners = np.unique(corpus.owners[rows])
-        judged[owners] += 1
-        total = _add(total, judgement, owners, len(everything))
-        records.append(_record(number, corpus, owners, judgement, own))
-    if total is None:
+        tested = {fold: divided[_number(fold)].test for fold in trained}
+    else:
+        names = tuple(u.name for u in corpus.utterances if not _is_left_out(u))
+        left_out = len(corpus.utterances) - len(names)
+        tested = dict.fromkeys(trained, names)
+    rows = {fold / "checkpoints": corpus.pictures_of(names) for fold, names in tested.items()}
+    rows = {checkpoints: own_rows for checkpoints, own_rows in rows.items() if len(own_rows)}
+    if not rows:
         raise ValueError(
             f"the run in {workdir} tested nothing of {corpus.name}, which it was trained on: "
             "give another corpus by --eval_on"
         )
+    count = np.zeros(len(corpus.utterances), int)
+    total, records = None, []
+    for checkpoints, judgement in inference.judge_from_checkpoints(rows, corpus.pictures):
+        judgement = inference.by_utterance(judgement, corpus, rows[checkpoints])
+        owners = np.unique(corpus.owners[rows[checkpoints]])
+        count[owners] += 1
+        total = _add(total, judgement, owners, len(count))
+        said = predictions.of([corpus.utterances[k] for k in owners], judgement.probabilities)
+        records.append(evaluate.fold_record(_number(checkpoints.parent), said))
     if not devices.is_first_process():
         return None
-    kept = np.flatnonzero(judged)
-    mean = jax.tree.map(lambda x: (x[kept].T / judged[kept]).T.astype(x.dtype), total)
+    judged = np.flatnonzero(count)
+    mean = jax.tree.map(lambda x: (x[judged].T / count[judged]).T.astype(x.dtype), total)
     directory = workdir / "evaluations" / corpus.name
-    results.write(directory, [corpus.utterances[owner] for owner in kept], mean)
+    results.write(directory, [corpus.utterances[owner] for owner in judged], mean)
     content = {
-        "system": SYSTEMS[config.system],
+        "system": models.SYSTEMS[config.system],
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": shared,
         "folds": records,
         "synthetic": config.synthetic,
-        "evaluated_by": f"{len(records)} model{'s' * (len(records) > 1)} trained on "
-        f"{config.corpus}, each utterance by those that never saw it",
+        "trained_on": config.corpus,
+        "left_out": left_out,
+        "evaluated_by": _judges(len(records), own),
     }
-    style = "any" if own else "normal"
-    result = results.write_report(directory, [directory], corpus, content, neutral_style=style)
+    result = results.write_report(directory, [directory], corpus, content)
     devices.say(results.summary(result))
     devices.say(f"report: {directory / 'report.html'}")
     return result
+
+
+def _judges(models: int, own: bool) -> str:
+    """Who judged an utterance."""
+    if own:
+        return "the model of the fold that tests it"
+    if models == 1:
+        return "one model"
+    return f"the mean probability of {models} models, one a fold; the folds below are each alone"
+
+
+def _number(fold: Path) -> int:
+    return int(fold.name.removeprefix("fold_"))
+
+
+def _is_left_out(utterance: Utterance) -> bool:
+    return utterance.label == "NEUTRAL" and utterance.style in NEUTRAL_STYLES_LEFT_OUT
 
 
 def _add(
@@ -102,12 +119,3 @@ def _add(
         return whole
 
     return jax.tree.map(add, total, judgement)
-
-
-def _record(
-    number: int, corpus: Corpus, owners: np.ndarray, judgement: inference.Judgement, own: bool
-) -> dict:
-    """What one model alone scores."""
-    utterances = [corpus.utterances[owner] for owner in owners]
-    said = predictions.of(utterances, judgement.probabilities)
-    return evaluate.fold_record(number, said if own else evaluate.normal_neutral_only(said))

@@ -25,7 +25,6 @@ import numpy as np
 import onnx
 import safetensors
 import safetensors.numpy
-from absl import logging
 from tqdm import tqdm
 
 from ds_jax.vgg import BLOCKS, UNITS
@@ -87,7 +86,7 @@ def load(path: str = "", *, full: bool = False) -> Params:
         (Path(path).expanduser(), "a given file") if path else _cached(full) or _download(full)
     )
     params = read(file, full=full)
-    logging.info("VGG16's ImageNet weights: %s, from %s", file, source)
+    print(f"VGG16's ImageNet weights: {file}, from {source}", flush=True)
     return params
 
 
@@ -132,14 +131,6 @@ def read(file: Path, *, full: bool = False) -> Params:
     except (OSError, google.protobuf.message.DecodeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{file} is damaged or not a {file.suffix} file: {error}") from error
     return _checked(file, tensors, full)
-
-
-def parameter_count(params: dict) -> int:
-    """Counts the parameters in a tree of dicts, of NumPy or JAX arrays."""
-    return sum(
-        parameter_count(value) if isinstance(value, dict) else value.size
-        for value in params.values()
-    )
 
 
 def _kernel_shapes(full: bool) -> dict[str, tuple[int, ...]]:
@@ -273,7 +264,7 @@ def _download(full: bool) -> tuple[Path, str]:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for source, bring, (name, digest) in ways:
             partial = Path(folder) / name
-            logging.info("VGG16's ImageNet weights: trying %s", source)
+            print(f"VGG16's ImageNet weights: trying {source}", flush=True)
             try:
                 bring(source, partial)
             except UNREACHABLE as error:

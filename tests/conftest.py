@@ -9,7 +9,7 @@ import pytest
 import tiny
 from absl import flags
 
-from ds_jax import devices, vgg
+from ds_jax import cross_validation, devices, vgg, weights
 
 devices.start()
 flags.FLAGS.mark_as_parsed()  # grain reads them
@@ -23,3 +23,17 @@ def narrow():
         patch.setattr(vgg, "BLOCKS", tiny.BLOCKS)
         patch.setattr(vgg, "UNITS", tiny.UNITS)
         yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, narrow):
+    """A finished run of three folds of speakers on the tiny corpus."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = tiny.config()
+    config.corpus = "tiny"
+    config.folds.protocol, config.folds.count = "speakers", 3
+    config.model.freeze, config.train.epochs = "block4", 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "load", lambda path, full: tiny.pretrained())
+        cross_validation.run(config, tiny.corpus(21), workdir)
+    return workdir

@@ -45,7 +45,7 @@ def bits(tree):
 
 
 def test_the_best_and_the_latest_are_kept(tmp_path):
-    with Checkpoints(tmp_path / "new" / "fold") as checkpoints:
+    with Checkpoints(tmp_path / "new" / "fold", trains=True) as checkpoints:
         assert checkpoints.latest is None
         save(checkpoints, {1: 1.5, 2: 0.5, 3: 0.75, 4: 0.6})
         assert (checkpoints.best, checkpoints.latest) == (2, 4)
@@ -53,29 +53,29 @@ def test_the_best_and_the_latest_are_kept(tmp_path):
 
 
 def test_reopening_forgets_nothing(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 1.5, 2: 0.5, 3: 0.75})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         assert (checkpoints.best, checkpoints.latest) == (2, 3)
         save(checkpoints, {4: 0.7})
         assert (checkpoints.best, checkpoints.latest) == (2, 4)
         save(checkpoints, {5: 0.4, 6: 0.45})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         assert (checkpoints.best, checkpoints.latest) == (5, 6)
     assert kept(tmp_path) == [5, 6]
 
 
 def test_of_equal_losses_the_first_is_best(tmp_path):
     """As the report has it, which reads the history and not the checkpoints."""
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 1.0, 2: 0.5, 3: 0.5, 4: 0.5, 5: 0.5})
         assert (checkpoints.best, checkpoints.latest) == (2, 5)
 
 
 def test_trees_come_back_bit_for_bit_on_all_devices(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5, 2: 0.75})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         for epoch in (1, 2):
             loaded = load(checkpoints, epoch)
             assert bits(loaded) == bits({"variables": tree(epoch), "optimizer": optimiser(epoch)})
@@ -98,16 +98,16 @@ def test_trees_come_back_bit_for_bit_on_all_devices(tmp_path):
     ],
 )
 def test_another_network_is_refused(tmp_path, other):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5})
         with pytest.raises(ValueError, match=f"epoch 1 in {tmp_path} is of another network"):
             checkpoints.load(1, variables=other)
 
 
 def test_metadata_come_back(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         metadata = checkpoints.metadata(1)
     assert metadata == {
         "config": {"seed": 3},
@@ -117,11 +117,11 @@ def test_metadata_come_back(tmp_path):
 
 
 def test_another_label_set_is_refused(tmp_path, monkeypatch):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5})
     monkeypatch.setattr(checkpoints_module, "LABELS", ("ANGER", "BOREDOM"))
     with (
-        Checkpoints(tmp_path) as checkpoints,
+        Checkpoints(tmp_path, trains=True) as checkpoints,
         pytest.raises(ValueError, match="not ANGER, BOREDOM"),
     ):
         checkpoints.metadata(1)
@@ -129,17 +129,17 @@ def test_another_label_set_is_refused(tmp_path, monkeypatch):
 
 def test_without_a_checkpoint_there_is_no_best(tmp_path):
     refused = pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}")
-    with Checkpoints(tmp_path) as checkpoints, refused:
+    with Checkpoints(tmp_path, trains=True) as checkpoints, refused:
         _ = checkpoints.best
 
 
 def test_what_a_killed_save_leaves_behind_does_not_matter(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5})
     half = tmp_path / "2.orbax-checkpoint-tmp" / "variables.orbax-checkpoint-tmp"
     half.mkdir(parents=True)
     (half / "array").write_bytes(b"half")
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
         assert (checkpoints.best, checkpoints.latest) == (1, 1)
         save(checkpoints, {2: 0.25})
         assert (checkpoints.best, checkpoints.latest) == (2, 2)

@@ -41,13 +41,26 @@ def test_an_unknown_field_names_the_nearest(argument, nearest):
 def test_known_fields_pass_for_the_config_that_is_given():
     fc = ["--config", "configs/ds_fc_elra.py", "--config.model.head=gap"]
     configuration.check_arguments(["launch.py", *fc], QUICKSTART)
-    with pytest.raises(ValueError, match="model.head"):
+    with pytest.raises(ValueError, match=r"model\.head"):
         configuration.check_arguments(["launch.py", "--config.model.head=gap"], QUICKSTART)
 
 
 def test_a_missing_config_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"configs/nothing\.py"):
         configuration.check_arguments(["launch.py", "--config=configs/nothing.py"], QUICKSTART)
+
+
+def test_flags_of_another_mode_are_refused():
+    configuration.check_flags("train", ["config", "fold", "workdir", "config.seed"])
+    configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"])
+    for mode, flag, wanted in (
+        ("train", "eval_on", "evaluate"),
+        ("train", "checkpoint", "predict"),
+        ("evaluate", "config.picture.size", "train"),
+        ("predict", "fold", "train"),
+    ):
+        with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
+            configuration.check_flags(mode, [flag])
 
 
 @pytest.mark.parametrize(

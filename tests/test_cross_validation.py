@@ -27,16 +27,21 @@ def experiment(**fields):
     return config
 
 
+def report_of(config, corpus, workdir):
+    assert cross_validation.run(config, corpus, workdir)
+    return json.loads((workdir / "report.json").read_text())
+
+
 def test_leaves_what_the_design_promises(tmp_path, capsys):
     corpus = tiny.corpus(21)
-    result = cross_validation.run(experiment(), corpus, tmp_path)
+    report = report_of(experiment(), corpus, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "folds.json", "report.json", "report.html"} <= names
     for number in range(3):
         fold = tmp_path / f"fold_{number:02}"
-        assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= {p.name for p in fold.iterdir()}
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report == json.loads(json.dumps(result))
+        assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= {
+            p.name for p in fold.iterdir()
+        }
     assert report["n"] == 21
     assert report["shared"] == {"speakers": 0, "sentences": 0}
     assert (report["system"], report["selected_on"]) == ("DS-AM", "dev")
@@ -52,19 +57,21 @@ def test_leaves_what_the_design_promises(tmp_path, capsys):
 
 def test_finished_folds_are_not_run_again(tmp_path, monkeypatch):
     corpus = tiny.corpus(21)
-    assert cross_validation.run(experiment(), corpus, tmp_path, [0, 2]) is None
+    assert not cross_validation.run(experiment(), corpus, tmp_path, [0, 2])
     before = (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns
     run, numbers = train.train_fold, []
     monkeypatch.setattr(
-        train, "train_fold", lambda e, number, *rest: numbers.append(number) or run(e, number, *rest)
+        train,
+        "train_fold",
+        lambda e, number, *rest: numbers.append(number) or run(e, number, *rest),
     )
-    assert cross_validation.run(experiment(), corpus, tmp_path) is not None
+    assert cross_validation.run(experiment(), corpus, tmp_path)
     assert numbers == [1]
     assert (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns == before
 
 
 def test_missing_folds_are_named(tmp_path, capsys):
-    assert cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [1]) is None
+    assert not cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [1])
     assert "folds still to run: 0, 2" in capsys.readouterr().out
 
 
@@ -78,14 +85,14 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
     given = {"folds": [{"train": names[:10], "dev": names[10:14], "test": names[14:]}]}
     (tmp_path / "given.json").write_text(json.dumps(given))
     config = experiment(**{"folds.file": str(tmp_path / "given.json")})
-    report = cross_validation.run(config, tiny.corpus(21), tmp_path / "run")
+    report = report_of(config, tiny.corpus(21), tmp_path / "run")
     assert (report["protocol"], report["n"], report["shared"]["speakers"]) == ("custom", 7, 3)
     kept = json.loads((tmp_path / "run" / "folds.json").read_text())["folds"][0]
     assert {side: kept[side] for side in ("train", "dev", "test")} == given["folds"][0]
 
 
 def test_the_papers_choice_of_the_epoch_is_told(tmp_path):
-    report = cross_validation.run(experiment(select_on="test"), tiny.corpus(21), tmp_path)
+    report = report_of(experiment(select_on="test"), tiny.corpus(21), tmp_path)
     assert report["selected_on"] == "test"
     rows = (tmp_path / "fold_00" / "metrics.jsonl").read_text().splitlines()
     assert "test_loss" in json.loads(rows[0])
@@ -94,14 +101,14 @@ def test_the_papers_choice_of_the_epoch_is_told(tmp_path):
 
 def test_a_whole_corpus_has_a_model_and_nothing_to_test(tmp_path, capsys):
     config = experiment(**{"folds.protocol": "whole_corpus"})
-    assert cross_validation.run(config, tiny.corpus(21), tmp_path) is None
+    assert cross_validation.run(config, tiny.corpus(21), tmp_path)
     assert "--eval_on" in capsys.readouterr().out
     assert not len(predictions.read(tmp_path / "fold_00" / "predictions.csv").labels)
     assert not (tmp_path / "report.json").exists()
 
 
 def test_windows_of_an_utterance_are_judged_together(tmp_path):
-    report = cross_validation.run(experiment(), tiny.corpus(21, windows=2), tmp_path)
+    report = report_of(experiment(), tiny.corpus(21, windows=2), tmp_path)
     assert report["n"] == 21
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ds_jax import metrics
 from ds_jax.corpus import LABELS
-from ds_jax.evaluate import evaluate, fold_record, normal_neutral_only
+from ds_jax.evaluate import evaluate, fold_record
 from ds_jax.predictions import Predictions
 
 
@@ -42,7 +42,6 @@ def test_the_report_has_the_agreed_fields():
     assert report["protocol"] == "speakers"
     assert "whole speakers" in report["protocol_text"]
     assert report["selected_on"] == "dev"
-    assert report["neutral_style"] == "any"
     assert report["n"] == report["utterances"] == 60
     assert report["labels"] == list(LABELS)
     assert report["classes_present"] == list(LABELS[:6])
@@ -99,23 +98,6 @@ def test_an_utterance_tested_in_two_splits_is_two_rows_and_one_utterance():
     assert (report["n"], report["utterances"]) == (70, 60)
 
 
-def test_only_neutral_of_other_styles_is_left_out():
-    predictions = some()
-    kept = normal_neutral_only(predictions)
-    left_out = set(predictions.utterances) - set(kept.utterances)
-    neutral = LABELS.index("NEUTRAL")
-    assert left_out == {
-        str(row)
-        for row in range(60)
-        if predictions.labels[row] == neutral and predictions.styles[row] == "loud"
-    }
-    assert left_out
-    assert "loud" in kept.styles
-    report = report_of(predictions, neutral_style="normal")
-    assert report["n"] == 60 - len(left_out)
-    assert report["neutral_style"] == "normal"
-
-
 def test_nothing_to_evaluate_is_an_error():
     nothing = some().keep(np.zeros(60, bool))
     with pytest.raises(ValueError, match="no prediction to evaluate"):
@@ -124,7 +106,7 @@ def test_nothing_to_evaluate_is_an_error():
         fold_record(0, nothing)
 
 
-@pytest.mark.parametrize("field", ["protocol", "selected_on", "neutral_style"])
+@pytest.mark.parametrize("field", ["protocol", "selected_on"])
 def test_an_unknown_value_is_an_error_that_names_its_field(field):
     with pytest.raises(ValueError, match=f"{field} is 'x' and must be"):
         report_of(some(), **{field: "x"})

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from ds_jax import vgg
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
+# One step differs by rounding alone; Adam makes more of it over epochs of noise.
+AFTER_AN_EPOCH = 1e-3
 SMALL = (
     "--config.picture.canvas=48",
     "--config.picture.size=32",
@@ -28,7 +31,8 @@ SMALL = (
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Random weights in the Keras file's layout."""
-    path, rng, channels = tmp_path_factory.mktemp("weights") / "vgg16.h5", np.random.default_rng(0), 3
+    path = tmp_path_factory.mktemp("weights") / "vgg16.h5"
+    rng, channels = np.random.default_rng(0), 3
     with h5py.File(path, "w") as file:
         for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
             for index in range(1, count + 1):
@@ -97,6 +101,11 @@ def undisturbed(corpora, weights, tmp_path_factory):
     return workdir, done.stdout
 
 
+def probabilities(workdir):
+    rows = (workdir / "fold_00" / "predictions.csv").read_text().splitlines()[1:]
+    return np.asarray([row.split(",")[-7:] for row in rows], float)
+
+
 def folds_of(workdir):
     return sorted(workdir.glob("fold_*/predictions.csv"))
 
@@ -142,13 +151,35 @@ def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weigh
     eight = {"JAX_NUM_CPU_DEVICES": "8"}
     done = launch(*experiment(corpora, weights, tmp_path, "--fold=0"), environment=eight)
     assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+    )
 
-    def probabilities(workdir):
-        rows = (workdir / "fold_00" / "predictions.csv").read_text().splitlines()[1:]
-        return np.asarray([row.split(",")[-7:] for row in rows], float)
 
-    # One step differs by rounding alone; Adam makes more of it over an epoch of noise.
-    np.testing.assert_allclose(probabilities(tmp_path), probabilities(undisturbed[0]), atol=1e-3)
+def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "DS_JAX_PROCESSES": "2"}
+    arguments = experiment(corpora, weights, tmp_path, "--fold=0", "--distributed")
+    both = [
+        subprocess.Popen(
+            command(*arguments),
+            cwd=ROOT,
+            env={**os.environ, **shared, "DS_JAX_PROCESS": str(process)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for process in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    assert "folds still to run: 1, 2" in printed[0]
+    assert "epoch" not in printed[1]
+    np.testing.assert_allclose(
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+    )
 
 
 def test_checkpoints_evaluate_and_predict(undisturbed, corpora):

@@ -5,24 +5,10 @@ import re
 import numpy as np
 import pytest
 import soundfile
-import tiny
 
-from ds_jax import cross_validation, predict, weights
+from ds_jax import predict
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, narrow):
-    workdir = tmp_path_factory.mktemp("run")
-    config = tiny.config()
-    config.corpus = "tiny"
-    config.folds.protocol, config.folds.count = "speakers", 3
-    config.model.freeze, config.train.epochs = "block4", 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "load", lambda path, full: tiny.pretrained())
-        cross_validation.run(config, tiny.corpus(21), workdir)
-    return workdir
 
 
 def tone(path, rate, channels, seconds=1.0):

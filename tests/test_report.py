@@ -217,14 +217,14 @@ def test_what_train_and_test_share_is_red(tmp_path, shared, said, bad):
 def test_what_else_was_done_is_said(tmp_path):
     record = made_up_report(
         utterances=60,
-        neutral_style="normal",
+        left_out=5,
         skipped=3,
         protocol_text="one fold a speaker",
         calibration_error=0.1234,
     )
     page = render(tmp_path, record)
     assert "78 predictions for 60 utterances of 2 speakers" in page.text
-    assert "NEUTRAL utterances of another style than normal were left out" in page.text
+    assert "5 NEUTRAL utterances spoken loud, soft, slow or fast were left out" in page.text
     assert "3 recordings were unusable" in page.text
     assert "leave one speaker out (one fold a speaker)." in page.text
     assert "12.3 % (expected calibration error)" in page.text

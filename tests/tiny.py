@@ -1,5 +1,6 @@
 """A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -11,6 +12,11 @@ from ds_jax.folds import Fold
 CHANNELS = (4, 6, 8, 16, 16)
 BLOCKS = tuple((channels, count) for channels, (_, count) in zip(CHANNELS, vgg.BLOCKS, strict=True))
 UNITS = 24  # of fc1 and fc2
+
+
+def parameter_count(params: dict) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def pretrained(side: int = 2, seed: int = 0) -> dict:

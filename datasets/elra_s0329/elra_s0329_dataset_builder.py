@@ -63,6 +63,8 @@ class Builder(CorpusBuilder):
                 f"{folder}: sessions of the unknown styles {', '.join(unknown)}; only one, "
                 "surprise, may have a letter that is not documented: remove or rename the others"
             )
+        surprised = [path for path, _, style, _, _ in placed if style in unknown]
+        warn_of(folder, surprised, f"in sessions of style {''.join(unknown)!r} taken for surprise")
         styles = STYLES | dict.fromkeys(unknown, ("SURPRISE", "normal"))
         for path, speaker, style, session, sentence in placed:
             name = f"{speaker}/sess{style}00{session}/{path.stem}"
