@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Callable
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -21,9 +24,10 @@ def start(distributed: bool = False) -> None:
             other by themselves under SLURM, Open MPI and on Cloud TPU; elsewhere by
             JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
     """
-    if jax.__version_info__[:2] == (0, 10):
+    accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
+    if jaxlib.__version__.startswith("0.10.") and not accelerated:
         # Since jaxlib 0.10 float32 convolutions on the CPU go to YNNPACK, whose weight gradient is
-        # 4 to 5 times slower than Eigen's. Accelerators ignore the flag.
+        # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
         flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
         os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
     if distributed:
