@@ -3,7 +3,6 @@
 import collections
 import csv
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -453,12 +452,6 @@ assert "jax" not in sys.modules
     root = Path(__file__).parents[1]
     run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-
-
-def test_a_prepared_builder_survives_pickling(tmp_path):
-    sounds(tmp_path / "emodb", "03a01Fa.wav")
-    builder = pickle.loads(pickle.dumps(prepare("emodb", tmp_path, tmp_path / "data", SMALL)))
-    assert len(load(builder, "emodb").utterances) == 1
 
 
 # Names of corpora, and corpora described by a manifest.
