@@ -12,9 +12,7 @@ from ds_jax import config as configuration
 FLAGS = flags.FLAGS
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
-_MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "predict"], "what to do; train also reports"
-)
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate", "predict"], "what to do")
 _FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3 or 0-4; all without")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's files; default runs/<config name>")
 _CORPORA = flags.DEFINE_string(
@@ -50,8 +48,7 @@ def run(recordings: list[str]) -> None:
     raw, prepared = Path(_CORPORA.value), Path(_DATA.value)
     if config.synthetic:
         raw, prepared = workdir / "corpora", workdir / "prepared"
-        if not _DEBUG.value:
-            logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
+        logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
@@ -60,6 +57,10 @@ def run(recordings: list[str]) -> None:
 
     def load(name: str) -> corpus.Corpus:
         name = prepare.full_name(name)
+        if config.synthetic and name not in synthetic.NAMES:
+            raise ValueError(
+                f"{name}: a run on synthetic speech is tested on {synthetic.NAMES} only"
+            )
         settings = picture.PictureSettings(**config.picture)
         return corpus.load(prepare.prepare(name, raw, prepared, settings), name)
 

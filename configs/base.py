@@ -6,8 +6,8 @@ import ml_collections
 def get_config() -> ml_collections.ConfigDict:
     """DS-AM as in the paper, with its open points decided; the corpus is the variant's to name."""
     config = ml_collections.ConfigDict()
-    config.system = "ds_am"  # or "ds_fc"
-    # A folder of datasets/, or one below --corpora_dir that has a manifest.
+    config.system = "ds_am"  # "ds_fc" by `use_ds_fc`
+    # One of datasets.prepare.KNOWN, or a folder below --corpora_dir that has a manifest.
     config.corpus = "elra_s0329"
     config.eval_on = ()  # corpora that the trained models are tested on as well
     config.seed = 0  # of new layers, of the order of batches and of dropout

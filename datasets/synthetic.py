@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+NAMES = ("elra_s0329", "emomatch_spanish_db")  # of the corpora that are written
+
 # F1 and F2 in Hz of male speakers from Madrid: Bradlow 1995, JASA 97(3), doi 10.1121/1.412064.
 VOWELS = {"a": (638, 1353), "e": (458, 1814), "i": (286, 2147), "o": (460, 1019), "u": (322, 992)}
 HIGHER_FORMANTS = (2500, 3500)  # Hz, the even spacing of a neutral tube of 17.5 cm
@@ -140,12 +142,12 @@ def write_corpora(
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}: synthetic corpora have {low} to {high}")
     _write_corpus(
-        Path(folder) / "elra_s0329",
+        Path(folder) / NAMES[0],
         f"seed {seed}, 2 speakers, {elra_sentences} sentences",
         _elra(seed, elra_sentences),
     )
     _write_corpus(
-        Path(folder) / "emomatch_spanish_db",
+        Path(folder) / NAMES[1],
         f"seed {seed}, {speakers} speakers, {sentences} sentences",
         _emomatch(seed, speakers, sentences),
     )

@@ -6,6 +6,7 @@ import json
 import runpy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -13,7 +14,7 @@ from ds_jax.files import write_json
 
 FILE = "config.json"
 # What may differ between two calls that share a workdir: it changes no fold.
-FREE_FIELDS = ("eval_on", "weights")
+FREE_FIELDS = ("eval_on",)
 POSITIVE = (
     "batch_size",
     "epochs",
@@ -40,16 +41,20 @@ def check_arguments(arguments: Sequence[str], default: str) -> None:
     path = parser.parse_known_args(arguments)[0].config
     if not Path(path).is_file():
         raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
-    fields = list(_names(runpy.run_path(path)["get_config"](), "config"))
+    try:
+        config = runpy.run_path(path)["get_config"]()
+    except (KeyError, SyntaxError) as error:
+        raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
+    fields = [f"config.{name}" for name, _ in _fields(config)]
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
-        if name.startswith("config.") and name not in fields:
+        if argument.startswith("-") and name.startswith("config.") and name not in fields:
             nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
             raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:
-    """Refuses flags that a mode would ignore; a run's own config.json rules once it is trained.
+    """Refuses flags of another mode; a run's own config.json rules once it is trained.
 
     Args:
         mode: The value of --mode.
@@ -80,29 +85,26 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"train.{name}={config.train[name]} must be above 0")
 
 
-def write(config: ml_collections.ConfigDict, workdir: Path, writes: bool = True) -> None:
-    """Writes config.json, unless the one that is there is of the same experiment.
-
-    Args:
-        config: Of the experiment.
-        workdir: Of the run.
-        writes: Whether this process is the one that writes; the others only compare.
+def compare(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that a workdir holds this experiment, if it holds one.
 
     Raises:
-        ValueError: It is of another; the message names the first field that differs.
+        ValueError: It holds another; the message names the first field that differs.
     """
-    path, fields = workdir / FILE, json.loads(json.dumps(config.to_dict()))
-    if not path.is_file():
-        if writes:
-            write_json(path, fields)
+    if not (workdir / FILE).is_file():
         return
-    before = read(workdir).to_dict()
-    for name in sorted((set(before) | set(fields)) - set(FREE_FIELDS)):
-        if before.get(name) != fields.get(name):
+    before, now = dict(_fields(read(workdir))), dict(_fields(_as_read(config)))
+    for name in sorted((set(before) | set(now)) - set(FREE_FIELDS)):
+        if before.get(name) != now.get(name):
             raise ValueError(
-                f"{path} is of another experiment: {name} is {before.get(name)} there and "
-                f"{fields.get(name)} now. Give this one a --workdir of its own."
+                f"{workdir / FILE} is of another experiment: {name} is {before.get(name)!r} there "
+                f"and {now.get(name)!r} now. Give this one a --workdir of its own."
             )
+
+
+def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes config.json."""
+    write_json(workdir / FILE, _as_read(config).to_dict())
 
 
 def read(workdir: Path) -> ml_collections.ConfigDict:
@@ -131,8 +133,15 @@ def chosen_folds(text: str) -> list[int] | None:
     return list(range(int(first), int(last or first) + 1))
 
 
-def _names(config: ml_collections.ConfigDict, prefix: str) -> Iterator[str]:
+def _as_read(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config as `read` gives it: JSON has lists and no tuples."""
+    return ml_collections.ConfigDict(json.loads(json.dumps(config.to_dict())))
+
+
+def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields `x.y` and its value for every field that holds no fields."""
     for name, value in config.items():
-        yield f"{prefix}.{name}"
         if isinstance(value, ml_collections.ConfigDict):
-            yield from _names(value, f"{prefix}.{name}")
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -35,7 +35,7 @@ def run(
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
-    configuration.write(config, workdir, devices.is_first_process())
+    configuration.compare(config, workdir)
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
     if bad := [number for number in chosen if not 0 <= number < len(divided)]:
@@ -78,6 +78,7 @@ def _folds(
             divided = folds.make_folds(
                 corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
+        configuration.write(config, workdir)  # only now: impossible folds leave no trace
         folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
     devices.wait_for_others("folds.json")
     return folds.read_folds(path, corpus.utterances, config.select_on)

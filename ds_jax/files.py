@@ -8,12 +8,17 @@ from pathlib import Path
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, line ends as given, so that no reader ever sees half of it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes bytes so that no reader ever sees half of them."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: runs on several machines may write the same file at the same time.
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        beside.write_text(text, encoding="utf-8", newline="")
+        beside.write_bytes(content)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -169,7 +169,9 @@ def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, 
 
 
 def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
-    if protocol not in PROTOCOLS or protocol == "custom":
+    if protocol == "custom":
+        raise ValueError("protocol 'custom' is that of a file: name one in folds.file")
+    if protocol not in PROTOCOLS:
         raise ValueError(_unknown_protocol(protocol))
     if select_on not in ("dev", "test"):
         raise ValueError(f"select_on is {select_on!r}: it must be 'dev' or 'test'")

@@ -215,6 +215,11 @@ def create(
         ValueError: A field has an impossible value; it names the field and what is allowed.
     """
     _check("system", system, tuple(SYSTEMS))
+    needed = {"ds_am": "gates", "ds_fc": "head"}[system]
+    if needed not in model:
+        raise ValueError(
+            f"system={system!r} needs model.{needed}: start from configs/{system}_*.py"
+        )
     colour_table(picture.colour_map)
     blocks = tuple(f"block{block}" for block in range(1, len(BLOCKS) + 1))
     _check("model.freeze", model["freeze"], ("", *blocks))

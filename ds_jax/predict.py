@@ -7,18 +7,19 @@ import numpy as np
 
 from ds_jax import audio, inference, picture
 from ds_jax.corpus import LABELS
+from ds_jax.results import PREDICTIONS
 
 
 def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
     """Prints a line of seven probabilities for each recording, and a reason for each unusable one.
 
     Args:
-        checkpoint: A run's folder, of which all folds' models are averaged; or a fold's.
+        checkpoint: A run's folder, of which all finished folds' models are averaged; or a fold's.
         recordings: Files of any rate and number of channels that libsndfile decodes.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: No recording was given, or none of them can be used.
+        ValueError: No recording was given, or some cannot be used; the others are printed first.
     """
     if not recordings:
         raise ValueError("give recordings: python launch.py --mode=predict --checkpoint=DIR a.wav")
@@ -34,9 +35,10 @@ def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
             text = str(error)
             unusable.append(text if str(path) in text else f"{path}: {text}")
     if drawn:
+        distributions = _probabilities(checkpoints, drawn)
         width = max(len(str(path)) for path in drawn)
         print(" ".join([" " * width, "prediction", *(f"{label:>8}" for label in LABELS)]))
-        for path, distribution in zip(drawn, _probabilities(checkpoints, drawn), strict=True):
+        for path, distribution in zip(drawn, distributions, strict=True):
             shares = " ".join(f"{share:8.3f}" for share in distribution)
             print(f"{path!s:{width}} {LABELS[distribution.argmax()]:10} {shares}")
     if unusable:
@@ -58,9 +60,10 @@ def _checkpoints(directory: Path) -> list[Path]:
     """The `checkpoints` folders of a run, of a fold, or the one given."""
     if directory.name == "checkpoints":
         return [directory]
-    found = sorted(directory.glob("checkpoints")) or sorted(directory.glob("fold_*/checkpoints"))
-    if not found:
+    finished = sorted(directory.glob(f"fold_*/{PREDICTIONS}"))
+    found = [path.parent / "checkpoints" for path in finished]
+    if not found and not (directory / "checkpoints").is_dir():
         raise FileNotFoundError(
-            f"no checkpoints in {directory}: give --checkpoint the folder of a run or of a fold"
+            f"no finished fold in {directory}: give --checkpoint the folder of a run or of a fold"
         )
-    return found
+    return found or [directory / "checkpoints"]

@@ -1,6 +1,6 @@
 """The files that hold what a system said, and the reports made from them."""
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ds_jax import evaluate, predictions, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
-from ds_jax.files import write_json
+from ds_jax.files import write_bytes, write_json
 from ds_jax.inference import Judgement
 
 PREDICTIONS = "predictions.csv"
@@ -32,9 +32,9 @@ def write(directory: Path, utterances: Sequence[Utterance], judgement: Judgement
     if judgement.gates:
         names = np.asarray([utterance.name for utterance in utterances])
         gates = {head: gate.astype(np.float16) for head, gate in judgement.gates.items()}
-        beside = directory / f"{GATES}.tmp.npz"
-        np.savez_compressed(beside, utterances=names, **gates)
-        os.replace(beside, directory / GATES)
+        packed = io.BytesIO()
+        np.savez_compressed(packed, utterances=names, **gates)
+        write_bytes(directory / GATES, packed.getvalue())
     predictions.write(directory / PREDICTIONS, utterances, judgement.probabilities)
 
 

@@ -90,7 +90,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
 def _judges(models: int, own: bool) -> str:
     """Who judged an utterance."""
     if own:
-        return "the model of the fold that tests it"
+        return "the mean probability of the models of the folds that test it"
     if models == 1:
         return "one model"
     return f"the mean probability of {models} models, one a fold; the folds below are each alone"

@@ -45,6 +45,17 @@ def test_known_fields_pass_for_the_config_that_is_given():
         configuration.check_arguments(["launch.py", "--config.model.head=gap"], QUICKSTART)
 
 
+def test_a_recording_may_be_called_like_a_field():
+    configuration.check_arguments(["launch.py", "config.flac"], QUICKSTART)
+
+
+def test_a_file_that_is_no_config_is_named(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    for path in ("README.md", tmp_path / "empty.py"):
+        with pytest.raises(ValueError, match="is no config"):
+            configuration.check_arguments(["launch.py", f"--config={path}"], QUICKSTART)
+
+
 def test_a_missing_config_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"configs/nothing\.py"):
         configuration.check_arguments(["launch.py", "--config=configs/nothing.py"], QUICKSTART)
@@ -83,13 +94,14 @@ def test_an_impossible_value_is_named(field, value):
 
 def test_a_workdir_holds_one_experiment(tmp_path):
     config = base.get_config()
+    configuration.compare(config, tmp_path)  # nothing there yet
     configuration.write(config, tmp_path)
     config.eval_on = ("emovo",)  # changes no fold
-    configuration.write(config, tmp_path)
+    configuration.compare(config, tmp_path)
     assert configuration.read(tmp_path).train.to_dict() == config.train.to_dict()
     config.train.batch_size = 7
-    with pytest.raises(ValueError, match=r"train is .*--workdir"):
-        configuration.write(config, tmp_path)
+    with pytest.raises(ValueError, match=r"train.batch_size is 32 .* 7 now.*--workdir"):
+        configuration.compare(config, tmp_path)
 
 
 def test_reading_without_a_run_says_what_to_do(tmp_path):

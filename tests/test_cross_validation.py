@@ -80,6 +80,12 @@ def test_a_fold_that_does_not_exist_is_named(tmp_path):
         cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [5])
 
 
+def test_impossible_folds_leave_the_workdir_to_the_corrected_command(tmp_path):
+    with pytest.raises(ValueError, match="speakers"):
+        cross_validation.run(experiment(**{"folds.protocol": "speaker"}), tiny.corpus(21), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_fold_file_is_used_as_it_is(tmp_path):
     names = [utterance.name for utterance in tiny.corpus(21).utterances]
     given = {"folds": [{"train": names[:10], "dev": names[10:14], "test": names[14:]}]}

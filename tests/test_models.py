@@ -271,3 +271,10 @@ def test_an_unknown_colour_map_is_named():
 
 def test_fc_at_full_size_is_allowed():
     assert create("ds_fc", PictureSettings(), head="fc").head.kind == "fc"
+
+
+@pytest.mark.parametrize(("system", "needed"), [("ds_am", "gates"), ("ds_fc", "head")])
+def test_a_system_with_the_fields_of_the_other_is_refused(system, needed):
+    config = tiny.config("ds_fc" if system == "ds_am" else "ds_am")
+    with pytest.raises(ValueError, match=needed):
+        models.create(system, config.model, PictureSettings())

@@ -1,6 +1,7 @@
 """Recordings of any rate and number of channels get seven probabilities."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def test_a_run_is_the_mean_of_its_folds(run, tmp_path, capsys):
     predict.run(run, [recording])
     together = table(capsys.readouterr().out)[str(recording)][1]
     np.testing.assert_allclose(together, np.mean(shares, axis=0), atol=0.0011)
+
+
+def test_an_unfinished_fold_has_no_say(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "fold_02" / "predictions.csv").unlink()
+    (tmp_path / "run" / "fold_03" / "checkpoints").mkdir(parents=True)
+    recording, shares = tone(tmp_path / "a.wav", 16_000, 1), []
+    for folder in (run / "fold_00", run / "fold_01", tmp_path / "run"):
+        predict.run(folder, [recording])
+        shares.append(table(capsys.readouterr().out)[str(recording)][1])
+    np.testing.assert_allclose(shares[2], np.mean(shares[:2], axis=0), atol=0.0011)
 
 
 def test_unusable_recordings_are_named_after_the_others(run, tmp_path, capsys):
