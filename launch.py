@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
     """Runs, and turns a user's mistake into one sentence."""
     try:
         run(arguments[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if _DEBUG.value:
             raise
         sys.exit(f"error: {error}")  # --debug shows where
