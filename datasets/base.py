@@ -1,7 +1,7 @@
-"""What all corpora share: from recordings named as published to TFDS records of pictures.
+"""What all corpora share: from recordings named as published to TFDS records.
 
 A corpus' own builder only says which file is which utterance. Here the files are found, decoded
-and drawn on all cores, and written as array_record without TensorFlow.
+and drawn, or their features computed, on all cores, and written as array_record without TensorFlow.
 """
 
 import csv
@@ -23,8 +23,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
-from ds_jax import audio, picture
-from ds_jax.corpus import LABELS
+from ds_jax import representation
+from ds_jax.corpus import FEATURES, LABELS, PICTURE
+from ds_jax.picture import PictureSettings
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
 SHARD = 256  # recordings in one file of records; TFDS holds a shard in memory while writing it
@@ -56,15 +57,15 @@ class Recording:
 
 @dataclasses.dataclass(eq=False)
 class CorpusConfig(tfds.core.BuilderConfig):
-    """Which raw recordings become which pictures; its name is the prepared version's folder.
+    """Which raw recordings become which records; its name is the prepared version's folder.
 
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
-        settings: How they are drawn.
+        settings: How they are drawn, or which features are computed.
     """
 
     folder: Path = Path()
-    settings: picture.PictureSettings = dataclasses.field(default_factory=picture.PictureSettings)
+    settings: representation.Settings = dataclasses.field(default_factory=PictureSettings)
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -111,8 +112,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return found
 
     def _info(self) -> tfds.core.DatasetInfo:
-        canvas = self.builder_config.settings.canvas
-        text = tfds.features.Text()
+        settings, text = self.builder_config.settings, tfds.features.Text()
+        if isinstance(settings, PictureSettings):
+            shape = (settings.canvas, settings.canvas, 1)
+            read = {PICTURE: tfds.features.Image(shape=shape, encoding_format="png")}
+        else:
+            read = {FEATURES: tfds.features.Tensor(shape=settings.shape, dtype=np.float32)}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -124,9 +129,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "style": text,
                     "seconds": np.float32,
                     "window": np.int32,
-                    "picture": tfds.features.Image(
-                        shape=(canvas, canvas, 1), dtype=np.uint8, encoding_format="png"
-                    ),
+                    **read,
                 }
             )
         )
@@ -139,15 +142,15 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return {"full": [functools.partial(self._examples, recordings, at) for at in starts]}
 
     def _examples(self, recordings: list[Recording], start: int) -> Iterator[tuple[str, dict]]:
-        """Yields the examples of one shard, all drawn before the first is written."""
+        """Yields the examples of one shard, all computed before the first is written."""
         folder, settings = self.builder_config.folder, self.builder_config.settings
         shard = recordings[start : start + SHARD]
         workers = min(joblib.cpu_count(), len(shard))
-        drawn = joblib.Parallel(n_jobs=workers, return_as="generator")(
-            joblib.delayed(pictures_of)(recording.path, settings) for recording in shard
+        outcomes = joblib.Parallel(n_jobs=workers, return_as="generator")(
+            joblib.delayed(represent)(recording.path, settings) for recording in shard
         )
         bar = tqdm(
-            drawn,
+            outcomes,
             desc=folder.name,
             total=self.found,
             initial=start,
@@ -160,12 +163,13 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, file, outcome))
                 continue
-            seconds, encoded = outcome
+            seconds, windows = outcome
             known = dataclasses.asdict(recording)
             known["utterance"] = known.pop("name")
             del known["path"]
-            for window, png in enumerate(encoded):
-                example = known | {"seconds": seconds, "window": window, "picture": png}
+            for window, read in enumerate(windows):
+                kind = PICTURE if isinstance(read, bytes) else FEATURES
+                example = known | {"seconds": seconds, "window": window, kind: read}
                 yield f"{recording.name}/{window}", example
         if len(self.skipped) == self.found:
             raise ValueError(
@@ -190,18 +194,18 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         print(report)
 
 
-def pictures_of(path: Path, settings: picture.PictureSettings) -> tuple[float, list[bytes]] | str:
-    """Decodes one recording and draws its windows; runs in a worker process.
+def represent(path: Path, settings: representation.Settings) -> tuple[float, list] | str:
+    """Decodes one recording and draws its windows or computes its features, in a worker process.
 
     Returns:
-        Seconds of the recording and a grey PNG for each window; or why it cannot be used.
+        Seconds of the recording and, for each window, a grey PNG or a float32 array of features;
+        or why it cannot be used.
     """
     try:
-        samples, rate = audio.read(path, settings.sample_rate)
-        windows = picture.cut(samples, rate, settings)
-        return len(samples) / rate, [_png(picture.draw(w, rate, settings)) for w in windows]
+        seconds, arrays = representation.read(path, settings)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{path} ")
+    return seconds, [_png(array) if array.dtype == np.uint8 else array for array in arrays]
 
 
 def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Prepares a corpus as TFDS records, once for each way of drawing it."""
+"""Prepares a corpus as TFDS records, once for each way of drawing it and each set of features."""
 
 import difflib
 import hashlib
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import filelock
 
-from ds_jax.picture import PictureSettings
+from ds_jax.features import FeatureSettings
+from ds_jax.representation import Settings
 
 KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
 
@@ -20,7 +21,14 @@ def full_name(name: str) -> str:
     return fits[0] if name not in KNOWN and len(fits) == 1 else name
 
 
-def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: PictureSettings):
+def complete_names(config) -> None:
+    """Completes the names of corpora in a config, in place."""
+    for field in ("corpus", "elra", "emomatch"):
+        if field in config:
+            config[field] = full_name(config[field])
+
+
+def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings):
     """Returns the corpus' TFDS builder, prepared; instantly if it was prepared before.
 
     What is prepared lies in `<data_dir>/<corpus>/<settings>/<version>`, other settings beside it,
@@ -31,7 +39,7 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: PictureSetti
         name: A known corpus or the unique beginning of its name, or any folder with a manifest.
         corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
         data_dir: Holds what is prepared.
-        settings: How the pictures are drawn.
+        settings: How the pictures are drawn, or which features are computed.
 
     Raises:
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
@@ -50,6 +58,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: PictureSetti
     if builder.data_path.exists():  # TFDS gives it this name when it is complete
         print(f"{name}: as prepared in {builder.data_path}")
         return builder
+    if isinstance(settings, FeatureSettings):
+        settings.check()
     Path(data_dir).mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")
     try:

@@ -13,16 +13,9 @@ import ml_collections
 from ds_jax.files import write_json
 
 FILE = "config.json"
+MODES = ("train", "evaluate", "predict", "compare")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on",)
-POSITIVE = (
-    "batch_size",
-    "epochs",
-    "pretrained_learning_rate",
-    "new_learning_rate",
-    "plateau_patience",
-    "stop_patience",
-)
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -39,13 +32,7 @@ def check_arguments(arguments: Sequence[str], default: str) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", default=default)
     path = parser.parse_known_args(arguments)[0].config
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
-    try:
-        config = runpy.run_path(path)["get_config"]()
-    except (KeyError, SyntaxError) as error:
-        raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
-    fields = [f"config.{name}" for name, _ in _fields(config)]
+    fields = [f"config.{name}" for name, _ in _fields(load(path))]
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name.startswith("config.") and name not in fields:
@@ -53,16 +40,37 @@ def check_arguments(arguments: Sequence[str], default: str) -> None:
             raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
 
 
-def check_flags(mode: str, given: Iterable[str]) -> None:
-    """Refuses flags of another mode; a run's own config.json rules once it is trained.
+def load(path: str | Path) -> ml_collections.ConfigDict:
+    """Reads a file of `configs/`.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It defines no config.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
+    try:
+        return runpy.run_path(str(path))["get_config"]()
+    except (KeyError, SyntaxError) as error:
+        raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
+
+
+def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path]) -> None:
+    """Refuses what belongs to another mode; a run's own config.json rules once it is trained.
 
     Args:
         mode: The value of --mode.
         given: Names of the flags on the command line.
+        paths: What stands there besides flags.
 
     Raises:
-        ValueError: A flag belongs to another mode.
+        ValueError: A flag or a path belongs to another mode.
     """
+    if paths and mode not in ("predict", "compare"):
+        raise ValueError(
+            f"'{paths[0]}' is no flag; recordings belong to --mode=predict and folders of runs to "
+            "--mode=compare"
+        )
     modes = {"fold": "train", "eval_on": "evaluate", "checkpoint": "predict"}
     for name in given:
         wanted = "train" if name.startswith("config.") else modes.get(name, mode)
@@ -80,9 +88,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"select_on={config.select_on!r} is not one of 'dev', 'test'")
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
-    for name in POSITIVE:
-        if not config.train[name] > 0:
-            raise ValueError(f"train.{name}={config.train[name]} must be above 0")
+    for name, value in config.get("train", {}).items():
+        if not value > 0:
+            raise ValueError(f"train.{name}={value} must be above 0")
 
 
 def compare(config: ml_collections.ConfigDict, workdir: Path) -> None:

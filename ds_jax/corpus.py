@@ -3,12 +3,17 @@
 import csv
 import dataclasses
 import io
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 
+from ds_jax import representation
+
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
+# A record holds one of these two.
+PICTURE, FEATURES = "picture", "features"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +46,29 @@ class Corpus:
     Attributes:
         name: The corpus' name, for example `emodb`.
         utterances: One for each recording.
-        pictures: uint8 [pictures, canvas, canvas], indices into a 256-entry colour map.
-        owners: int32 [pictures], the row in `utterances` that each picture was cut from.
+        inputs: What systems read, a row each, see `representation`: pictures, uint8 [n, canvas,
+            canvas], indices into a 256-entry colour map; features, float32 [n, d]; or sequences
+            of them, float32 [n, frames, d], NaN beyond their ends.
+        owners: int32 [n], the row in `utterances` that each row of `inputs` comes from.
         skipped: How many recordings could not be used.
+        directory: The prepared corpus, where what is computed from `inputs` may be kept.
     """
 
     name: str
     utterances: tuple[Utterance, ...]
-    pictures: np.ndarray
+    inputs: np.ndarray
     owners: np.ndarray
     skipped: int = 0
+    directory: Path | None = None
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [pictures]: the index in `LABELS` of each picture's label."""
+        """int32 [n]: the index in `LABELS` of each row's label."""
         of_utterance = [LABELS.index(utterance.label) for utterance in self.utterances]
         return np.asarray(of_utterance, np.int32)[self.owners]
 
-    def pictures_of(self, names: tuple[str, ...]) -> np.ndarray:
-        """int32: rows of the pictures that were cut from the named utterances, in order."""
+    def rows_of(self, names: tuple[str, ...]) -> np.ndarray:
+        """int32: rows of `inputs` that come from the named utterances, in order."""
         wanted = set(names)
         mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
         return np.flatnonzero(mask[self.owners]).astype(np.int32)
@@ -77,7 +86,7 @@ def load(builder, name: str) -> Corpus:
     """
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
-    undecoded = {"picture": tfds.decode.SkipDecoding()}
+    undecoded = {PICTURE: tfds.decode.SkipDecoding()} if PICTURE in builder.info.features else {}
     examples = sorted(
         builder.as_data_source(split="full", decoders=undecoded),
         key=lambda example: (_text(example["utterance"]), int(example["window"])),
@@ -99,10 +108,16 @@ def load(builder, name: str) -> Corpus:
                 )
             )
         owners.append(len(utterances) - 1)
-    pictures = np.stack([_decode(example["picture"]) for example in examples])
+    inputs = representation.stack(
+        [
+            _decode(example[PICTURE]) if PICTURE in example else example[FEATURES]
+            for example in examples
+        ]
+    )
     with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
-    return Corpus(name, tuple(utterances), pictures, np.asarray(owners, np.int32), skipped)
+    owners = np.asarray(owners, np.int32)
+    return Corpus(name, tuple(utterances), inputs, owners, skipped, Path(builder.data_path))
 
 
 def _decode(png: bytes) -> np.ndarray:

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, models, predictions, results, train, weights
+from ds_jax import devices, evaluate, folds, predictions, results, systems
 from ds_jax.corpus import LABELS, Corpus
 
 
@@ -42,11 +42,9 @@ def run(
         raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
     open_folds = [number for number in chosen if not _is_done(workdir, number)]
     if open_folds:
-        full = config.system == "ds_fc" and config.model.head == "fc"
-        pretrained = weights.load(config.weights, full=full)
-        experiment = train.create_experiment(config, corpus, pretrained)
+        fit_fold = systems.create(config, corpus, protocol)
         for number in open_folds:
-            _run_fold(experiment, number, divided[number], workdir)
+            _run_fold(fit_fold, corpus, number, divided[number], workdir)
     devices.wait_for_others("folds")
     missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
     if missing:
@@ -88,16 +86,18 @@ def _is_done(workdir: Path, number: int) -> bool:
     return (fold_directory(workdir, number) / results.PREDICTIONS).is_file()
 
 
-def _run_fold(experiment: train.Experiment, number: int, fold: folds.Fold, workdir: Path) -> None:
+def _run_fold(
+    fit_fold: systems.FitFold, corpus: Corpus, number: int, fold: folds.Fold, workdir: Path
+) -> None:
     directory = fold_directory(workdir, number)
-    judgement = train.train_fold(experiment, number, fold, directory)
+    judgement = fit_fold(number, fold, directory)
     if not devices.is_first_process():
         return
     if judgement is None:  # nothing to test: an empty file says that the fold is done
         predictions.write(directory / results.PREDICTIONS, [], np.empty((0, len(LABELS))))
         return
     tested = set(fold.test)
-    utterances = [u for u in experiment.corpus.utterances if u.name in tested]
+    utterances = [u for u in corpus.utterances if u.name in tested]
     results.write(directory, utterances, judgement)
 
 
@@ -113,13 +113,16 @@ def _report(
     for number, directory in enumerate(directories):
         tested = predictions.read(directory / results.PREDICTIONS)
         lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        curves.append([json.loads(line) for line in lines])
-        chosen = min(curves[-1], key=lambda row: row[f"{config.select_on}_loss"])["epoch"]
-        fold = divided[number]
+        rows, fold = [json.loads(line) for line in lines], divided[number]
         sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
-        records.append(evaluate.fold_record(number, tested) | sides | {"epoch": chosen})
+        chosen = systems.chosen(config, rows)
+        if "epoch" not in chosen:  # then dev was fitted too, see `systems`
+            sides, rows = {"train": len(fold.train) + len(fold.dev)}, []
+        records.append(evaluate.fold_record(number, tested) | sides | chosen)
+        curves.append(rows)
     content = {
-        "system": models.SYSTEMS[config.system],
+        "system": systems.title(config),
+        "chosen": systems.CHOOSES.get(config.system, ""),
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared(divided, corpus.utterances),

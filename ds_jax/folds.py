@@ -90,6 +90,33 @@ def make_folds(
     return folds
 
 
+def inner_folds(
+    utterances: Sequence[Utterance], fold: Fold, protocol: str, count: int, seed: int
+) -> list[tuple[str, ...]]:
+    """Divides a fold's training side once more, for what is chosen by an inner cross-validation.
+
+    Args:
+        utterances: All utterances of the corpus.
+        fold: Whose train and dev are divided.
+        protocol: That the fold was made by. The division keeps together what it keeps together:
+            speakers, else sentences, else it balances labels over files.
+        count: How many parts, or one a speaker or sentence if those are fewer.
+        seed: Another seed deals differently.
+
+    Returns:
+        For each inner fold the sorted names that it holds out; the others are fitted.
+
+    Raises:
+        ValueError: The training side has a single utterance.
+    """
+    names = {*fold.train, *fold.dev}
+    training = [utterance for utterance in utterances if utterance.name in names]
+    if len(training) < 2:
+        raise ValueError(f"a training side of {len(training)} utterance cannot be divided")
+    rule = fold.dev_rule or _dev_rule(training, protocol)
+    return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
+
+
 def write_folds(
     path: str | Path,
     corpus: str,

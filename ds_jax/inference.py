@@ -1,4 +1,4 @@
-"""What a network says of pictures: in training, from checkpoints, and of one's own recordings."""
+"""What a network says of its inputs: in training, from checkpoints, and of one's own recordings."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,16 +11,16 @@ import ml_collections
 import numpy as np
 import scipy.special
 
-from ds_jax import devices, models
+from ds_jax import devices, feature_networks, models, representation
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import Corpus
-from ds_jax.picture import PictureSettings
 
+Network = models.Network | feature_networks.FeatureNetwork
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
 
 
 class Judgement(flax.struct.PyTreeNode):
-    """What a network says of n pictures or utterances.
+    """What a system says of n inputs or utterances.
 
     Attributes:
         probabilities: float64 [n, 7].
@@ -33,18 +33,21 @@ class Judgement(flax.struct.PyTreeNode):
     gates: dict[str, np.ndarray]
 
 
-def create_network(config: ml_collections.ConfigDict) -> models.Network:
-    """Builds the network of a config for the devices of this machine."""
+def create_network(config: ml_collections.ConfigDict) -> Network:
+    """Builds the network of a config for the devices of this machine.
+
+    Raises:
+        ValueError: A field has an impossible value.
+    """
+    settings = representation.settings(config)
+    if config.system in feature_networks.SYSTEMS:
+        return feature_networks.create(config.system, config.model, settings)
     return models.create(
-        config.system,
-        config.model,
-        PictureSettings(**config.picture),
-        devices.AXIS,
-        devices.compute_dtype(),
+        config.system, config.model, settings, devices.AXIS, devices.compute_dtype()
     )
 
 
-def create_predict_step(network: models.Network) -> Callable:
+def create_predict_step(network: Network) -> Callable:
     """Compiles, once, `(variables, inputs, rows, mask) -> logits, head logits, gates`."""
     method = "upper" if network.keeps_lower else "__call__"
 
@@ -56,19 +59,19 @@ def create_predict_step(network: models.Network) -> Callable:
     return devices.parallel(predict_step, whole=2, spread=2)
 
 
-def resident_inputs(network: models.Network, params: Mapping, pictures: np.ndarray) -> jax.Array:
-    """Puts a corpus on every device: its pictures, or what the frozen blocks make of them.
+def resident_inputs(network: Network, params: Mapping, inputs: np.ndarray) -> jax.Array:
+    """Puts a corpus on every device: its inputs, or what the frozen blocks make of its pictures.
 
     Args:
         network: Whose frozen blocks they are.
         params: All parameters of the network.
-        pictures: uint8 [n, canvas, canvas].
+        inputs: Of a corpus.
 
     Returns:
-        uint8 [n, canvas, canvas] or float [n, height, width, channels].
+        `inputs`, or float [n, height, width, channels].
     """
     if not network.keeps_lower:
-        return devices.replicate(pictures)
+        return devices.replicate(inputs)
     frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
 
     @jax.jit
@@ -76,18 +79,18 @@ def resident_inputs(network: models.Network, params: Mapping, pictures: np.ndarr
         return network.apply({"params": {"vgg16": frozen}}, pictures, method="lower")
 
     # One shape compiles once: the last rows are padded by the ones before them.
-    count, width = len(pictures), min(32, len(pictures))
+    count, width = len(inputs), min(32, len(inputs))
     features = None
     for start in range(0, count, width):
         start = min(start, count - width)
-        block = np.asarray(lower(pictures[start : start + width]))
+        block = np.asarray(lower(inputs[start : start + width]))
         if features is None:
             features = np.empty((count, *block.shape[1:]), block.dtype)
         features[start : start + width] = block
     return devices.replicate(features)
 
 
-def frozen_layers(network: models.Network) -> set[str]:
+def frozen_layers(network: Network) -> set[str]:
     """Names of the layers of VGG16 that training leaves as they are."""
     return {
         f"block{block}_conv{index}"
@@ -148,12 +151,11 @@ def by_utterance(judgement: Judgement, corpus: Corpus, rows: np.ndarray) -> Judg
     return jax.tree.map(mean, judgement)
 
 
-def abstract_variables(network: models.Network) -> Variables:
+def abstract_variables(network: Network) -> Variables:
     """Shapes and dtypes of the network's variables, without computing any."""
-    canvas = network.picture.canvas
-    pictures = jax.ShapeDtypeStruct((1, canvas, canvas), jnp.uint8)
+    inputs = jax.ShapeDtypeStruct((1, *network.input_shape), network.input_dtype)
     mask = jax.ShapeDtypeStruct((1,), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), pictures, mask)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), inputs, mask)
     return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
 
 
@@ -170,7 +172,7 @@ def load_config(directory: Path) -> ml_collections.ConfigDict:
         return ml_collections.ConfigDict(checkpoints.metadata(checkpoints.best)["config"])
 
 
-def load(directory: Path) -> tuple[ml_collections.ConfigDict, models.Network, Variables]:
+def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
     """Loads the best checkpoint of a fold.
 
     Args:
@@ -191,13 +193,13 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, models.Network, Va
 
 
 def judge_from_checkpoints(
-    rows: Mapping[Path, np.ndarray], pictures: np.ndarray
+    rows: Mapping[Path, np.ndarray], inputs: np.ndarray
 ) -> Iterator[tuple[Path, Judgement]]:
-    """Lets the models of a run judge pictures, one model in memory at a time.
+    """Lets the networks of a run judge inputs, one network in memory at a time.
 
     Args:
-        rows: For each fold's `checkpoints` folder the pictures that its model judges, int [n].
-        pictures: uint8 [pictures, canvas, canvas], drawn by the settings of the run.
+        rows: For each fold's `checkpoints` folder the inputs that its model judges, int [n].
+        inputs: Represented as the run's config says, see `corpus.Corpus`.
 
     Yields:
         The folder and what its model says.
@@ -205,10 +207,11 @@ def judge_from_checkpoints(
     Raises:
         FileNotFoundError, ValueError: As `load`.
     """
-    inputs = predict_step = None
+    resident = predict_step = None
     for directory, own_rows in rows.items():
         config, network, variables = load(directory)
-        if inputs is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
-            inputs = resident_inputs(network, variables["params"], pictures)
+        if resident is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
+            resident = resident_inputs(network, variables["params"], inputs)
             predict_step = create_predict_step(network)
-        yield directory, judge(predict_step, variables, inputs, own_rows, config.train.batch_size)
+        batch_size = config.train.batch_size
+        yield directory, judge(predict_step, variables, resident, own_rows, batch_size)

@@ -32,25 +32,30 @@ def intervals(
         For "accuracy", "uar" and "macro_f1" (low, high), or None if there is one utterance only;
         and a sentence that says how they were found.
     """
-    clusters, kind, note = _clusters(predictions)
-    matrices = _confusions(clusters, predictions)
+    names, kind, note = clusters(predictions)
+    matrices = confusions(names, predictions)
     count = len(matrices)
     if count < 2:
         return dict.fromkeys(SCORES), "no interval can be given from a single utterance"
     if kind == "speakers" and count < ENOUGH:
-        found = {name: _jackknife(matrices, score) for name, score in SCORES.items()}
+        found = {name: jackknife(matrices, score) for name, score in SCORES.items()}
         method = f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
     else:
-        resampled = _resample(matrices, seed)
-        found = {name: _percentiles(score(resampled)) for name, score in SCORES.items()}
+        resampled = resample(matrices, seed)
+        found = {name: percentiles(score(resampled)) for name, score in SCORES.items()}
         method = f"95 % percentile bootstrap over {count} {kind} ({DRAWS} draws)"
     if any(low == high for low, high in found.values()):
         note += f"; a width of zero says that all {kind} scored alike, not that this is certain"
     return found, method + note
 
 
-def _clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
-    """What is resampled as a whole: its name in each row, its kind, and a note of its limits."""
+def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
+    """What is resampled as a whole.
+
+    Returns:
+        Its name in each row, str [n]; its kind: "speakers", "sentences" or "utterances"; and a note
+        of its limits, to be put behind a sentence, empty where there are none.
+    """
     voices = len(np.unique(predictions.speakers))
     if voices > 2:
         return predictions.speakers, "speakers", ""
@@ -61,15 +66,15 @@ def _clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
     return predictions.utterances, "utterances", note
 
 
-def _confusions(clusters: np.ndarray, predictions: Predictions) -> np.ndarray:
-    """int64 [clusters, 7, 7], ordered by the cluster's name."""
-    names, cluster = np.unique(clusters, return_inverse=True)
-    matrices = np.zeros((len(names), len(LABELS), len(LABELS)), np.int64)
+def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
+    """int64 [clusters, 7, 7], ordered by the cluster's name, which `names` [n] gives each row."""
+    ordered, cluster = np.unique(names, return_inverse=True)
+    matrices = np.zeros((len(ordered), len(LABELS), len(LABELS)), np.int64)
     np.add.at(matrices, (cluster, predictions.labels, predictions.predictions), 1)
     return matrices
 
 
-def _resample(matrices: np.ndarray, seed: int) -> np.ndarray:
+def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
     """Float [DRAWS, 7, 7]: sums of as many clusters as there are, drawn with replacement.
 
     The generator's raw output is used because NumPy promises it, unlike `Generator.integers`, to
@@ -85,12 +90,12 @@ def _resample(matrices: np.ndarray, seed: int) -> np.ndarray:
     return sums.reshape(DRAWS, *matrices.shape[1:])
 
 
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
+def percentiles(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _jackknife(matrices: np.ndarray, score) -> tuple[float, float]:
+def jackknife(matrices: np.ndarray, score) -> tuple[float, float]:
     """The t interval on pseudo-values (Tukey); of the accuracy with equally many utterances each,
     it is the t interval on the speakers' means."""
     count = len(matrices)

@@ -6,11 +6,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import DTypeLike
 
 from ds_jax.attention import AttentionHead
 from ds_jax.corpus import LABELS
+from ds_jax.dropout import drop
 from ds_jax.picture import PictureSettings
 from ds_jax.preprocessing import colour_table, network_input
 from ds_jax.vgg import BLOCKS, VGG16, FullyConnected
@@ -116,21 +118,9 @@ class FullyConnectedHead(nn.Module):
             x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         else:
             rngs = rngs if train else None
-            x = self.fully_connected(x, lambda x, layer: self._drop(x, layer, rngs))
+            x = self.fully_connected(x, lambda x, layer: drop(x, self.dropout, rngs, layer))
         logits = self.classifier(x.astype(jnp.float32))
         return Outputs(logits, {}, {}, ((1.0, logits),))
-
-    def _drop(self, x: jax.Array, layer: int, rngs: jax.Array | None) -> jax.Array:
-        """Drops units by keys of the rows, so that no device count changes what is dropped."""
-        if rngs is None or not self.dropout:
-            return x
-
-        def kept(rng):
-            return jax.random.bernoulli(
-                jax.random.fold_in(rng, layer), 1 - self.dropout, x.shape[1:]
-            )
-
-        return jnp.where(jax.vmap(kept)(rngs), x / (1 - self.dropout), 0)
 
 
 class Network(nn.Module):
@@ -152,8 +142,20 @@ class Network(nn.Module):
     picture: PictureSettings
     dtype: DTypeLike = jnp.float32
 
+    input_dtype = jnp.uint8
+
     def setup(self):
         self.vgg16 = VGG16(self.dtype)
+
+    @property
+    def input_shape(self) -> tuple[int, int]:
+        """Of one stored picture."""
+        return self.picture.canvas, self.picture.canvas
+
+    def scaling(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Nothing: pictures are centred by ImageNet's means, whatever the training side is."""
+        del inputs
+        return {}
 
     @property
     def keeps_lower(self) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ds_jax import audio, inference, picture
+from ds_jax import representation, systems
 from ds_jax.corpus import LABELS
 from ds_jax.results import PREDICTIONS
 
@@ -24,34 +24,31 @@ def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
     if not recordings:
         raise ValueError("give recordings: python launch.py --mode=predict --checkpoint=DIR a.wav")
     checkpoints = _checkpoints(checkpoint)
-    settings = picture.PictureSettings(**inference.load_config(checkpoints[0]).picture)
-    drawn, unusable = {}, []
+    settings = representation.settings(systems.load_config(checkpoints[0]))
+    usable, unusable = {}, []
     for path in recordings:
         try:
-            samples, rate = audio.read(path, settings.sample_rate)
-            windows = picture.cut(samples, rate, settings)
-            drawn[path] = [picture.draw(window, rate, settings) for window in windows]
+            _, usable[path] = representation.read(path, settings)
         except (ValueError, FileNotFoundError) as error:
             text = str(error)
             unusable.append(text if str(path) in text else f"{path}: {text}")
-    if drawn:
-        distributions = _probabilities(checkpoints, drawn)
-        width = max(len(str(path)) for path in drawn)
+    if usable:
+        distributions = _probabilities(checkpoints, usable)
+        width = max(len(str(path)) for path in usable)
         print(" ".join([" " * width, "prediction", *(f"{label:>8}" for label in LABELS)]))
-        for path, distribution in zip(drawn, distributions, strict=True):
+        for path, distribution in zip(usable, distributions, strict=True):
             shares = " ".join(f"{share:8.3f}" for share in distribution)
             print(f"{path!s:{width}} {LABELS[distribution.argmax()]:10} {shares}")
     if unusable:
         raise ValueError("; ".join(unusable))
 
 
-def _probabilities(checkpoints: list[Path], drawn: dict[Path, list[np.ndarray]]) -> np.ndarray:
+def _probabilities(checkpoints: list[Path], usable: dict[Path, list[np.ndarray]]) -> np.ndarray:
     """float64 [recordings, 7]: the mean over models and windows."""
-    pictures = np.stack([window for windows in drawn.values() for window in windows])
-    owners = np.repeat(np.arange(len(drawn)), [len(windows) for windows in drawn.values()])
-    total = np.zeros((len(drawn), len(LABELS)))
-    rows = dict.fromkeys(checkpoints, np.arange(len(pictures)))
-    for _, judgement in inference.judge_from_checkpoints(rows, pictures):
+    inputs = representation.stack([window for windows in usable.values() for window in windows])
+    owners = np.repeat(np.arange(len(usable)), [len(windows) for windows in usable.values()])
+    total = np.zeros((len(usable), len(LABELS)))
+    for _, judgement in systems.judge(dict.fromkeys(checkpoints, np.arange(len(inputs))), inputs):
         np.add.at(total, owners, judgement.probabilities)
     return total / total.sum(axis=1, keepdims=True)
 

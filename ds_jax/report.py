@@ -24,6 +24,7 @@ OPTIONAL = {
     "synthetic": False,
     "skipped": 0,
     "evaluated_by": "",
+    "chosen": "epoch",
     "utterances": None,
     "protocol_text": "",
     "left_out": 0,

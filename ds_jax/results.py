@@ -78,9 +78,11 @@ def summary(result: Mapping) -> str:
         interval = f" ({score['low']:.3f} to {score['high']:.3f})" if known else ""
         scores.append(f"{title} {score['value']:.3f}{interval}")
     trained = f" trained on {result['trained_on']}, tested" if "trained_on" in result else ""
+    epoch = result["chosen"] == "epoch"
+    chosen = f", epoch chosen on {result['selected_on']}" if epoch else ""
     return (
         f"{result['system']}{trained} on {result['corpus']}, {result['n']} utterances, protocol "
-        f"{result['protocol']}, epoch chosen on {result['selected_on']}: " + ", ".join(scores)
+        f"{result['protocol']}{chosen}: " + ", ".join(scores)
     )
 
 
@@ -100,8 +102,9 @@ def _heads(sources: Sequence[Path]) -> dict[str, dict[str, float]]:
 
 def _pictures(sources: Sequence[Path], corpus: Corpus) -> list[report.GatedPicture]:
     """The most confident errors and hits; with their gates where a system has some."""
-    if len(corpus.pictures) > len(corpus.utterances):
-        return []  # an utterance's probabilities and gates are means over its windows
+    if corpus.inputs.dtype != np.uint8 or len(corpus.inputs) > len(corpus.utterances):
+        # Features are no pictures; of windows an utterance's probabilities and gates are means.
+        return []
     judged = {source: predictions.read(source / PREDICTIONS) for source in sources}
     ranked = sorted(
         (-said.probabilities[row].max(), said.utterances[row], source, row)
@@ -130,6 +133,6 @@ def _gated(
         label=LABELS[said.labels[row]],
         prediction=LABELS[said.predictions[row]],
         probability=float(said.probabilities[row].max()),
-        picture=corpus.pictures[corpus.pictures_of((name,))[0]],
+        picture=corpus.inputs[corpus.rows_of((name,))[0]],
         gates=gates,
     )

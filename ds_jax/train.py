@@ -17,7 +17,7 @@ import optax
 import tensorboardX
 from tqdm import tqdm
 
-from ds_jax import devices, inference, metrics, models
+from ds_jax import devices, inference, metrics
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.files import write_text
@@ -84,7 +84,7 @@ class Experiment:
         network: Of the config.
         pretrained: VGG16's ImageNet weights, by layer.
         inputs: The corpus on the devices, see `inference.resident_inputs`.
-        labels: int32 [pictures], on the devices.
+        labels: int32 [n], on the devices.
         optimiser: Of `create_optimiser`.
         train_step: `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`.
         predict_step: Of `inference.create_predict_step`.
@@ -92,7 +92,7 @@ class Experiment:
 
     config: ml_collections.ConfigDict
     corpus: Corpus
-    network: models.Network
+    network: inference.Network
     pretrained: Mapping
     inputs: jax.Array
     labels: jax.Array
@@ -109,7 +109,7 @@ def create_experiment(
     Args:
         config: The run's config.
         corpus: In memory.
-        pretrained: VGG16's ImageNet weights, by layer, see `weights.load`.
+        pretrained: VGG16's ImageNet weights, by layer, see `weights.load`; empty for features.
     """
     network = inference.create_network(config)
     optimiser = create_optimiser(network, config.train)
@@ -118,7 +118,7 @@ def create_experiment(
         corpus,
         network,
         pretrained,
-        inference.resident_inputs(network, {"vgg16": pretrained}, corpus.pictures),
+        inference.resident_inputs(network, {"vgg16": pretrained}, corpus.inputs),
         devices.replicate(corpus.labels),
         optimiser,
         create_train_step(network, optimiser),
@@ -127,7 +127,7 @@ def create_experiment(
 
 
 def create_optimiser(
-    network: models.Network, train: ml_collections.ConfigDict
+    network: inference.Network, train: ml_collections.ConfigDict
 ) -> optax.GradientTransformation:
     """Adam with one learning rate for ported layers, another for new ones, none for frozen ones."""
     frozen = inference.frozen_layers(network)
@@ -138,21 +138,20 @@ def create_optimiser(
             return "frozen"
         return "pretrained" if {"vgg16", "fully_connected"} & set(names) else "new"
 
+    optimisers = {"new": optax.adam(train.new_learning_rate), "frozen": optax.set_to_zero()}
+    if "pretrained_learning_rate" in train:
+        optimisers["pretrained"] = optax.adam(train.pretrained_learning_rate)
     return optax.multi_transform(
-        {
-            "pretrained": optax.adam(train.pretrained_learning_rate),
-            "new": optax.adam(train.new_learning_rate),
-            "frozen": optax.set_to_zero(),
-        },
-        lambda params: jax.tree_util.tree_map_with_path(group, params),
+        optimisers, lambda params: jax.tree_util.tree_map_with_path(group, params)
     )
 
 
 def create_state(
-    network: models.Network,
+    network: inference.Network,
     optimiser: optax.GradientTransformation,
     pretrained: Mapping,
     rng: jax.Array,
+    scaling: Mapping[str, np.ndarray],
 ) -> TrainState:
     """Initialises the network, with ported weights where there are some.
 
@@ -161,25 +160,32 @@ def create_state(
         optimiser: Of `create_optimiser`.
         pretrained: VGG16's ImageNet weights, by layer.
         rng: Of the new layers.
+        scaling: What the network's `scaling` measured on the training side.
     """
     shapes = inference.abstract_variables(network)["params"]
-    head, batch_stats = _new_layers(network, rng)
-    if "fully_connected" in shapes["head"]:
-        head["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
-    params = {"vgg16": {name: pretrained[name] for name in shapes["vgg16"]}, "head": head}
-    return TrainState(jnp.int32(0), params, batch_stats, optimiser.init(params))
+    params, batch_stats = _new_layers(network, rng)
+    if "vgg16" in shapes:
+        params["vgg16"] = {name: pretrained[name] for name in shapes["vgg16"]}
+        if "fully_connected" in shapes["head"]:
+            params["head"]["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
+    return TrainState(jnp.int32(0), params, batch_stats | scaling, optimiser.init(params))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _new_layers(network: models.Network, rng: jax.Array) -> tuple[dict, Mapping]:
+def _new_layers(network: inference.Network, rng: jax.Array) -> tuple[dict, dict]:
     """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
-    canvas = network.picture.canvas
-    variables = network.init(rng, jnp.zeros((1, canvas, canvas), jnp.uint8), jnp.ones(1))
-    head = {k: layer for k, layer in variables["params"]["head"].items() if k != "fully_connected"}
-    return head, variables.get("batch_stats", {})
+    inputs = jnp.zeros((1, *network.input_shape), network.input_dtype)
+    variables = network.init(rng, inputs, jnp.ones(1))
+    params = {name: layer for name, layer in variables["params"].items() if name != "vgg16"}
+    if "head" in params:
+        kept = params["head"].items()
+        params["head"] = {name: layer for name, layer in kept if name != "fully_connected"}
+    return params, dict(variables.get("batch_stats", {}))
 
 
-def create_train_step(network: models.Network, optimiser: optax.GradientTransformation) -> Callable:
+def create_train_step(
+    network: inference.Network, optimiser: optax.GradientTransformation
+) -> Callable:
     """Compiles, once, `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`."""
     method = "upper" if network.keeps_lower else "__call__"
 
@@ -232,12 +238,15 @@ def train_fold(
     """
     config, corpus = experiment.config, experiment.corpus
     rng = jax.random.fold_in(jax.random.key(config.seed), number)
-    state = create_state(experiment.network, experiment.optimiser, experiment.pretrained, rng)
+    rows = corpus.rows_of(fold.train)
+    scaling = experiment.network.scaling(corpus.inputs[rows])
+    state = create_state(
+        experiment.network, experiment.optimiser, experiment.pretrained, rng, scaling
+    )
     state, rng = devices.replicate((state, rng))
     progress = Progress()
-    rows = corpus.pictures_of(fold.train)
     chooser = "test" if config.select_on == "test" else "dev"
-    chooser_rows = corpus.pictures_of(getattr(fold, chooser))
+    chooser_rows = corpus.rows_of(getattr(fold, chooser))
     last_epoch = config.train.epochs
     with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
         start = checkpoints.latest or 0
@@ -262,7 +271,7 @@ def train_fold(
             row |= {f"{chooser}_{name}": value for name, value in scores.items()}
             row["learning_rate_scale"] = progress.learning_rate_scale
             seconds = time.monotonic() - began
-            row |= {"pictures_per_second": rate, "seconds": seconds}
+            row |= {"inputs_per_second": rate, "seconds": seconds}
             progress.record(row, scores["loss"], config.train.plateau_patience)
             checkpoints.save(
                 epoch,
@@ -276,14 +285,14 @@ def train_fold(
             devices.say(
                 f"fold {number} epoch {epoch}/{last_epoch}  loss {row['train_loss']:.4f}  "
                 f"{chooser} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
-                f"{rate:.1f} pictures/s  at most {_clock(seconds * (last_epoch - epoch))} left"
+                f"{rate:.1f} inputs/s  at most {_clock(seconds * (last_epoch - epoch))} left"
             )
         if writer is not None:
             writer.close()
         if not fold.test:
             return None
         best = checkpoints.load(checkpoints.best, variables=state.variables)["variables"]
-    test_rows = corpus.pictures_of(fold.test)
+    test_rows = corpus.rows_of(fold.test)
     return _judge(experiment, best, test_rows)
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, inference, models, predictions, results
+from ds_jax import devices, evaluate, folds, inference, predictions, results, systems
 from ds_jax.corpus import Corpus, Utterance
 
 # How ELRA-S0329's actors spoke its neutral texts besides normally.
@@ -24,7 +24,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
 
     Args:
         workdir: Of the run.
-        corpus: To be tested on, its pictures drawn by the settings of the run.
+        corpus: To be tested on, represented by the settings of the run.
 
     Returns:
         The content of report.json; None in processes that do not write.
@@ -48,7 +48,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         names = tuple(u.name for u in corpus.utterances if not _is_left_out(u))
         left_out = len(corpus.utterances) - len(names)
         tested = dict.fromkeys(trained, names)
-    rows = {fold / "checkpoints": corpus.pictures_of(names) for fold, names in tested.items()}
+    rows = {fold / "checkpoints": corpus.rows_of(names) for fold, names in tested.items()}
     rows = {checkpoints: own_rows for checkpoints, own_rows in rows.items() if len(own_rows)}
     if not rows:
         raise ValueError(
@@ -57,7 +57,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         )
     count = np.zeros(len(corpus.utterances), int)
     total, records = None, []
-    for checkpoints, judgement in inference.judge_from_checkpoints(rows, corpus.pictures):
+    for checkpoints, judgement in systems.judge(rows, corpus.inputs, corpus.directory):
         judgement = inference.by_utterance(judgement, corpus, rows[checkpoints])
         owners = np.unique(corpus.owners[rows[checkpoints]])
         count[owners] += 1
@@ -71,7 +71,8 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     directory = workdir / "evaluations" / corpus.name
     results.write(directory, [corpus.utterances[owner] for owner in judged], mean)
     content = {
-        "system": models.SYSTEMS[config.system],
+        "system": systems.title(config),
+        "chosen": systems.CHOOSES.get(config.system, ""),
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": shared,

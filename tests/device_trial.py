@@ -42,7 +42,7 @@ def descend(experiment: train.Experiment) -> dict[str, np.ndarray]:
     network, optimiser = experiment.network, optax.sgd(1e-3)
     step = train.create_train_step(network, optimiser)
     rng = jax.random.key(0)
-    state = train.create_state(network, optimiser, experiment.pretrained, rng)
+    state = train.create_state(network, optimiser, experiment.pretrained, rng, {})
     scale = np.float32(1)
     state, rng, scale = devices.replicate((state, rng, scale))
     before = [leaf.sharding for leaf in jax.tree.leaves(state)]

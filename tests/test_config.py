@@ -1,28 +1,39 @@
 """Fields are checked before any work, and a workdir holds one experiment."""
 
+import runpy
 from pathlib import Path
 
 import pytest
 
 from configs import base
 from ds_jax import config as configuration
+from ds_jax import paper, systems
 
-CONFIGS = sorted(path for path in Path("configs").glob("*.py") if path.stem != "base")
+CONFIGS = sorted(
+    path for path in Path("configs").glob("*.py") if path.stem not in ("base", "paper")
+)
 QUICKSTART = "configs/quickstart.py"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_loads_and_builds_its_network(path):
-    import runpy
-
-    from ds_jax import inference
-
-    config = runpy.run_path(str(path))["get_config"]()
+def test_every_config_is_possible_and_says_its_command(path):
+    config = configuration.load(path)
     configuration.check(config)
-    network = inference.create_network(config)
-    assert network.picture.size == config.picture.size
+    systems.check(config)
+    assert systems.title(config)
     command = "python launch.py" if path.stem == "quickstart" else f"--config=configs/{path.name}"
     assert command in runpy.run_path(str(path))["__doc__"]
+
+
+def test_every_cell_of_the_paper_s_tables_is_possible():
+    config = configuration.load("configs/paper.py")
+    cells = paper.plan(config, lambda name: configuration.load(f"configs/{name}.py"))
+    assert {name for name, _ in cells} | {"ds_svc_emodb"} == {
+        path.stem for path in CONFIGS if not path.stem.startswith(("ds_am_e", "ds_am_r", "quick"))
+    } | {"ds_am_elra", "ds_am_emomatch"}
+    for cell in cells.values():
+        configuration.check(cell.experiment)
+        systems.check(cell.experiment)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +73,8 @@ def test_a_missing_config_file_is_named():
 
 
 def test_flags_of_another_mode_are_refused():
-    configuration.check_flags("train", ["config", "fold", "workdir", "config.seed"])
-    configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"])
+    configuration.check_flags("train", ["config", "fold", "workdir", "config.seed"], [])
+    configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"], [])
     for mode, flag, wanted in (
         ("train", "eval_on", "evaluate"),
         ("train", "checkpoint", "predict"),
@@ -71,7 +82,9 @@ def test_flags_of_another_mode_are_refused():
         ("predict", "fold", "train"),
     ):
         with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
-            configuration.check_flags(mode, [flag])
+            configuration.check_flags(mode, [flag], [])
+    with pytest.raises(ValueError, match=r"'a\.wav' is no flag"):
+        configuration.check_flags("train", [], [Path("a.wav")])
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ def test_prepared_records_are_the_drawn_recordings(tmp_path, monkeypatch, capsys
     np.testing.assert_allclose(
         [utterance.seconds for utterance in corpus.utterances], [0.6, 0.5, 0.4, 0.3, 0.2], atol=1e-6
     )
-    for name, pixels in zip(names, corpus.pictures, strict=True):
+    for name, pixels in zip(names, corpus.inputs, strict=True):
         samples, rate = audio.read(tmp_path / f"emodb/wav/{name}.wav", 16_000)
         np.testing.assert_array_equal(pixels, picture.draw(samples, rate, SMALL))
 
@@ -389,7 +389,7 @@ def test_what_is_prepared_is_found_without_the_recordings(tmp_path, monkeypatch)
     monkeypatch.setattr(EmoDb, "find", None)  # calling it would fail
     again = load(prepare("emodb", tmp_path, tmp_path / "data", SMALL), "emodb")
     assert again.utterances == first.utterances
-    np.testing.assert_array_equal(again.pictures, first.pictures)
+    np.testing.assert_array_equal(again.inputs, first.inputs)
 
 
 def test_other_settings_are_prepared_beside(tmp_path):
@@ -398,8 +398,8 @@ def test_other_settings_are_prepared_beside(tmp_path):
     one = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
     other = prepare("emodb", tmp_path, tmp_path / "data", larger)
     assert one.data_path != other.data_path
-    assert load(one, "emodb").pictures.shape == (1, 16, 16)
-    assert load(other, "emodb").pictures.shape == (1, 32, 32)
+    assert load(one, "emodb").inputs.shape == (1, 16, 16)
+    assert load(other, "emodb").inputs.shape == (1, 32, 32)
     coloured = PictureSettings(canvas=16, colour_map="magma")  # acts on the device only
     shutil.rmtree(tmp_path / "emodb")
     assert prepare("emodb", tmp_path, tmp_path / "data", coloured).data_path == one.data_path
@@ -445,7 +445,7 @@ from ds_jax.corpus import load
 from ds_jax.picture import PictureSettings
 folder = Path({str(tmp_path)!r})
 builder = prepare("emodb", folder, folder / "data", PictureSettings())
-assert len(load(builder, "emodb").pictures) == 2
+assert len(load(builder, "emodb").inputs) == 2
 assert "tensorflow" not in sys.modules
 assert "jax" not in sys.modules
 """

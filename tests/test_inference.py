@@ -31,7 +31,7 @@ def experiment(narrow, corpus):
 def variables(experiment):
     optimiser = train.create_optimiser(experiment.network, experiment.config.train)
     state = train.create_state(
-        experiment.network, optimiser, experiment.pretrained, jax.random.key(0)
+        experiment.network, optimiser, experiment.pretrained, jax.random.key(0), {}
     )
     return state.variables
 
@@ -53,7 +53,7 @@ def test_a_judgement_is_the_networks_softmax(experiment, variables, everything, 
     network = inference.models.create(  # as one device alone has it
         "ds_am", experiment.config.model, experiment.network.picture
     )
-    outputs = network.apply(variables, jnp.asarray(corpus.pictures), jnp.ones(35))
+    outputs = network.apply(variables, jnp.asarray(corpus.inputs), jnp.ones(35))
     assert everything.probabilities.dtype == np.float64
     np.testing.assert_allclose(everything.probabilities.sum(axis=1), 1, rtol=1e-12)
     wanted = scipy.special.softmax(np.asarray(outputs.logits), axis=1)
@@ -98,7 +98,7 @@ def test_windows_are_averaged_by_utterance(everything, corpus):
 @pytest.mark.parametrize("freeze", ["block3", "block4"])
 def test_frozen_blocks_computed_beforehand_are_the_network(freeze, count):
     """The resident features are those of `lower`, also where the last block is not full."""
-    pictures = tiny.corpus(count).pictures
+    pictures = tiny.corpus(count).inputs
     config = tiny.config()
     config.model.freeze = freeze
     network = inference.create_network(config)

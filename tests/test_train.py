@@ -34,7 +34,7 @@ def longer(experiment, **changes):
 def history(directory):
     """The rows of metrics.jsonl without what a clock has measured."""
     lines = (directory / "metrics.jsonl").read_text().splitlines()
-    timed = ("seconds", "pictures_per_second")
+    timed = ("seconds", "inputs_per_second")
     return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
 
 
@@ -51,7 +51,7 @@ def checkpoint(directory):
 def fresh_state(experiment, optimiser=None):
     optimiser = optimiser or train.create_optimiser(experiment.network, experiment.config.train)
     state = train.create_state(
-        experiment.network, optimiser, experiment.pretrained, jax.random.key(0)
+        experiment.network, optimiser, experiment.pretrained, jax.random.key(0), {}
     )
     return devices.replicate(state)
 
@@ -420,7 +420,7 @@ def test_the_scale_multiplies_a_step(experiment):
 def test_new_layers_are_drawn_by_seed_and_ported_ones_are_not(experiment):
     optimiser = train.create_optimiser(experiment.network, experiment.config.train)
     one, same, other = (
-        host(train.create_state(experiment.network, optimiser, tiny.pretrained(), key).params)
+        host(train.create_state(experiment.network, optimiser, tiny.pretrained(), key, {}).params)
         for key in map(jax.random.key, (0, 0, 1))
     )
     assert not changed(one, same)

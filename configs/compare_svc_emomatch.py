@@ -1,0 +1,19 @@
+"""SVC on ComParE_2016, EmoMatchSpanishDB: table 2 of the paper, accuracy .642.
+
+    python launch.py --config=configs/compare_svc_emomatch.py
+
+A system of Garcia-Cuesta et al. (2024), under the folds of ds_am_emomatch.py; what they leave open
+is decided in configs/base.py. Needs the package opensmile, whose licence is non-commercial:
+pip install -r requirements-opensmile.txt. --config.corpus=emodb runs it on another corpus.
+"""
+
+import ml_collections
+
+from configs import base, ds_am_emomatch
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The experiment."""
+    config = ds_am_emomatch.get_config()
+    base.use_svc(config, "compare", kernel="linear")
+    return config

@@ -1,0 +1,21 @@
+"""LSTM on statistics of MFCC, ELRA-S0329: table 1 of the paper, accuracy .866.
+
+    python launch.py --config=configs/mfcc_lstm_elra.py
+
+A system of Kerkeni et al. (2019), under the folds of ds_am_elra.py; --config.corpus=emovo runs it
+on another corpus.
+
+A recording is one vector, a sequence of one step; --config.features=mfcc_frames gives the
+frames themselves, which takes far longer.
+"""
+
+import ml_collections
+
+from configs import base, ds_am_elra
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The experiment."""
+    config = ds_am_elra.get_config()
+    base.use_lstm(config, "mfcc")
+    return config

@@ -1,0 +1,383 @@
+"""Runs every cell of the paper's tables, and puts the paper's numbers beside its own."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from ds_jax import (
+    compare,
+    cross_validation,
+    devices,
+    paired,
+    paper_report,
+    predictions,
+    results,
+    systems,
+    targets,
+    transfer,
+)
+from ds_jax import config as configuration
+from ds_jax.corpus import LABELS, Corpus
+from ds_jax.files import write_json
+from ds_jax.metrics import SCORES
+
+# The folds of each place: the paper's, and the ones in which nobody is heard on both sides.
+FOLDS = {
+    "elra": {"paper": "stratified", "clean": "speakers"},
+    "emomatch": {"paper": "speakers", "clean": "speakers"},
+}
+# Fields of `configs/paper.py` that override nothing.
+OWN_FIELDS = ("system", *targets.CORPORA)
+# What makes one cell fail and lets the others run.
+ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
+DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
+
+
+class Run(NamedTuple):
+    """A cell's experiment.
+
+    Attributes:
+        folder: Of the run, below the workdir.
+        experiment: Its config.
+        tested: Name of the corpus tested on; another than experiment.corpus in table 7.
+    """
+
+    folder: str
+    experiment: ConfigDict
+    tested: str
+
+    @property
+    def report(self) -> str:
+        """The folder of its report.json, below the workdir."""
+        own = self.tested == self.experiment.corpus
+        return self.folder if own else f"{self.folder}/evaluations/{self.tested}"
+
+
+def run(
+    config: ConfigDict,
+    read_experiment: Callable[[str], ConfigDict],
+    load: Callable[[ConfigDict, str], Corpus],
+    workdir: Path,
+) -> None:
+    """Runs the cells that are not done, and writes paper.json and paper.html after each.
+
+    A corpus that is missing and a cell that fails are told, in the tables too; the rest goes on.
+
+    Args:
+        config: Of `configs/paper.py`, with the full names of the corpora.
+        read_experiment: Gives the config of a name such as "ds_am_elra".
+        load: Gives the corpus of a name as an experiment wants it drawn; FileNotFoundError if its
+            recordings are missing.
+        workdir: Each cell's run has a folder below it.
+
+    Raises:
+        ValueError: Both places hold the same corpus.
+    """
+    if config.elra == config.emomatch:
+        raise ValueError(f"elra and emomatch are both {config.elra!r}: the tables need two corpora")
+    runs = plan(config, read_experiment)
+    states = {run.folder: _state(run, workdir) for run in runs.values()}
+    load = _keeping_the_last(load)
+    _write(config, runs, states, workdir)
+    for run in {run.folder: run for run in runs.values()}.values():
+        if states[run.folder] != WAITING:
+            devices.say(f"{run.folder}: {states[run.folder]}")
+            continue
+        devices.say(f"{run.folder}: starts")
+        states[run.folder] = _run(run, load, workdir)
+        devices.say(f"{run.folder}: {states[run.folder]}")
+        devices.wait_for_others(run.folder)
+        _write(config, runs, states, workdir)
+    devices.say(f"the paper's tables: {workdir / 'paper.html'}")
+
+
+def plan(
+    config: ConfigDict, read_experiment: Callable[[str], ConfigDict]
+) -> dict[tuple[str, str], Run]:
+    """Every cell's run, by the name of its config and "paper", "clean" or "whole_corpus".
+
+    Where both protocols come to the same experiment they have the same run.
+    """
+    runs = {}
+
+    def add(name: str, place: str, column: str, folds: str, tested: str) -> Run:
+        experiment = read_experiment(name).copy_and_resolve_references()
+        override(experiment, config)
+        experiment.corpus, experiment.folds.protocol = config[place], folds
+        leaks = column == "paper" and _chooses_epoch(experiment)
+        experiment.select_on = "test" if leaks else "dev"
+        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested])
+        return runs[name, column]
+
+    for row in targets.ROWS:
+        paper, clean = (
+            add(row.config, row.place, column, folds, row.place)
+            for column, folds in FOLDS[row.place].items()
+        )
+        if paper.experiment == clean.experiment:
+            runs[row.config, "paper"] = clean
+    for trained, tested in targets.CROSS:
+        if trained != tested:
+            add(f"ds_am_{trained}", trained, "whole_corpus", "whole_corpus", tested)
+    return runs
+
+
+def override(experiment: ConfigDict, config: ConfigDict) -> None:
+    """Changes each field that an experiment has and `config` gives; empty ones give nothing."""
+    for name, value in changed(config):
+        *folders, last = name.split(".")
+        within = experiment
+        for folder in folders:
+            within = within.get(folder, {})
+        if last in within:
+            within[last] = value
+
+
+def changed(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields `x.y` and its value for every field that overrides those of the cells."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from changed(value, f"{prefix}{name}.")
+        elif value and prefix + name not in OWN_FIELDS:
+            yield prefix + name, value
+
+
+def _chooses_epoch(experiment: ConfigDict) -> bool:
+    """Whether there is anything for the test fold to choose."""
+    return systems.CHOOSES.get(experiment.system) == "epoch"
+
+
+def _state(run: Run, workdir: Path) -> str:
+    """What a run's folder says before it is run."""
+    try:
+        configuration.compare(run.experiment, workdir / run.folder)
+    except ERRORS as error:
+        return f"failed: {_sentence(error)}"
+    return DONE if (workdir / run.report / "report.json").is_file() else WAITING
+
+
+def _run(run: Run, load: Callable[[ConfigDict, str], Corpus], workdir: Path) -> str:
+    """Runs a cell, and says how that ended."""
+    own = run.experiment.corpus
+    try:
+        configuration.check(run.experiment)
+        systems.check(run.experiment)
+        tested = load(run.experiment, run.tested)  # before training: it may be missing
+        trained = tested if run.tested == own else load(run.experiment, own)
+    except FileNotFoundError as error:
+        devices.say(_sentence(error))
+        return MISSING
+    except ERRORS as error:
+        return f"not run: {_sentence(error)}"
+    try:
+        cross_validation.run(run.experiment, trained, workdir / run.folder)
+        if run.tested != own:
+            transfer.run(workdir / run.folder, tested)
+    except ERRORS as error:
+        return f"failed: {_sentence(error)}"
+    return DONE
+
+
+def _keeping_the_last(
+    load: Callable[[ConfigDict, str], Corpus],
+) -> Callable[[ConfigDict, str], Corpus]:
+    """Keeps the corpus loaded last, since the next cell often wants it drawn in the same way."""
+    kept = {}
+
+    def load_or_take(experiment: ConfigDict, name: str) -> Corpus:
+        inputs = [experiment.get("features"), experiment.get("picture")]
+        key = name, str(inputs)
+        if key not in kept:
+            kept.clear()
+            kept[key] = load(experiment, name)
+        return kept[key]
+
+    return load_or_take
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _write(
+    config: ConfigDict,
+    runs: Mapping[tuple[str, str], Run],
+    states: Mapping[str, str],
+    workdir: Path,
+) -> None:
+    """Writes paper.json and paper.html from what the cells' reports say."""
+    if not devices.is_first_process():
+        return
+    reports = {
+        key: json.loads((workdir / run.report / "report.json").read_text(encoding="utf-8"))
+        for key, run in runs.items()
+        if states[run.folder] == DONE
+    }
+    # Only the paper's own recordings can agree with it, or not.
+    comparable = {
+        place: config[place] == corpus and not config.synthetic
+        for place, corpus in targets.CORPORA.items()
+    }
+    content = {
+        "title": paper_report.title(config.elra, config.emomatch),
+        "elra": config.elra,
+        "emomatch": config.emomatch,
+        "synthetic": config.synthetic,
+        "changed": dict(changed(config)),
+        "cells": [
+            _cell(row, column, runs[row.config, column], states, reports, comparable[row.place])
+            for row in targets.ROWS
+            for column in ("paper", "clean")
+        ],
+        "ds_am": [
+            _ds_am(places, runs, states, reports, all(comparable[place] for place in places))
+            for places in targets.CROSS
+        ],
+        "differences": _differences(runs, reports, workdir),
+        "comparisons": _comparisons(runs, reports, workdir),
+        "slips": list(targets.SLIPS),
+    }
+    write_json(workdir / "paper.json", content)
+    paper_report.write(workdir / "paper.html", content)
+
+
+def _cell(
+    row: targets.Row,
+    column: str,
+    run: Run,
+    states: Mapping[str, str],
+    reports: Mapping[tuple[str, str], Mapping],
+    comparable: bool,
+) -> dict:
+    """A cell of tables 1 to 4: the paper's numbers, ours, and how they were come by."""
+    report = reports.get((row.config, column), {})
+    ours = _scores(report)
+    return {
+        "config": row.config,
+        "tables": list(row.tables),
+        "place": row.place,
+        "features": row.features,
+        "system": row.system,
+        "title": row.title,
+        "corpus": run.tested,
+        "protocol": column,
+        "folds": report.get("protocol", run.experiment.folds.protocol),
+        "selected_on": report.get("selected_on", run.experiment.select_on),
+        "chooses_epoch": _chooses_epoch(run.experiment),
+        "shared": report.get("shared"),
+        "interval": report.get("interval"),
+        "target": {"accuracy": row.accuracy, "macro_f1": row.f1},
+        "ours": ours,
+        "contains": _contains(ours["accuracy"], row.accuracy) if ours and comparable else None,
+        "contains_f1": _contains(ours["macro_f1"], row.f1) if ours and comparable else None,
+        "status": states[run.folder],
+        "workdir": run.report,
+    }
+
+
+def _ds_am(
+    places: tuple[str, str],
+    runs: Mapping[tuple[str, str], Run],
+    states: Mapping[str, str],
+    reports: Mapping[tuple[str, str], Mapping],
+    comparable: bool,
+) -> dict:
+    """DS-AM from a place to a place: table 7's cell, the report by class and the confusion."""
+    trained, tested = places
+    key = f"ds_am_{trained}", "paper" if trained == tested else "whole_corpus"
+    run, report = runs[key], reports.get(key, {})
+    ours, target = _scores(report), targets.CROSS[places]
+    number, classes = targets.PER_CLASS[places]
+    names = ("precision", "recall", "f1")
+    return {
+        "trained_on": run.experiment.corpus,
+        "tested_on": run.tested,
+        "places": list(places),
+        "table": number,
+        "figure": targets.FIGURES[places],
+        "target": {"accuracy": target},
+        "ours": ours,
+        "contains": _contains(ours["accuracy"], target) if ours and comparable else None,
+        "target_per_class": {
+            label: dict(zip(names, classes[label], strict=True)) for label in LABELS
+        },
+        "per_class": report.get("per_class"),
+        "labels": list(LABELS),
+        "confusion": report.get("confusion"),
+        "selected_on": report.get("selected_on", run.experiment.select_on),
+        "shared": report.get("shared"),
+        "interval": report.get("interval"),
+        "status": states[run.folder],
+        "workdir": run.report,
+    }
+
+
+def _scores(report: Mapping) -> dict | None:
+    return {name: report[name] for name in SCORES} if report else None
+
+
+def _contains(score: Mapping, target: float | None) -> bool | None:
+    """Whether an interval holds the paper's number; None without either."""
+    if target is None or score["low"] is None:
+        return None
+    return score["low"] <= target <= score["high"]
+
+
+def _differences(
+    runs: Mapping[tuple[str, str], Run], reports: Mapping[tuple[str, str], Mapping], workdir: Path
+) -> dict[str, dict]:
+    """What the paper's protocol gives beyond the clean one, for each config run in both."""
+    found = {}
+    for row in targets.ROWS:
+        keys = (row.config, "paper"), (row.config, "clean")
+        paper, clean = (runs[key].folder for key in keys)
+        if paper != clean and all(key in reports for key in keys):
+            found[row.config] = _difference(workdir / paper, workdir / clean)
+    return found
+
+
+@functools.cache
+def _difference(paper: Path, clean: Path) -> dict:
+    """The first run's scores minus the second's; both tested every utterance, in other folds."""
+    pooled = []
+    for workdir in (paper, clean):
+        parts = sorted(workdir.glob(f"fold_*/{results.PREDICTIONS}"))
+        pooled.append(predictions.concatenate([predictions.read(part) for part in parts]))
+    compared = paired.compare([pooled[0]], [pooled[1]], [len(pooled[0].labels)])
+    kept = ("difference", "low", "high", "p")
+    scores = {name: {key: compared[name][key] for key in kept} for name in SCORES}
+    return scores | {"method": compared["method"]}
+
+
+def _comparisons(
+    runs: Mapping[tuple[str, str], Run], reports: Mapping[tuple[str, str], Mapping], workdir: Path
+) -> list[dict]:
+    """Each place's and protocol's systems against DS-AM, those that were run."""
+    found = []
+    for place in targets.CORPORA:
+        for column in ("paper", "clean"):
+            names = [row.config for row in targets.ROWS if row.place == place]
+            done = [name for name in names if (name, column) in reports]
+            reference = f"ds_am_{place}"
+            if reference not in done or len(done) < 2:
+                continue
+            others = [name for name in done if name != reference]
+            folders = (workdir / runs[name, column].folder for name in (reference, *others))
+            pairs, note = _against(*folders)
+            named = [{"config": name, **pair} for name, pair in zip(others, pairs, strict=False)]
+            place_and_protocol = {"place": place, "protocol": column, "reference": reference}
+            found.append(place_and_protocol | {"pairs": named, "note": note})
+    return found
+
+
+@functools.cache
+def _against(reference: Path, *others: Path) -> tuple[list[dict], str]:
+    """A pair for each of the others; or none, and why they cannot be compared."""
+    try:
+        return compare.against(reference, others)["pairs"], ""
+    except ERRORS as error:
+        return [], _sentence(error)

@@ -1,0 +1,193 @@
+"""The systems behind one interface: each is fitted on a fold, and judges what it has not seen."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from ds_jax import (
+    classical,
+    devices,
+    feature_networks,
+    folds,
+    inference,
+    models,
+    representation,
+    train,
+    vgg_features,
+    weights,
+)
+from ds_jax.corpus import Corpus
+from ds_jax.features import SETS
+from ds_jax.files import write_text
+from ds_jax.inference import Judgement
+
+# As the config and as reports call them.
+SYSTEMS = models.SYSTEMS | feature_networks.SYSTEMS | classical.SYSTEMS
+INNER_FOLDS = 5  # of the training side, for what a classifier chooses
+
+# What a system chooses besides its parameters.
+CHOOSES = dict.fromkeys((*models.SYSTEMS, *feature_networks.SYSTEMS), "epoch")
+CHOOSES |= dict.fromkeys(("svc", "ds_svc"), "C")
+
+FitFold = Callable[[int, folds.Fold, Path], Judgement | None]
+
+
+def title(config: Mapping) -> str:
+    """What reports call a config's system, for example "DS-AM" or "SVC on MSF"."""
+    name = SYSTEMS[config["system"]]
+    return f"{name} on {SETS[config['features']].title}" if "features" in config else name
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks what a system's own fields say, before any work.
+
+    Raises:
+        ValueError: There is no such system, or a field has an impossible value.
+    """
+    if config.system not in SYSTEMS:
+        raise ValueError(f"system={config.system!r} is not one of {', '.join(SYSTEMS)}")
+    on_features = config.system in feature_networks.SYSTEMS or (
+        config.system in classical.SYSTEMS and config.system != "ds_svc"
+    )
+    wanted = "features" if on_features else "picture"
+    if wanted not in config:
+        raise ValueError(
+            f"system={config.system!r} needs the field {wanted}: start from a config of this system"
+        )
+    if config.system not in classical.SYSTEMS:
+        inference.create_network(config)
+        return
+    settings = representation.settings(config)
+    classical.check(config.system, config.model)
+    if config.select_on == "test":
+        raise ValueError(
+            "select_on='test' lets the test fold choose the epoch, and "
+            f"system={config.system!r} has none: take select_on='dev'"
+        )
+    if config.system == "ds_svc":
+        vgg_features.check(config.model.layers, settings.size)
+    elif len(settings.shape) > 1:
+        raise ValueError(
+            f"features={config.features!r} are sequences, which system={config.system!r} cannot "
+            "read: take system='lstm', or features without frames"
+        )
+
+
+def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
+    """What was chosen in a fold, from the rows of its metrics.jsonl."""
+    match CHOOSES.get(config.system):
+        case "epoch":
+            return {"epoch": min(rows, key=lambda row: row[f"{config.select_on}_loss"])["epoch"]}
+        case "C":
+            return {"C": max(rows, key=lambda row: (row["uar"], -row["C"]))["C"]}
+    return {}
+
+
+def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFold:
+    """Prepares what all folds share.
+
+    Args:
+        config: The run's config.
+        corpus: In memory, as `representation.settings` of the config says.
+        protocol: That the folds were made by.
+
+    Returns:
+        A function of a fold's number, the fold, and the folder that its model and metrics go to.
+        It returns what the fitted system says of the fold's test utterances, ordered by name, or
+        None without any.
+    """
+    if config.system in classical.SYSTEMS:
+        inputs = _vectors(config, corpus.inputs, corpus.directory)
+        return functools.partial(_fit_classifier, config, corpus, inputs, protocol)
+    pretrained = {}
+    if config.system in models.SYSTEMS:
+        full = config.system == "ds_fc" and config.model.head == "fc"
+        pretrained = weights.load(config.weights, full=full)
+    return functools.partial(train.train_fold, train.create_experiment(config, corpus, pretrained))
+
+
+def load_config(checkpoints: Path) -> ml_collections.ConfigDict:
+    """Reads the config that the model in a fold's `checkpoints` folder was fitted by.
+
+    Raises:
+        FileNotFoundError: There is no model in the folder.
+        ValueError: The model is of another label set.
+    """
+    if classical.is_saved(checkpoints):
+        return ml_collections.ConfigDict(classical.load(checkpoints)[0])
+    return inference.load_config(checkpoints)
+
+
+def judge(
+    rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
+) -> Iterator[tuple[Path, Judgement]]:
+    """Lets the models of a run judge inputs, one model in memory at a time.
+
+    Args:
+        rows: For each fold's `checkpoints` folder the inputs that its model judges, int [n].
+        inputs: Represented as the run's config says, see `corpus.Corpus`.
+        directory: Where what is computed from the inputs may be kept.
+
+    Yields:
+        The folder and what its model says of its rows.
+
+    Raises:
+        FileNotFoundError: A folder holds no model.
+        ValueError: A model is damaged, or of another label set.
+    """
+    if not classical.is_saved(next(iter(rows))):
+        yield from inference.judge_from_checkpoints(rows, inputs)
+        return
+    vectors = None
+    for checkpoints, own_rows in rows.items():
+        config, classifier = classical.load(checkpoints)
+        if vectors is None:  # all folds of a run read the same
+            vectors = _vectors(ml_collections.ConfigDict(config), inputs, directory)
+        yield checkpoints, Judgement(classifier.probabilities(vectors[own_rows]), {}, {})
+
+
+def _vectors(
+    config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
+) -> np.ndarray:
+    """float32 [n, d]: what a classifier reads."""
+    if config.system != "ds_svc":
+        return inputs
+    layers, settings = tuple(config.model.layers), representation.settings(config)
+    pretrained = weights.load(config.weights, full=vgg_features.needs_full(layers))
+    return vgg_features.compute(inputs, layers, settings, pretrained, directory)
+
+
+def _fit_classifier(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    inputs: np.ndarray,
+    protocol: str,
+    number: int,
+    fold: folds.Fold,
+    directory: Path,
+) -> Judgement | None:
+    """Fits on train and dev together: without epochs there is nothing for dev to choose."""
+    rows = corpus.rows_of(fold.train + fold.dev)
+    inner = []
+    for held_out in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
+        out = np.isin(rows, corpus.rows_of(held_out))
+        inner.append((np.flatnonzero(~out), np.flatnonzero(out)))
+    labels = corpus.labels
+    classifier = classical.fit(
+        config.system, config.model, inputs[rows], labels[rows], inner, config.seed
+    )
+    if devices.is_first_process():
+        lines = "".join(json.dumps(row) + "\n" for row in classifier.tried)
+        write_text(directory / "metrics.jsonl", lines)
+        classical.save(directory / "checkpoints", classifier, config.to_dict())
+    chosen = ", ".join(f"{name} {value:.4g}" for name, value in classifier.settings.items())
+    devices.say(f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}")
+    if not fold.test:
+        return None
+    tested = corpus.rows_of(fold.test)
+    judgement = Judgement(classifier.probabilities(inputs[tested]), {}, {})
+    return inference.by_utterance(judgement, corpus, tested)

@@ -1,0 +1,209 @@
+"""Features of pictures by VGG16 with its ImageNet weights, as a corpus' recordings are described
+to a classifier that is no network (DeepSpectrum: fc2).
+
+Computed once for a corpus, on all devices, and kept beside it.
+"""
+
+import difflib
+import hashlib
+import io
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from ds_jax import devices, files, vgg
+from ds_jax.models import FULL_SIZE, POOLS
+from ds_jax.picture import PictureSettings
+from ds_jax.preprocessing import network_input
+
+LAYERS = (*POOLS, "fc2")  # lower ones first
+
+VERSION = 1  # raised whenever the numbers change: features kept from before are then not used
+WIDTH = 32  # pictures that go through the network together on a device, at most
+LONG = 5.0  # seconds after which it is worth a line how fast it went
+
+
+def check(layers: Sequence[str], size: int) -> None:
+    """Checks that features of these layers can be computed.
+
+    Args:
+        layers: Names among `LAYERS`.
+        size: Pixels, side of the network's input.
+
+    Raises:
+        ValueError: A layer is unknown or given twice, there is none, or fc2 is asked of pictures
+            that are not 224 x 224.
+    """
+    allowed = f"one or more of {', '.join(LAYERS)}"
+    if not layers:
+        raise ValueError(f"layers is empty: give {allowed}")
+    for layer in layers:
+        if layer not in LAYERS:
+            nearest = difflib.get_close_matches(str(layer), LAYERS, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"VGG16 has no layer {layer!r} (the nearest is {nearest!r}): give {allowed}"
+            )
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"layers={tuple(layers)} names a layer twice: give each once")
+    if needs_full(layers) and size != FULL_SIZE:
+        raise ValueError(
+            f"the layer 'fc2' needs picture.size={FULL_SIZE}, not {size}: fc1's weights fit no "
+            f"other; use {POOLS[-1]!r}"
+        )
+
+
+def needs_full(layers: Sequence[str]) -> bool:
+    """Whether the layers need the weights of fc1 and fc2."""
+    return "fc2" in layers
+
+
+def compute(
+    pictures: np.ndarray,
+    layers: Sequence[str],
+    settings: PictureSettings,
+    weights: Mapping[str, Mapping[str, np.ndarray]],
+    cache: Path | None,
+) -> np.ndarray:
+    """Describes pictures by layers of VGG16.
+
+    A pooled block gives the mean of each channel over all positions (64, 128, 256, 512 and 512
+    features), fc2 its 4096 units after the ReLU. Means and features are float32.
+
+    Args:
+        pictures: uint8 [n, canvas, canvas], n at least 1, drawn by the settings.
+        layers: Names among `LAYERS`, in the order in which their features are wanted.
+        settings: How pictures are coloured, resized and centred.
+        weights: Of `weights.load(path, full=needs_full(layers))`.
+        cache: A folder in which a layer's features are kept, one .npy each; None keeps none. Of
+            several processes the first writes it.
+
+    Returns:
+        float32 [n, features], the layers side by side.
+
+    Raises:
+        ValueError: As `check`; or the pictures are too small for a layer.
+    """
+    check(layers, settings.size)
+    known, paths = {}, {}
+    if cache:
+        seen = hashlib.sha256(np.ascontiguousarray(pictures)).hexdigest()
+        for layer in layers:
+            digest = _digest(layer, settings, weights, (pictures.shape, seen))
+            paths[layer] = cache / f"vgg16-{layer}-{settings.preprocessing}-{digest}.npy"
+            known[layer] = _read(paths[layer], (len(pictures), _width(layer)))
+    missing = _in_any_process([known.get(layer) is None for layer in layers])
+    wanted = [layer for layer, absent in zip(layers, missing, strict=True) if absent]
+    if wanted:
+        known |= _run(pictures, wanted, settings, weights)
+    for layer in wanted:
+        if cache and devices.is_first_process():
+            content = io.BytesIO()
+            np.save(content, known[layer])
+            files.write_bytes(paths[layer], content.getvalue())
+    return np.concatenate([known[layer] for layer in layers], axis=1)
+
+
+def _run(
+    pictures: np.ndarray,
+    layers: Sequence[str],
+    settings: PictureSettings,
+    weights: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Computes all layers in one pass; float32 [n, features] for each."""
+    highest = max(layers, key=LAYERS.index)
+    last = min(LAYERS.index(highest) + 1, len(vgg.BLOCKS))
+    trunk = vgg.VGG16(devices.compute_dtype())
+    fully_connected = vgg.FullyConnected(devices.compute_dtype())
+
+    def step(weights, pictures):
+        x = network_input(pictures, settings.colour_map, settings.size, settings.preprocessing)
+        pools = trunk.apply({"params": weights}, x, 1, last)
+        features = {
+            name: jnp.mean(pool.astype(jnp.float32), axis=(1, 2)) for name, pool in pools.items()
+        }
+        if needs_full(layers):
+            units = fully_connected.apply({"params": weights}, pools[POOLS[-1]])
+            features["fc2"] = units.astype(jnp.float32)
+        wanted = {layer: features[layer] for layer in layers}
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), wanted)
+
+    step = devices.parallel(step, whole=1, spread=1)
+    weights = devices.replicate({name: dict(weights[name]) for name in _used(highest)})
+    # A device takes equally many each time, so that one shape is compiled.
+    width = min(WIDTH, devices.batch_width(len(pictures)))
+    size = width * jax.device_count()
+    shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
+    began = time.monotonic()
+    parts = []
+    with tqdm(desc="VGG16 features", total=len(pictures), leave=False, disable=shown) as bar:
+        for start in range(0, len(pictures), size):
+            batch = np.arange(start, min(start + size, len(pictures)))
+            rows, _ = devices.spread(batch, width)
+            features = step(weights, pictures[rows])
+            parts.append({layer: np.asarray(x)[: len(batch)] for layer, x in features.items()})
+            bar.update(len(batch))
+    if (seconds := time.monotonic() - began) > LONG:
+        rate = len(pictures) / seconds
+        devices.say(f"VGG16 features: {len(pictures)} pictures, {rate:.1f} pictures/s")
+    return {layer: np.concatenate([part[layer] for part in parts]) for layer in layers}
+
+
+def _in_any_process(flags: list[bool]) -> np.ndarray:
+    """bool: which flags are set in any process.
+
+    Processes that found different files, each on a disk of its own, would otherwise wait for each
+    other for ever.
+    """
+    any_process = devices.parallel(lambda x: jax.lax.pmax(x, devices.AXIS), whole=0, spread=1)
+    return np.asarray(any_process(np.tile(np.int32(flags), (jax.local_device_count(), 1)))) > 0
+
+
+def _used(layer: str) -> list[str]:
+    """Names of the layers with weights that a layer's features depend on."""
+    blocks = vgg.BLOCKS[: LAYERS.index(layer) + 1]
+    names = [
+        f"block{block}_conv{index}"
+        for block, (_, convolutions) in enumerate(blocks, start=1)
+        for index in range(1, convolutions + 1)
+    ]
+    return names + ["fc1", "fc2"] * needs_full([layer])
+
+
+def _width(layer: str) -> int:
+    """How many features a layer has."""
+    return vgg.UNITS if layer == "fc2" else vgg.BLOCKS[LAYERS.index(layer)][0]
+
+
+def _digest(
+    layer: str,
+    settings: PictureSettings,
+    weights: Mapping[str, Mapping[str, np.ndarray]],
+    pictures: tuple,
+) -> str:
+    """A short name of all that a layer's features depend on."""
+    dtype = jnp.dtype(devices.compute_dtype()).name
+    drawn = (settings.colour_map, settings.size, settings.preprocessing)
+    digest = hashlib.sha256(repr((VERSION, layer, *drawn, dtype, pictures)).encode())
+    for name in _used(layer):
+        for kind in ("kernel", "bias"):
+            digest.update(np.ascontiguousarray(weights[name][kind], np.float32))
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The features kept in a file; None where there are none, or none that can be used."""
+    try:
+        features = np.load(path, allow_pickle=False)
+        if features.shape != shape or features.dtype != np.float32:
+            raise ValueError(f"{features.dtype} {features.shape} in place of float32 {shape}")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # NumPy meets damage with errors of many kinds
+        devices.say(f"{path} is damaged and is computed anew: {error}")
+        return None
+    return features

@@ -1,0 +1,60 @@
+"""What a system reads of a recording."""
+
+import ml_collections
+import numpy as np
+import pytest
+import soundfile
+
+from configs import base
+from ds_jax import features, picture, representation
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A second of a rising tone at 16 kHz."""
+    seconds = np.arange(16_000) / 16_000
+    soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(900 * seconds * (1 + seconds)), 16_000)
+    return tmp_path / "tone.wav"
+
+
+def test_a_config_with_features_has_no_picture():
+    config = base.get_config()
+    assert representation.settings(config) == picture.PictureSettings()
+    base.use_mlr(config, "mfcc")
+    assert representation.settings(config) == features.FeatureSettings("mfcc")
+    config.features = "mfc"
+    with pytest.raises(ValueError, match="features='mfc'"):
+        representation.settings(config)
+
+
+def test_pictures_are_one_a_window_and_features_one_a_recording(recording):
+    settings = picture.PictureSettings(canvas=16, window=0.25)
+    seconds, windows = representation.read(recording, settings)
+    assert seconds == 1
+    assert [(w.shape, w.dtype) for w in windows] == [((16, 16), np.uint8)] * 4
+    seconds, arrays = representation.read(recording, features.FeatureSettings("mfcc"))
+    assert seconds == 1
+    assert [(a.shape, a.dtype) for a in arrays] == [((60,), np.float32)]
+
+
+def test_sequences_are_padded_with_nan():
+    rng = np.random.default_rng(0)
+    short, long = rng.random((2, 3), np.float32), rng.random((5, 3), np.float32)
+    stacked = representation.stack([short, long])
+    assert stacked.shape == (2, 5, 3)
+    assert stacked.dtype == np.float32
+    np.testing.assert_array_equal(stacked[0, :2], short)
+    assert np.isnan(stacked[0, 2:]).all()
+    np.testing.assert_array_equal(stacked[1], long)
+
+
+def test_vectors_and_pictures_are_stacked_as_they_are():
+    pictures = [np.full((4, 4), value, np.uint8) for value in range(3)]
+    assert representation.stack(pictures).dtype == np.uint8
+    np.testing.assert_array_equal(representation.stack(pictures), pictures)
+
+
+def test_a_plain_mapping_serves_as_config():
+    assert representation.settings({"features": "msf"}).shape == (95,)
+    config = ml_collections.ConfigDict({"picture": {"canvas": 32}})
+    assert representation.settings(config).canvas == 32
