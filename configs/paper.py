@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model = ml_collections.ConfigDict()
     config.model.freeze = ""
+    config.model.layers = ()  # of DS-SVC: ("fc2",) is the paper's, and needs the 553 MB weights
     config.model.head = ""  # of DS-FC: "fc" needs the 553 MB weights, "gap" the trunk alone
 
     config.train = ml_collections.ConfigDict()

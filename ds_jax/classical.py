@@ -300,7 +300,7 @@ def _choose(
     labels: np.ndarray,
     inner: Sequence[Fold],
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The settings, and the UAR of each cost where there are several."""
+    """The settings, and the UAR of each cost."""
     # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the inputs.
     # BLAS has threads of its own, which would get in their way and add up in another order.
     parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
@@ -308,11 +308,12 @@ def _choose(
     with threadpoolctl.threadpool_limits(1):
         decisions = np.concatenate(parallel(folds), axis=1)
     truth = labels[np.concatenate([held_out for _, held_out in inner])]
-    scores = [float(uar(confusion(truth, each.argmax(1)))) for each in decisions]
-    best = int(np.argmax(np.round(scores, 12)))  # equal ones may differ by their rounding
+    # Rounded, since equal ones may differ by their last digit.
+    scores = [round(float(uar(confusion(truth, each.argmax(1)))), 12) for each in decisions]
+    best = int(np.argmax(scores))
     settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
     tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
-    return settings, tried if len(costs) > 1 else []
+    return settings, tried
 
 
 def _held_out(

@@ -63,8 +63,9 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
     Returns:
         What JSON can hold: "corpus"; "protocol"; "utterances", how many were tested; "runs", for
         each its "name" (system, and folder where systems are the same), "system", "workdir",
-        "selected_on" and scores as in report.json; and "pairs", for each the names "first" and
-        "second" and what `paired.compare` returns, a "p_holm" beside each score's "p".
+        "selected_on" (empty without epochs) and scores as in report.json; and "pairs", for each
+        the names "first" and "second" and what `paired.compare` returns, a "p_holm" beside each
+        score's "p".
 
     Raises:
         FileNotFoundError: A workdir holds no run, or the run is not finished.
@@ -179,13 +180,17 @@ def _content(runs: Sequence[_Run], chosen: Sequence[tuple[int, int]]) -> dict:
                 "name": name,
                 "system": run.report["system"],
                 "workdir": str(run.workdir),
-                "selected_on": run.report["selected_on"],
+                "selected_on": run.report["selected_on"] if _chooses_epoch(run) else "",
                 **{score: run.report[score] for score in SCORES},
             }
             for name, run in zip(names, runs, strict=True)
         ],
         "pairs": pairs,
     }
+
+
+def _chooses_epoch(run: _Run) -> bool:
+    return run.report.get("chosen", "epoch") == "epoch"
 
 
 def _names(runs: Sequence[_Run]) -> list[str]:
@@ -214,10 +219,10 @@ def _compare(first: _Run, second: _Run) -> dict:
 
 def _text(result: dict) -> str:
     """The comparison as plain text, a table of the runs and one of the pairs."""
-    runs = [["run", "chosen on", *_TITLES.values()]]
+    runs = [["run", "epoch chosen on", *_TITLES.values()]]
     for one in result["runs"]:
         scores = [_range(one[score]["value"], one[score], ".3f") for score in _TITLES]
-        runs.append([one["name"], one["selected_on"], *scores])
+        runs.append([one["name"], one["selected_on"] or "-", *scores])
     pairs = [["pair", "score", "difference", "p", "p (Holm)", "p (folds)"]]
     for pair in result["pairs"]:
         name = f"{pair['first']} - {pair['second']}"
@@ -241,7 +246,7 @@ def _text(result: dict) -> str:
         f"p (Holm) allows for {len(result['pairs'])} pairs; p (folds) is the corrected resampled t "
         "test, which allows for common training data but not for voices.",
     ]
-    if len({one["selected_on"] for one in result["runs"]}) > 1:
+    if {one["selected_on"] for one in result["runs"]} > {"test"}:
         lines.append("Runs whose epoch the test side chose have an advantage over the others.")
     return "\n".join(lines)
 

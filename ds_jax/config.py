@@ -93,7 +93,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"train.{name}={value} must be above 0")
 
 
-def compare(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Checks that a workdir holds this experiment, if it holds one.
 
     Raises:

@@ -35,7 +35,7 @@ def run(
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
-    configuration.compare(config, workdir)
+    configuration.check_same(config, workdir)
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
     if bad := [number for number in chosen if not 0 <= number < len(divided)]:

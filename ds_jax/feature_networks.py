@@ -148,11 +148,6 @@ def create(system: str, model: Mapping, settings: FeatureSettings) -> FeatureNet
         if model["dense_units"] < 1:
             raise ValueError(f"model.dense_units={model['dense_units']} must be above 0")
         return FeatureNetwork(LSTM(units, model["dense_units"]), settings)
-    if len(settings.shape) > 1:
-        raise ValueError(
-            f"features={settings.set!r} are sequences, which system={system!r} cannot read: take "
-            "system='lstm', or features without frames"
-        )
     if not 0 <= model["dropout"] < 1:
         raise ValueError(f"model.dropout={model['dropout']} must lie in 0..1, below 1")
     return FeatureNetwork(FeedForward(units, model["dropout"]), settings)

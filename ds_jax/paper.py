@@ -32,8 +32,8 @@ FOLDS = {
 }
 # Fields of `configs/paper.py` that override nothing.
 OWN_FIELDS = ("system", *targets.CORPORA)
-# What makes one cell fail and lets the others run.
-ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
+# What is wrong with a run's files, or with what it was to be run on.
+ERRORS = (ValueError, OSError)
 DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
 
 
@@ -154,7 +154,7 @@ def _chooses_epoch(experiment: ConfigDict) -> bool:
 def _state(run: Run, workdir: Path) -> str:
     """What a run's folder says before it is run."""
     try:
-        configuration.compare(run.experiment, workdir / run.folder)
+        configuration.check_same(run.experiment, workdir / run.folder)
     except ERRORS as error:
         return f"failed: {_sentence(error)}"
     return DONE if (workdir / run.report / "report.json").is_file() else WAITING
@@ -171,13 +171,13 @@ def _run(run: Run, load: Callable[[ConfigDict, str], Corpus], workdir: Path) -> 
     except FileNotFoundError as error:
         devices.say(_sentence(error))
         return MISSING
-    except ERRORS as error:
+    except Exception as error:  # as below
         return f"not run: {_sentence(error)}"
     try:
         cross_validation.run(run.experiment, trained, workdir / run.folder)
         if run.tested != own:
             transfer.run(workdir / run.folder, tested)
-    except ERRORS as error:
+    except Exception as error:  # a device's memory may be full too, and the others go on
         return f"failed: {_sentence(error)}"
     return DONE
 
@@ -263,6 +263,7 @@ def _cell(
         "features": row.features,
         "system": row.system,
         "title": row.title,
+        "measured": report.get("system"),
         "corpus": run.tested,
         "protocol": column,
         "folds": report.get("protocol", run.experiment.folds.protocol),
@@ -366,18 +367,29 @@ def _comparisons(
             if reference not in done or len(done) < 2:
                 continue
             others = [name for name in done if name != reference]
-            folders = (workdir / runs[name, column].folder for name in (reference, *others))
-            pairs, note = _against(*folders)
-            named = [{"config": name, **pair} for name, pair in zip(others, pairs, strict=False)]
+            folders = [workdir / runs[name, column].folder for name in (reference, *others)]
+            rows = [_against(folders[0], other) for other in folders[1:]]
+            named = [{"config": name, **row} for name, row in zip(others, _holm(rows), strict=True)]
             place_and_protocol = {"place": place, "protocol": column, "reference": reference}
-            found.append(place_and_protocol | {"pairs": named, "note": note})
+            found.append(place_and_protocol | {"pairs": named})
     return found
 
 
 @functools.cache
-def _against(reference: Path, *others: Path) -> tuple[list[dict], str]:
-    """A pair for each of the others; or none, and why they cannot be compared."""
+def _against(reference: Path, other: Path) -> dict:
+    """The pair of two runs; or a note of why they cannot be compared."""
     try:
-        return compare.against(reference, others)["pairs"], ""
+        return compare.against(reference, [other])["pairs"][0] | {"note": ""}
     except ERRORS as error:
-        return [], _sentence(error)
+        return {"note": _sentence(error)}
+
+
+def _holm(rows: list[dict]) -> list[dict]:
+    """The rows with p values adjusted for all those that could be compared."""
+    for score in SCORES:
+        adjusted = paired.holm([row[score]["p"] if score in row else None for row in rows])
+        rows = [
+            row | {score: row[score] | {"p_holm": p}} if score in row else row
+            for row, p in zip(rows, adjusted, strict=True)
+        ]
+    return rows

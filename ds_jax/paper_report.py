@@ -73,6 +73,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
     )
     environment.filters.update(percent=_percent, printed=_printed, points=_points, p_value=_p_value)
     return environment.get_template("paper.html.jinja")

@@ -39,6 +39,9 @@ FitFold = Callable[[int, folds.Fold, Path], Judgement | None]
 def title(config: Mapping) -> str:
     """What reports call a config's system, for example "DS-AM" or "SVC on MSF"."""
     name = SYSTEMS[config["system"]]
+    if config["system"] == "ds_svc":
+        layers = "+".join(layer.removesuffix("_pool") for layer in config["model"]["layers"])
+        return f"{name} ({layers})"
     return f"{name} on {SETS[config['features']].title}" if "features" in config else name
 
 
@@ -58,10 +61,15 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"system={config.system!r} needs the field {wanted}: start from a config of this system"
         )
+    settings = representation.settings(config)
+    if on_features and len(settings.shape) > 1 and config.system != "lstm":
+        raise ValueError(
+            f"features={config.features!r} are sequences, which system={config.system!r} cannot "
+            "read: take system='lstm', or features without frames"
+        )
     if config.system not in classical.SYSTEMS:
         inference.create_network(config)
         return
-    settings = representation.settings(config)
     classical.check(config.system, config.model)
     if config.select_on == "test":
         raise ValueError(
@@ -70,11 +78,6 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.system == "ds_svc":
         vgg_features.check(config.model.layers, settings.size)
-    elif len(settings.shape) > 1:
-        raise ValueError(
-            f"features={config.features!r} are sequences, which system={config.system!r} cannot "
-            "read: take system='lstm', or features without frames"
-        )
 
 
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:

@@ -4,7 +4,9 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import h5py
 import jax
+import numpy as np
 import pytest
 import tiny
 from absl import flags
@@ -37,3 +39,20 @@ def run(tmp_path_factory, narrow):
         patch.setattr(weights, "load", lambda path, full: tiny.pretrained())
         cross_validation.run(config, tiny.corpus(21), workdir)
     return workdir
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory):
+    """Random weights of the real VGG16's shapes, in the Keras file's layout."""
+    path = tmp_path_factory.mktemp("weights") / "vgg16.h5"
+    rng, channels = np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
+            for index in range(1, count + 1):
+                name = f"block{block}_conv{index}"
+                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
+                group = file.create_group(name)
+                group[f"{name}_W_1:0"] = kernel * np.sqrt(2 / (9 * channels))
+                group[f"{name}_b_1:0"] = np.zeros(width, np.float32)
+                channels = width
+    return path

@@ -186,10 +186,10 @@ def test_held_out_rows_do_not_scale_the_training():
     assert spoilt.tried != classifier.tried
 
 
-def test_a_single_cost_is_not_tried_but_calibrated():
+def test_a_single_cost_is_calibrated_too():
     inputs, labels = made()
     classifier = fitted("svc", inputs, labels, costs=(1.0,))
-    assert classifier.tried == []
+    assert [entry["C"] for entry in classifier.tried] == [classifier.settings["C"]]
     assert classifier.settings["C"] == 1.0
     assert classifier.settings["temperature"] != 1
     alone = classical.fit("svc", VECTORS | {"costs": (1.0,)}, inputs, labels, [], 0)

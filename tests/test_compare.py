@@ -110,7 +110,7 @@ def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
     assert lines[2].split("  ")[0] == "run"
     assert lines[3].startswith("DS-AM ")
     value = found["runs"][0]["accuracy"]["value"]
-    assert f"  dev        {value:.3f} (" in lines[3]
+    assert lines[3].split()[1:3] == ["dev", f"{value:.3f}"]
     row = next(line for line in lines if line.startswith("DS-AM - DS-FC (again) "))
     pair = found["pairs"][1]["accuracy"]
     assert f"{pair['difference']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})" in row
@@ -119,6 +119,15 @@ def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
     assert "With 6 speakers this p is never below 0.031" in printed
     assert "jackknife" in printed
     assert "allows for 3 pairs" in printed
+    assert "advantage" not in printed
+
+
+def test_systems_without_epochs_have_none_chosen(three, capsys):
+    path = three[0] / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chosen": "C"}))
+    assert compare.run(three)["runs"][0]["selected_on"] == ""
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[3].split()[1] == "-"
     assert "advantage" not in printed
 
 

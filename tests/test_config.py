@@ -107,14 +107,14 @@ def test_an_impossible_value_is_named(field, value):
 
 def test_a_workdir_holds_one_experiment(tmp_path):
     config = base.get_config()
-    configuration.compare(config, tmp_path)  # nothing there yet
+    configuration.check_same(config, tmp_path)  # nothing there yet
     configuration.write(config, tmp_path)
     config.eval_on = ("emovo",)  # changes no fold
-    configuration.compare(config, tmp_path)
+    configuration.check_same(config, tmp_path)
     assert configuration.read(tmp_path).train.to_dict() == config.train.to_dict()
     config.train.batch_size = 7
     with pytest.raises(ValueError, match=r"train.batch_size is 32 .* 7 now.*--workdir"):
-        configuration.compare(config, tmp_path)
+        configuration.check_same(config, tmp_path)
 
 
 def test_reading_without_a_run_says_what_to_do(tmp_path):

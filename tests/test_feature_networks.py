@@ -173,7 +173,6 @@ def test_the_scaling_knows_the_training_side_alone(tmp_path):
         ("lstm", "mfcc", "units", (8, 0), r"model\.units=\(8, 0\)"),
         ("lstm", "mfcc", "dense_units", 0, r"model\.dense_units=0"),
         ("ffnn", "mfcc", "dropout", 1.0, r"model\.dropout=1\.0"),
-        ("ffnn", "mfcc_frames", "dropout", 0.5, "are sequences"),
     ],
 )
 def test_impossible_fields_are_named(system, features, field, value, message):

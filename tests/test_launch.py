@@ -9,12 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import soundfile
 
-from ds_jax import vgg
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
@@ -26,23 +24,6 @@ SMALL = (
     "--config.model.freeze=block4",
     "--config.train.batch_size=16",
 )
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random weights in the Keras file's layout."""
-    path = tmp_path_factory.mktemp("weights") / "vgg16.h5"
-    rng, channels = np.random.default_rng(0), 3
-    with h5py.File(path, "w") as file:
-        for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
-            for index in range(1, count + 1):
-                name = f"block{block}_conv{index}"
-                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
-                group = file.create_group(name)
-                group[f"{name}_W_1:0"] = kernel * np.sqrt(2 / (9 * channels))
-                group[f"{name}_b_1:0"] = np.zeros(width, np.float32)
-                channels = width
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +58,13 @@ def launch(*arguments, environment=None):
     )
 
 
-def experiment(corpora, weights, workdir, *more):
+def experiment(corpora, weights_file, workdir, *more):
     return (
         "--config=configs/ds_am_emodb.py",
         "--config.corpus=chirps",
         "--config.folds.count=3",
         "--config.train.epochs=2",
-        f"--config.weights={weights}",
+        f"--config.weights={weights_file}",
         f"--corpora_dir={corpora}",
         f"--data_dir={corpora.parent / 'prepared'}",
         f"--workdir={workdir}",
@@ -93,10 +74,10 @@ def experiment(corpora, weights, workdir, *more):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpora, weights, tmp_path_factory):
+def undisturbed(corpora, weights_file, tmp_path_factory):
     """A finished run and what it printed."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    done = launch(*experiment(corpora, weights, workdir))
+    done = launch(*experiment(corpora, weights_file, workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -122,9 +103,9 @@ def test_a_run_ends_in_a_report(undisturbed):
 
 
 def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
-    undisturbed, corpora, weights, tmp_path
+    undisturbed, corpora, weights_file, tmp_path
 ):
-    arguments = experiment(corpora, weights, tmp_path / "run")
+    arguments = experiment(corpora, weights_file, tmp_path / "run")
     killed = subprocess.Popen(
         command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -147,21 +128,21 @@ def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
         assert (undisturbed[0] / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
-def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights, tmp_path):
+def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     eight = {"JAX_NUM_CPU_DEVICES": "8"}
-    done = launch(*experiment(corpora, weights, tmp_path, "--fold=0"), environment=eight)
+    done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(
         probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
     )
 
 
-def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights, tmp_path):
+def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "DS_JAX_PROCESSES": "2"}
-    arguments = experiment(corpora, weights, tmp_path, "--fold=0", "--distributed")
+    arguments = experiment(corpora, weights_file, tmp_path, "--fold=0", "--distributed")
     both = [
         subprocess.Popen(
             command(*arguments),
@@ -212,12 +193,12 @@ def test_mistakes_are_one_sentence(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_quick_start_crosses_corpora(weights, tmp_path):
+def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
     done = launch(
         f"--workdir={tmp_path}",
         "--config.train.epochs=1",
         "--config.folds.count=2",
-        f"--config.weights={weights}",
+        f"--config.weights={weights_file}",
         *SMALL,
     )
     assert done.returncode == 0, done.stderr

@@ -51,6 +51,7 @@ def made_up(elra="elra_s0329", emomatch="emomatch_spanish_db", done=True, **chan
     cells = [
         measured
         | {name: getattr(row, name) for name in ("config", "tables", "place", "system", "title")}
+        | {"measured": row.title if done else None}
         | {
             "protocol": protocol,
             "folds": "stratified" if protocol == "paper" else "speakers",
@@ -106,10 +107,12 @@ def made_up(elra="elra_s0329", emomatch="emomatch_spanish_db", done=True, **chan
         if done
         else {},
         "comparisons": [
-            {"place": "elra", "protocol": "clean", "reference": "ds_am_elra", "note": ""}
+            {"place": "elra", "protocol": "clean", "reference": "ds_am_elra"}
             | {
                 "pairs": [
-                    {"config": "mfcc_svc_elra", "accuracy": difference | pair, "method": "by lot"}
+                    {"config": "mfcc_svc_elra", "accuracy": difference | pair, "note": ""}
+                    | {"method": "by lot", "clusters": 6, "unit": "speakers", "smallest_p": 1 / 32},
+                    {"config": "msf_svc_elra", "note": "other test sides"},
                 ]
             }
         ]

@@ -104,8 +104,8 @@ def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatc
     np.testing.assert_allclose(first.probabilities[order], again.probabilities, atol=1e-12)
 
 
-@pytest.mark.parametrize("system", ["svc", "ds_svc"])
-def test_classifiers_judge_another_corpus(runs, system, monkeypatch):
+@pytest.mark.parametrize("system", ["mlr", "svc", "xgboost", "ds_svc", "lstm"])
+def test_systems_judge_another_corpus(runs, system, monkeypatch):
     monkeypatch.setattr(weights, "load", lambda path, full: tiny.pretrained())
     workdir, corpus = runs(system)
     other = dataclasses.replace(corpus, name="other", inputs=corpus.inputs[::-1].copy())
@@ -167,6 +167,14 @@ def test_vgg_features_are_computed_once_for_all_folds(monkeypatch, tmp_path, nar
     config, corpus = make("ds_svc")
     cross_validation.run(config, corpus, tmp_path)
     assert len(calls) == 1
+
+
+def test_a_single_cost_is_reported_too(tmp_path):
+    config, corpus = make("svc")
+    config.model.costs = (1.0,)
+    assert cross_validation.run(config, corpus, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [fold["C"] for fold in report["folds"]] == [1.0] * 3
 
 
 def test_a_classifier_s_windows_are_averaged(monkeypatch, tmp_path, narrow):
