@@ -25,15 +25,15 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 
 
 def run(paths: list[Path]) -> None:
-    """Does what the flags say."""
-    # Imported here, so that --help and a wrong flag answer at once.
+    """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
     from ds_jax import compare, corpus, cross_validation, devices, paper, predict, systems, transfer
     from ds_jax.representation import settings
 
     if not _DEBUG.value:
         logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it touches
-    configuration.check_flags(_MODE.value, [name for name in FLAGS if FLAGS[name].present], paths)
+    given = [name for name in FLAGS if FLAGS[name].present]
+    configuration.check_flags(_MODE.value, given, paths, _CONFIG.value.system)
     devices.start(_DISTRIBUTED.value)
     file = Path(FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()

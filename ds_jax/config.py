@@ -55,13 +55,14 @@ def load(path: str | Path) -> ml_collections.ConfigDict:
         raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
 
 
-def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path]) -> None:
+def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: str) -> None:
     """Refuses what belongs to another mode; a run's own config.json rules once it is trained.
 
     Args:
         mode: The value of --mode.
         given: Names of the flags on the command line.
         paths: What stands there besides flags.
+        system: Of the config.
 
     Raises:
         ValueError: A flag or a path belongs to another mode.
@@ -71,6 +72,8 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path]) -> None:
             f"'{paths[0]}' is no flag; recordings belong to --mode=predict and folders of runs to "
             "--mode=compare"
         )
+    if system == "paper" and "fold" in given:
+        raise ValueError("--fold is for one experiment, and the paper's tables are many")
     modes = {"fold": "train", "eval_on": "evaluate", "checkpoint": "predict"}
     for name in given:
         wanted = "train" if name.startswith("config.") else modes.get(name, mode)

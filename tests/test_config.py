@@ -73,8 +73,8 @@ def test_a_missing_config_file_is_named():
 
 
 def test_flags_of_another_mode_are_refused():
-    configuration.check_flags("train", ["config", "fold", "workdir", "config.seed"], [])
-    configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"], [])
+    configuration.check_flags("train", ["config", "fold", "workdir", "config.seed"], [], "ds_am")
+    configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"], [], "ds_am")
     for mode, flag, wanted in (
         ("train", "eval_on", "evaluate"),
         ("train", "checkpoint", "predict"),
@@ -82,9 +82,11 @@ def test_flags_of_another_mode_are_refused():
         ("predict", "fold", "train"),
     ):
         with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
-            configuration.check_flags(mode, [flag], [])
+            configuration.check_flags(mode, [flag], [], "ds_am")
     with pytest.raises(ValueError, match=r"'a\.wav' is no flag"):
-        configuration.check_flags("train", [], [Path("a.wav")])
+        configuration.check_flags("train", [], [Path("a.wav")], "ds_am")
+    with pytest.raises(ValueError, match="--fold is for one experiment"):
+        configuration.check_flags("train", ["fold"], [], "paper")
 
 
 @pytest.mark.parametrize(
