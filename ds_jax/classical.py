@@ -170,7 +170,7 @@ def fit(
 
 
 def save(directory: Path, classifier: Classifier, config: dict) -> None:
-    """Writes `model.skops` or `model.ubj` (XGBoost's own format) and, last, classifier.json.
+    """Writes `model.skops` or `model.json` (XGBoost's own format) and, last, classifier.json.
 
     Args:
         directory: Made where it does not exist. What it held before is replaced.
@@ -179,8 +179,8 @@ def save(directory: Path, classifier: Classifier, config: dict) -> None:
     """
     (directory / FILE).unlink(missing_ok=True)  # From here until the end there is no classifier.
     if classifier.system == "xgboost":
-        library, name = xgboost, "model.ubj"
-        content = bytes(classifier.fitted.get_booster().save_raw("ubj"))
+        library, name = xgboost, "model.json"
+        content = bytes(classifier.fitted.get_booster().save_raw("json"))
     else:
         library, name = sklearn, "model.skops"
         content = skops.io.dumps(classifier.fitted)
@@ -224,7 +224,7 @@ def load(directory: Path) -> tuple[dict, Classifier]:
             f"not {', '.join(LABELS)}: it is of another label set"
         )
     system = description["system"]
-    path = directory / ("model.ubj" if system == "xgboost" else "model.skops")
+    path = directory / ("model.json" if system == "xgboost" else "model.skops")
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train this fold again")
     content = path.read_bytes()

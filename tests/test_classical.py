@@ -351,7 +351,7 @@ def test_an_interrupted_save_leaves_no_classifier(tmp_path, monkeypatch):
 def test_a_damaged_or_missing_model_is_told(system, tmp_path):
     inputs, labels = made()
     classical.save(tmp_path, fitted(system, inputs, labels), {})
-    path = tmp_path / ("model.ubj" if system == "xgboost" else "model.skops")
+    path = tmp_path / ("model.json" if system == "xgboost" else "model.skops")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
