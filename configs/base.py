@@ -12,6 +12,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_on = ()  # corpora that the trained models are tested on as well
     config.seed = 0  # of new layers, of the order of batches and of dropout
     config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
+    # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
+    # one on each and the last ones on all. The results are the same.
+    config.parallel = "auto"
     config.weights = ""  # VGG16's ImageNet weights; empty: the cache, else the published ones
     config.synthetic = False  # generate the two Spanish corpora first; reports say so
 
@@ -73,20 +76,20 @@ def use_ds_svc(config: ml_collections.ConfigDict) -> None:
     # with block5_pool as well. ("fc2",) is DeepSpectrum's, and needs the 553 MB weights.
     config.model.layers = ("block3_pool", "block4_pool")
     _use_svc_model(config, "linear")
-    del config.train
+    _without_training(config)
 
 
 def use_mlr(config: ml_collections.ConfigDict, features: str) -> None:
     """Changes a config to multivariate linear regression on a set of features."""
     _use_features(config, "mlr", features)
-    del config.train
+    _without_training(config)
 
 
 def use_svc(config: ml_collections.ConfigDict, features: str, kernel: str) -> None:
     """Changes a config to a support vector classifier on a set of features."""
     _use_features(config, "svc", features)
     _use_svc_model(config, kernel)
-    del config.train
+    _without_training(config)
 
 
 def use_xgboost(config: ml_collections.ConfigDict, features: str) -> None:
@@ -100,7 +103,7 @@ def use_xgboost(config: ml_collections.ConfigDict, features: str) -> None:
     # Of a feature's histogram. XGBoost's default of 256 takes eight times as long on ComParE's
     # 6,373 features of few recordings.
     config.model.bins = 32
-    del config.train
+    _without_training(config)
 
 
 def use_lstm(config: ml_collections.ConfigDict, features: str) -> None:
@@ -132,6 +135,11 @@ def _use_svc_model(config: ml_collections.ConfigDict, kernel: str) -> None:
     config.model.kernel = kernel
     config.model.costs = costs[kernel]  # C is chosen among these inside the training side
     config.model.scaling = "standardised"  # on the training side; or "none"
+
+
+def _without_training(config: ml_collections.ConfigDict) -> None:
+    del config.train
+    del config.parallel
 
 
 def _use_new_layers_alone(config: ml_collections.ConfigDict) -> None:

@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.synthetic = False  # generate both corpora first; the reports say so
     config.seed = 0
+    config.parallel = ""  # folds on devices, see configs/base.py
     config.weights = ""  # VGG16's ImageNet weights
 
     config.folds = ml_collections.ConfigDict()

@@ -14,8 +14,10 @@ from ds_jax.files import write_json
 
 FILE = "config.json"
 MODES = ("train", "evaluate", "predict", "compare")
+# Folds on devices, see `devices.share`.
+PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
-FREE_FIELDS = ("eval_on",)
+FREE_FIELDS = ("eval_on", "parallel")
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -89,6 +91,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     if config.select_on not in ("dev", "test"):
         raise ValueError(f"select_on={config.select_on!r} is not one of 'dev', 'test'")
+    if config.get("parallel", "auto") not in PARALLEL:
+        raise ValueError(
+            f"parallel={config.parallel!r} is not one of {', '.join(map(repr, PARALLEL))}"
+        )
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
     for name, value in config.get("train", {}).items():

@@ -3,10 +3,12 @@
 import csv
 import dataclasses
 import io
+import math
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 
 from ds_jax import representation
 
@@ -14,6 +16,7 @@ from ds_jax import representation
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
 # A record holds one of these two.
 PICTURE, FEATURES = "picture", "features"
+HOST_SHARE = 0.25  # of the machine's memory, which pictures may take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +42,43 @@ class Utterance:
     seconds: float
 
 
+class StoredPictures:
+    """Pictures that stay on the disk and are read when they are asked for, like a NumPy array.
+
+    Args:
+        source: Random access to the examples of a prepared corpus.
+        positions: int [n], where in the source each picture is.
+        shape: Of a picture.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source, positions: np.ndarray, shape: tuple[int, int]):
+        self._source, self._positions = source, positions
+        self.shape = (len(positions), *shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
+        """Reads uint8 [canvas, canvas] of a row, or [..., canvas, canvas] of several."""
+        positions = self._positions[rows]
+        pictures = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
+        for index in np.ndindex(positions.shape):
+            pictures[index] = _decode(self._source[int(positions[index])][PICTURE])
+        return pictures
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A corpus in memory, ordered by utterance name and, within one, by time.
+    """A corpus, ordered by utterance name and, within one, by time.
 
     Attributes:
         name: The corpus' name, for example `emodb`.
         utterances: One for each recording.
-        inputs: What systems read, a row each, see `representation`: pictures, uint8 [n, canvas,
-            canvas], indices into a 256-entry colour map; features, float32 [n, d]; or sequences
-            of them, float32 [n, frames, d], NaN beyond their ends.
+        inputs: What systems read, a row each, see `representation`: pictures, in memory or
+            stored, uint8 [n, canvas, canvas], indices into a 256-entry colour map; features,
+            float32 [n, d]; or sequences of them, float32 [n, frames, d], NaN beyond their ends.
         owners: int32 [n], the row in `utterances` that each row of `inputs` comes from.
         skipped: How many recordings could not be used.
         directory: The prepared corpus, where what is computed from `inputs` may be kept.
@@ -56,7 +86,7 @@ class Corpus:
 
     name: str
     utterances: tuple[Utterance, ...]
-    inputs: np.ndarray
+    inputs: np.ndarray | StoredPictures
     owners: np.ndarray
     skipped: int = 0
     directory: Path | None = None
@@ -75,7 +105,7 @@ class Corpus:
 
 
 def load(builder, name: str) -> Corpus:
-    """Reads a prepared TFDS builder into memory.
+    """Reads a prepared TFDS builder: into memory, or pictures that are too many for it as stored.
 
     Args:
         builder: A prepared builder whose examples have the features of `datasets.base`.
@@ -86,38 +116,40 @@ def load(builder, name: str) -> Corpus:
     """
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
-    undecoded = {PICTURE: tfds.decode.SkipDecoding()} if PICTURE in builder.info.features else {}
-    examples = sorted(
-        builder.as_data_source(split="full", decoders=undecoded),
-        key=lambda example: (_text(example["utterance"]), int(example["window"])),
-    )
-    if not examples:
+    features = builder.info.features
+    pictures = PICTURE in features
+    undecoded = {PICTURE: tfds.decode.SkipDecoding()} if pictures else {}
+    source = builder.as_data_source(split="full", decoders=undecoded)
+    if not len(source):
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
-    utterances, owners = [], []
-    for example in examples:
-        if int(example["window"]) == 0:
-            utterances.append(
-                Utterance(
-                    name=_text(example["utterance"]),
-                    label=LABELS[int(example["label"])],
-                    speaker=_text(example["speaker"]),
-                    gender=_text(example["gender"]),
-                    sentence=_text(example["sentence"]),
-                    style=_text(example["style"]),
-                    seconds=float(example["seconds"]),
-                )
-            )
-        owners.append(len(utterances) - 1)
-    inputs = representation.stack(
-        [
-            _decode(example[PICTURE]) if PICTURE in example else example[FEATURES]
-            for example in examples
-        ]
-    )
+    size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
+    stored = size > HOST_SHARE * psutil.virtual_memory().total
+    known, inputs = [], []
+    for position in range(len(source)):
+        example = source[position]
+        utterance = Utterance(
+            name=_text(example["utterance"]),
+            label=LABELS[int(example["label"])],
+            speaker=_text(example["speaker"]),
+            gender=_text(example["gender"]),
+            sentence=_text(example["sentence"]),
+            style=_text(example["style"]),
+            seconds=float(example["seconds"]),
+        )
+        known.append((utterance.name, int(example["window"]), position, utterance))
+        if not stored:
+            inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
+    known.sort(key=lambda one: one[:2])
+    positions = np.asarray([position for _, _, position, _ in known])
+    utterances = tuple(utterance for _, window, _, utterance in known if window == 0)
+    owners = np.cumsum([window == 0 for _, window, _, _ in known], dtype=np.int32) - 1
+    if stored:
+        inputs = StoredPictures(source, positions, features[PICTURE].shape[:2])
+    else:
+        inputs = representation.stack([inputs[position] for position in positions])
     with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
-    owners = np.asarray(owners, np.int32)
-    return Corpus(name, tuple(utterances), inputs, owners, skipped, Path(builder.data_path))
+    return Corpus(name, utterances, inputs, owners, skipped, Path(builder.data_path))
 
 
 def _decode(png: bytes) -> np.ndarray:

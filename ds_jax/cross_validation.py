@@ -10,6 +10,7 @@ import numpy as np
 from ds_jax import config as configuration
 from ds_jax import devices, evaluate, folds, predictions, results, systems
 from ds_jax.corpus import LABELS, Corpus
+from ds_jax.inference import Judgement
 
 
 def run(
@@ -42,9 +43,9 @@ def run(
         raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
     open_folds = [number for number in chosen if not _is_done(workdir, number)]
     if open_folds:
-        fit_fold = systems.create(config, corpus, protocol)
-        for number in open_folds:
-            _run_fold(fit_fold, corpus, number, divided[number], workdir)
+        fit_folds = systems.create(config, corpus, protocol)
+        for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
+            _write(corpus, divided[number], judgement, folds.fold_directory(workdir, number))
     devices.wait_for_others("folds")
     missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
     if missing:
@@ -55,11 +56,6 @@ def run(
     elif devices.is_first_process():
         _report(config, corpus, workdir, protocol, divided)
     return True
-
-
-def fold_directory(workdir: Path, number: int) -> Path:
-    """Where a fold's files are."""
-    return workdir / f"fold_{number:02}"
 
 
 def _folds(
@@ -83,16 +79,10 @@ def _folds(
 
 
 def _is_done(workdir: Path, number: int) -> bool:
-    return (fold_directory(workdir, number) / results.PREDICTIONS).is_file()
+    return (folds.fold_directory(workdir, number) / results.PREDICTIONS).is_file()
 
 
-def _run_fold(
-    fit_fold: systems.FitFold, corpus: Corpus, number: int, fold: folds.Fold, workdir: Path
-) -> None:
-    directory = fold_directory(workdir, number)
-    judgement = fit_fold(number, fold, directory)
-    if not devices.is_first_process():
-        return
+def _write(corpus: Corpus, fold: folds.Fold, judgement: Judgement | None, directory: Path) -> None:
     if judgement is None:  # nothing to test: an empty file says that the fold is done
         predictions.write(directory / results.PREDICTIONS, [], np.empty((0, len(LABELS))))
         return
@@ -108,7 +98,7 @@ def _report(
     protocol: str,
     divided: Sequence[folds.Fold],
 ) -> None:
-    directories = [fold_directory(workdir, number) for number in range(len(divided))]
+    directories = [folds.fold_directory(workdir, number) for number in range(len(divided))]
     records, curves = [], []
     for number, directory in enumerate(directories):
         tested = predictions.read(directory / results.PREDICTIONS)

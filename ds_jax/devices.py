@@ -1,7 +1,8 @@
 """The one place that maps steps over devices, places arrays on them and starts processes."""
 
+import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
@@ -10,14 +11,24 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ds_jax.files import cache_directory
+
 AXIS = "batch"  # the mapped axis that a batch is spread over
+# Share of a device's memory that a resident corpus may take; the rest is the network's.
+RESIDENT_SHARE = 0.5
+# Host dispatches an epoch on accelerators; more would only move the progress bar oftener.
+DISPATCHES = 4
 
 
 def start(distributed: bool = False) -> None:
     """Prepares JAX; call it before anything else uses a device.
+
+    What is compiled is kept in the user's cache folder (`JAX_COMPILATION_CACHE_DIR` names
+    another) and found there by later runs.
 
     Args:
         distributed: Whether this process is one of several that train together. They find each
@@ -30,6 +41,8 @@ def start(distributed: bool = False) -> None:
         # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
         flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
         os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
     if distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
@@ -60,58 +73,213 @@ def compute_dtype() -> Any:
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
+def fits(size: int) -> bool:
+    """Whether an array of so many bytes can lie whole on every device, beside a network.
+
+    Asked of a device's memory and not of what is free of it, so that a run that goes on decides
+    as it did before.
+    """
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    if all(known and "bytes_limit" in known for known in stats):
+        memory = min(known["bytes_limit"] for known in stats)
+    else:  # the CPU, whose devices share the host's
+        memory = psutil.virtual_memory().total // jax.local_device_count()
+    return size <= RESIDENT_SHARE * memory
+
+
+def batches_in_dispatch(batches: int) -> int:
+    """How many of an epoch's batches a device works off before it hears from the host again.
+
+    One on the CPU, where XLA's convolutions are several times slower inside a loop.
+    """
+    return 1 if jax.default_backend() == "cpu" else -(-batches // DISPATCHES)
+
+
 def replicate(tree: Any) -> Any:
     """Puts a tree of arrays on every device of this process, whole."""
     # With several processes pmap takes and returns what each has on its own devices.
-    mesh = Mesh(np.asarray(jax.local_devices()), (AXIS,))
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 
-def batch_width(batch_size: int) -> int:
-    """Rows a device takes so that all of them together hold a batch."""
-    return -(-batch_size // jax.device_count())
+def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """An array of zeros on every device of this process, whole."""
+    sharding = NamedSharding(_local_mesh(), PartitionSpec())
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
 
 
-def spread(rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares a batch of row numbers out to the devices.
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How models lie on devices: one on all of them, or one on each.
+
+    Attributes:
+        folds: Whether each device of this process has a model of its own, of a fold of its own,
+            and nothing is exchanged. Otherwise one model is on all devices of all processes: they
+            share its batches, and add up gradients.
+    """
+
+    folds: bool
+
+    @property
+    def lanes(self) -> int:
+        """How many models this process has side by side."""
+        return jax.local_device_count() if self.folds else 1
+
+    @property
+    def axis_name(self) -> str | None:
+        """The axis to sum over, as steps need it; None where there is nothing to sum."""
+        return None if self.folds or jax.device_count() == 1 else AXIS
+
+    def width(self, batch_size: int) -> int:
+        """Rows of a model's batch that one device takes."""
+        return batch_size if self.folds else -(-batch_size // jax.device_count())
+
+    def parallel(
+        self, step: Callable, *, models: int, whole: int, spread: int, donate: bool = False
+    ) -> Callable:
+        """Maps a step over devices.
+
+        Args:
+            step: Of arguments of three kinds, in this order: what belongs to a model (its state,
+                or a number that differs from model to model), what every device sees whole, and
+                what each device has its own part of. Returns what belongs to a model, alike on
+                all devices that share it.
+            models: How many arguments belong to a model: trees of `place`, values of `stack`.
+            whole: How many are seen whole.
+            spread: How many have a leading axis of this process' devices.
+            donate: Whether the first argument's memory is taken for the result.
+
+        Returns:
+            The mapped step.
+        """
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(0 if self.folds else None,) * models + (None,) * whole + (0,) * spread,
+            out_axes=0 if self.folds else None,
+            devices=jax.local_devices() if self.folds else None,
+            donate_argnums=(0,) if donate else (),
+        )
+
+    def spread(
+        self, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shares batches of row numbers out to the devices.
+
+        Args:
+            batches: For each model at most `length` batches, int32, of no more rows than the
+                devices of a model take together.
+            length: How many batches of each model a dispatch has room for.
+            width: Rows a device takes of a batch.
+
+        Returns:
+            For each device of this process row numbers int32 [devices, length, width], a mask
+            float32 of the same shape, and the number of batches int32 [devices]; what is left
+            over is row 0 with mask 0.
+        """
+        shares = 1 if self.folds else jax.device_count()  # of a batch
+        rows = np.zeros((self.lanes, length, shares * width), np.int32)
+        mask = np.zeros(rows.shape, np.float32)
+        for lane, own in enumerate(batches):
+            for number, batch in enumerate(own):
+                rows[lane, number, : len(batch)] = batch
+                mask[lane, number, : len(batch)] = 1
+        counts = np.asarray([len(own) for own in batches], np.int32)
+        if self.folds:
+            return rows, mask, counts
+        first = jax.process_index() * jax.local_device_count()
+        own = slice(first, first + jax.local_device_count())
+        rows, mask = (
+            x.reshape(length, shares, width).swapaxes(0, 1)[own].copy() for x in (rows, mask)
+        )
+        return rows, mask, counts.repeat(len(rows))
+
+    def put(self, x: np.ndarray) -> jax.Array:
+        """Starts to send an array with a leading axis of this process' devices to them."""
+        return jax.device_put(x, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+
+    def stack(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of the models, [lanes], as `parallel` takes them."""
+        return values if self.folds else values[0]
+
+    def place(self, trees: Sequence[Any]) -> Any:
+        """Puts a tree of host arrays for each model on its devices."""
+        if not self.folds:
+            return replicate(trees[0])
+        return jax.tree.map(lambda *leaves: self.put(np.stack(leaves)), *trees)
+
+    def replace(self, placed: Any, lane: int, tree: Any) -> Any:
+        """Puts another model in the place of one; the others stay where they are."""
+        if not self.folds:
+            return replicate(tree)
+
+        def replace(old: jax.Array, new: np.ndarray) -> jax.Array:
+            parts = [shard.data for shard in _by_device(old)]
+            parts[lane] = jax.device_put(np.asarray(new)[None], jax.local_devices()[lane])
+            return jax.make_array_from_single_device_arrays(old.shape, old.sharding, parts)
+
+        return jax.tree.map(replace, placed, tree)
+
+    def take(self, placed: Any, lane: int) -> Any:
+        """Copies a model to the host."""
+        if self.folds:
+            placed = jax.tree.map(lambda leaf: _by_device(leaf)[lane].data, placed)
+        # Copies, since a CPU's arrays may share their memory with the next step's.
+        copies = jax.tree.map(np.array, jax.device_get(placed))
+        return jax.tree.map(lambda x: x.reshape(x.shape[1:]), copies) if self.folds else copies
+
+    def scan(self, step: Callable, carry: Any, xs: Any, count: jax.Array) -> tuple[Any, Any]:
+        """`jax.lax.scan` over the first `count` elements of `xs`, a number known on the device.
+
+        Args:
+            step: `(carry, x) -> (carry, y)`.
+            carry: At first.
+            xs: A tree of arrays with an equal leading axis.
+            count: int32 scalar.
+
+        Returns:
+            The last carry, and the stacked y, with zeros beyond `count`.
+        """
+        length = len(jax.tree.leaves(xs)[0])
+
+        def element(index):
+            return jax.tree.map(lambda x: x[index], xs)
+
+        if length == 1 and not self.folds:  # a loop around it would slow a CPU down
+            carry, y = step(carry, element(0))
+            return carry, jax.tree.map(lambda y: y[None], y)
+
+        def body(index, loop):
+            carry, ys = loop
+            carry, y = step(carry, element(index))
+            return carry, jax.tree.map(lambda ys, y: ys.at[index].set(y), ys, y)
+
+        shapes = jax.eval_shape(lambda carry, xs: step(carry, element(0))[1], carry, xs)
+        ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (carry, ys))
+
+
+BATCH, FOLDS = Layout(folds=False), Layout(folds=True)
+
+
+def share(numbers: Sequence[int], parallel: str) -> list[tuple[Layout, list[int]]]:
+    """Says which folds this process trains one a device, and which all devices train together.
 
     Args:
-        rows: int32 [n], n at most width times the number of devices.
-        width: Rows a device takes.
-
-    Returns:
-        Row numbers int32 and a mask float32, each [devices of this process, width]; what is left
-        over is row 0 with mask 0.
+        numbers: Of the folds to train.
+        parallel: "folds", "batch", or "auto": one a device as long as there is one for every
+            device, then all devices together.
     """
-    shape = (jax.device_count(), width)
-    padded = np.zeros(shape[0] * shape[1], np.int32)
-    mask = np.zeros(shape[0] * shape[1], np.float32)
-    padded[: len(rows)] = rows
-    mask[: len(rows)] = 1
-    own = slice(
-        jax.process_index() * jax.local_device_count(),
-        (jax.process_index() + 1) * jax.local_device_count(),
-    )
-    return padded.reshape(shape)[own], mask.reshape(shape)[own]
+    count = jax.device_count()
+    apart = {"folds": len(numbers), "batch": 0, "auto": len(numbers) // count * count}[parallel]
+    if count == 1:  # both are the same
+        apart = 0
+    own = list(numbers[:apart])[jax.process_index() :: jax.process_count()]
+    return [(FOLDS, own), (BATCH, list(numbers[apart:]))]
 
 
-def parallel(step: Callable, whole: int, spread: int, donate: bool = False) -> Callable:
-    """Maps a step over devices.
+def _local_mesh() -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()), (AXIS,))
 
-    Args:
-        step: Takes arguments that every device sees whole, then arguments that are spread over
-            devices; returns what is the same on all of them.
-        whole: How many arguments, from the first, are seen whole.
-        spread: How many follow that are spread.
-        donate: Whether the first argument's memory is taken for the result.
 
-    Returns:
-        The mapped step; spread arguments have a leading axis of this process' devices.
-    """
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None,) * whole + (0,) * spread,
-        out_axes=None,
-        donate_argnums=(0,) if donate else (),
-    )
+def _by_device(x: jax.Array) -> list:
+    return sorted(x.addressable_shards, key=lambda shard: shard.index[0].start)

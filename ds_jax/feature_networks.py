@@ -32,22 +32,25 @@ class FeatureNetwork(nn.Module):
 
     input_dtype = jnp.float32
     frozen_blocks = 0
-    keeps_lower = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one row; sequences may be of any other length."""
         return tuple(size or 1 for size in self.settings.shape)
 
-    def scaling(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Measures the scaling on the training side, float32 [n, d] or [n, frames, d].
+    def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Measures the scaling on the training side.
+
+        Args:
+            inputs: Of the corpus, float32 [n, d] or [n, frames, d].
+            rows: int [m]: the training side's.
 
         Returns:
             `centre` and `reach`, float32 [d]; features that do not vary have a reach of 1.
         """
-        rows = inputs.reshape(-1, inputs.shape[-1]).astype(np.float64)
-        rows = rows[~np.isnan(rows[:, 0])]  # frames beyond a sequence's end
-        centre, reach = self.body.measure(rows)
+        known = inputs[rows].reshape(-1, inputs.shape[-1]).astype(np.float64)
+        known = known[~np.isnan(known[:, 0])]  # frames beyond a sequence's end
+        centre, reach = self.body.measure(known)
         # A feature that is constant but for rounding would be blown up.
         reach = np.where(reach > 1e-6 * np.maximum(1e-6, np.abs(centre)), reach, 1)
         return {"centre": centre.astype(np.float32), "reach": reach.astype(np.float32)}

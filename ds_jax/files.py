@@ -6,6 +6,11 @@ import uuid
 from pathlib import Path
 
 
+def cache_directory() -> Path:
+    """The user's cache folder of this program: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, line ends as given, so that no reader ever sees half of it."""
     write_bytes(path, text.encode())

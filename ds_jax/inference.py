@@ -1,22 +1,19 @@
 """What a network says of its inputs: in training, from checkpoints, and of one's own recordings."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import flax
 import flax.struct
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import scipy.special
 
-from ds_jax import devices, feature_networks, models, representation
 from ds_jax.checkpoints import Checkpoints
-from ds_jax.corpus import Corpus
-
-Network = models.Network | feature_networks.FeatureNetwork
-Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
+from ds_jax.corpus import Corpus, StoredPictures
+from ds_jax.devices import BATCH, Layout
+from ds_jax.inputs import Inputs, create_inputs, cut
+from ds_jax.networks import Network, Variables, abstract_variables, create_network
 
 
 class Judgement(flax.struct.PyTreeNode):
@@ -33,96 +30,84 @@ class Judgement(flax.struct.PyTreeNode):
     gates: dict[str, np.ndarray]
 
 
-def create_network(config: ml_collections.ConfigDict) -> Network:
-    """Builds the network of a config for the devices of this machine.
-
-    Raises:
-        ValueError: A field has an impossible value.
-    """
-    settings = representation.settings(config)
-    if config.system in feature_networks.SYSTEMS:
-        return feature_networks.create(config.system, config.model, settings)
-    return models.create(
-        config.system, config.model, settings, devices.AXIS, devices.compute_dtype()
-    )
-
-
-def create_predict_step(network: Network) -> Callable:
-    """Compiles, once, `(variables, inputs, rows, mask) -> logits, head logits, gates`."""
-    method = "upper" if network.keeps_lower else "__call__"
-
-    def predict_step(variables, inputs, rows, mask):
-        outputs = network.apply(variables, inputs[rows], mask, method=method)
-        judged = (outputs.logits, outputs.head_logits, outputs.gates)
-        return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), judged)
-
-    return devices.parallel(predict_step, whole=2, spread=2)
-
-
-def resident_inputs(network: Network, params: Mapping, inputs: np.ndarray) -> jax.Array:
-    """Puts a corpus on every device: its inputs, or what the frozen blocks make of its pictures.
-
-    Args:
-        network: Whose frozen blocks they are.
-        params: All parameters of the network.
-        inputs: Of a corpus.
+def create_predict_step(network: Network, inputs: Inputs, layout: Layout) -> Callable:
+    """Maps a dispatch of predictions over devices; compiled once, at its first call.
 
     Returns:
-        `inputs`, or float [n, height, width, channels].
+        `(variables, *chunk of inputs) -> logits, head logits, gates`, each with leading axes
+        [batches that a chunk has room for, rows that a model's devices take together].
     """
-    if not network.keeps_lower:
-        return devices.replicate(inputs)
-    frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
 
-    @jax.jit
-    def lower(pictures):
-        return network.apply({"params": {"vgg16": frozen}}, pictures, method="lower")
+    def predict_step(variables, corpus, labels, rows, mask, count):
+        del labels
 
-    # One shape compiles once: the last rows are padded by the ones before them.
-    count, width = len(inputs), min(32, len(inputs))
-    features = None
-    for start in range(0, count, width):
-        start = min(start, count - width)
-        block = np.asarray(lower(inputs[start : start + width]))
-        if features is None:
-            features = np.empty((count, *block.shape[1:]), block.dtype)
-        features[start : start + width] = block
-    return devices.replicate(features)
+        def predict(_, batch):
+            rows, mask = batch
+            outputs = network.apply(variables, corpus[rows], mask, method=inputs.method)
+            return (), (outputs.logits, outputs.head_logits, outputs.gates)
 
+        _, judged = layout.scan(predict, (), (rows, mask), count)
+        if layout.axis_name is None:
+            return judged
+        return jax.tree.map(
+            lambda x: jax.lax.all_gather(x, layout.axis_name, axis=1, tiled=True), judged
+        )
 
-def frozen_layers(network: Network) -> set[str]:
-    """Names of the layers of VGG16 that training leaves as they are."""
-    return {
-        f"block{block}_conv{index}"
-        for block in range(1, network.frozen_blocks + 1)
-        for index in range(1, models.BLOCKS[block - 1][1] + 1)
-    }
+    return inputs.parallel(layout, predict_step, models=1)
 
 
 def judge(
     predict_step: Callable,
     variables: Variables,
-    inputs: jax.Array,
-    rows: np.ndarray,
+    inputs: Inputs,
+    layout: Layout,
+    rows: Sequence[np.ndarray],
     batch_size: int,
-) -> Judgement:
-    """Predicts some rows of the resident inputs.
+    length: int,
+) -> list[Judgement | None]:
+    """Lets models predict rows of a corpus.
 
     Args:
         predict_step: Of `create_predict_step`.
-        variables: On the devices.
-        inputs: Of `resident_inputs`.
-        rows: int [n] row numbers, n at least 1.
-        batch_size: Rows that go through the network together.
+        variables: Of each model, placed by the layout.
+        inputs: The corpus.
+        layout: How models lie on devices.
+        rows: For each model the row numbers that it judges, int [n].
+        batch_size: Rows that go through a network together.
+        length: Batches of a chunk, of `inputs.length`.
+
+    Returns:
+        What each model says of its rows; None where it has none.
     """
-    width = devices.batch_width(batch_size)
-    batches = []
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        judged = predict_step(variables, inputs, *devices.spread(batch, width))
-        batches.append((judged, len(batch)))
-    whole = [jax.tree.map(lambda x, n=n: np.asarray(x)[:n], judged) for judged, n in batches]
-    logits, head_logits, gates = jax.tree.map(lambda *parts: np.concatenate(parts), *whole)
+    batches = [cut(own, batch_size) for own in rows]
+    late, judged = [], []
+    for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
+        # The host reads a dispatch while the devices work at the next.
+        late.append(predict_step(variables, *chunk))
+        judged += map(jax.device_get, late[:-1])
+        late = late[-1:]
+    judged += map(jax.device_get, late)
+    return [
+        _judgement(
+            [
+                _of_lane(judged[k // length], layout, lane, k % length, len(batch))
+                for k, batch in enumerate(own)
+            ]
+        )
+        for lane, own in enumerate(batches)
+    ]
+
+
+def _of_lane(judged, layout: Layout, lane: int, position: int, count: int):
+    """What a model says of a batch of `count` rows, from the outputs of a dispatch."""
+    place = (lane, position) if layout.folds else position
+    return jax.tree.map(lambda x: x[place][:count], judged)
+
+
+def _judgement(parts: Sequence[tuple]) -> Judgement | None:
+    if not parts:
+        return None
+    logits, head_logits, gates = jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     def softmax(x):
         return scipy.special.softmax(x.astype(np.float64), axis=-1)
@@ -151,14 +136,6 @@ def by_utterance(judgement: Judgement, corpus: Corpus, rows: np.ndarray) -> Judg
     return jax.tree.map(mean, judgement)
 
 
-def abstract_variables(network: Network) -> Variables:
-    """Shapes and dtypes of the network's variables, without computing any."""
-    inputs = jax.ShapeDtypeStruct((1, *network.input_shape), network.input_dtype)
-    mask = jax.ShapeDtypeStruct((1,), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), inputs, mask)
-    return {"params": shapes["params"], "batch_stats": shapes.get("batch_stats", {})}
-
-
 def load_config(directory: Path) -> ml_collections.ConfigDict:
     """Reads the config that the best checkpoint in a fold's `checkpoints` folder was trained by.
 
@@ -179,7 +156,7 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         directory: A fold's `checkpoints` folder.
 
     Returns:
-        The config that it was trained by, its network, and its variables on every device.
+        The config that it was trained by, its network, and its variables on the host.
 
     Raises:
         FileNotFoundError: There is no checkpoint in the folder.
@@ -193,13 +170,13 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
 
 
 def judge_from_checkpoints(
-    rows: Mapping[Path, np.ndarray], inputs: np.ndarray
+    rows: Mapping[Path, np.ndarray], corpus: np.ndarray | StoredPictures
 ) -> Iterator[tuple[Path, Judgement]]:
     """Lets the networks of a run judge inputs, one network in memory at a time.
 
     Args:
         rows: For each fold's `checkpoints` folder the inputs that its model judges, int [n].
-        inputs: Represented as the run's config says, see `corpus.Corpus`.
+        corpus: Inputs represented as the run's config says, see `corpus.Corpus`.
 
     Yields:
         The folder and what its model says.
@@ -207,11 +184,15 @@ def judge_from_checkpoints(
     Raises:
         FileNotFoundError, ValueError: As `load`.
     """
-    resident = predict_step = None
+    inputs = predict_step = None
     for directory, own_rows in rows.items():
         config, network, variables = load(directory)
-        if resident is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
-            resident = resident_inputs(network, variables["params"], inputs)
-            predict_step = create_predict_step(network)
         batch_size = config.train.batch_size
-        yield directory, judge(predict_step, variables, resident, own_rows, batch_size)
+        if inputs is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
+            inputs = create_inputs(network, variables["params"], corpus)
+            predict_step = create_predict_step(network, inputs, BATCH)
+            batches = max(-(-len(own) // batch_size) for own in rows.values())
+            length = inputs.length(batches, BATCH.width(batch_size))
+        variables = BATCH.place([variables])
+        judged = judge(predict_step, variables, inputs, BATCH, [own_rows], batch_size, length)
+        yield directory, judged[0]

@@ -152,19 +152,10 @@ class Network(nn.Module):
         """Of one stored picture."""
         return self.picture.canvas, self.picture.canvas
 
-    def scaling(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    def scaling(self, inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Nothing: pictures are centred by ImageNet's means, whatever the training side is."""
-        del inputs
+        del inputs, rows
         return {}
-
-    @property
-    def keeps_lower(self) -> bool:
-        """Whether what `lower` gives is small enough to be kept in place of the pictures.
-
-        A picture is 0.05 MB. In float32 at 224 pixels block1 makes 3.2 MB of it, block2 1.6 MB,
-        block3 0.8 MB, and so on by halves.
-        """
-        return self.frozen_blocks >= 3
 
     def lower(self, pictures: jax.Array) -> jax.Array:
         """Maps uint8 [batch, canvas, canvas] to what `upper` takes: [batch, height, width, c]."""

@@ -24,6 +24,7 @@ from ds_jax.corpus import Corpus
 from ds_jax.features import SETS
 from ds_jax.files import write_text
 from ds_jax.inference import Judgement
+from ds_jax.networks import create_network
 
 # As the config and as reports call them.
 SYSTEMS = models.SYSTEMS | feature_networks.SYSTEMS | classical.SYSTEMS
@@ -33,7 +34,7 @@ INNER_FOLDS = 5  # of the training side, for what a classifier chooses
 CHOOSES = dict.fromkeys((*models.SYSTEMS, *feature_networks.SYSTEMS), "epoch")
 CHOOSES |= dict.fromkeys(("svc", "ds_svc"), "C")
 
-FitFold = Callable[[int, folds.Fold, Path], Judgement | None]
+FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Judgement | None]]]
 
 
 def title(config: Mapping) -> str:
@@ -68,7 +69,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             "read: take system='lstm', or features without frames"
         )
     if config.system not in classical.SYSTEMS:
-        inference.create_network(config)
+        create_network(config)
         return
     classical.check(config.system, config.model)
     if config.select_on == "test":
@@ -90,7 +91,7 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     return {}
 
 
-def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFold:
+def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFolds:
     """Prepares what all folds share.
 
     Args:
@@ -99,18 +100,19 @@ def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> 
         protocol: That the folds were made by.
 
     Returns:
-        A function of a fold's number, the fold, and the folder that its model and metrics go to.
-        It returns what the fitted system says of the fold's test utterances, ordered by name, or
-        None without any.
+        A function of folds by their numbers, and of the workdir that their models and metrics go
+        to. It yields a fold's number and what the system that was fitted on it says of its test
+        utterances, ordered by name, or None without any; of several processes the one that is to
+        write it does.
     """
     if config.system in classical.SYSTEMS:
         inputs = _vectors(config, corpus.inputs, corpus.directory)
-        return functools.partial(_fit_classifier, config, corpus, inputs, protocol)
+        return functools.partial(_fit_classifiers, config, corpus, inputs, protocol)
     pretrained = {}
     if config.system in models.SYSTEMS:
         full = config.system == "ds_fc" and config.model.head == "fc"
         pretrained = weights.load(config.weights, full=full)
-    return functools.partial(train.train_fold, train.create_experiment(config, corpus, pretrained))
+    return functools.partial(train.train_folds, train.create_experiment(config, corpus, pretrained))
 
 
 def load_config(checkpoints: Path) -> ml_collections.ConfigDict:
@@ -162,6 +164,22 @@ def _vectors(
     layers, settings = tuple(config.model.layers), representation.settings(config)
     pretrained = weights.load(config.weights, full=vgg_features.needs_full(layers))
     return vgg_features.compute(inputs, layers, settings, pretrained, directory)
+
+
+def _fit_classifiers(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    inputs: np.ndarray,
+    protocol: str,
+    divided: Mapping[int, folds.Fold],
+    workdir: Path,
+) -> Iterator[tuple[int, Judgement | None]]:
+    """Fits a classifier on each fold; every process fits all, and the first writes them."""
+    for number, fold in divided.items():
+        directory = folds.fold_directory(workdir, number)
+        judgement = _fit_classifier(config, corpus, inputs, protocol, number, fold, directory)
+        if devices.is_first_process():
+            yield number, judgement
 
 
 def _fit_classifier(

@@ -1,16 +1,11 @@
-"""Trains a network on one fold."""
+"""Trains networks on folds, one after the other or one a device."""
 
 import dataclasses
-import functools
-import json
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -20,317 +15,292 @@ from tqdm import tqdm
 from ds_jax import devices, inference, metrics
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.files import write_text
-from ds_jax.folds import Fold
-
-PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """What a step changes.
-
-    Attributes:
-        step: int32, steps taken.
-        params: All parameters, frozen ones included.
-        batch_stats: Running statistics of batch normalisation.
-        opt_state: Of the optimiser.
-    """
-
-    step: jax.Array
-    params: Mapping
-    batch_stats: Mapping
-    opt_state: optax.OptState
-
-    @property
-    def variables(self) -> inference.Variables:
-        """What the network is applied with."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers between epochs, apart from the state.
-
-    Attributes:
-        learning_rate_scale: What plateaus have multiplied the learning rates by.
-        best_loss: The lowest so far, on the side that chooses the epoch.
-        epochs_without_gain: Since then.
-        history: The rows of metrics.jsonl.
-    """
-
-    learning_rate_scale: float = 1.0
-    best_loss: float = math.inf
-    epochs_without_gain: int = 0
-    history: list[dict] = dataclasses.field(default_factory=list)
-
-    def record(self, row: dict, loss: float, plateau_patience: int) -> None:
-        """Adds an epoch, and lowers the learning rates when the loss has stopped falling."""
-        self.history.append(row)
-        if loss < self.best_loss:
-            self.best_loss, self.epochs_without_gain = loss, 0
-            return
-        self.epochs_without_gain += 1
-        if self.epochs_without_gain % plateau_patience == 0:
-            self.learning_rate_scale *= PLATEAU_FACTOR
+from ds_jax.devices import Layout
+from ds_jax.fold_training import FoldTraining, Progress
+from ds_jax.folds import Fold, fold_directory
+from ds_jax.inputs import Inputs, create_inputs, cut
+from ds_jax.networks import Network, create_network
+from ds_jax.train_state import TrainState, create_optimiser, create_state, create_train_step
 
 
 @dataclasses.dataclass(frozen=True)
+class Programs:
+    """What is compiled for a layout.
+
+    Attributes:
+        network: Of the config, made for the layout.
+        train_step: Of `create_train_step`.
+        predict_step: Of `inference.create_predict_step`.
+    """
+
+    network: Network
+    train_step: Callable
+    predict_step: Callable
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Experiment:
     """What all folds of a run share, so that nothing is compiled or computed twice.
 
     Attributes:
         config: The run's config.
-        corpus: In memory.
-        network: Of the config.
+        corpus: Whose folds they are.
         pretrained: VGG16's ImageNet weights, by layer.
-        inputs: The corpus on the devices, see `inference.resident_inputs`.
-        labels: int32 [n], on the devices.
+        inputs: The corpus as steps read it.
         optimiser: Of `create_optimiser`.
-        train_step: `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`.
-        predict_step: Of `inference.create_predict_step`.
+        programs: For each layout that was needed.
     """
 
     config: ml_collections.ConfigDict
     corpus: Corpus
-    network: inference.Network
     pretrained: Mapping
-    inputs: jax.Array
-    labels: jax.Array
+    inputs: Inputs
     optimiser: optax.GradientTransformation
-    train_step: Callable
-    predict_step: Callable
+    programs: dict[Layout, Programs] = dataclasses.field(default_factory=dict)
+
+    def programs_for(self, layout: Layout) -> Programs:
+        """The steps for a layout, which compile when they are first called."""
+        if layout not in self.programs:
+            network = create_network(self.config, layout)
+            self.programs[layout] = Programs(
+                network,
+                create_train_step(network, self.optimiser, self.inputs, layout, self.config.seed),
+                inference.create_predict_step(network, self.inputs, layout),
+            )
+        return self.programs[layout]
 
 
 def create_experiment(
     config: ml_collections.ConfigDict, corpus: Corpus, pretrained: Mapping
 ) -> Experiment:
-    """Builds the network and its steps and puts the corpus on the devices.
+    """Puts the corpus on the devices, or prepares to stream it.
 
     Args:
         config: The run's config.
-        corpus: In memory.
+        corpus: Represented as the config says.
         pretrained: VGG16's ImageNet weights, by layer, see `weights.load`; empty for features.
     """
-    network = inference.create_network(config)
-    optimiser = create_optimiser(network, config.train)
-    return Experiment(
-        config,
-        corpus,
-        network,
-        pretrained,
-        inference.resident_inputs(network, {"vgg16": pretrained}, corpus.inputs),
-        devices.replicate(corpus.labels),
-        optimiser,
-        create_train_step(network, optimiser),
-        inference.create_predict_step(network),
-    )
+    network = create_network(config)
+    inputs = create_inputs(network, {"vgg16": pretrained}, corpus.inputs, corpus.labels)
+    return Experiment(config, corpus, pretrained, inputs, create_optimiser(config.train))
 
 
-def create_optimiser(
-    network: inference.Network, train: ml_collections.ConfigDict
-) -> optax.GradientTransformation:
-    """Adam with one learning rate for ported layers, another for new ones, none for frozen ones."""
-    frozen = inference.frozen_layers(network)
-
-    def group(path, _):
-        names = [entry.key for entry in path]
-        if any(name in frozen for name in names):
-            return "frozen"
-        return "pretrained" if {"vgg16", "fully_connected"} & set(names) else "new"
-
-    optimisers = {"new": optax.adam(train.new_learning_rate), "frozen": optax.set_to_zero()}
-    if "pretrained_learning_rate" in train:
-        optimisers["pretrained"] = optax.adam(train.pretrained_learning_rate)
-    return optax.multi_transform(
-        optimisers, lambda params: jax.tree_util.tree_map_with_path(group, params)
-    )
-
-
-def create_state(
-    network: inference.Network,
-    optimiser: optax.GradientTransformation,
-    pretrained: Mapping,
-    rng: jax.Array,
-    scaling: Mapping[str, np.ndarray],
-) -> TrainState:
-    """Initialises the network, with ported weights where there are some.
-
-    Args:
-        network: To be trained.
-        optimiser: Of `create_optimiser`.
-        pretrained: VGG16's ImageNet weights, by layer.
-        rng: Of the new layers.
-        scaling: What the network's `scaling` measured on the training side.
-    """
-    shapes = inference.abstract_variables(network)["params"]
-    params, batch_stats = _new_layers(network, rng)
-    if "vgg16" in shapes:
-        params["vgg16"] = {name: pretrained[name] for name in shapes["vgg16"]}
-        if "fully_connected" in shapes["head"]:
-            params["head"]["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
-    return TrainState(jnp.int32(0), params, batch_stats | scaling, optimiser.init(params))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _new_layers(network: inference.Network, rng: jax.Array) -> tuple[dict, dict]:
-    """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
-    inputs = jnp.zeros((1, *network.input_shape), network.input_dtype)
-    variables = network.init(rng, inputs, jnp.ones(1))
-    params = {name: layer for name, layer in variables["params"].items() if name != "vgg16"}
-    if "head" in params:
-        kept = params["head"].items()
-        params["head"] = {name: layer for name, layer in kept if name != "fully_connected"}
-    return params, dict(variables.get("batch_stats", {}))
-
-
-def create_train_step(
-    network: inference.Network, optimiser: optax.GradientTransformation
-) -> Callable:
-    """Compiles, once, `(state, inputs, labels, scale, rng, rows, mask) -> state, loss`."""
-    method = "upper" if network.keeps_lower else "__call__"
-
-    def train_step(state, inputs, labels, scale, rng, rows, mask):
-        # Divided by the rows of all devices together, since their numbers of real rows differ.
-        count = jax.lax.psum(jnp.sum(mask), devices.AXIS)
-        positions = jax.lax.axis_index(devices.AXIS) * len(rows) + jnp.arange(len(rows))
-        step_rng = jax.random.fold_in(rng, state.step)
-        rngs = jax.vmap(lambda position: jax.random.fold_in(step_rng, position))(positions)
-
-        def loss_fn(params):
-            outputs, updated = network.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                inputs[rows],
-                mask,
-                True,
-                rngs,
-                method=method,
-                mutable=["batch_stats"],
-            )
-            return jnp.sum(outputs.losses(labels[rows]) * mask) / count, updated
-
-        (loss, updated), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        loss, gradients = jax.lax.psum((loss, gradients), devices.AXIS)
-        updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-        updates = jax.tree.map(lambda update: scale * update, updates)
-        params = optax.apply_updates(state.params, updates)
-        batch_stats = updated.get("batch_stats", {})
-        return TrainState(state.step + 1, params, batch_stats, opt_state), loss
-
-    return devices.parallel(train_step, whole=5, spread=2, donate=True)
-
-
-def train_fold(
-    experiment: Experiment, number: int, fold: Fold, directory: Path
-) -> inference.Judgement | None:
-    """Trains on one fold, or goes on where an earlier call was stopped.
+def train_folds(
+    experiment: Experiment, folds: Mapping[int, Fold], workdir: Path
+) -> Iterator[tuple[int, inference.Judgement | None]]:
+    """Trains on folds, or goes on where an earlier call was stopped.
 
     Args:
         experiment: What the folds share.
-        number: The fold's number, from 0; it seeds what is random in the fold.
-        fold: Who trains, who chooses the epoch, who tests.
-        directory: Where checkpoints and metrics go.
+        folds: By their numbers, which seed what is random in them.
+        workdir: Each fold's checkpoints and metrics go to its folder there.
 
-    Returns:
-        What the best epoch says of the fold's test utterances, ordered by name; None without any.
+    Yields:
+        A fold's number and what its best epoch says of its test utterances, ordered by name; None
+        without any. Of several processes the one that is to write it yields it.
 
     Raises:
         FloatingPointError: A loss is not finite; the last good checkpoint is named.
     """
+    longest = _longest(experiment, folds)
+    for layout, numbers in devices.share(list(folds), experiment.config.parallel):
+        yield from _train(experiment, layout, longest, {n: folds[n] for n in numbers}, workdir)
+
+
+def _longest(experiment: Experiment, folds: Mapping[int, Fold]) -> tuple[int, int]:
+    """Batches of the longest epoch, and of the longest side that is judged."""
+    corpus, size = experiment.corpus, experiment.config.train.batch_size
+    chooser = experiment.config.select_on
+    train = [len(corpus.rows_of(fold.train)) for fold in folds.values()]
+    judged = [
+        len(corpus.rows_of(names))
+        for fold in folds.values()
+        for names in (getattr(fold, chooser), fold.test)
+    ]
+    return -(-max(train, default=0) // size), -(-max(judged, default=0) // size)
+
+
+def _train(
+    experiment: Experiment,
+    layout: Layout,
+    longest: tuple[int, int],
+    folds: Mapping[int, Fold],
+    workdir: Path,
+) -> Iterator[tuple[int, inference.Judgement | None]]:
+    """Trains folds in the lanes of a layout; a fold that is over makes room for the next."""
+    config = experiment.config
+    width = layout.width(config.train.batch_size)
+    epoch_length, judge_length = (experiment.inputs.length(n, width) for n in longest)
+    waiting, running, states = list(folds), {}, None
+    try:
+        while waiting or running:
+            for lane in sorted(set(range(layout.lanes)) - set(running))[: len(waiting)]:
+                number = waiting.pop(0)
+                directory = fold_directory(workdir, number)
+                running[lane], state = _open(experiment, layout, number, folds[number], directory)
+                if states is None:
+                    states = layout.place([state] * layout.lanes)
+                else:
+                    states = layout.replace(states, lane, state)
+            learning = {k: t for k, t in running.items() if not t.is_over(config.train)}
+            if learning:
+                states, losses, seconds = _run_epoch(
+                    experiment, layout, learning, states, epoch_length
+                )
+                rows = {lane: training.chooser_rows for lane, training in learning.items()}
+                judged = _judge(experiment, layout, states.variables, rows, judge_length)
+                for lane, training in learning.items():
+                    state = layout.take(states, lane)
+                    _end_epoch(experiment, training, state, losses[lane], judged[lane], seconds)
+            over = {k: t for k, t in running.items() if t.is_over(config.train)}
+            variables = states.variables
+            for lane, training in over.items():
+                if len(training.test_rows):
+                    best = training.load_best(layout.take(variables, lane))
+                    variables = layout.replace(variables, lane, best)
+            rows = {lane: training.test_rows for lane, training in over.items()}
+            judged = _judge(experiment, layout, variables, rows, judge_length)
+            for lane, training in over.items():
+                running.pop(lane).close()
+                if training.writes:
+                    yield training.number, judged.get(lane)
+    finally:
+        for training in running.values():
+            training.close()
+
+
+def _open(
+    experiment: Experiment, layout: Layout, number: int, fold: Fold, directory: Path
+) -> tuple[FoldTraining, TrainState]:
+    """Starts with a fold, or goes on with it where an earlier call was stopped."""
     config, corpus = experiment.config, experiment.corpus
+    network = experiment.programs_for(layout).network
     rng = jax.random.fold_in(jax.random.key(config.seed), number)
     rows = corpus.rows_of(fold.train)
-    scaling = experiment.network.scaling(corpus.inputs[rows])
-    state = create_state(
-        experiment.network, experiment.optimiser, experiment.pretrained, rng, scaling
+    scaling = network.scaling(corpus.inputs, rows)
+    state = create_state(network, experiment.optimiser, experiment.pretrained, rng, scaling)
+    writes = layout.folds or devices.is_first_process()
+    checkpoints = Checkpoints(directory / "checkpoints", trains=True, alone=layout.folds)
+    progress, latest = Progress(), checkpoints.latest
+    if latest is not None:
+        parts = {"variables": state.variables, "optimizer": state.optimizer}
+        state = state.resume(**checkpoints.load(latest, **parts))
+        progress = Progress(**checkpoints.metadata(latest)["progress"])
+    events = None
+    if writes:
+        events = tensorboardX.SummaryWriter(
+            str(directory / "tensorboard"), purge_step=(latest or 0) + 1
+        )
+    training = FoldTraining(
+        number,
+        rows,
+        corpus.rows_of(getattr(fold, config.select_on)),
+        corpus.rows_of(fold.test),
+        directory,
+        writes,
+        checkpoints,
+        progress,
+        events,
     )
-    state, rng = devices.replicate((state, rng))
-    progress = Progress()
-    chooser = "test" if config.select_on == "test" else "dev"
-    chooser_rows = corpus.rows_of(getattr(fold, chooser))
-    last_epoch = config.train.epochs
-    with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
-        start = checkpoints.latest or 0
-        if start:
-            state, progress = _resume(checkpoints, start, state)
-            _write_history(directory, progress)  # it may have been stopped just before
-        writer = _event_writer(directory, start)
-        for epoch in range(start + 1, last_epoch + 1):
-            if progress.epochs_without_gain >= config.train.stop_patience:
-                break
-            began = time.monotonic()
-            order = np.random.default_rng([config.seed, number, epoch]).permutation(rows)
-            state, losses = _train_epoch(
-                experiment, state, rng, order, progress.learning_rate_scale, f"epoch {epoch}"
-            )
-            rate = len(order) / (time.monotonic() - began)
-            chosen = _judge(experiment, state.variables, chooser_rows)
-            scores = _scores(chosen, corpus, chooser_rows)
-            seen = np.append(losses, scores["loss"])  # the last step may have spoilt the network
-            _check_finite(seen, int(state.step), checkpoints)
-            row = {"epoch": epoch, "step": int(state.step), "train_loss": float(np.mean(losses))}
-            row |= {f"{chooser}_{name}": value for name, value in scores.items()}
-            row["learning_rate_scale"] = progress.learning_rate_scale
-            seconds = time.monotonic() - began
-            row |= {"inputs_per_second": rate, "seconds": seconds}
-            progress.record(row, scores["loss"], config.train.plateau_patience)
-            checkpoints.save(
-                epoch,
-                state.variables,
-                {"step": state.step, "opt_state": state.opt_state},
-                scores["loss"],
-                config.to_dict(),
-                dataclasses.asdict(progress),
-            )
-            _log(writer, directory, progress)
-            devices.say(
-                f"fold {number} epoch {epoch}/{last_epoch}  loss {row['train_loss']:.4f}  "
-                f"{chooser} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
-                f"{rate:.1f} inputs/s  at most {_clock(seconds * (last_epoch - epoch))} left"
-            )
-        if writer is not None:
-            writer.close()
-        if not fold.test:
-            return None
-        best = checkpoints.load(checkpoints.best, variables=state.variables)["variables"]
-    test_rows = corpus.rows_of(fold.test)
-    return _judge(experiment, best, test_rows)
+    if latest is not None:
+        training.say(f"going on after epoch {latest} from {checkpoints.directory}")
+        training.write_history()  # it may have been stopped just before
+    return training, state
+
+
+def _run_epoch(
+    experiment: Experiment,
+    layout: Layout,
+    lanes: Mapping[int, FoldTraining],
+    states: TrainState,
+    length: int,
+) -> tuple[TrainState, dict[int, np.ndarray], float]:
+    """Takes a step for each batch; returns the states, all losses of each lane, and seconds."""
+    config, train_step = experiment.config, experiment.programs_for(layout).train_step
+    size = config.train.batch_size
+    batches = [[]] * layout.lanes
+    numbers, scales = np.zeros(layout.lanes, np.int32), np.zeros(layout.lanes, np.float32)
+    for lane, training in lanes.items():
+        batches[lane] = cut(training.order(config.seed), size)
+        numbers[lane], scales[lane] = training.number, training.progress.learning_rate_scale
+    numbers, scales = layout.stack(numbers), layout.stack(scales)
+    losses, late, began = [], None, time.monotonic()
+    shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
+    title = ", ".join(f"fold {t.number} epoch {t.epoch + 1}" for t in lanes.values())
+    with tqdm(desc=title, total=max(map(len, batches)), leave=False, disable=shown) as bar:
+        for chunk in experiment.inputs.chunks(layout, batches, length, layout.width(size)):
+            states, loss = train_step(states, numbers, scales, *chunk)
+            # The host reads a dispatch while the devices work at the next.
+            late, ready = loss, late
+            if ready is not None:
+                losses.append(jax.device_get(ready))
+                bar.update(length)
+        losses.append(jax.device_get(late))
+    losses = np.concatenate([loss.reshape(layout.lanes, length) for loss in losses], axis=1)
+    of_lane = {lane: losses[lane, : len(batches[lane])] for lane in lanes}
+    return states, of_lane, time.monotonic() - began
+
+
+def _end_epoch(
+    experiment: Experiment,
+    training: FoldTraining,
+    state: TrainState,
+    losses: np.ndarray,
+    judgement: inference.Judgement,
+    seconds: float,
+) -> None:
+    """Scores the side that chooses, saves the epoch, and writes down how it went."""
+    config, chooser = experiment.config, experiment.config.select_on
+    scores = _scores(judgement, experiment.corpus, training.chooser_rows)
+    step = int(state.step)
+    seen = np.append(losses, scores["loss"])  # the last step may have spoilt the network
+    training.check_finite(seen, step)
+    row = {"epoch": training.epoch + 1, "step": step, "train_loss": float(np.mean(losses))}
+    row |= {f"{chooser}_{name}": value for name, value in scores.items()}
+    row["learning_rate_scale"] = training.progress.learning_rate_scale
+    rate = len(training.rows) / seconds
+    row |= {"inputs_per_second": rate, "seconds": seconds}
+    training.progress.record(row, scores["loss"], config.train.plateau_patience)
+    training.checkpoints.save(
+        training.epoch,
+        state.variables,
+        state.optimizer,
+        scores["loss"],
+        config.to_dict(),
+        dataclasses.asdict(training.progress),
+    )
+    training.log()
+    left = _clock(seconds * (config.train.epochs - training.epoch))
+    training.say(
+        f"epoch {training.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
+        f"{chooser} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
+        f"{rate:.1f} inputs/s  at most {left} left"
+    )
 
 
 def _judge(
-    experiment: Experiment, variables: inference.Variables, rows: np.ndarray
-) -> inference.Judgement:
-    judgement = inference.judge(
-        experiment.predict_step,
+    experiment: Experiment,
+    layout: Layout,
+    variables: Mapping,
+    rows: Mapping[int, np.ndarray],
+    length: int,
+) -> dict[int, inference.Judgement]:
+    """What the models in some lanes say of their rows, utterance by utterance."""
+    wanted = [rows.get(lane, np.empty(0, np.int32)) for lane in range(layout.lanes)]
+    judged = inference.judge(
+        experiment.programs_for(layout).predict_step,
         variables,
         experiment.inputs,
-        rows,
+        layout,
+        wanted,
         experiment.config.train.batch_size,
+        length,
     )
-    return inference.by_utterance(judgement, experiment.corpus, rows)
-
-
-def _train_epoch(
-    experiment: Experiment,
-    state: TrainState,
-    rng: jax.Array,
-    order: np.ndarray,
-    scale: float,
-    title: str,
-) -> tuple[TrainState, np.ndarray]:
-    """Takes one step for each batch of `order`; returns the state and all losses."""
-    size = experiment.config.train.batch_size
-    width = devices.batch_width(size)
-    scale = devices.replicate(jnp.float32(scale))
-    losses = []
-    starts = range(0, len(order), size)
-    shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
-    for start in tqdm(starts, title, leave=False, disable=shown):
-        rows, mask = devices.spread(order[start : start + size], width)
-        state, loss = experiment.train_step(
-            state, experiment.inputs, experiment.labels, scale, rng, rows, mask
-        )
-        losses.append(loss)  # read when the epoch is over: the device never waits for the host
-    return state, np.asarray(jax.device_get(losses))
+    return {
+        lane: inference.by_utterance(judgement, experiment.corpus, wanted[lane])
+        for lane, judgement in enumerate(judged)
+        if judgement is not None
+    }
 
 
 def _scores(judgement: inference.Judgement, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
@@ -344,48 +314,6 @@ def _scores(judgement: inference.Judgement, corpus: Corpus, rows: np.ndarray) ->
         "accuracy": float(metrics.accuracy(matrix)),
         "uar": float(metrics.uar(matrix)),
     }
-
-
-def _resume(checkpoints: Checkpoints, epoch: int, state: TrainState) -> tuple[TrainState, Progress]:
-    optimizer = {"step": state.step, "opt_state": state.opt_state}
-    loaded = checkpoints.load(epoch, variables=state.variables, optimizer=optimizer)
-    progress = Progress(**checkpoints.metadata(epoch)["progress"])
-    devices.say(f"going on after epoch {epoch} from {checkpoints.directory}")
-    return TrainState(**loaded["optimizer"], **loaded["variables"]), progress
-
-
-def _check_finite(losses: np.ndarray, last_step: int, checkpoints: Checkpoints) -> None:
-    """Checks an epoch's losses, one a step, and the one of the chooser after the last step."""
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        step = min(last_step - len(losses) + 2 + bad[0], last_step)
-        latest = checkpoints.latest
-        good = f"epoch {latest} in {checkpoints.directory}" if latest else "none was saved yet"
-        raise FloatingPointError(
-            f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
-            "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
-        )
-
-
-def _event_writer(directory: Path, epoch: int) -> tensorboardX.SummaryWriter | None:
-    if not devices.is_first_process():
-        return None
-    return tensorboardX.SummaryWriter(str(directory / "tensorboard"), purge_step=epoch + 1)
-
-
-def _log(writer: tensorboardX.SummaryWriter | None, directory: Path, progress: Progress) -> None:
-    _write_history(directory, progress)
-    row = progress.history[-1]
-    if writer is not None:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, row["epoch"])
-
-
-def _write_history(directory: Path, progress: Progress) -> None:
-    if devices.is_first_process():
-        lines = [json.dumps(row) + "\n" for row in progress.history]
-        write_text(directory / "metrics.jsonl", "".join(lines))
 
 
 def _clock(seconds: float) -> str:

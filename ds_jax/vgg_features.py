@@ -17,6 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ds_jax import devices, files, vgg
+from ds_jax.corpus import StoredPictures
+from ds_jax.devices import BATCH
 from ds_jax.models import FULL_SIZE, POOLS
 from ds_jax.picture import PictureSettings
 from ds_jax.preprocessing import network_input
@@ -63,7 +65,7 @@ def needs_full(layers: Sequence[str]) -> bool:
 
 
 def compute(
-    pictures: np.ndarray,
+    pictures: np.ndarray | StoredPictures,
     layers: Sequence[str],
     settings: PictureSettings,
     weights: Mapping[str, Mapping[str, np.ndarray]],
@@ -91,7 +93,7 @@ def compute(
     check(layers, settings.size)
     known, paths = {}, {}
     if cache:
-        seen = hashlib.sha256(np.ascontiguousarray(pictures)).hexdigest()
+        seen = _content(pictures)
         for layer in layers:
             digest = _digest(layer, settings, weights, (pictures.shape, seen))
             paths[layer] = cache / f"vgg16-{layer}-{settings.preprocessing}-{digest}.npy"
@@ -109,7 +111,7 @@ def compute(
 
 
 def _run(
-    pictures: np.ndarray,
+    pictures: np.ndarray | StoredPictures,
     layers: Sequence[str],
     settings: PictureSettings,
     weights: Mapping[str, Mapping[str, np.ndarray]],
@@ -132,10 +134,10 @@ def _run(
         wanted = {layer: features[layer] for layer in layers}
         return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), wanted)
 
-    step = devices.parallel(step, whole=1, spread=1)
+    step = BATCH.parallel(step, models=1, whole=0, spread=1)
     weights = devices.replicate({name: dict(weights[name]) for name in _used(highest)})
     # A device takes equally many each time, so that one shape is compiled.
-    width = min(WIDTH, devices.batch_width(len(pictures)))
+    width = min(WIDTH, BATCH.width(len(pictures)))
     size = width * jax.device_count()
     shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
     began = time.monotonic()
@@ -143,8 +145,8 @@ def _run(
     with tqdm(desc="VGG16 features", total=len(pictures), leave=False, disable=shown) as bar:
         for start in range(0, len(pictures), size):
             batch = np.arange(start, min(start + size, len(pictures)))
-            rows, _ = devices.spread(batch, width)
-            features = step(weights, pictures[rows])
+            rows, _, _ = BATCH.spread([[batch]], 1, width)
+            features = step(weights, BATCH.put(pictures[rows[:, 0]]))
             parts.append({layer: np.asarray(x)[: len(batch)] for layer, x in features.items()})
             bar.update(len(batch))
     if (seconds := time.monotonic() - began) > LONG:
@@ -153,13 +155,23 @@ def _run(
     return {layer: np.concatenate([part[layer] for part in parts]) for layer in layers}
 
 
+def _content(pictures: np.ndarray | StoredPictures) -> str:
+    """A digest of all pictures, of which a few are in memory at a time."""
+    digest = hashlib.sha256()
+    for start in range(0, len(pictures), 1024):
+        digest.update(np.ascontiguousarray(pictures[start : start + 1024]))
+    return digest.hexdigest()
+
+
 def _in_any_process(flags: list[bool]) -> np.ndarray:
     """bool: which flags are set in any process.
 
     Processes that found different files, each on a disk of its own, would otherwise wait for each
     other for ever.
     """
-    any_process = devices.parallel(lambda x: jax.lax.pmax(x, devices.AXIS), whole=0, spread=1)
+    any_process = BATCH.parallel(
+        lambda x: jax.lax.pmax(x, devices.AXIS), models=0, whole=0, spread=1
+    )
     return np.asarray(any_process(np.tile(np.int32(flags), (jax.local_device_count(), 1)))) > 0
 
 

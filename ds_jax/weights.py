@@ -27,6 +27,7 @@ import safetensors
 import safetensors.numpy
 from tqdm import tqdm
 
+from ds_jax.files import cache_directory
 from ds_jax.vgg import BLOCKS, UNITS
 
 Params = dict[str, dict[str, np.ndarray]]
@@ -239,13 +240,9 @@ def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
     return params
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
-
-
 def _cached(full: bool) -> tuple[Path, str] | None:
     for name, digest in (FULL,) if full else (TRUNK, WHEEL_TRUNK):
-        file = _cache() / name
+        file = cache_directory() / name
         if file.is_file():
             _verify(file, digest, f"delete {file} and start again")
             return file, "the cache"
@@ -253,7 +250,7 @@ def _cached(full: bool) -> tuple[Path, str] | None:
 
 
 def _download(full: bool) -> tuple[Path, str]:
-    cache = _cache()
+    cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     address = KERAS_ADDRESS + (FULL if full else TRUNK)[0]
     ways = [(address, _from_address, FULL if full else TRUNK)]

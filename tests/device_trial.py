@@ -1,10 +1,13 @@
 """Trains on the devices of this process, or of several, and saves what came out.
 
-Called by test_devices.py: python device_trial.py FOLDER, with the devices in the environment.
+Called by test_devices.py: python device_trial.py FOLDER PARALLEL LENGTH MEMORY, with the devices
+in the environment. PARALLEL is the config's field, LENGTH the batches of a dispatch, and MEMORY
+"small" makes the corpus stream.
 """
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -13,11 +16,21 @@ import numpy as np
 import optax
 import tiny
 
-from ds_jax import devices, inference, train, vgg
+from ds_jax import devices, inference, train, train_state, vgg
+from ds_jax.networks import create_network
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
-TRAIN = range(11)  # with batches of 8 the second one has three rows: less than one a device
-
+COLLECTIVE = re.compile(r"= (.*) (all-reduce|all-gather|reduce-scatter|collective-permute)\(")
+SHAPE = re.compile(r"\w\[([\d,]*)\]")
+# The sides differ in length: fold 2 has one batch of eight, the others two of which the second has
+# fewer rows than eight devices.
+FOLDS = {
+    0: tiny.fold(range(11), range(11, 14), range(14, 16)),
+    1: tiny.fold(range(5, 16), range(2), range(2, 5)),
+    2: tiny.fold(range(6), range(6, 9), range(9, 16)),
+    3: tiny.fold(range(3, 14), range(14, 16), range(3)),
+    4: tiny.fold(range(4, 16), range(2), range(2, 4)),
+}
 
 compiled = []  # names of what was compiled since the start
 
@@ -28,66 +41,98 @@ def note(event: str, seconds: float, fun_name: str = "", **rest) -> None:
         compiled.append(fun_name)
 
 
-def run(folder: Path) -> dict[str, np.ndarray]:
-    """Trains by gradient descent, then on two folds as a run does."""
+def run(folder: Path, parallel: str = "batch") -> dict[str, np.ndarray]:
+    """Trains by gradient descent, then on folds as a run does."""
     jax.monitoring.register_event_duration_secs_listener(note)
     config = tiny.config()
-    config.model.freeze = "block4"
+    config.model.freeze, config.parallel = "block4", parallel
+    config.train.pretrained_learning_rate, config.train.new_learning_rate = 5e-5, 5e-4
     experiment = tiny.experiment(config)
-    return descend(experiment) | train_two_folds(experiment, folder)
+    arrays = descend(experiment) if parallel == "batch" else {}
+    arrays |= train_all(experiment, folder) | collectives(experiment)
+    arrays["devices"] = jax.device_count()
+    arrays["streamed"] = experiment.inputs.streamed
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def descend(experiment: train.Experiment) -> dict[str, np.ndarray]:
+def descend(experiment: train.Experiment) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
-    network, optimiser = experiment.network, optax.sgd(1e-3)
-    step = train.create_train_step(network, optimiser)
-    rng = jax.random.key(0)
-    state = train.create_state(network, optimiser, experiment.pretrained, rng, {})
-    scale = np.float32(1)
-    state, rng, scale = devices.replicate((state, rng, scale))
+    layout, optimiser = devices.BATCH, optax.sgd(1e-3)
+    network = create_network(experiment.config, layout)
+    step = train_state.create_train_step(network, optimiser, experiment.inputs, layout, 0)
+    state = train_state.create_state(
+        network, optimiser, experiment.pretrained, jax.random.key(0), {}
+    )
+    state = layout.place([state])
     before = [leaf.sharding for leaf in jax.tree.leaves(state)]
-    losses, width, counts = [], devices.batch_width(8), []
+    losses, counts = [], []
     for rows in (np.arange(8), np.arange(8, 11), np.arange(3, 11)):
-        state, loss = step(
-            state, experiment.inputs, experiment.labels, scale, rng, *devices.spread(rows, width)
-        )
-        losses.append(float(loss))
+        for chunk in experiment.inputs.chunks(layout, [[rows]], 1, layout.width(8)):
+            state, loss = step(state, np.int32(0), np.float32(1), *chunk)
+        losses.append(float(loss[0]))
         counts.append(len(compiled))
     after = [leaf.sharding for leaf in jax.tree.leaves(state)]
     same = all(a.is_equivalent_to(b, 0) for a, b in zip(before, after, strict=True))
     arrays = {"losses": losses, "same_sharding": same, "counts": counts}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.variables):
         arrays["variables" + jax.tree_util.keystr(path)] = leaf
-    return {name: np.asarray(array) for name, array in arrays.items()}
+    return arrays
 
 
-def train_two_folds(experiment: train.Experiment, folder: Path) -> dict[str, np.ndarray]:
-    """Two folds of two epochs, with checkpoints, and the test side's probabilities."""
-    arrays = {}
-    folds = (
-        tiny.fold(TRAIN, range(11, 14), range(14, 16)),
-        tiny.fold(range(5, 16), range(2), range(2, 5)),
-    )
-    for number, fold in enumerate(folds):
-        judgement = train.train_fold(experiment, number, fold, folder / f"fold_{number}")
+def train_all(experiment: train.Experiment, folder: Path) -> dict:
+    """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
+    arrays, compilations = {}, []
+    for number, judgement in train.train_folds(experiment, FOLDS, folder):
         arrays[f"probabilities_{number}"] = judgement.probabilities
-        arrays[f"compiled_{number}"] = len(compiled)
+        compilations.append(len(compiled))
     devices.wait_for_others("metrics")
-    for number in range(len(folds)):
-        lines = (folder / f"fold_{number}" / "metrics.jsonl").read_text().splitlines()
+    arrays["compilations"] = compilations
+    for number in FOLDS:
+        lines = (folder / f"fold_{number:02}" / "metrics.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         arrays[f"history_{number}"] = [[row["train_loss"], row["dev_loss"]] for row in rows]
-    config, _, variables = inference.load(folder / "fold_0" / "checkpoints")
+    config, _, variables = inference.load(folder / "fold_00" / "checkpoints")
     arrays["seed_loaded"] = config.seed
     arrays["loaded"] = variables["params"]["head"]["block5_pool_logits"]["kernel"]
-    arrays["devices"] = jax.device_count()
-    return {name: np.asarray(array) for name, array in arrays.items()}
+    return arrays
+
+
+def collectives(experiment: train.Experiment) -> dict:
+    """What the compiled step of each layout in use exchanges: how often, and how many numbers."""
+    arrays = {}
+    for layout, programs in experiment.programs.items():
+        state = train_state.create_state(
+            programs.network, experiment.optimiser, experiment.pretrained, jax.random.key(0), {}
+        )
+        batches, width = [[np.arange(8)]] * layout.lanes, layout.width(8)
+        length = experiment.inputs.length(2, width)
+        (chunk,) = experiment.inputs.chunks(layout, batches, length, width)
+        lanes = np.zeros(layout.lanes)
+        lowered = programs.train_step.lower(
+            layout.place([state] * layout.lanes),
+            layout.stack(lanes.astype(np.int32)),
+            layout.stack(lanes.astype(np.float32)),
+            *chunk,
+        )
+        found = COLLECTIVE.findall(lowered.compile().as_text())
+        name = "folds" if layout.folds else "batch"
+        arrays[f"collectives_{name}"] = [_size(shapes) for shapes, _ in found]
+    return arrays
+
+
+def _size(shapes: str) -> int:
+    """How many numbers there are in arrays such as `(f32[3,4]{1,0}, f32[])`."""
+    sizes = [np.prod(json.loads(f"[{shape}]"), dtype=int) for shape in SHAPE.findall(shapes)]
+    return int(sum(sizes))
 
 
 if __name__ == "__main__":
+    folder, parallel, length, memory = sys.argv[1:]
     devices.start(distributed="DS_JAX_PROCESSES" in os.environ)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     vgg.BLOCKS = tiny.BLOCKS
-    folder = Path(sys.argv[1])
-    results = run(folder)
-    np.savez(folder / f"process_{jax.process_index()}.npz", **results)
+    devices.batches_in_dispatch = lambda batches: int(length)
+    if memory == "small":
+        devices.fits = lambda size: False
+    results = run(Path(folder), parallel)
+    np.savez(Path(folder) / f"process_{jax.process_index()}.npz", **results)

@@ -1,12 +1,10 @@
 """Which epochs are kept, what they hold, and that nothing left behind disturbs."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ds_jax import checkpoints as checkpoints_module
-from ds_jax import devices
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS
 
@@ -15,13 +13,11 @@ def tree(epoch):
     rng = np.random.default_rng(epoch)
     kernel = rng.normal(size=(3, 4)).astype(np.float32)
     kernel[0, :3] = [np.nan, -0.0, np.float32(1e-42)]  # bits that arithmetic would change
-    return devices.replicate(
-        {"params": {"vgg16": {"block1_conv1": {"kernel": kernel}}}, "batch_stats": {}}
-    )
+    return {"params": {"vgg16": {"block1_conv1": {"kernel": kernel}}}, "batch_stats": {}}
 
 
 def optimiser(epoch):
-    return devices.replicate({"step": jnp.int32(epoch * 10), "opt_state": (jnp.ones(2), ())})
+    return {"step": np.int32(epoch * 10), "opt_state": (np.ones(2), ())}
 
 
 def save(checkpoints, losses):
@@ -72,19 +68,17 @@ def test_of_equal_losses_the_first_is_best(tmp_path):
         assert (checkpoints.best, checkpoints.latest) == (2, 5)
 
 
-def test_trees_come_back_bit_for_bit_on_all_devices(tmp_path):
+def test_trees_come_back_bit_for_bit_on_the_host(tmp_path):
     with Checkpoints(tmp_path, trains=True) as checkpoints:
         save(checkpoints, {1: 0.5, 2: 0.75})
     with Checkpoints(tmp_path, trains=True) as checkpoints:
         for epoch in (1, 2):
             loaded = load(checkpoints, epoch)
             assert bits(loaded) == bits({"variables": tree(epoch), "optimizer": optimiser(epoch)})
-            same = jax.tree.map(
-                lambda a, b: a.sharding == b.sharding and a.dtype == b.dtype,
-                loaded["variables"],
-                tree(epoch),
+            leaves = zip(
+                jax.tree.leaves(loaded["variables"]), jax.tree.leaves(tree(0)), strict=True
             )
-            assert all(jax.tree.leaves(same))
+            assert all(type(a) is np.ndarray and a.dtype == b.dtype for a, b in leaves)
             assert jax.tree.structure(loaded["optimizer"]) == jax.tree.structure(optimiser(0))
         assert list(checkpoints.load(1, variables=tree(0))) == ["variables"]
 

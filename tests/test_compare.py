@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ds_jax import compare, cross_validation, evaluate, folds, paired, predictions, results
+from ds_jax import compare, evaluate, folds, paired, predictions, results
 from ds_jax.corpus import LABELS, Utterance
 from ds_jax.files import write_json
 from ds_jax.metrics import SCORES
@@ -23,7 +23,7 @@ def finished(workdir, skill, system="DS-AM", utterances=UTTERANCES, count=3, see
         tested = [utterance for utterance in utterances if utterance.name in fold.test]
         label = np.asarray([LABELS.index(utterance.label) for utterance in tested])
         said = np.where(generator.random(len(tested)) < skill, label, (label + 1) % 7)
-        path = cross_validation.fold_directory(workdir, number) / results.PREDICTIONS
+        path = folds.fold_directory(workdir, number) / results.PREDICTIONS
         predictions.write(path, tested, np.eye(7)[said])
         parts.append(predictions.read(path))
     content = {"corpus": "tiny", "protocol": "speakers", "selected_on": "dev", "shared": {}}

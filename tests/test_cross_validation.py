@@ -59,11 +59,11 @@ def test_finished_folds_are_not_run_again(tmp_path, monkeypatch):
     corpus = tiny.corpus(21)
     assert not cross_validation.run(experiment(), corpus, tmp_path, [0, 2])
     before = (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns
-    run, numbers = train.train_fold, []
+    run, numbers = train.train_folds, []
     monkeypatch.setattr(
         train,
-        "train_fold",
-        lambda e, number, *rest: numbers.append(number) or run(e, number, *rest),
+        "train_folds",
+        lambda e, folds, workdir: numbers.extend(folds) or run(e, folds, workdir),
     )
     assert cross_validation.run(experiment(), corpus, tmp_path)
     assert numbers == [1]

@@ -48,8 +48,8 @@ def test_a_feature_s_unit_does_not_matter(system):
     network = feature_networks.create(system, MODELS[system], FeatureSettings("mfcc"))
     inputs = corpus().inputs
     factors = np.geomspace(1e-2, 1e2, 60).astype(np.float32)
-    one = apply(network, inputs, network.scaling(inputs))
-    other = apply(network, inputs * factors - 5, network.scaling(inputs * factors - 5))
+    one = apply(network, inputs, network.scaling(inputs, slice(None)))
+    other = apply(network, inputs * factors - 5, network.scaling(inputs * factors - 5, slice(None)))
     np.testing.assert_allclose(one, other, atol=2e-3)
     assert np.ptp(one) > 0.04
 
@@ -63,7 +63,7 @@ def test_the_scalings_are_those_of_scikit_learn():
         ("ffnn", StandardScaler()),
     ):
         network = feature_networks.create(system, MODELS[system], FeatureSettings("mfcc"))
-        scaling = network.scaling(inputs)
+        scaling = network.scaling(inputs, slice(None))
         scaled = (inputs - scaling["centre"]) / scaling["reach"]
         wanted = reference.fit_transform(inputs.astype(np.float64))
         np.testing.assert_allclose(scaled, wanted, atol=2e-3)
@@ -72,15 +72,15 @@ def test_the_scalings_are_those_of_scikit_learn():
 def test_constant_features_stay_finite():
     network = feature_networks.create("ffnn", MODELS["ffnn"], FeatureSettings("mfcc"))
     inputs = np.full((5, 60), 3, np.float32)
-    assert (network.scaling(inputs)["reach"] == 1).all()
+    assert (network.scaling(inputs, slice(None))["reach"] == 1).all()
 
 
 def test_padding_of_a_sequence_changes_nothing():
     network = feature_networks.create("lstm", MODELS["lstm"], FeatureSettings("mfcc_frames"))
     inputs = corpus((9, 12)).inputs
     padded = np.concatenate([inputs, np.full((28, 4, 12), np.nan, np.float32)], axis=1)
-    scaling = network.scaling(padded)
-    for name, value in network.scaling(inputs).items():
+    scaling = network.scaling(padded, slice(None))
+    for name, value in network.scaling(inputs, slice(None)).items():
         np.testing.assert_array_equal(scaling[name], value)
     one, other = apply(network, inputs, scaling), apply(network, padded, scaling)
     np.testing.assert_allclose(one, other, atol=1e-6)
@@ -92,7 +92,7 @@ def test_a_vector_is_a_sequence_of_one_step():
     settings = FeatureSettings("mfcc")
     network = feature_networks.create("lstm", MODELS["lstm"], settings)
     inputs = corpus().inputs
-    scaling = network.scaling(inputs)
+    scaling = network.scaling(inputs, slice(None))
     np.testing.assert_allclose(
         apply(network, inputs, scaling), apply(network, inputs[:, None], scaling), atol=1e-6
     )
@@ -137,14 +137,16 @@ def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     spoken = corpus((60,) if features == "mfcc" else (5, 12))
     experiment = train.create_experiment(made, spoken, {})
     fold = tiny.fold(range(14), range(14, 21), range(21, 28))
-    judgement = train.train_fold(experiment, 0, fold, tmp_path)
+    judgement = tiny.train_fold(experiment, 0, fold, tmp_path)
     tested = spoken.rows_of(fold.test)
     assert (judgement.probabilities.argmax(axis=1) == spoken.labels[tested]).mean() > 0.5
     loaded = dict(
-        inference.judge_from_checkpoints({tmp_path / "checkpoints": tested}, spoken.inputs)
+        inference.judge_from_checkpoints(
+            {tmp_path / "fold_00" / "checkpoints": tested}, spoken.inputs
+        )
     )
     np.testing.assert_array_equal(
-        loaded[tmp_path / "checkpoints"].probabilities, judgement.probabilities
+        loaded[tmp_path / "fold_00" / "checkpoints"].probabilities, judgement.probabilities
     )
 
 
@@ -159,8 +161,8 @@ def test_the_scaling_knows_the_training_side_alone(tmp_path):
         made.train.epochs = 1
         experiment = train.create_experiment(made, of, {})
         fold = tiny.fold(range(14), range(14, 21), range(21, 28))
-        train.train_fold(experiment, 0, fold, tmp_path / str(number))
-        variables = inference.load(tmp_path / str(number) / "checkpoints")[2]
+        tiny.train_fold(experiment, 0, fold, tmp_path / str(number))
+        variables = inference.load(tmp_path / str(number) / "fold_00" / "checkpoints")[2]
         scalings.append({k: np.asarray(x) for k, x in variables["batch_stats"].items()})
     for name, value in scalings[0].items():
         np.testing.assert_array_equal(scalings[1][name], value)

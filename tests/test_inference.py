@@ -9,8 +9,10 @@ import pytest
 import scipy.special
 import tiny
 
-from ds_jax import inference, train, vgg
+from ds_jax import inference, models, train_state, vgg
 from ds_jax.checkpoints import Checkpoints
+from ds_jax.devices import BATCH
+from ds_jax.networks import create_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -29,15 +31,16 @@ def experiment(narrow, corpus):
 
 @pytest.fixture(scope="module")
 def variables(experiment):
-    optimiser = train.create_optimiser(experiment.network, experiment.config.train)
-    state = train.create_state(
-        experiment.network, optimiser, experiment.pretrained, jax.random.key(0), {}
+    network = create_network(experiment.config)
+    state = train_state.create_state(
+        network, experiment.optimiser, experiment.pretrained, jax.random.key(0), {}
     )
     return state.variables
 
 
 def judge(experiment, variables, rows, batch_size):
-    return inference.judge(experiment.predict_step, variables, experiment.inputs, rows, batch_size)
+    step, placed = experiment.programs_for(BATCH).predict_step, BATCH.place([variables])
+    return inference.judge(step, placed, experiment.inputs, BATCH, [rows], batch_size, 1)[0]
 
 
 def assert_close(one, other):
@@ -50,9 +53,8 @@ def everything(experiment, variables):
 
 
 def test_a_judgement_is_the_networks_softmax(experiment, variables, everything, corpus):
-    network = inference.models.create(  # as one device alone has it
-        "ds_am", experiment.config.model, experiment.network.picture
-    )
+    picture = create_network(experiment.config).picture
+    network = models.create("ds_am", experiment.config.model, picture)  # of one device alone
     outputs = network.apply(variables, jnp.asarray(corpus.inputs), jnp.ones(35))
     assert everything.probabilities.dtype == np.float64
     np.testing.assert_allclose(everything.probabilities.sum(axis=1), 1, rtol=1e-12)
@@ -94,39 +96,12 @@ def test_windows_are_averaged_by_utterance(everything, corpus):
     assert averaged.gates["block4_pool"].dtype == np.float32
 
 
-@pytest.mark.parametrize("count", [5, 35, 64])
-@pytest.mark.parametrize("freeze", ["block3", "block4"])
-def test_frozen_blocks_computed_beforehand_are_the_network(freeze, count):
-    """The resident features are those of `lower`, also where the last block is not full."""
-    pictures = tiny.corpus(count).inputs
-    config = tiny.config()
-    config.model.freeze = freeze
-    network = inference.create_network(config)
-    pretrained = tiny.pretrained()
-    features = inference.resident_inputs(network, {"vgg16": pretrained}, pictures)
-    wanted = network.apply({"params": {"vgg16": pretrained}}, pictures, method="lower")
-    assert features.shape == wanted.shape
-    scale = float(jnp.abs(wanted).max())
-    np.testing.assert_allclose(features, wanted, rtol=1e-4, atol=1e-5 * scale)
-
-
 def test_freezing_does_not_change_what_a_network_says(experiment, variables, everything, corpus):
     unfrozen = tiny.experiment(tiny.config(), corpus)
-    assert unfrozen.inputs.dtype == np.uint8
-    assert unfrozen.network.frozen_blocks == 0
+    assert unfrozen.inputs.corpus.dtype == np.uint8
+    assert create_network(unfrozen.config).frozen_blocks == 0
     rows = np.arange(0, 35, 4, dtype=np.int32)
     assert_close(judge(unfrozen, variables, rows, 8), jax.tree.map(lambda x: x[rows], everything))
-
-
-@pytest.mark.parametrize("system", ["ds_am", "ds_fc"])
-def test_abstract_variables_are_those_of_initialisation(system):
-    network = inference.create_network(tiny.config(system))
-    real = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 48, 48), jnp.uint8), jnp.ones(1))
-    )
-    abstract = inference.abstract_variables(network)
-    assert abstract["params"] == real["params"]
-    assert abstract["batch_stats"] == real.get("batch_stats", {})
 
 
 @pytest.fixture
@@ -141,12 +116,10 @@ def saved(tmp_path, experiment, variables):
 def test_loading_brings_back_the_best_epochs_network(saved, experiment, variables, everything):
     config, network, loaded = inference.load(saved)
     assert json.loads(config.to_json()) == json.loads(experiment.config.to_json())
-    assert network == experiment.network
+    assert network == create_network(experiment.config)
     jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
     rows = np.arange(4, dtype=np.int32)
-    judged = inference.judge(
-        inference.create_predict_step(network), loaded, experiment.inputs, rows, 4
-    )
+    judged = judge(experiment, loaded, rows, 4)
     assert_close(judged, jax.tree.map(lambda x: x[:4], everything))
 
 

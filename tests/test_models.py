@@ -7,8 +7,9 @@ import optax
 import pytest
 import tiny
 
-from ds_jax import inference, models, vgg
+from ds_jax import models, vgg
 from ds_jax.corpus import LABELS
+from ds_jax.networks import abstract_variables, frozen_layers
 from ds_jax.picture import PictureSettings
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -31,7 +32,7 @@ def create(system="ds_am", picture=PICTURE, **changes):
 def fill(network):
     """Random variables of a network, without compiling their initialisation."""
     rng = np.random.default_rng(0)
-    shapes = inference.abstract_variables(network)
+    shapes = abstract_variables(network)
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(0.1, 0.3, leaf.shape), leaf.dtype), shapes
     )
@@ -128,7 +129,7 @@ def test_lower_and_upper_make_the_whole(pictures, freeze):
 def test_frozen_layers_are_named_and_get_no_gradient(pictures):
     network = create(freeze="block4")
     variables = fill(network)
-    frozen = inference.frozen_layers(network)
+    frozen = frozen_layers(network)
     assert frozen == {name for name in tiny.pretrained() if name[:6] in ("block1", "block2")} | {
         f"block{block}_conv{index}" for block in (3, 4) for index in (1, 2, 3)
     }
@@ -144,7 +145,7 @@ def test_frozen_layers_are_named_and_get_no_gradient(pictures):
 
 def test_layers_above_the_highest_gate_are_cut_off():
     network = create(gates=("block3_pool", "block4_pool"))
-    layers = inference.abstract_variables(network)["params"]["vgg16"]
+    layers = abstract_variables(network)["params"]["vgg16"]
     assert "block4_conv3" in layers
     assert not any(name.startswith("block5") for name in layers)
 

@@ -120,13 +120,13 @@ def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_p
 
     def fit(system, model, inputs, labels, inner, seed):
         seen.append((inputs, inner))
-        raise StopIteration
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(systems.classical, "fit", fit)
     fold = make_folds(corpus.utterances, "speakers", 3, 0)[0]
-    fit_fold = systems.create(config, corpus, "speakers")
-    with pytest.raises(StopIteration):
-        fit_fold(0, fold, tmp_path)
+    fit_folds = systems.create(config, corpus, "speakers")
+    with pytest.raises(KeyboardInterrupt):
+        next(fit_folds({0: fold}, tmp_path))
     rows = corpus.rows_of(fold.train + fold.dev)
     [(inputs, inner)] = seen
     np.testing.assert_array_equal(inputs, corpus.inputs[rows])
@@ -147,8 +147,8 @@ def test_the_test_side_touches_no_fit(tmp_path):
     for number, inputs in enumerate((corpus.inputs, changed)):
         of = dataclasses.replace(corpus, inputs=inputs)
         directory = tmp_path / str(number)
-        systems.create(config, of, "speakers")(0, fold, directory)
-        saved.append(systems.classical.load(directory / "checkpoints")[1])
+        list(systems.create(config, of, "speakers")({0: fold}, directory))
+        saved.append(systems.classical.load(directory / "fold_00" / "checkpoints")[1])
     assert saved[0].settings == saved[1].settings
     assert saved[0].tried == saved[1].tried
     seen = corpus.inputs[corpus.rows_of(fold.train)]

@@ -1,5 +1,7 @@
 """A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
 
+from pathlib import Path
+
 import jax
 import ml_collections
 import numpy as np
@@ -64,6 +66,11 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     config.train.batch_size, config.train.epochs = 8, 2
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 1e-3, 1e-2
     return config
+
+
+def train_fold(experiment: train.Experiment, number: int, fold: Fold, workdir: Path):
+    """Trains one fold; returns what its model says of the test side."""
+    return dict(train.train_folds(experiment, {number: fold}, workdir))[number]
 
 
 def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> train.Experiment:
