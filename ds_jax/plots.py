@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 # Outer size of a plot, and the frame of its plane.
 WIDTH, HEIGHT = 400, 236
-LEFT, RIGHT, TOP, BOTTOM = 44, 390, 10, 194
+LEFT, RIGHT, TOP, BOTTOM = 44, 380, 18, 194
 MEASURES = {"loss": "Loss", "uar": "UAR"}
 SIDES = ("train", "dev", "test")
 
@@ -25,7 +25,7 @@ class Plot:
         dots: (name, x, y).
         bars: (name, x, y, width, height).
         levels: Horizontal marks: (x, y, width).
-        counts: Texts within the plane's lower edge: (x, text).
+        counts: Texts above a bar: (x, y, text).
     """
 
     title: str
@@ -76,14 +76,14 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         if not row["n"]:
             continue
         x = LEFT + index * width
-        y = _up(row["accuracy"], 1)
+        y, level = _up(row["accuracy"], 1), _up(row["confidence"], 1)
         name = (
             f"{row['n']} with {100 * row['low']:.0f} to {100 * row['high']:.0f} %: on average "
             f"{100 * row['confidence']:.1f} % sure, {100 * row['accuracy']:.1f} % right"
         )
         bars.append((name, _unit(x + 3), y, _unit(width - 6), _unit(BOTTOM - y)))
-        levels.append((_unit(x), _up(row["confidence"], 1), _unit(width)))
-        counts.append((_unit(x + width / 2), f"{row['n']}"))
+        levels.append((_unit(x), level, _unit(width)))
+        counts.append((_unit(x + width / 2), _unit(min(y, level) - 5), f"{row['n']}"))
         told.append(name)
     ticks = [share / 10 for share in range(0, 11, 2)]
     return Plot(
@@ -105,6 +105,7 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
     first, last = min(epochs), max(epochs)
     highest = max(y for _, _, points, _ in lines for _, y in points)
     step = _step(1.0 if measure == "uar" else highest)
+    every = max(1, round(_step(last - first)))
     ceiling = 1.0 if measure == "uar" else step * max(1, math.ceil(round(highest / step, 6)))
 
     def right(epoch: int) -> float:
@@ -124,7 +125,7 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
     return Plot(
         title=f"{MEASURES[measure]} against epoch",
         description="; ".join(told) + ".",
-        columns=[(right(x), f"{x}") for x in range(first, last + 1, _whole_step(last - first))],
+        columns=[(right(x), f"{x}") for x in range(first, last + 1) if x % every == 0],
         rises=[
             (_up(step * count, ceiling), _value(measure, step * count, 0))
             for count in range(round(ceiling / step) + 1)
@@ -145,10 +146,6 @@ def _up(value: float, ceiling: float) -> float:
 
 def _unit(length: float) -> float:
     return round(length, 1)
-
-
-def _whole_step(span: int) -> int:
-    return max(1, round(_step(span)))
 
 
 def _step(span: float) -> float:

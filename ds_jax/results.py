@@ -163,5 +163,7 @@ def _clip(path: Path) -> bytes:
     """The beginning of a recording as a small FLAC file."""
     samples, rate = audio.read(path, CLIP_RATE)
     file = io.BytesIO()
-    soundfile.write(file, samples[: report.CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
+    soundfile.write(
+        file, samples[: report.CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16"
+    )
     return file.getvalue()

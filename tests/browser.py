@@ -130,7 +130,9 @@ class Page:
         if whole:
             size = self.command("Page.getLayoutMetrics")["cssContentSize"]
             options["clip"] = size | {"scale": 1}
-        path.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", **options)["data"]))
+        path.write_bytes(
+            base64.b64decode(self.command("Page.captureScreenshot", **options)["data"])
+        )
 
     def pdf(self) -> bytes:
         """The page as printed, with what it prints in colour."""
