@@ -126,8 +126,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             return "synthetic speech, free of any terms"
         if not cls.audio_terms:
             raise ValueError(
-                f"--audio puts recordings into report.html, and the terms of {folder.name} do not "
-                "let them be passed on: leave --audio out"
+                f"--audio puts recordings into report.html, and the known terms of {folder.name} "
+                "do not let them be passed on: leave --audio out"
             )
         return cls.audio_terms
 

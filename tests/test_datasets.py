@@ -404,7 +404,7 @@ def test_recordings_that_may_not_be_passed_on_are_refused_before_any_work(
     tmp_path, name, recording
 ):
     sounds(tmp_path / name, recording)
-    with pytest.raises(ValueError, match=f"the terms of {name} do not .*: leave --audio out"):
+    with pytest.raises(ValueError, match=f"the known terms of {name} do not .*: leave --audio out"):
         prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True)
     assert not (tmp_path / "data").exists()
     assert not load(prepare(name, tmp_path, tmp_path / "data", SMALL), name).recordings
