@@ -21,6 +21,7 @@ _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or fold's folder, for --mode=predict")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
+_AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 
 
@@ -30,8 +31,7 @@ def run(paths: list[Path]) -> None:
     from ds_jax import compare, corpus, cross_validation, devices, paper, predict, systems, transfer
     from ds_jax.representation import settings
 
-    if not _DEBUG.value:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it touches
+    logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     given = [name for name in FLAGS if FLAGS[name].present]
     configuration.check_flags(_MODE.value, given, paths, _CONFIG.value.system)
     devices.start(_DISTRIBUTED.value)
@@ -46,20 +46,20 @@ def run(paths: list[Path]) -> None:
     if config.system != "paper":
         configuration.check(config)
         systems.check(config)  # an impossible one ends the run before any work
-    raw, prepared = Path(_CORPORA.value), Path(_DATA.value)
+    raw, data = Path(_CORPORA.value), Path(_DATA.value)
     if config.synthetic:
-        raw, prepared = workdir / "corpora", workdir / "prepared"
+        raw, data = workdir / "corpora", workdir / "prepared"
         logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
         devices.wait_for_others("synthetic")
 
-    def load(experiment, name: str) -> corpus.Corpus:
+    def load(wanted, name: str) -> corpus.Corpus:
         name = prepare.full_name(name)
         if config.synthetic and name not in synthetic.NAMES:
             raise ValueError(f"{name}: synthetic speech is tested on {synthetic.NAMES} only")
-        return corpus.load(prepare.prepare(name, raw, prepared, settings(experiment)), name)
+        return corpus.load(prepare.prepare(name, raw, data, settings(wanted), _AUDIO.value), name)
 
     if config.system == "paper":
         return paper.run(

@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tqdm import tqdm
 
+from datasets import synthetic
 from ds_jax import representation
 from ds_jax.corpus import FEATURES, LABELS, PICTURE
 from ds_jax.picture import PictureSettings
@@ -62,10 +63,12 @@ class CorpusConfig(tfds.core.BuilderConfig):
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
         settings: How they are drawn, or which features are computed.
+        audio: Whether reports are to play recordings; it changes no record.
     """
 
     folder: Path = Path()
     settings: representation.Settings = dataclasses.field(default_factory=PictureSettings)
+    audio: bool = False
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -80,6 +83,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     source: str  # how to get the corpus
     suffixes: tuple[str, ...] = WAV_OR_FLAC
     totals: tuple[int, ...] = ()  # published numbers of utterances; others are warned about
+    audio_terms: str = ""  # on which recordings may be passed on in a report; empty: they may not
 
     @staticmethod
     @abstractmethod
@@ -110,6 +114,35 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 "%s: %d utterances found where %s are published", folder.name, len(found), published
             )
         return found
+
+    @classmethod
+    def terms(cls, folder: Path) -> str:
+        """The terms on which a report may be passed on that plays recordings of the folder.
+
+        Raises:
+            ValueError: The corpus' licence does not let its recordings be passed on.
+        """
+        if synthetic.is_synthetic(folder):
+            return "synthetic speech, free of any terms"
+        if not cls.audio_terms:
+            raise ValueError(
+                f"--audio puts recordings into report.html, and the known terms of {folder.name} "
+                "do not let them be passed on: leave --audio out"
+            )
+        return cls.audio_terms
+
+    def audible(self) -> tuple[dict[str, Path], str]:
+        """The recording of each utterance and the terms; nothing unless reports play them.
+
+        Raises:
+            FileNotFoundError: The recordings are missing.
+            ValueError: The corpus' licence does not let them be passed on.
+        """
+        folder = self.builder_config.folder
+        if not self.builder_config.audio:
+            return {}, ""
+        terms = self.terms(folder)
+        return {recording.name: recording.path for recording in self.find(folder)}, terms
 
     def _info(self) -> tfds.core.DatasetInfo:
         settings, text = self.builder_config.settings, tfds.features.Text()

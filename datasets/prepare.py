@@ -28,7 +28,7 @@ def complete_names(config) -> None:
             config[field] = full_name(config[field])
 
 
-def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings):
+def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
     """Returns the corpus' TFDS builder, prepared; instantly if it was prepared before.
 
     What is prepared lies in `<data_dir>/<corpus>/<settings>/<version>`, other settings beside it,
@@ -40,10 +40,12 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings):
         corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
         data_dir: Holds what is prepared.
         settings: How the pictures are drawn, or which features are computed.
+        audio: Whether reports are to play recordings, which are needed then.
 
     Raises:
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
-        ValueError: There is no such corpus, or none of its recordings can be used.
+        ValueError: There is no such corpus, none of its recordings can be used, or they are to be
+            played and their licence forbids it.
     """
     name, key = full_name(name), settings.key()
     folder = Path(corpora_dir) / name
@@ -53,7 +55,9 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings):
         key = f"{name}-{_manifest_digest(name, folder)}-{key}"
     base = importlib.import_module("datasets.base")
     module = importlib.import_module(f"datasets.{package}.{package}_dataset_builder")
-    config = base.CorpusConfig(name=key, folder=folder, settings=settings)
+    if audio:
+        module.Builder.terms(folder)  # before any work
+    config = base.CorpusConfig(name=key, folder=folder, settings=settings, audio=audio)
     builder = module.Builder(data_dir=data_dir, config=config)
     if builder.data_path.exists():  # TFDS gives it this name when it is complete
         print(f"{name}: as prepared in {builder.data_path}")

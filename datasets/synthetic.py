@@ -153,6 +153,12 @@ def write_corpora(
     )
 
 
+def is_synthetic(folder: Path) -> bool:
+    """Whether a corpus' folder was written by `write_corpora`."""
+    note = folder / "README.txt"
+    return note.is_file() and note.read_text("utf-8", "replace").startswith("SYNTHETIC\n")
+
+
 def synthesise(
     speaker: Speaker, manner: Manner, syllables: list[str], rate: int, rng: np.random.Generator
 ) -> np.ndarray:

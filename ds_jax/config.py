@@ -18,6 +18,7 @@ MODES = ("train", "evaluate", "predict", "compare")
 PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on", "parallel")
+PATHS = ("weights", "folds.file")
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -76,6 +77,8 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
         )
     if system == "paper" and "fold" in given:
         raise ValueError("--fold is for one experiment, and the paper's tables are many")
+    if "audio" in given and (mode not in ("train", "evaluate") or system == "paper"):
+        raise ValueError("--audio is for the report of one experiment, trained or evaluated")
     modes = {"fold": "train", "eval_on": "evaluate", "checkpoint": "predict"}
     for name in given:
         wanted = "train" if name.startswith("config.") else modes.get(name, mode)
@@ -134,6 +137,12 @@ def read(workdir: Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
     return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def described(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """`x.y` and its value for every field, as a report may tell them: files by their names."""
+    fields = dict(_fields(_as_read(config)))
+    return fields | {name: Path(fields[name]).name for name in PATHS if fields.get(name)}
 
 
 def chosen_folds(text: str) -> list[int] | None:

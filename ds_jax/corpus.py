@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,14 @@ from ds_jax import representation
 
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
+# Of corpora, as their publishers write them; others are called as in the config.
+TITLES = {
+    "elra_s0329": "ELRA-S0329",
+    "emodb": "EmoDB",
+    "emomatch_spanish_db": "EmoMatchSpanishDB",
+    "emovo": "EMOVO",
+    "ravdess": "RAVDESS",
+}
 # A record holds one of these two.
 PICTURE, FEATURES = "picture", "features"
 HOST_SHARE = 0.25  # of the machine's memory, which pictures may take
@@ -82,6 +91,8 @@ class Corpus:
         owners: int32 [n], the row in `utterances` that each row of `inputs` comes from.
         skipped: How many recordings could not be used.
         directory: The prepared corpus, where what is computed from `inputs` may be kept.
+        recordings: Where each utterance's recording is, by its name, if reports are to play it.
+        audio_terms: On which a report that plays recordings may be passed on.
     """
 
     name: str
@@ -90,6 +101,8 @@ class Corpus:
     owners: np.ndarray
     skipped: int = 0
     directory: Path | None = None
+    recordings: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    audio_terms: str = ""
 
     @property
     def labels(self) -> np.ndarray:
@@ -112,6 +125,7 @@ def load(builder, name: str) -> Corpus:
         name: What the corpus is called in reports.
 
     Raises:
+        FileNotFoundError: Reports are to play recordings, which are missing.
         ValueError: The prepared data holds no utterance.
     """
     import tensorflow_datasets as tfds  # slow to import, and only needed here
@@ -149,7 +163,8 @@ def load(builder, name: str) -> Corpus:
         inputs = representation.stack([inputs[position] for position in positions])
     with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
-    return Corpus(name, utterances, inputs, owners, skipped, Path(builder.data_path))
+    directory, audible = Path(builder.data_path), builder.audible()
+    return Corpus(name, utterances, inputs, owners, skipped, directory, *audible)
 
 
 def _decode(png: bytes) -> np.ndarray:

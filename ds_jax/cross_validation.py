@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, systems
+from ds_jax import devices, evaluate, folds, predictions, results, systems, targets
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.inference import Judgement
 
@@ -118,6 +118,8 @@ def _report(
         "shared": folds.shared(divided, corpus.utterances),
         "folds": records,
         "synthetic": config.synthetic,
+        "paper": targets.beside(config, corpus.name, protocol, len(divided)),
+        "settings": configuration.described(config),
     }
     result = results.write_report(workdir, directories, corpus, content, curves)
     devices.say(results.summary(result))

@@ -60,9 +60,16 @@ def evaluate(
         "calibration_error": metrics.calibration_error(
             predictions.labels, predictions.probabilities
         ),
+        "calibration": metrics.calibration(predictions.labels, predictions.probabilities),
         "confusion": matrix.tolist(),
         "per_class": metrics.per_class(matrix),
         "speakers": _accuracy_of_speakers(predictions),
+        "speaker_n": {
+            str(speaker): int(count)
+            for speaker, count in zip(
+                *np.unique(predictions.speakers, return_counts=True), strict=True
+            )
+        },
         "shared": dict(shared),
         "folds": [dict(fold) for fold in folds],
     }

@@ -60,10 +60,42 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
         bins: Equally wide ranges of the winning probability; the distance between its mean and
             the share of right answers is averaged over them, weighted by their size.
     """
+    return sum(
+        row["n"] * abs(row["confidence"] - row["accuracy"])
+        for row in calibration(labels, probabilities, bins)
+        if row["n"]
+    ) / len(labels)
+
+
+def calibration(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
+) -> list[dict[str, float | int | None]]:
+    """The reliability diagram: how often a system is right that is so sure.
+
+    Args:
+        labels: int [n].
+        probabilities: Float [n, 7].
+        bins: As in `calibration_error`.
+
+    Returns:
+        For each bin `low` and `high` of the winning probability, `n` of the utterances in it,
+        their mean winning probability `confidence`, and `accuracy`; both None where n is 0.
+    """
     confidence = probabilities.max(1)
-    excess = confidence - (probabilities.argmax(1) == labels)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(bin_of, excess, bins)).sum() / len(labels))
+    counts = np.bincount(bin_of, minlength=bins)
+    sure = np.bincount(bin_of, confidence, bins)
+    right = np.bincount(bin_of, probabilities.argmax(1) == labels, bins)
+    return [
+        {
+            "low": index / bins,
+            "high": (index + 1) / bins,
+            "n": int(count),
+            "confidence": float(sure[index] / count) if count else None,
+            "accuracy": float(right[index] / count) if count else None,
+        }
+        for index, count in enumerate(counts)
+    ]
 
 
 def _hits(matrix: np.ndarray) -> np.ndarray:

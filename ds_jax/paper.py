@@ -27,8 +27,8 @@ from ds_jax.metrics import SCORES
 
 # The folds of each place: the paper's, and the ones in which nobody is heard on both sides.
 FOLDS = {
-    "elra": {"paper": "stratified", "clean": "speakers"},
-    "emomatch": {"paper": "speakers", "clean": "speakers"},
+    place: {"paper": protocols[0], "clean": "speakers"}
+    for place, protocols in targets.FOLDS.items()
 }
 # Fields of `configs/paper.py` that override nothing.
 OWN_FIELDS = ("system", *targets.CORPORA)

@@ -7,17 +7,11 @@ from pathlib import Path
 import jinja2
 
 from ds_jax import targets
+from ds_jax.corpus import TITLES
 from ds_jax.files import write_text
 from ds_jax.folds import PROTOCOLS
+from ds_jax.report import printed
 
-# As their publishers write them; other corpora are called as in the config.
-TITLES = {
-    "elra_s0329": "ELRA-S0329",
-    "emodb": "EmoDB",
-    "emomatch_spanish_db": "EmoMatchSpanishDB",
-    "emovo": "EMOVO",
-    "ravdess": "RAVDESS",
-}
 CAPTIONS = {
     1: "Modulation spectral features and MFCC with three classifiers",
     2: "eGeMAPS and ComParE with three classifiers",
@@ -75,7 +69,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols"],
     )
-    environment.filters.update(percent=_percent, printed=_printed, points=_points, p_value=_p_value)
+    environment.filters.update(percent=_percent, printed=printed, points=_points, p_value=_p_value)
     return environment.get_template("paper.html.jinja")
 
 
@@ -143,11 +137,6 @@ def _leaks(cell: Mapping) -> bool:
 def _percent(share: float | None) -> str:
     """0.714 as 71.4; a dash for None."""
     return DASH if share is None else f"{100 * share:.1f}"
-
-
-def _printed(share: float) -> str:
-    """What the paper printed, with its digits: 0.706 as 70.6, 0.9005 as 90.05."""
-    return f"{100 * share:.2f}".removesuffix("0")
 
 
 def _points(difference: float) -> str:

@@ -5,15 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import soundfile
 
-from ds_jax import evaluate, predictions, report
+from ds_jax import audio, evaluate, predictions, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import write_bytes, write_json
 from ds_jax.inference import Judgement
 
 PREDICTIONS = "predictions.csv"
 GATES = "gates.npz"
-SHOWN = 3  # pictures in a report of confident hits, and as many of confident errors
+# In report.html: wrong and right answers, the pictures of a recording that was cut in windows, and
+# the rate in Hz of what is heard of one.
+ERRORS, HITS, WINDOWS = 6, 2, 3
+CLIP_RATE = 16_000
 
 
 def write(directory: Path, utterances: Sequence[Utterance], judgement: Judgement) -> None:
@@ -65,7 +69,9 @@ def write_report(
     result |= {"heads": _heads(sources), "skipped": corpus.skipped}
     result |= {name: value for name, value in content.items() if name not in result}
     write_json(directory / "report.json", result)
-    report.write(directory / "report.html", result, curves, _pictures(sources, corpus))
+    errors, hits = (_examples(sources, corpus, right) for right in (False, True))
+    page = result | {"audio_terms": corpus.audio_terms}
+    report.write(directory / "report.html", page, curves, errors, hits)
     return result
 
 
@@ -100,39 +106,64 @@ def _heads(sources: Sequence[Path]) -> dict[str, dict[str, float]]:
     return heads
 
 
-def _pictures(sources: Sequence[Path], corpus: Corpus) -> list[report.GatedPicture]:
-    """The most confident errors and hits; with their gates where a system has some."""
-    if corpus.inputs.dtype != np.uint8 or len(corpus.inputs) > len(corpus.utterances):
-        # Features are no pictures; of windows an utterance's probabilities and gates are means.
-        return []
+def _examples(sources: Sequence[Path], corpus: Corpus, right: bool) -> list[report.Example]:
+    """The most confident right or wrong answers; of wrong ones the recording, if it may be heard.
+
+    Of an utterance that was tested several times, only the most confident answer is taken.
+    """
     judged = {source: predictions.read(source / PREDICTIONS) for source in sources}
     ranked = sorted(
         (-said.probabilities[row].max(), said.utterances[row], source, row)
         for source, said in judged.items()
-        for row in range(len(said.labels))
+        for row in np.flatnonzero((said.labels == said.predictions) == right)
     )
-    chosen = {True: [], False: []}
-    for _, _, source, row in ranked:
-        right = bool(judged[source].labels[row] == judged[source].predictions[row])
-        if len(chosen[right]) < SHOWN:
-            chosen[right].append(_gated(corpus, source, judged[source], row))
-    return chosen[False] + chosen[True]
+    chosen = {}
+    for _, name, source, row in ranked:
+        chosen.setdefault(name, (source, row))
+    shown = list(chosen.values())[: HITS if right else ERRORS]
+    return [_example(corpus, source, judged[source], row, right) for source, row in shown]
 
 
-def _gated(
-    corpus: Corpus, source: Path, said: predictions.Predictions, row: int
-) -> report.GatedPicture:
-    name, gates = str(said.utterances[row]), {}
-    if (source / GATES).is_file():
-        with np.load(source / GATES, allow_pickle=False) as stored:
-            position = int(np.flatnonzero(stored["utterances"] == name)[0])
-            heads = [head for head in stored.files if head != "utterances"]
-            gates = {head: stored[head][position].astype(np.float32) for head in heads}
-    return report.GatedPicture(
+def _example(
+    corpus: Corpus, source: Path, said: predictions.Predictions, row: int, right: bool
+) -> report.Example:
+    name = str(said.utterances[row])
+    utterance = next(utterance for utterance in corpus.utterances if utterance.name == name)
+    # Features are no pictures, and of windows the gates that are kept are means.
+    inputs = corpus.inputs[corpus.rows_of((name,))]
+    pictures = list(inputs[:WINDOWS]) if inputs.dtype == np.uint8 else []
+    gates = _gates(source, name) if len(inputs) == len(pictures) == 1 else {}
+    label, prediction = said.labels[row], said.predictions[row]
+    return report.Example(
         utterance=name,
-        label=LABELS[said.labels[row]],
-        prediction=LABELS[said.predictions[row]],
-        probability=float(said.probabilities[row].max()),
-        picture=corpus.inputs[corpus.rows_of((name,))[0]],
+        speaker=utterance.speaker,
+        sentence=utterance.sentence,
+        seconds=utterance.seconds,
+        label=LABELS[label],
+        prediction=LABELS[prediction],
+        probability=float(said.probabilities[row, prediction]),
+        label_probability=float(said.probabilities[row, label]),
+        pictures=pictures,
         gates=gates,
+        audio=b"" if right or name not in corpus.recordings else _clip(corpus.recordings[name]),
     )
+
+
+def _gates(source: Path, name: str) -> dict[str, np.ndarray]:
+    """An utterance's gates by layer; nothing of a system without."""
+    if not (source / GATES).is_file():
+        return {}
+    with np.load(source / GATES, allow_pickle=False) as stored:
+        position = int(np.flatnonzero(stored["utterances"] == name)[0])
+        heads = [head for head in stored.files if head != "utterances"]
+        return {head: stored[head][position].astype(np.float32) for head in heads}
+
+
+def _clip(path: Path) -> bytes:
+    """The beginning of a recording as a small FLAC file."""
+    samples, rate = audio.read(path, CLIP_RATE)
+    file = io.BytesIO()
+    soundfile.write(
+        file, samples[: report.CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16"
+    )
+    return file.getvalue()

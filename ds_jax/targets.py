@@ -1,9 +1,16 @@
-"""The numbers that the paper printed (Ortega-Beltran et al.), as data."""
+"""The numbers that the paper printed (Ortega-Beltran et al.), and which of them a run has."""
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 # The corpora of the paper's two columns, by the names that `configs/paper.py` gives their places.
 CORPORA = {"elra": "elra_s0329", "emomatch": "emomatch_spanish_db"}
+# The protocols that the paper's text allows for in either place, ten folds each.
+FOLDS = {"elra": ("stratified", "split_70_30"), "emomatch": ("speakers",)}
+FOLD_COUNT = 10
+PICTURE_SIZE = 224  # pixels
+# Where the numbers of a table are quoted from.
+QUOTED = {1: "Kerkeni et al.", 2: "Garcia-Cuesta et al."}
 
 
 class Row(NamedTuple):
@@ -154,3 +161,72 @@ SLIPS = (
         "note": "table 4 has the latter; each table is shown with its own",
     },
 )
+
+
+def beside(config: Mapping, tested_on: str, protocol: str, folds: int) -> dict | None:
+    """The paper's numbers for a run, and in what the run departs from the paper.
+
+    Args:
+        config: Of the run.
+        tested_on: Name of the corpus.
+        protocol: Of the folds.
+        folds: How many there are.
+
+    Returns:
+        `title`, `tables` (their numbers), `accuracy`, `macro_f1` and `per_class` (None where the
+        paper has none) and `departures`, one phrase each; None unless the system and the corpora
+        are the paper's.
+    """
+    places = {corpus: place for place, corpus in CORPORA.items()}
+    if config["synthetic"] or not {config["corpus"], tested_on} <= set(places):
+        return None
+    trained, tested = places[config["corpus"]], places[tested_on]
+    parts = [config["features"]] if "features" in config else []
+    name = "_".join([*parts, config["system"], tested])
+    row = next((row for row in ROWS if row.config == name), None)
+    if row is None or (trained != tested and row.system != "DS-AM"):
+        return None
+    found = {"title": row.title, "tables": list(row.tables), "accuracy": row.accuracy}
+    found |= {"macro_f1": row.f1, "per_class": None}
+    if row.system == "DS-AM":
+        number, classes = PER_CLASS[trained, tested]
+        found["tables"].append(number)
+        found["per_class"] = {
+            label: dict(zip(("precision", "recall", "f1"), printed, strict=True))
+            for label, printed in classes.items()
+        }
+    if trained != tested:
+        found |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
+        departures = _of_one_model(protocol, folds)
+    else:
+        departures = _of_the_folds(config, row, protocol, folds)
+    return found | {"departures": [*departures, *_of_the_input(config)]}
+
+
+def _of_one_model(protocol: str, folds: int) -> Iterator[str]:
+    if protocol != "whole_corpus":
+        yield f"the paper tests one model of a whole corpus, here {folds} models judge together"
+
+
+def _of_the_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
+    if row.tables[0] in QUOTED:
+        yield f"the paper quotes this number from {QUOTED[row.tables[0]]}"
+    if protocol not in FOLDS[row.place] or folds != FOLD_COUNT:
+        wanted = FOLDS[row.place][0]
+        yield f"the paper has {FOLD_COUNT} folds ({wanted}), here there are {folds} ({protocol})"
+    if row.system in ("DS-FC", "DS-AM") and config["select_on"] == "dev":
+        yield "the paper's test fold chooses the epoch, here a development set does"
+
+
+def _of_the_input(config: Mapping) -> Iterator[str]:
+    """In what the pictures and the layers that read them are not the paper's."""
+    if "picture" not in config:
+        return
+    if config["picture"]["size"] != PICTURE_SIZE:
+        yield f"the paper's pictures have {PICTURE_SIZE} pixels, these {config['picture']['size']}"
+    if frozen := config["model"].get("freeze"):
+        yield f"the layers up to {frozen} keep their ImageNet weights here"
+    if config["system"] == "ds_fc" and config["model"]["head"] == "gap":
+        yield "a mean over positions stands in place of fc1 and fc2 here"
+    if config["system"] == "ds_svc" and tuple(config["model"]["layers"]) != ("fc2",):
+        yield f"the paper's features are fc2, here {' and '.join(config['model']['layers'])}"

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, inference, predictions, results, systems
+from ds_jax import devices, evaluate, folds, inference, predictions, results, systems, targets
 from ds_jax.corpus import Corpus, Utterance
 
 # How ELRA-S0329's actors spoke its neutral texts besides normally.
@@ -78,6 +78,8 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         "shared": shared,
         "folds": records,
         "synthetic": config.synthetic,
+        "paper": targets.beside(config, corpus.name, protocol, len(records)),
+        "settings": configuration.described(config),
         "trained_on": config.corpus,
         "left_out": left_out,
         "evaluated_by": _judges(len(records), own),

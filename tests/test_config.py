@@ -87,6 +87,21 @@ def test_flags_of_another_mode_are_refused():
         configuration.check_flags("train", [], [Path("a.wav")], "ds_am")
     with pytest.raises(ValueError, match="--fold is for one experiment"):
         configuration.check_flags("train", ["fold"], [], "paper")
+    for mode, system in (("train", "ds_am"), ("evaluate", "ds_am")):
+        configuration.check_flags(mode, ["audio"], [], system)
+    for mode, system in (("predict", "ds_am"), ("compare", "ds_am"), ("train", "paper")):
+        with pytest.raises(ValueError, match="--audio is for the report of one experiment"):
+            configuration.check_flags(mode, ["audio"], [], system)
+
+
+def test_a_report_tells_every_field_and_no_folder_of_the_machine():
+    config = base.get_config()
+    config.weights, config.folds.file = "/home/ana/vgg16.h5", "mine/folds.json"
+    told = configuration.described(config)
+    assert (told["weights"], told["folds.file"]) == ("vgg16.h5", "folds.json")
+    assert (told["model.gates"], told["picture.size"]) == (["block4_pool", "block5_pool"], 224)
+    config.weights = ""
+    assert configuration.described(config)["weights"] == ""
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,49 @@ def test_what_is_prepared_is_found_without_the_recordings(tmp_path, monkeypatch)
     np.testing.assert_array_equal(again.inputs, first.inputs)
 
 
+@pytest.mark.parametrize(
+    ("name", "recording"),
+    [
+        ("elra_s0329", "S0329/INTER1SP_01/f/sessa001/spf1a001.l16"),
+        ("emomatch_spanish_db", "03_Alegria_02.WAV"),
+        ("emovo", "f1/dis-f1-b1.wav"),
+    ],
+)
+def test_recordings_that_may_not_be_passed_on_are_refused_before_any_work(
+    tmp_path, name, recording
+):
+    sounds(tmp_path / name, recording)
+    with pytest.raises(ValueError, match=f"the known terms of {name} do not .*: leave --audio out"):
+        prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True)
+    assert not (tmp_path / "data").exists()
+    assert not load(prepare(name, tmp_path, tmp_path / "data", SMALL), name).recordings
+
+
+@pytest.mark.parametrize(
+    ("name", "recording", "said"),
+    [
+        ("emodb", "wav/03a01Fa.wav", "Burkhardt"),
+        ("ravdess", "Actor_12/03-01-05-02-01-01-12.wav", "CC BY-NC-SA 4.0"),
+    ],
+)
+def test_recordings_are_found_again_if_reports_may_play_them(tmp_path, name, recording, said):
+    sounds(tmp_path / name, recording)
+    corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+    assert corpus.recordings == {corpus.utterances[0].name: tmp_path / name / recording}
+    assert said in corpus.audio_terms
+    shutil.rmtree(tmp_path / name)  # what is prepared does without them, and sound does not
+    with pytest.raises(FileNotFoundError, match=name):
+        load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+
+
+def test_synthetic_speech_may_be_heard_whatever_corpus_it_stands_for(tmp_path):
+    synthetic.write_corpora(tmp_path, speakers=2, sentences=1, elra_sentences=2)
+    for name in synthetic.NAMES:
+        corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+        assert set(corpus.recordings) == {utterance.name for utterance in corpus.utterances}
+        assert "synthetic" in corpus.audio_terms
+
+
 def test_other_settings_are_prepared_beside(tmp_path):
     sounds(tmp_path / "emodb", "03a01Fa.wav")
     larger = PictureSettings(canvas=32)
@@ -497,7 +540,11 @@ def test_a_manifest_describes_a_corpus(tmp_path, capsys):
     )
     builder = prepare("mine", tmp_path, tmp_path / "data", SMALL)
     assert capsys.readouterr().out == "mine: 3 utterances\n"
+    corpus = load(prepare("mine", tmp_path, tmp_path / "data", SMALL, audio=True), "mine")
+    assert corpus.recordings["ana/2.l16"] == tmp_path / "mine/ana/2.l16"
+    assert "your own" in corpus.audio_terms
     corpus = load(builder, "mine")
+    assert (corpus.recordings, corpus.audio_terms) == ({}, "")
     assert {u.name: facts(u) for u in corpus.utterances} == {
         "ana/1.wav": ("ANGER", "ana", "female", "s1", "loud"),
         "ana/2.l16": ("JOY", "ana", "unknown", "s2", "normal"),

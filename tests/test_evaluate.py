@@ -66,6 +66,13 @@ def test_the_numbers_agree_with_each_other():
     assert report["calibration_error"] == metrics.calibration_error(
         predictions.labels, predictions.probabilities
     )
+    gaps = [
+        bin["n"] * abs(bin["confidence"] - bin["accuracy"])
+        for bin in report["calibration"]
+        if bin["n"]
+    ]
+    assert report["calibration_error"] == pytest.approx(sum(gaps) / 60)
+    assert report["speaker_n"] == {f"s{index}": 5 for index in range(12)}
 
 
 def test_the_report_is_json_and_does_not_depend_on_the_order_of_rows():
@@ -74,6 +81,8 @@ def test_the_report_is_json_and_does_not_depend_on_the_order_of_rows():
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     mixed = report_of(predictions.keep(np.random.default_rng(1).permutation(60)))
     assert mixed.pop("calibration_error") == pytest.approx(report.pop("calibration_error"))
+    for row, other in zip(mixed.pop("calibration"), report.pop("calibration"), strict=True):
+        assert row == pytest.approx(other)
     assert [mixed.pop("folds")] == [report.pop("folds")]
     assert mixed == report
 

@@ -166,8 +166,11 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
 def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     workdir = undisturbed[0]
     data = (f"--corpora_dir={corpora}", f"--data_dir={corpora.parent / 'prepared'}")
-    done = launch("--mode=evaluate", f"--workdir={workdir}", *data)
+    done = launch("--mode=evaluate", "--audio", f"--workdir={workdir}", *data)
     assert done.returncode == 0, done.stderr
+    page = (workdir / "evaluations" / "chirps" / "report.html").read_text()
+    assert "data:audio/flac" in page
+    assert "data:audio/flac" not in (workdir / "report.html").read_text()
     again = json.loads((workdir / "evaluations" / "chirps" / "report.json").read_text())
     assert again["confusion"] == json.loads((workdir / "report.json").read_text())["confusion"]
     recording = corpora / "chirps" / "s1_fear.wav"

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
+from sklearn.calibration import calibration_curve
 
 from ds_jax import metrics
 from ds_jax.corpus import LABELS
@@ -90,3 +91,28 @@ def test_one_who_is_as_right_as_sure_is_calibrated():
     labels = np.arange(400) % 4 == 0
     assert metrics.calibration_error(labels.astype(int), probabilities) == pytest.approx(0)
     assert metrics.calibration_error(np.zeros(400, int), probabilities) == pytest.approx(0.25)
+
+
+def test_the_bins_of_calibration_by_hand():
+    probabilities = np.full((4, 7), 0.0)
+    probabilities[:, 0] = [1.0, 0.95, 0.62, 0.68]
+    probabilities[:, 1] = 1 - probabilities[:, 0]
+    bins = metrics.calibration(np.array([0, 1, 0, 0]), probabilities)
+    assert [(row["low"], row["high"]) for row in bins] == [
+        (k / 10, (k + 1) / 10) for k in range(10)
+    ]
+    assert [row["n"] for row in bins] == [0, 0, 0, 0, 0, 0, 2, 0, 0, 2]
+    assert (bins[6]["confidence"], bins[6]["accuracy"]) == (pytest.approx(0.65), 1.0)
+    assert (bins[9]["confidence"], bins[9]["accuracy"]) == (pytest.approx(0.975), 0.5)
+    assert (bins[0]["confidence"], bins[0]["accuracy"]) == (None, None)
+
+
+def test_the_bins_of_calibration_are_those_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    labels, probabilities = generator.integers(0, 7, 500), generator.dirichlet(np.ones(7) / 4, 500)
+    bins = [row for row in metrics.calibration(labels, probabilities) if row["n"]]
+    right = probabilities.argmax(1) == labels
+    accuracy, confidence = calibration_curve(right, probabilities.max(1), n_bins=10)
+    assert [row["accuracy"] for row in bins] == pytest.approx(accuracy)
+    assert [row["confidence"] for row in bins] == pytest.approx(confidence)
+    assert sum(row["n"] for row in bins) == 500

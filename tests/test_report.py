@@ -3,113 +3,25 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
+import made_up
 import numpy as np
 import pytest
+from made_up import HOSTILE, Page
 from PIL import Image
 
 from ds_jax import evaluate, predictions, report
 from ds_jax.corpus import LABELS
 
-VOID = {"meta", "link", "img", "br", "line"}
-HOSTILE = "<script>alert(1)</script>"
 
-
-class Page(HTMLParser):
-    """Collects the elements and the text of a page, and checks that elements are closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements, self.text, self.open = [], "", []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open and self.open[-1] != "style":
-            self.text += re.sub(r"\s+", " ", text)
-
-    def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    def has(self, identifier: str) -> bool:
-        return any(attributes.get("id") == identifier for _, attributes in self.elements)
-
-
-def made_up_report(**changes) -> dict:
-    confusion = (np.eye(7, dtype=int) * 10 + np.eye(7, k=1, dtype=int) * 3).tolist()
-    confusion[6] = [0] * 7
-    record = {
-        "corpus": "emovo",
-        "system": "DS-AM",
-        "protocol": "leave one speaker out",
-        "selected_on": "dev",
-        "n": 78,
-        "labels": list(LABELS),
-        "classes_present": list(LABELS[:6]),
-        "confusion": confusion,
-        "per_class": {
-            label: {"precision": 0.7251, "recall": 0.7692, "f1": 0.7465, "support": 13}
-            for label in LABELS[:6]
-        }
-        | {"SURPRISE": {"precision": None, "recall": None, "f1": None, "support": 0}},
-        "accuracy": {"value": 0.7692, "low": 0.6913, "high": 0.8421},
-        "uar": {"value": 0.7581, "low": 0.6801, "high": 0.8312},
-        "macro_f1": {"value": 0.7465, "low": 0.6702, "high": 0.8203},
-        "interval": "95 % bootstrap intervals, speakers resampled 1,000 times.",
-        "shared": {"speakers": 0, "sentences": 28},
-        "folds": [
-            {"fold": 0, "n": 40, "epoch": 12, "accuracy": 0.7511, "uar": 0.7422},
-            {"fold": 1, "n": 38, "epoch": 9, "accuracy": 0.7733, "uar": 0.7644},
-        ],
-        "speakers": {"f1": 0.8123, "m1": 0.6234},
-        "heads": {
-            "block4_pool": {"accuracy": 0.7012, "uar": 0.6934},
-            "block5_pool": {"accuracy": 0.7345, "uar": 0.7256},
-        },
-    }
-    return record | changes
-
-
-def made_up_curves(side: str = "dev") -> list[list[dict]]:
-    return [
-        [
-            {
-                "epoch": epoch,
-                "train_loss": 2.0 / (epoch + 1 + fold),
-                f"{side}_loss": 2.0 / (epoch + 1),
-                f"{side}_uar": epoch / 20,
-                f"{side}_accuracy": 0.5,
-                "learning_rate": 1e-4,
-            }
-            for epoch in range(1, 13)
-        ]
-        for fold in range(2)
-    ]
-
-
-def made_up_picture(name: str = "dis-f1-b1", gate: np.ndarray | None = None) -> report.GatedPicture:
-    picture = np.tile(np.arange(227, dtype=np.uint8), (227, 1))
-    gate = np.linspace(0.25, 0.75, 28 * 14).reshape(28, 14) if gate is None else gate
-    return report.GatedPicture(name, "DISGUST", "FEAR", 0.6158, picture, {"block4_pool": gate})
-
-
-def render(tmp_path, record=None, curves=(), pictures=()) -> Page:
+def render(tmp_path, record=None, histories=(), errors=(), hits=()) -> Page:
     path = tmp_path / "report.html"
-    report.write(path, record or made_up_report(), curves, pictures)
+    report.write(path, record or made_up.content(), histories, list(errors), list(hits))
     return Page(path.read_text(encoding="utf-8"))
+
+
+def plots_of(page: Page) -> list[dict]:
+    return [attributes for attributes in page.all("svg") if attributes.get("class") == "plot"]
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -119,7 +31,7 @@ def pixels(uri: str) -> np.ndarray:
 
 
 def test_every_number_is_on_the_page(tmp_path):
-    page = render(tmp_path, None, made_up_curves(), [made_up_picture()])
+    page = render(tmp_path, None, made_up.histories(), [made_up.example()])
     for score in (
         "76.9 %",
         "69.1 to 84.2 %",
@@ -131,7 +43,7 @@ def test_every_number_is_on_the_page(tmp_path):
         assert score in page.text
     for number in ("72.5 %", "75.1 %", "77.3 %", "62.3 %", "81.2 %", "70.1 %", "61.6 %", "16.7 %"):
         assert number in page.text
-    assert "DS-AM on emovo" in page.text
+    assert "DS-AM on EMOVO" in page.text
     assert "78 utterances of 2 speakers were tested in 2 folds." in page.text
     assert "leave one speaker out" in page.text
     assert "speakers resampled 1,000 times" in page.text
@@ -143,7 +55,7 @@ def test_the_confusion_matrix_has_the_truth_in_rows(tmp_path):
     path = tmp_path / "report.html"
     confusion = np.zeros((7, 7), int)
     confusion[0] = [6, 0, 2, 0, 0, 0, 0]
-    report.write(path, made_up_report(confusion=confusion.tolist()), [], [])
+    report.write(path, made_up.content(confusion=confusion.tolist()), [], [], [])
     row = path.read_text(encoding="utf-8").split('<th scope="row">ANGER</th>')[1].split("</tr>")[0]
     cells = re.findall(r"<td[^>]*>(\d+)<small>([\d.]+)</small></td>", row)
     assert [(int(count), float(rate)) for count, rate in cells] == [
@@ -153,7 +65,7 @@ def test_the_confusion_matrix_has_the_truth_in_rows(tmp_path):
 
 
 def test_nothing_is_asked_of_the_network(tmp_path):
-    page = render(tmp_path, None, made_up_curves(), [made_up_picture()])
+    page = render(tmp_path, None, made_up.histories(), [made_up.example(audio=b"sound")])
     addresses = [
         value
         for _, attributes in page.elements
@@ -161,7 +73,7 @@ def test_nothing_is_asked_of_the_network(tmp_path):
         if name in ("src", "href", "srcset", "xlink:href", "data", "action", "poster")
     ]
     assert addresses
-    assert all(address.startswith("data:") for address in addresses)
+    assert all(address.startswith(("data:", "#")) for address in addresses)
     assert not page.all("script")
     style = (tmp_path / "report.html").read_text(encoding="utf-8").split("</style>")[0]
     assert "url(" not in style
@@ -169,25 +81,20 @@ def test_nothing_is_asked_of_the_network(tmp_path):
 
 
 def test_names_are_text_and_never_markup(tmp_path):
-    record = made_up_report(
-        corpus=HOSTILE,
-        speakers={HOSTILE: 0.5},
-        protocol='"><img src=x>',
-        folds=[{"fold": HOSTILE, "n": 1}],
-        heads={HOSTILE: {"accuracy": 0.1, "uar": 0.2}},
-    )
-    pictures = [made_up_picture(name=HOSTILE + '" onload="x')]
-    page = render(tmp_path, record, made_up_curves()[:1], pictures)
+    record, histories, errors, hits = made_up.awkward()
+    record["protocol"] = f'">{HOSTILE}'
+    errors.append(made_up.example(name=HOSTILE + '" onload="x', audio=b"sound"))
+    page = render(tmp_path, record, histories, errors, hits)
     assert not page.all("script")
-    assert len(page.all("img")) == 2
-    assert all("onload" not in attributes for _, attributes in page.elements)
-    assert page.text.count(HOSTILE) >= 6
-    assert '"><img src=x>' in page.text
+    assert len(page.all("img")) == 2 + 3 + 2 + 2
+    assert all({"onload", "onerror"}.isdisjoint(attributes) for _, attributes in page.elements)
+    assert page.text.count(HOSTILE) >= 12
+    assert f'">{HOSTILE}' in page.text
 
 
 @pytest.mark.parametrize("side", ["dev", "test"])
 def test_a_choice_on_the_test_fold_is_said_aloud(tmp_path, side):
-    page = render(tmp_path, made_up_report(selected_on=side), made_up_curves(side))
+    page = render(tmp_path, made_up.content(selected_on=side), made_up.histories(side))
     assert page.has("optimistic") == (side == "test")
     assert ("Optimistic numbers" in page.text) == (side == "test")
     assert ("never on the test fold" in page.text) == (side == "dev")
@@ -195,7 +102,7 @@ def test_a_choice_on_the_test_fold_is_said_aloud(tmp_path, side):
 
 def test_synthetic_speech_is_said_aloud(tmp_path):
     assert not render(tmp_path).has("synthetic")
-    assert render(tmp_path, made_up_report(synthetic=True)).has("synthetic")
+    assert render(tmp_path, made_up.content(synthetic=True)).has("synthetic")
 
 
 @pytest.mark.parametrize(
@@ -209,18 +116,19 @@ def test_synthetic_speech_is_said_aloud(tmp_path):
     ],
 )
 def test_what_train_and_test_share_is_red(tmp_path, shared, said, bad):
-    page = render(tmp_path, made_up_report(shared=shared))
+    page = render(tmp_path, made_up.content(shared=shared))
     assert said in page.text
     assert [attributes.get("class") for attributes in page.all("span")].count("bad") == bad
 
 
 def test_what_else_was_done_is_said(tmp_path):
-    record = made_up_report(
+    record = made_up.content(
         utterances=60,
         left_out=5,
         skipped=3,
         protocol_text="one fold a speaker",
         calibration_error=0.1234,
+        calibration=made_up.awkward()[0]["calibration"],
     )
     page = render(tmp_path, record)
     assert "78 predictions for 60 utterances of 2 speakers" in page.text
@@ -228,61 +136,65 @@ def test_what_else_was_done_is_said(tmp_path):
     assert "3 recordings were unusable" in page.text
     assert "leave one speaker out (one fold a speaker)." in page.text
     assert "12.3 % (expected calibration error)" in page.text
-    plain = render(tmp_path, made_up_report(utterances=78)).text
+    plain = render(tmp_path, made_up.content(utterances=78)).text
     assert "78 utterances of" in plain
     for word in ("unusable", "left out", "calibration"):
         assert word not in plain
 
 
 def test_an_evaluation_without_training_has_a_report(tmp_path):
-    record = made_up_report(folds=[], speakers={}, evaluated_by="5 models trained on emovo")
+    record = made_up.content(folds=[], speakers={}, evaluated_by="5 models trained on emovo")
     del record["heads"]
     page = render(tmp_path, record)
     assert "by 5 models trained on emovo" in page.text
-    assert not page.all("svg")
+    assert not plots_of(page)
     assert not page.all("img")
-    for heading in ("Folds", "Learning curves", "Speakers", "gates"):
+    for heading in ("Folds", "Learning curves", "Speakers", "Calibration", "Errors", "gate"):
         assert heading not in page.text
 
 
 def test_scores_without_an_interval_are_printed(tmp_path):
     nothing = {"value": 0.5, "low": None, "high": None}
-    page = render(tmp_path, made_up_report(uar=nothing, macro_f1=nothing | {"value": float("nan")}))
+    page = render(
+        tmp_path, made_up.content(uar=nothing, macro_f1=nothing | {"value": float("nan")})
+    )
     assert page.text.count("no interval") == 2
     assert "nan" not in page.text.lower()
 
 
-def test_curves_are_drawn_inside_their_plane(tmp_path):
-    page = render(tmp_path, None, made_up_curves())
-    assert len(page.all("svg")) == 2
-    assert len(page.all("path")) == 2 * 2 + 2  # Loss: two folds, two sides. UAR: two folds.
-    for attributes in page.all("path"):
-        points = [tuple(map(float, pair.split())) for pair in attributes["d"][1:].split(" L")]
-        assert len(points) == 13
-        assert points[0][0] == report.LEFT
-        assert points[-1][0] == report.RIGHT
-        assert all(report.TOP <= y <= report.BOTTOM for _, y in points)
-    rise = [float(pair.split()[1]) for pair in page.all("path")[-1]["d"][1:].split(" L")]
-    assert rise == sorted(rise, reverse=True)  # A growing UAR goes up: y falls.
-    # UAR 0.6 of a plane from 0 to 1.
-    assert rise[-1] == pytest.approx(report.BOTTOM - 0.6 * (report.BOTTOM - report.TOP), abs=0.1)
+def test_curves_and_calibration_are_plots_with_text_alternatives(tmp_path):
+    bins = made_up.awkward()[0]["calibration"]
+    page = render(tmp_path, made_up.content(calibration=bins), made_up.histories())
+    texts = {attributes["id"] for attributes in page.all("title") + page.all("desc") if attributes}
+    for plot in plots_of(page):
+        assert plot["role"] == "img"
+        assert {plot["aria-labelledby"], plot["aria-describedby"]} <= texts
+    assert len(plots_of(page)) == 3
+    assert "Fold 0, dev: from 0.0 % to 60.0 %" in page.text.replace("5.0 %", "0.0 %")
+    assert "10 to 20 %" in page.text  # the same numbers in a table
+    for hidden in page.all("svg"):
+        assert hidden.get("role") == "img" or hidden["aria-hidden"] == "true"
 
 
-def test_a_diverged_or_single_epoch_does_not_stop_the_report(tmp_path):
-    rows = [
-        {"epoch": 1, "train_loss": 1.0, "dev_uar": 0.2},
-        {"epoch": 2, "train_loss": float("nan"), "dev_uar": None},
-    ]
-    page = render(tmp_path, None, [rows, rows[:1]])
-    assert len(page.all("path")) == 4
-    assert all("nan" not in attributes["d"] for attributes in page.all("path"))
-    assert not render(tmp_path, None, [[], []]).all("svg")
+def test_bars_are_as_long_as_their_numbers(tmp_path):
+    page = render(tmp_path, made_up.content(speaker_n={"f1": 21, "m1": 20}))
+    widths = [float(rect["width"]) for rect in page.all("rect") if rect["class"] == "fill"]
+    assert widths[:3] == [15.08, 15.11, 15.01]  # of the three scores, from low to high
+    assert widths[3:6] == [72.51, 76.92, 74.65]
+    assert widths[-2:] == [62.34, 81.23]  # the harder speaker first
+    assert "62.3 % of 20" in page.text
+
+
+def test_a_run_without_epochs_has_no_curves(tmp_path):
+    page = render(tmp_path, None, [[], []])
+    assert not plots_of(page)
+    assert "Learning curves" not in page.text
 
 
 def test_pictures_are_viridis_and_gates_fade_them_to_white(tmp_path):
     gate = np.zeros((14, 14))
     gate[:, 7:] = 1.0
-    page = render(tmp_path, None, [], [made_up_picture(gate=gate)])
+    page = render(tmp_path, None, [], [made_up.example(gate=gate)])
     images = page.all("img")
     assert all(attributes["alt"] for attributes in images)
     plain, veiled = (pixels(attributes["src"]) for attributes in images)
@@ -292,16 +204,85 @@ def test_pictures_are_viridis_and_gates_fade_them_to_white(tmp_path):
     assert veiled[:, :40].min() > 220
 
 
-def test_a_flat_gate_hides_nothing(tmp_path):
-    page = render(tmp_path, None, [], [made_up_picture(gate=np.full((7, 7), 0.3))])
-    plain, veiled = (pixels(attributes["src"]) for attributes in page.all("img"))
-    np.testing.assert_array_equal(plain, veiled)
+def test_the_colours_are_those_that_the_network_sees(tmp_path):
+    record = made_up.content(settings={"picture.colour_map": "gray"})
+    page = render(tmp_path, record, [], [made_up.example(gates={})])
+    [plain] = (pixels(attributes["src"]) for attributes in page.all("img"))
+    np.testing.assert_array_equal(plain[0], np.arange(227)[:, None].repeat(3, axis=1))
+
+
+def test_errors_say_what_was_taken_for_what_and_by_whom(tmp_path):
+    shown = made_up.example(), made_up.example("right", prediction="DISGUST", gates={})
+    page = render(tmp_path, None, [], shown[:1], shown[1:])
+    assert "DISGUST taken for FEAR, 61.6 % sure; DISGUST got 20.4 %" in page.text
+    assert "Speaker f1, sentence b1, 2.5 s" in page.text
+    assert "DISGUST recognised, 61.6 % sure" in page.text
+    assert "The most confident errors" in page.text
+    assert "The most confident right answers" in page.text
+    assert "window" not in page.text
+
+
+def test_windows_are_shown_without_gates(tmp_path):
+    windows = [np.full((16, 16), value, np.uint8) for value in range(3)]
+    page = render(tmp_path, None, [], [made_up.example(pictures=windows, gates={})])
+    assert [image["alt"][-8:] for image in page.all("img")] == ["window 1", "window 2", "window 3"]
+    assert "the first few are shown, without gates" in page.text
+
+
+def test_sound_is_part_of_the_file_and_comes_with_its_terms(tmp_path):
+    sound = made_up.sound()
+    record = made_up.content(audio_terms="name the speakers")
+    page = render(tmp_path, record, [], [made_up.example(audio=sound), made_up.example("quiet")])
+    [player] = page.all("audio")
+    assert base64.b64decode(player["src"].removeprefix("data:audio/flac;base64,")) == sound
+    assert player["aria-label"] == "Recording of dis-f1-b1"
+    assert "Before this file is passed on: name the speakers." in page.text
+    assert not render(tmp_path, record, [], [made_up.example()]).has("terms")
+
+
+PAPER = {
+    "title": "DS-AM",
+    "tables": [4, 5],
+    "accuracy": 0.984,
+    "macro_f1": 0.7,
+    "per_class": {label: dict.fromkeys(report.CLASS_SCORES, 0.9005) for label in LABELS},
+    "departures": [],
+}
+
+
+def test_the_papers_numbers_stand_beside_only_where_there_are_some(tmp_path):
+    assert not render(tmp_path).has("paper")
+    page = render(tmp_path, made_up.content(paper=PAPER))
+    assert "in tables 4, 5" in page.text
+    assert re.search(r"Accuracy ?98.4 % ?76.9 % ?69.1 to 84.2 % ?above it", page.text)
+    assert re.search(r"Macro F1 ?70.0 % ?74.7 % ?67.0 to 82.0 % ?inside it", page.text)
+    assert page.text.count("paper 90.05") == 3 * 6  # no class without utterances
+    assert "Not the same experiment" not in page.text
+    departing = PAPER | {"macro_f1": None, "per_class": None, "departures": ["one", "two"]}
+    page = render(tmp_path, made_up.content(paper=departing))
+    assert "Not the same experiment: one; two." in page.text
+    assert page.text.count("inside it") == page.text.count("paper 9") == 0
+
+
+def test_the_settings_are_told(tmp_path):
+    settings = {"corpus": "emovo", "weights": "", "model.gates": ["a", "b"], "seed": 0}
+    text = render(tmp_path, made_up.content(settings=settings)).text
+    for told in ("corpus emovo", "weights \N{EN DASH}", "model.gates a, b", "seed 0"):
+        assert told.replace(" ", "") in text.replace(" ", "")
+
+
+def test_links_within_the_page_lead_somewhere(tmp_path):
+    pages = render(tmp_path, *made_up.awkward()), render(tmp_path)
+    for page, links in zip(pages, (11, 5), strict=True):
+        targets = [attributes["href"] for attributes in page.all("a")]
+        assert len(targets) == links
+        assert all(page.has(target.removeprefix("#")) for target in targets)
 
 
 def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_beside(tmp_path):
-    render(tmp_path, None, made_up_curves(), [made_up_picture()])
+    render(tmp_path, None, made_up.histories(), [made_up.example()])
     content = (tmp_path / "report.html").read_bytes()
-    render(tmp_path, None, made_up_curves(), [made_up_picture()])
+    render(tmp_path, None, made_up.histories(), [made_up.example()])
     assert (tmp_path / "report.html").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
@@ -309,10 +290,10 @@ def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_beside(tmp_path):
 def test_a_report_that_fails_leaves_the_old_one(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
-    record = made_up_report()
+    record = made_up.content()
     del record["uar"]
     with pytest.raises(Exception, match="uar"):
-        report.write(path, record, [], [])
+        report.write(path, record, [], [], [])
     assert path.read_text() == "old"
 
 
@@ -342,3 +323,5 @@ def test_what_evaluation_gives_is_what_the_report_takes(tmp_path):
     assert f"{100 * record['uar']['value']:.1f} %" in page.text
     assert "48 utterances of 4 speakers were tested in 1 fold." in page.text
     assert page.text.count("not in this corpus") == 1
+    assert f"{100 * record['calibration_error']:.1f} % (expected calibration error)" in page.text
+    assert "of 12" in page.text  # utterances of a speaker

@@ -20,6 +20,7 @@ class Builder(CorpusBuilder):
     layout = "files named like wav/03a01Fa.wav"
     source = "EmoDB is free: unpack the archive from http://emodb.bilderbar.info there."
     totals = (454,)
+    audio_terms = "EmoDB is free; name Burkhardt et al. (2005)"
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

@@ -16,6 +16,7 @@ class Builder(CorpusBuilder):
 
     layout = "recordings listed in manifest.csv"
     source = "List at least one, with its path, label and speaker."
+    audio_terms = "your own recordings, so see that their speakers and owners agree"
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

@@ -30,6 +30,10 @@ class Builder(CorpusBuilder):
         "https://doi.org/10.5281/zenodo.1188976 there."
     )
     totals = (1248,)
+    audio_terms = (
+        "RAVDESS is under CC BY-NC-SA 4.0: name Livingstone and Russo (2018), nothing commercial, "
+        "and the same licence for what is made of it"
+    )
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

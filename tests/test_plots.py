@@ -1,0 +1,85 @@
+"""Numbers land where they belong on the plane."""
+
+import made_up
+import numpy as np
+import pytest
+
+from ds_jax import metrics, plots
+
+
+def points(d: str) -> list[tuple[float, float]]:
+    return [tuple(map(float, pair.split())) for pair in d[1:].split(" L")]
+
+
+def height(share: float):
+    return pytest.approx(plots.BOTTOM - share * (plots.BOTTOM - plots.TOP), abs=0.06)
+
+
+def test_a_line_a_fold_and_side_inside_the_plane():
+    loss, uar = plots.curves(made_up.histories(), made_up.content()["folds"])
+    assert [name for name, _, _ in loss.paths] == [
+        f"Fold {fold}, {side}" for fold in (0, 1) for side in ("train", "dev")
+    ]
+    assert [(name, side) for name, side, _ in uar.paths] == [
+        ("Fold 0, dev", "dev"),
+        ("Fold 1, dev", "dev"),
+    ]
+    for _, _, d in (*loss.paths, *uar.paths):
+        places = points(d)
+        assert len(places) == 13
+        assert (places[0][0], places[-1][0]) == (plots.LEFT, plots.RIGHT)
+        assert all(plots.TOP <= y <= plots.BOTTOM for _, y in places)
+    assert points(uar.paths[0][2])[-1][1] == height(0.6)
+
+
+def test_the_epoch_that_was_taken_has_a_dot_on_its_line():
+    folds = made_up.content()["folds"]
+    _, uar = plots.curves(made_up.histories(), folds)
+    assert [name for name, _, _ in uar.dots] == ["Fold 0: epoch 12", "Fold 1: epoch 9"]
+    for (_, x, y), (_, _, d) in zip(uar.dots, uar.paths, strict=True):
+        assert (x, y) in points(d)
+    assert "Fold 1, dev: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was taken" in (
+        uar.description
+    )
+    assert not plots.curves(made_up.histories(), [])[0].dots  # no records, no epochs
+
+
+def test_ticks_are_round_few_and_at_their_places():
+    rows = [{"epoch": epoch, "dev_loss": 0.37} for epoch in range(1, 41)]
+    [loss] = plots.curves([rows], [])
+    assert [text for _, text in loss.columns] == ["10", "20", "30", "40"]
+    assert loss.columns[-1][0] == plots.RIGHT
+    assert [text for _, text in loss.rises] == ["0", "0.1", "0.2", "0.3", "0.4"]
+    assert (loss.rises[0][0], loss.rises[-1][0]) == (plots.BOTTOM, plots.TOP)
+
+
+def test_a_diverged_or_single_epoch_is_drawn_as_far_as_it_goes():
+    rows = [
+        {"epoch": 1, "train_loss": 1.0, "dev_uar": 0.2},
+        {"epoch": 2, "train_loss": float("nan"), "dev_uar": None},
+    ]
+    for plot in plots.curves([rows, rows[:1]], []):
+        assert [len(points(d)) for _, _, d in plot.paths] == [2, 2]
+        assert "nan" not in plot.description
+    assert plots.curves([[], []], []) == []
+
+
+def test_the_reliability_diagram_shows_accuracy_confidence_and_number():
+    rng = np.random.default_rng(0)
+    bins = metrics.calibration(rng.integers(0, 7, 300), rng.dirichlet(np.ones(7) / 3, 300))
+    filled = [(index, row) for index, row in enumerate(bins) if row["n"]]
+    plot = plots.reliability(bins)
+    assert len(plot.bars) == len(plot.levels) == len(plot.counts) == len(filled)
+    width = (plots.RIGHT - plots.LEFT) / 10
+    for (index, row), bar, level, count in zip(
+        filled, plot.bars, plot.levels, plot.counts, strict=True
+    ):
+        name, x, y, _, length = bar
+        assert plots.LEFT + index * width < x < plots.LEFT + (index + 1) * width
+        assert y == height(row["accuracy"])
+        assert y + length == pytest.approx(plots.BOTTOM, abs=0.11)
+        assert level[1] == height(row["confidence"])
+        assert count[1] < min(y, level[1])
+        assert count[2] == str(row["n"])
+        assert name in plot.description
+    assert f"{100 * filled[0][1]['accuracy']:.1f} % right" in plot.description
