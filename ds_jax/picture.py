@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from numbers import Integral, Real
+from typing import NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import librosa
@@ -126,7 +127,7 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
     """
     cells = matrix(samples, rate, settings)
     low, high = cells.min(), cells.max()
-    columns = _pixels_to_cells(settings.canvas, len(cells))
+    columns = pixels_to_cells(settings.canvas, len(cells))
     cells = cells[columns]  # only what is seen needs its logarithm
     if settings.mode != "chroma":
         low, high, cells = (10 * np.log10(np.maximum(x, AMIN)) for x in (low, high, cells))
@@ -149,9 +150,51 @@ def cut(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.nd
     """
     if not settings.window:
         return [samples]
-    window = max(1, int(settings.window * rate))
-    hop = max(1, int(settings.window_hop * rate)) if settings.window_hop else window
+    window, hop = window_samples(settings, rate)
     return [samples[i * hop : i * hop + window] for i in range(max(1, len(samples) // hop))]
+
+
+def window_samples(settings: PictureSettings, rate: int) -> tuple[int, int]:
+    """Samples in a window, of settings that have one, and between the starts of two."""
+    window = max(1, int(settings.window * rate))
+    return window, max(1, int(settings.window_hop * rate)) if settings.window_hop else window
+
+
+class Plan(NamedTuple):
+    """What of a drawing is known before the audio is.
+
+    Attributes:
+        n_fft: Samples in a frame.
+        hop: Samples between the starts of frames.
+        hann: float32 [n_fft], the window that a frame is multiplied by.
+        weights: float32 [n_fft // 2 + 1, rows of the matrix], from a frame's power spectrum.
+        rows: int [canvas], the matrix's row that each of the picture's rows shows, from the top.
+    """
+
+    n_fft: int
+    hop: int
+    hann: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+
+
+def plan(settings: PictureSettings, rate: int) -> Plan:
+    """Plans the drawing of mode "mel" or "spectrogram" for whoever draws in another place.
+
+    Raises:
+        ValueError: when fmin or fmax does not fit the rate, or the mode is "chroma", whose tuning
+            depends on the audio.
+    """
+    if settings.mode == "chroma":
+        raise ValueError("mode='chroma' cannot be planned: its tuning depends on the audio.")
+    n_fft, hop = _frame(settings, rate)
+    low, high = _band(settings, rate)
+    if settings.mode == "mel":
+        weights = _mel(rate, n_fft, settings.mel_bands, low, high).toarray().T
+    else:
+        first, last = _bins(low, high, rate, n_fft)
+        weights = np.eye(n_fft // 2 + 1, dtype=np.float32)[:, first : last + 1]
+    return Plan(n_fft, hop, _hann(n_fft), weights, _rows(settings, rate))
 
 
 def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:
@@ -254,7 +297,7 @@ def _chroma(rate: int, n_fft: int, tuning: float, low: float, high: float) -> np
     return librosa.filters.chroma(sr=rate, n_fft=n_fft, tuning=tuning).T * inside[:, None]
 
 
-def _pixels_to_cells(pixels: int, cells: int) -> np.ndarray:
+def pixels_to_cells(pixels: int, cells: int) -> np.ndarray:
     """The cell under each pixel's centre when equal cells fill the side, int [pixels]."""
     # A centre on an edge belongs to the cell before it: matplotlib rounds edges half up.
     return ((2 * np.arange(pixels) + 1) * cells - 1) // (2 * pixels)
@@ -270,7 +313,7 @@ def _rows(settings: PictureSettings, rate: int) -> np.ndarray:
         settings.mode
     ]
     if settings.layout == "plain" or settings.mode == "chroma":
-        return count - 1 - _pixels_to_cells(settings.canvas, count)
+        return count - 1 - pixels_to_cells(settings.canvas, count)
     if settings.mode == "mel":
         edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
         bottom, top = edges[0], edges[-1]
