@@ -76,7 +76,7 @@ def run(paths: list[Path]) -> None:
     if _MODE.value == "corpus":
         from ds_jax import overview
 
-        return overview.run(load(config, config.corpus), workdir)
+        return overview.run(load(config, config.corpus), workdir, config.synthetic)
     chosen = configuration.chosen_folds(_FOLD.value)
     others = [load(config, name) for name in config.eval_on]  # before training: may be missing
     if cross_validation.run(config, load(config, config.corpus), workdir, chosen):

@@ -95,6 +95,8 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
         )
     if system == "paper" and "fold" in given:
         raise ValueError("--fold is for one experiment, and the paper's tables are many")
+    if system == "paper" and mode == "corpus":
+        raise ValueError("--mode=corpus shows one corpus: give the config of one experiment")
     modes = {"fold": ("train",), "eval_on": ("evaluate",), "checkpoint": ("predict", "export")}
     for name in given:
         wanted = ("train", "corpus") if name.startswith("config.") else modes.get(name, (mode,))

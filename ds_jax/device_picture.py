@@ -1,7 +1,10 @@
 """The pictures of `ds_jax.picture` once more, in JAX: they are drawn inside an exported model."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ds_jax import picture
 from ds_jax.picture import AMIN, PictureSettings
@@ -9,8 +12,6 @@ from ds_jax.picture import AMIN, PictureSettings
 
 def draw(samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int) -> jax.Array:
     """Draws audio as `picture.draw` draws it.
-
-    A cell within float32's rounding of the next colour may get that one, 1 of 256 away.
 
     Args:
         samples: float32 [n], mono; what lies beyond the audio's end is ignored.
@@ -29,13 +30,32 @@ def draw(samples: jax.Array, length: jax.Array, settings: PictureSettings, rate:
     starts = jnp.arange(size // plan.hop + 1) * plan.hop
     frames = samples[starts[:, None] + jnp.arange(plan.n_fft)[None]]
     spectra = jnp.fft.rfft(frames * plan.hann[None])
-    power = spectra.real**2 + spectra.imag**2
-    cells = jnp.matmul(power, plan.weights, precision=jax.lax.Precision.HIGHEST)
-
     count = jnp.maximum(length - plan.n_fft, 0) // plan.hop + 1  # of whole frames
-    real = (jnp.arange(cells.shape[0]) < count)[:, None]
-    low = jnp.min(cells, where=real, initial=jnp.inf)
-    high = jnp.max(cells, where=real, initial=0)
+    with jax.enable_x64():
+        return jax.lax.platform_dependent(
+            spectra.real,
+            spectra.imag,
+            count,
+            tpu=functools.partial(_paint, plan, settings, jnp.float32),  # it has no float64
+            default=functools.partial(_paint, plan, settings, jnp.float64),
+        )
+
+
+def _paint(
+    plan: picture.Plan,
+    settings: PictureSettings,
+    dtype: DTypeLike,
+    real: jax.Array,
+    imaginary: jax.Array,
+    count: jax.Array,
+) -> jax.Array:
+    """Draws spectra, float32 [frames, bins], of which the first `count` are of the audio."""
+    power = real.astype(dtype) ** 2 + imaginary.astype(dtype) ** 2
+    weights = jnp.asarray(plan.weights, dtype)
+    cells = jnp.matmul(power, weights, precision=jax.lax.Precision.HIGHEST)
+    whole = (jnp.arange(cells.shape[0]) < count)[:, None]
+    low = jnp.min(cells, where=whole, initial=jnp.inf)
+    high = jnp.max(cells, where=whole, initial=0)
     cells = cells[picture.pixels_to_cells(settings.canvas, count)]
     low, high, cells = (10 * jnp.log10(jnp.maximum(x, AMIN)) for x in (low, high, cells))
     if settings.floor_db:

@@ -167,7 +167,7 @@ class Plan(NamedTuple):
         n_fft: Samples in a frame.
         hop: Samples between the starts of frames.
         hann: float32 [n_fft], the window that a frame is multiplied by.
-        weights: float32 [n_fft // 2 + 1, rows of the matrix], from a frame's power spectrum.
+        weights: float64 [n_fft // 2 + 1, rows of the matrix], from a frame's power spectrum.
         rows: int [canvas], the matrix's row that each of the picture's rows shows, from the top.
     """
 
@@ -193,7 +193,7 @@ def plan(settings: PictureSettings, rate: int) -> Plan:
         weights = _mel(rate, n_fft, settings.mel_bands, low, high).toarray().T
     else:
         first, last = _bins(low, high, rate, n_fft)
-        weights = np.eye(n_fft // 2 + 1, dtype=np.float32)[:, first : last + 1]
+        weights = np.eye(n_fft // 2 + 1)[:, first : last + 1]
     return Plan(n_fft, hop, _hann(n_fft), weights, _rows(settings, rate))
 
 
@@ -206,7 +206,7 @@ def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndar
         settings: see PictureSettings.
 
     Returns:
-        float32 [frames, rows], lowest frequency first: power of mel bands or of Fourier bins, or
+        float64 [frames, rows], lowest frequency first: power of mel bands or of Fourier bins, or
         the 12 pitch classes from C, each frame's largest being 1.
 
     Raises:
@@ -267,13 +267,16 @@ def _bins(low: float, high: float, rate: int, n_fft: int) -> tuple[int, int]:
 
 
 def _power(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
-    """Power spectra of all whole frames, float32 [frames, n_fft // 2 + 1]."""
+    """Power spectra of all whole frames, float64 [frames, n_fft // 2 + 1]."""
     samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
-    power = np.empty((len(frames), n_fft // 2 + 1), np.float32)
+    # From here on in float64: in float32 rounding, which is another on each machine, would choose
+    # between two colours where a cell is on their border.
+    power = np.empty((len(frames), n_fft // 2 + 1), np.float64)
     for start in range(0, len(frames), BLOCK):
         spectra = scipy.fft.rfft(frames[start : start + BLOCK] * _hann(n_fft), axis=1)
-        power[start : start + BLOCK] = spectra.real**2 + spectra.imag**2
+        real, imaginary = (np.asarray(x, np.float64) for x in (spectra.real, spectra.imag))
+        power[start : start + BLOCK] = real**2 + imaginary**2
     return power
 
 
@@ -284,9 +287,10 @@ def _hann(n_fft: int) -> np.ndarray:
 
 @lru_cache
 def _mel(rate: int, n_fft: int, bands: int, low: float, high: float) -> csr_array:
-    """Slaney's mel bands of equal area, float32 [bands, bins]."""
+    """Slaney's mel bands of equal area, float64 [bands, bins]."""
     # A bin is in two bands at most. A dense product is slower, and far slower on busy cores.
-    return csr_array(librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high))
+    weights = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high)
+    return csr_array(weights.astype(np.float64))
 
 
 @lru_cache
