@@ -72,14 +72,19 @@ def trace(
         variables: Of each; what `network.lower` reads is the same in all of them.
         settings: How recordings are drawn.
     """
+    frames = jax.config.jax_traceback_in_locations_limit
     batch, n = jax.export.symbolic_shape("batch, n")
     samples = jax.ShapeDtypeStruct((batch, n), jnp.float32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    # Without this a TPU multiplies in bfloat16, and a GPU in TF32.
-    with jax.default_matmul_precision("highest"):
-        return jax.export.export(
-            jax.jit(_probabilities(network, variables, settings)), platforms=PLATFORMS
-        )(samples, lengths)
+    traced = jax.jit(_probabilities(network, variables, settings))
+    # The file would name this machine's folders.
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        # Without this a TPU multiplies in bfloat16, and a GPU in TF32.
+        with jax.default_matmul_precision("highest"):
+            return jax.export.export(traced, platforms=PLATFORMS)(samples, lengths)
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
 def _probabilities(
@@ -97,7 +102,7 @@ def _probabilities(
         windows = windows.reshape(batch * count, size)
         pictures = jax.vmap(draw)(windows, remaining.reshape(batch * count))
         lower = network.apply(variables[0], pictures, method="lower")
-        mask = jnp.ones(batch * count)
+        mask = jnp.ones(batch * count, jnp.float32)
         judged = [network.apply(each, lower, mask, method="upper") for each in variables]
         shares = sum(jax.nn.softmax(outputs.logits) for outputs in judged) / len(judged)
         shares = shares.reshape(batch, count, len(LABELS))

@@ -23,7 +23,7 @@ SHOWN_SPEAKERS = 4  # of each class the page shows a picture by each of so many
 PRINTED = 24  # rows of a table on the terminal; the page has all
 BINS = 24  # of the histogram at most
 # The plane of the histogram in SVG units: outer size, and the frame within it.
-PLANE = {"width": 640, "height": 220, "left": 44, "right": 630, "top": 10, "bottom": 184}
+PLANE = {"width": 420, "height": 210, "left": 40, "right": 410, "top": 10, "bottom": 174}
 ASPECTS = ("speaker", "sentence", "gender", "style")
 
 
@@ -289,7 +289,8 @@ def _plot(histogram: Mapping) -> dict:
         (round(PLANE["left"] + index * across, 1), f"{start + index * width:.4g}")
         for index in range(0, len(counts) + 1, every)
     ]
-    rises = [(round(PLANE["bottom"] - count * up, 1), count) for count in (0, max(counts))]
+    marks = sorted({0, max(counts) // 2, max(counts)})
+    rises = [(round(PLANE["bottom"] - count * up, 1), count) for count in marks]
     return {"bars": bars, "ticks": ticks, "rises": rises}
 
 
