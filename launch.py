@@ -19,7 +19,7 @@ _RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or fold's folder, to predict or export")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run or a fold, to predict or export")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 

@@ -11,7 +11,6 @@ import jax.export
 import jax.numpy as jnp
 import jinja2
 import ml_collections
-import numpy as np
 
 from ds_jax import device_picture, devices, inference, licences, models, predict, systems
 from ds_jax.checkpoints import Checkpoints
@@ -23,8 +22,7 @@ from ds_jax.picture import PictureSettings
 
 MODEL = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-# What StableHLO and JAX's format hold in one file, less what is left for the program itself.
-LARGEST = 2**31 - 2**24  # bytes
+LARGEST = 2_000_000_000  # bytes of parameters; JAX's format ends at 2**31, the program included
 
 
 def run(checkpoint: Path, directory: Path | None = None) -> None:
@@ -59,7 +57,9 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     write_text(directory / "README.md", _readme(facts))
     write_json(directory / "model.json", facts)
     megabytes = (directory / MODEL).stat().st_size / 1e6
-    devices.say(f"exported: {directory / MODEL}, {megabytes:.0f} MB; README.md there says how to use it")
+    devices.say(
+        f"exported: {directory / MODEL}, {megabytes:.0f} MB; README.md there says how to use it"
+    )
 
 
 def trace(
@@ -119,8 +119,8 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     """
     if config.system not in models.SYSTEMS:
         raise ValueError(
-            f"system={config.system!r} cannot be exported, since not all of it is JAX: export a run "
-            f"of {' or '.join(models.SYSTEMS)}"
+            f"system={config.system!r} cannot be exported, since not all of it is JAX: "
+            f"export a run of {' or '.join(models.SYSTEMS)}"
         )
     settings = PictureSettings(**config.picture)
     if settings.mode == "chroma":
@@ -130,8 +130,8 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
         )
     if not settings.sample_rate:
         raise ValueError(
-            "picture.sample_rate=0 cannot be exported, since an exported model has one rate: export "
-            "a run of a rate, such as picture.sample_rate=16000"
+            "picture.sample_rate=0 cannot be exported, since an exported model has one rate: "
+            "export a run of a rate, such as picture.sample_rate=16000"
         )
     return settings
 
@@ -142,8 +142,8 @@ def _check_size(network: models.Network, variables: Sequence[inference.Variables
     size = sum(_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:
         raise ValueError(
-            f"{len(variables)} models of {size / len(variables) / 1e9:.1f} GB are more than the 2 GB "
-            "that an exported file can hold: export one fold, --checkpoint=RUN/fold_00"
+            f"{len(variables)} models of {size / len(variables) / 1e9:.1f} GB are more than the "
+            "2 GB that an exported file can hold: export one fold, --checkpoint=RUN/fold_00"
         )
 
 

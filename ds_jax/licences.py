@@ -1,15 +1,15 @@
 """On which terms corpora and weights are given out, for whoever passes on what was made of them."""
 
 OF_CORPORA = {
-    "elra_s0329": "ELRA-S0329 is sold by ELRA under a licence, which also says what may be passed on",
+    "elra_s0329": "ELRA-S0329 is sold by ELRA under a licence, which says what may be passed on",
     "emodb": "EmoDB is free, from <http://emodb.bilderbar.info>",
-    "emomatch_spanish_db": "EmoMatchSpanishDB is given out by its authors on request, on their terms",
+    "emomatch_spanish_db": "EmoMatchSpanishDB is given out by its authors on request",
     "emovo": "EMOVO is free for non-commercial use",
     "ravdess": "RAVDESS is free for non-commercial use (CC BY-NC-SA 4.0)",
 }
 OF_WEIGHTS = (
-    "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as published "
-    "with Keras"
+    "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as "
+    "published with Keras"
 )
 
 

@@ -107,8 +107,8 @@ def lines(content: Mapping) -> list[str]:
     found += [
         f"always {content['largest']}: accuracy {_largest_share(content):.3f}; it is "
         f"{content['imbalance']:.1f} times as frequent as {content['smallest']}",
-        f"seconds: {durations['shortest'].seconds:.2f} to {durations['longest'].seconds:.2f}, median "
-        f"{durations['median']:.2f}",
+        f"seconds: {durations['shortest'].seconds:.2f} to {durations['longest'].seconds:.2f}, "
+        f"median {durations['median']:.2f}",
     ]
     for aspect, rows in tables.items():
         if len(rows) < 2 and aspect in ("gender", "style", "sentence"):
@@ -317,7 +317,10 @@ def _aligned(rows: Iterable[Sequence]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return [
         "  ".join(
-            [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+            [
+                row[0].ljust(widths[0]),
+                *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+            ]
         )
         for row in texts
     ]
