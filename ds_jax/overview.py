@@ -103,10 +103,12 @@ def lines(content: Mapping) -> list[str]:
         for row in content["classes"]
     ]
     found += [*_aligned([head, *body]), ""]
-    durations = content["durations"]
+    durations, balance = content["durations"], "all classes are equally frequent"
+    if content["imbalance"] > 1:
+        times = f"{content['imbalance']:.1f} times as frequent"
+        balance = f"it is {times} as {content['smallest']}"
     found += [
-        f"always {content['largest']}: accuracy {_largest_share(content):.3f}; it is "
-        f"{content['imbalance']:.1f} times as frequent as {content['smallest']}",
+        f"always {content['largest']}: accuracy {_largest_share(content):.3f}; {balance}",
         f"seconds: {durations['shortest'].seconds:.2f} to {durations['longest'].seconds:.2f}, "
         f"median {durations['median']:.2f}",
     ]

@@ -148,7 +148,7 @@ def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
     assert rows["ANGER"] == ["3", "0.500", "2", "2", "4.0"]
     assert rows["DISGUST"] == ["0", "0.000", "0", "0", "-"]
     assert rows["b"] == ["1", "0", "2", "0", "0", "0", "0", "3", "3.0"]
-    assert "always ANGER: accuracy 0.500" in printed
+    assert "always ANGER: accuracy 0.500; it is 3.0 times as frequent as SURPRISE" in printed
     assert str(tmp_path / "corpus.html") in printed
 
 
@@ -184,6 +184,12 @@ def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
     assert "Synthetic speech" not in page.text
     overview.run(corpus, tmp_path, synthetic=True)
     assert "Synthetic speech" in Page(tmp_path / "corpus.html").text
+
+
+def test_a_balanced_corpus_is_called_so(tmp_path, capsys):
+    overview.run(corpus_of([utterance(f"u{i}", LABELS[i]) for i in range(7)]), tmp_path)
+    assert "accuracy 0.143; all classes are equally frequent" in capsys.readouterr().out
+    assert "All classes are equally frequent." in Page(tmp_path / "corpus.html").text
 
 
 def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
