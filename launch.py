@@ -19,7 +19,7 @@ _RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or fold's folder, for --mode=predict")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run or a fold, to predict or export")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
 _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
@@ -39,9 +39,15 @@ def run(paths: list[Path]) -> None:
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     if _MODE.value == "predict":
         return predict.run(Path(_CHECKPOINT.value or workdir), paths)
+    if _MODE.value == "export":
+        from ds_jax import export
+
+        directory = workdir / "export" if _WORKDIR.value else None
+        return export.run(Path(_CHECKPOINT.value or workdir), directory)
     if _MODE.value == "compare":
         return compare.run(paths, workdir if _WORKDIR.value else None)
-    config = _CONFIG.value if _MODE.value == "train" else configuration.read(workdir)
+    starts = _MODE.value in ("train", "corpus")  # the others go on from a run
+    config = _CONFIG.value if starts else configuration.read(workdir)
     prepare.complete_names(config)
     if config.system != "paper":
         configuration.check(config)
@@ -67,22 +73,15 @@ def run(paths: list[Path]) -> None:
         )
     if _MODE.value == "evaluate":
         return transfer.run(workdir, load(config, _EVAL_ON.value or config.corpus))
+    if _MODE.value == "corpus":
+        from ds_jax import overview
+
+        return overview.run(load(config, config.corpus), workdir, config.synthetic)
     chosen = configuration.chosen_folds(_FOLD.value)
     others = [load(config, name) for name in config.eval_on]  # before training: may be missing
     if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
         for other in others:
             transfer.run(workdir, other)
-
-
-def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, config fields included."""
-    try:
-        configuration.check_arguments(arguments, QUICKSTART)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
-        arguments = [arguments[0], f"--config={QUICKSTART}", *arguments[1:]]
-    return app.parse_flags_with_usage(arguments)
 
 
 def main(arguments: list[str]) -> None:
@@ -96,4 +95,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=lambda arguments: configuration.parse(arguments, QUICKSTART))

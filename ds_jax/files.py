@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -32,3 +33,20 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: dict) -> None:
     """Writes strict, indented JSON; a NaN or an infinity is a ValueError."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_writable(directory: str | Path) -> None:
+    """Makes a folder if need be, before the work whose files go there.
+
+    Raises:
+        OSError: It cannot be made or written.
+    """
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{directory} cannot be written ({error.strerror}): name another folder by --workdir"
+        ) from error

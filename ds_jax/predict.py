@@ -23,7 +23,7 @@ def run(checkpoint: Path, recordings: Sequence[Path]) -> None:
     """
     if not recordings:
         raise ValueError("give recordings: python launch.py --mode=predict --checkpoint=DIR a.wav")
-    checkpoints = _checkpoints(checkpoint)
+    checkpoints = find_checkpoints(checkpoint)
     settings = representation.settings(systems.load_config(checkpoints[0]))
     usable, unusable = {}, []
     for path in recordings:
@@ -53,8 +53,12 @@ def _probabilities(checkpoints: list[Path], usable: dict[Path, list[np.ndarray]]
     return total / total.sum(axis=1, keepdims=True)
 
 
-def _checkpoints(directory: Path) -> list[Path]:
-    """The `checkpoints` folders of a run, of a fold, or the one given."""
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Finds the `checkpoints` folders of a run's finished folds, of a fold, or the one given.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
     if directory.name == "checkpoints":
         return [directory]
     finished = sorted(directory.glob(f"fold_*/{PREDICTIONS}"))

@@ -77,7 +77,10 @@ def test_flags_of_another_mode_are_refused():
     configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"], [], "ds_am")
     for mode, flag, wanted in (
         ("train", "eval_on", "evaluate"),
-        ("train", "checkpoint", "predict"),
+        ("train", "checkpoint", "predict and --mode=export"),
+        ("export", "eval_on", "evaluate"),
+        ("corpus", "checkpoint", "predict"),
+        ("export", "config.seed", "train and --mode=corpus"),
         ("evaluate", "config.picture.size", "train"),
         ("predict", "fold", "train"),
     ):
@@ -85,12 +88,16 @@ def test_flags_of_another_mode_are_refused():
             configuration.check_flags(mode, [flag], [], "ds_am")
     with pytest.raises(ValueError, match=r"'a\.wav' is no flag"):
         configuration.check_flags("train", [], [Path("a.wav")], "ds_am")
+    configuration.check_flags("export", ["checkpoint", "workdir"], [], "ds_am")
+    configuration.check_flags("corpus", ["config", "config.corpus", "workdir"], [], "ds_am")
+    with pytest.raises(ValueError, match="--mode=corpus shows one corpus"):
+        configuration.check_flags("corpus", [], [], "paper")
     with pytest.raises(ValueError, match="--fold is for one experiment"):
         configuration.check_flags("train", ["fold"], [], "paper")
     for mode, system in (("train", "ds_am"), ("evaluate", "ds_am")):
         configuration.check_flags(mode, ["audio"], [], system)
     for mode, system in (("predict", "ds_am"), ("compare", "ds_am"), ("train", "paper")):
-        with pytest.raises(ValueError, match="--audio is for the report of one experiment"):
+        with pytest.raises(ValueError, match="--audio is for"):
             configuration.check_flags(mode, ["audio"], [], system)
 
 

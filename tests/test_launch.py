@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.export
 import numpy as np
 import pytest
 import soundfile
@@ -178,6 +179,43 @@ def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     assert done.returncode == 1
     assert "s1_fear.wav" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
+
+
+def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
+    workdir = undisturbed[0]
+    done = launch("--mode=export", f"--checkpoint={workdir}", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert not (workdir / "export").exists()
+    model = jax.export.deserialize(bytearray((tmp_path / "export/model.stablehlo").read_bytes()))
+    recording = corpora / "chirps" / "s1_fear.wav"
+    samples = soundfile.read(recording, dtype="float32")[0][None]
+    found = model.call(samples, np.full(1, samples.shape[1], np.int32))[0]
+    done = launch("--mode=predict", f"--checkpoint={workdir}", recording)
+    printed = done.stdout.splitlines()[-1].split()[-7:]
+    np.testing.assert_allclose(found, np.asarray(printed, float), atol=0.0006)
+    done = launch("--mode=export", f"--workdir={tmp_path / 'nothing'}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no finished fold in")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_corpus_is_shown(corpora, tmp_path):
+    data = (f"--corpora_dir={corpora}", f"--data_dir={tmp_path / 'prepared'}")
+    arguments = ("--mode=corpus", f"--workdir={tmp_path / 'look'}", *data)
+    done = launch("--config=configs/ds_am_emodb.py", "--config.corpus=chirps", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "chirps: 41 utterances" in done.stdout
+    assert "s0_joy.wav: cannot be decoded" in done.stdout
+    page = (tmp_path / "look" / "corpus.html").read_text()
+    assert "s0_joy.wav" in page
+    assert page.count("data:image/png") == 28  # by four speakers who have all classes
+    for config, sentence in (
+        ("ds_am_ravdess", "error: ravdess: looked for"),
+        ("paper", "error: --mode=corpus shows one corpus"),
+    ):
+        done = launch(f"--config=configs/{config}.py", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(sentence)
 
 
 def test_mistakes_are_one_sentence(tmp_path):
