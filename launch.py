@@ -1,4 +1,4 @@
-"""Trains, cross-validates, evaluates and predicts: the one entry point. See README.md."""
+"""Trains, cross-validates, evaluates, predicts, extracts features: the one entry point."""
 
 import os
 import sys
@@ -9,7 +9,6 @@ from ml_collections import config_flags
 
 from ds_jax import config as configuration
 
-FLAGS = flags.FLAGS
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
 _MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
@@ -20,6 +19,12 @@ _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a 
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or fold's folder, for --mode=predict")
+_FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "of predictions")
+_WINDOW = flags.DEFINE_float("window", 0.0, "seconds judged together; 0: as trained, or the whole")
+_HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
+_EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_OUTPUT = flags.DEFINE_string("output", "features.csv", "of --mode=features: .csv or .arff")
+_LABELS = flags.DEFINE_string("labels", "folders", "of --mode=features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 
@@ -27,18 +32,24 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
-    from ds_jax import compare, corpus, cross_validation, devices, paper, predict, systems, transfer
+    from ds_jax import compare, corpus, cross_validation, devices, paper, systems, transfer
     from ds_jax.representation import settings
 
-    if not _DEBUG.value:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it touches
-    given = [name for name in FLAGS if FLAGS[name].present]
+    logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
+    given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
     configuration.check_flags(_MODE.value, given, paths, _CONFIG.value.system)
     devices.start(_DISTRIBUTED.value)
-    file = Path(FLAGS["config"].config_filename)
+    file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     if _MODE.value == "predict":
-        return predict.run(Path(_CHECKPOINT.value or workdir), paths)
+        from ds_jax import predict
+
+        checkpoint, windows = Path(_CHECKPOINT.value or workdir), (_WINDOW.value, _HOP.value)
+        return predict.run(checkpoint, paths, _FORMAT.value, *windows, _EXPLAIN.value)
+    if _MODE.value == "features":
+        from ds_jax import deep_features
+
+        return deep_features.run(_CONFIG.value, paths, Path(_OUTPUT.value), _LABELS.value)
     if _MODE.value == "compare":
         return compare.run(paths, workdir if _WORKDIR.value else None)
     config = _CONFIG.value if _MODE.value == "train" else configuration.read(workdir)
@@ -74,17 +85,6 @@ def run(paths: list[Path]) -> None:
             transfer.run(workdir, other)
 
 
-def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, config fields included."""
-    try:
-        configuration.check_arguments(arguments, QUICKSTART)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
-        arguments = [arguments[0], f"--config={QUICKSTART}", *arguments[1:]]
-    return app.parse_flags_with_usage(arguments)
-
-
 def main(arguments: list[str]) -> None:
     """Runs, and turns a user's mistake into one sentence."""
     try:
@@ -96,4 +96,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=lambda arguments: configuration.parse(arguments, QUICKSTART))

@@ -95,23 +95,26 @@ def spread(rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return padded.reshape(shape)[own], mask.reshape(shape)[own]
 
 
-def parallel(step: Callable, whole: int, spread: int, donate: bool = False) -> Callable:
+def parallel(
+    step: Callable, whole: int, spread: int, donate: bool = False, stays: bool = False
+) -> Callable:
     """Maps a step over devices.
 
     Args:
         step: Takes arguments that every device sees whole, then arguments that are spread over
-            devices; returns what is the same on all of them.
+            devices; returns what is the same on all of them, unless it stays there.
         whole: How many arguments, from the first, are seen whole.
         spread: How many follow that are spread.
         donate: Whether the first argument's memory is taken for the result.
+        stays: Whether the result stays spread, for another step to go on with.
 
     Returns:
-        The mapped step; spread arguments have a leading axis of this process' devices.
+        The mapped step; what is spread has a leading axis of this process' devices.
     """
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None,) * whole + (0,) * spread,
-        out_axes=None,
+        out_axes=0 if stays else None,
         donate_argnums=(0,) if donate else (),
     )

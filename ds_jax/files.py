@@ -1,9 +1,12 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -27,3 +30,21 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: dict) -> None:
     """Writes strict, indented JSON; a NaN or an infinity is a ValueError."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path) -> Iterator[TextIO]:
+    """Opens a file for UTF-8 text that is written piece by piece, and that is whole or not there.
+
+    Yields:
+        The file; it takes its name when the block ends without an error.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """What a network says of its inputs: in training, from checkpoints, and of one's own recordings."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import flax
@@ -122,8 +122,10 @@ def judge(
         judged = predict_step(variables, inputs, *devices.spread(batch, width))
         batches.append((judged, len(batch)))
     whole = [jax.tree.map(lambda x, n=n: np.asarray(x)[:n], judged) for judged, n in batches]
-    logits, head_logits, gates = jax.tree.map(lambda *parts: np.concatenate(parts), *whole)
+    return _judgement(*jax.tree.map(lambda *parts: np.concatenate(parts), *whole))
 
+
+def _judgement(logits: np.ndarray, head_logits: dict, gates: dict) -> Judgement:
     def softmax(x):
         return scipy.special.softmax(x.astype(np.float64), axis=-1)
 
@@ -215,3 +217,66 @@ def judge_from_checkpoints(
             predict_step = create_predict_step(network)
         batch_size = config.train.batch_size
         yield directory, judge(predict_step, variables, resident, own_rows, batch_size)
+
+
+def create_judge(
+    directories: Sequence[Path],
+) -> Callable[[np.ndarray, int], Callable[[], Judgement]]:
+    """Loads the networks of a run, all at once, to judge batch after batch.
+
+    What the frozen blocks make of a picture is computed once for all of them: these blocks are
+    ImageNet's, and so alike in all folds of a run.
+
+    Args:
+        directories: The `checkpoints` folders of a run's folds, one or more.
+
+    Returns:
+        A function of inputs, represented as the run's config says, and of the rows that each
+        device takes. It begins the judging and returns a function that waits for its end: the mean
+        of what the networks say.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
+    network, shared, own = None, {}, []
+    for directory in directories:
+        _, loaded, variables = load(directory)
+        if isinstance(loaded, models.Network):
+            frozen, trunk = frozen_layers(loaded), variables["params"]["vgg16"]
+            shared = shared or {"vgg16": {name: trunk[name] for name in frozen}}
+            trained = {name: layer for name, layer in trunk.items() if name not in frozen}
+            params = variables["params"] | {"vgg16": trained}
+            variables = {**variables, "params": params}
+        network = network or loaded
+        own.append(variables)
+    of_pictures = isinstance(network, models.Network)
+
+    def lower(params, inputs):
+        return network.apply({"params": params}, inputs, method="lower") if of_pictures else inputs
+
+    def upper(variables, x, mask):
+        method = "upper" if of_pictures else "__call__"
+        outputs = network.apply(variables, x, mask, method=method)
+        judged = (outputs.logits, outputs.head_logits, outputs.gates)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), judged)
+
+    lower = devices.parallel(lower, whole=1, spread=1, stays=True)
+    upper = devices.parallel(upper, whole=1, spread=2)
+
+    def judge(inputs, width):
+        rows, mask = devices.spread(np.arange(len(inputs)), width)
+        x = lower(shared, inputs[rows])
+        judged = [upper(variables, x, mask) for variables in own]
+
+        def wait():
+            whole = jax.tree.map(lambda x: np.asarray(x)[: len(inputs)], judged)
+            return mean([_judgement(*one) for one in whole])
+
+        return wait
+
+    return judge
+
+
+def mean(judgements: Sequence[Judgement]) -> Judgement:
+    """What several models say of the same inputs together: the mean of all that each says."""
+    return jax.tree.map(lambda *parts: np.mean(parts, axis=0), *judgements)
