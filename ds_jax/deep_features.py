@@ -4,7 +4,6 @@ import collections
 import csv
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from ds_jax.recordings import Recording, Unusable, Window, shown
 
 FORMATS = (".csv", ".arff")
 SHOWN = 5  # names shown in a message
-PLAIN = re.compile(r"[\w./+-]+", re.ASCII)  # what ARFF needs no quotes for
 FOLDERS, NONE = "folders", "none"  # the values of --labels that are no table
 
 
@@ -187,7 +185,9 @@ def _write(
             for window, vector in zip(batch, vectors.tolist(), strict=True):
                 name = names[window.recording]
                 cells = [quote(name), *[f"{window.start:.10g}"] * windowed]
-                cells += [row_format % tuple(vector), *map(quote, known.of[name])]
+                cells += [row_format % tuple(vector)]
+                for (_, values), label in zip(known.columns, known.of[name], strict=True):
+                    cells.append(label if values is None else quote(label))
                 file.write(",".join(cells) + "\n")
         if not row_format:
             raise ValueError(recordings.complaint(unusable))
@@ -202,7 +202,8 @@ def _arff_header(columns: Sequence[tuple[str, Sequence[str] | None]]) -> str:
     lines = ["@relation 'VGG16 features'", ""]
     for name, values in columns:
         kind = "numeric" if values is None else "{" + ",".join(map(_quote_arff, values)) + "}"
-        lines.append(f"@attribute {_quote_arff(name)} {kind}")
+        name = name if name.isidentifier() else _quote_arff(name)
+        lines.append(f"@attribute {name} {kind}")
     return "\n".join([*lines, "", "@data", ""])
 
 
@@ -213,7 +214,7 @@ def _quote_csv(text: str) -> str:
 
 
 def _quote_arff(text: str) -> str:
-    if PLAIN.fullmatch(text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r") + "'"
+    """In quotes always, since SciPy guesses from the first row whether there are any."""
+    mark = '"' if "'" in text and '"' not in text else "'"
+    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return mark + escaped.replace(mark, f"\\{mark}") + mark
