@@ -49,7 +49,7 @@ def run(
     form: str = "table",
     window: float = 0.0,
     hop: float = 0.0,
-    explain: Path | None = None,
+    explain: str | Path | None = None,
 ) -> None:
     """Prints what the models of a run say of recordings, as soon as they have said it.
 
@@ -103,7 +103,7 @@ def run(
                 judge = systems.create_judge(checkpoints)
                 answers = _answers(found, settings, window, hop, judge, unusable, output.isatty())
                 if explain:
-                    answers = _explained(answers, found, explain, settings, bool(window))
+                    answers = _explained(answers, found, Path(explain), settings, bool(window))
                 if form == "table":
                     _write_table(answers, max(len(one.title) for one in found), output)
                 elif form == "csv":
