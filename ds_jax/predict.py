@@ -204,8 +204,10 @@ def _write_json(
     head = json.dumps(about | {"labels": LABELS}, ensure_ascii=False)
     print(head.removesuffix("}") + ', "recordings": [', end="", file=output)
     separator = "\n"
-    for recording, group in itertools.groupby(answers, lambda answer: answer.window.recording):
+    # By identity, since a recording may be given twice.
+    for _, group in itertools.groupby(answers, lambda answer: id(answer.window.recording)):
         windows = list(group)
+        recording = windows[0].window.recording
         mean = np.mean([answer.probabilities for answer in windows], axis=0)
         record = {"recording": recording.title, "seconds": round(windows[-1].window.end, 6)}
         record |= _said(mean) | {

@@ -136,7 +136,8 @@ def test_windows_have_time_stamps(folder, tmp_path, params):
 
 def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    numbers = rng.normal(size=(5, 64)).astype(np.float32) * np.float32(10) ** rng.integers(-9, 9)
+    numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
+    numbers = numbers.astype(np.float32)
     monkeypatch.setattr(
         vgg_features, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
     )

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ds_jax.files import write_json, write_text
+from ds_jax.files import open_text, write_json, write_text
 
 
 def test_text_is_kept_as_given_in_a_new_folder(tmp_path):
@@ -33,3 +33,17 @@ def test_json_is_strict_and_readable(tmp_path):
     assert "niño" in path.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"value": float("nan")})
+
+
+def test_text_written_in_pieces_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "new" / "text"
+    with open_text(path) as file:
+        file.write("niño\n")
+        assert not path.exists()
+        file.write("end\r\n")
+    assert path.read_bytes() == "niño\nend\r\n".encode()
+    with pytest.raises(KeyboardInterrupt), open_text(path) as file:
+        file.write("other")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == "niño\nend\r\n".encode()
+    assert os.listdir(path.parent) == ["text"]
