@@ -186,7 +186,8 @@ def predictions(text):
 
 
 def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
-    arguments = ("--mode=predict", f"--checkpoint={undisturbed[0]}", "--format=csv", corpora)
+    fold = undisturbed[0] / "fold_00"
+    arguments = ("--mode=predict", f"--checkpoint={fold}", "--format=csv", corpora)
     one, eight = (
         launch(*arguments, environment={"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "8")
     )
