@@ -15,7 +15,7 @@ from absl import app
 from ds_jax.files import write_json
 
 FILE = "config.json"
-MODES = ("train", "evaluate", "predict", "compare", "report", "export", "corpus")
+MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
 # The modes in which a flag means something; flags that are not here do in all of them.
 MODES_OF = {
     "fold": ("train",),
@@ -23,8 +23,12 @@ MODES_OF = {
     "checkpoint": ("predict", "export"),
     "audio": ("train", "evaluate", "report"),
     "distributed": ("train", "evaluate"),
+    **dict.fromkeys(("format", "window", "hop", "explain"), ("predict",)),
+    **dict.fromkeys(("output", "labels"), ("features",)),
 }
-MODES_OF_FIELDS = ("train", "corpus")  # in the others a run's own config.json rules
+# In the others a run's own config.json rules.
+MODES_OF_FIELDS = ("train", "features", "corpus")
+MODES_OF_RECORDINGS = ("predict", "features")
 # Folds on devices, see `devices.share`.
 PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
@@ -100,10 +104,10 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
     Raises:
         ValueError: A flag or a path belongs to another mode.
     """
-    if paths and mode not in ("predict", "compare"):
+    if paths and mode not in (*MODES_OF_RECORDINGS, "compare"):
         raise ValueError(
-            f"'{paths[0]}' is no flag; recordings belong to --mode=predict and folders of runs to "
-            "--mode=compare"
+            f"'{paths[0]}' is no flag; recordings belong to --mode=predict or --mode=features, and "
+            "folders of runs to --mode=compare"
         )
     if system == "paper" and "fold" in given:
         raise ValueError("--fold is for one experiment, and the paper's tables are many")

@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import jinja2
 import ml_collections
 
-from ds_jax import device_picture, devices, inference, licences, models, predict, systems
+from ds_jax import (
+    device_picture,
+    devices,
+    inference,
+    licences,
+    models,
+    networks,
+    predict,
+    systems,
+)
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS
 from ds_jax.files import check_writable, write_bytes, write_json, write_text
@@ -48,7 +57,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     beside = checkpoint.parent if checkpoint in checkpoints else checkpoint
     directory = directory or beside / "export"
     network = models.create(config.system, config.model, settings)
-    variables = [jax.device_get(inference.load(folder)[2]) for folder in checkpoints]
+    variables = [inference.load(folder)[2] for folder in checkpoints]
     _check_size(network, variables)
     check_writable(directory)
     exported = trace(network, variables, settings)
@@ -63,7 +72,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
 
 
 def trace(
-    network: models.Network, variables: Sequence[inference.Variables], settings: PictureSettings
+    network: models.Network, variables: Sequence[networks.Variables], settings: PictureSettings
 ) -> jax.export.Exported:
     """Exports the mean over some models, for any number of recordings of any length.
 
@@ -88,7 +97,7 @@ def trace(
 
 
 def _probabilities(
-    network: models.Network, variables: Sequence[inference.Variables], settings: PictureSettings
+    network: models.Network, variables: Sequence[networks.Variables], settings: PictureSettings
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     draw, cut = (
         functools.partial(function, settings=settings, rate=settings.sample_rate)
@@ -136,8 +145,8 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     return settings
 
 
-def _check_size(network: models.Network, variables: Sequence[inference.Variables]) -> None:
-    frozen = inference.frozen_layers(network)
+def _check_size(network: models.Network, variables: Sequence[networks.Variables]) -> None:
+    frozen = networks.frozen_layers(network)
     shared = sum(_bytes(variables[0]["params"]["vgg16"].get(name, {})) for name in frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:

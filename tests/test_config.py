@@ -28,7 +28,7 @@ def test_every_config_is_possible_and_says_its_command(path):
 def test_every_cell_of_the_paper_s_tables_is_possible():
     config = configuration.load("configs/paper.py")
     cells = paper.plan(config, lambda name: configuration.load(f"configs/{name}.py"))
-    assert {name for name, _ in cells} | {"ds_svc_emodb"} == {
+    assert {name for name, _ in cells} | {"ds_svc_emodb", "deepspectrum"} == {
         path.stem for path in CONFIGS if not path.stem.startswith(("ds_am_e", "ds_am_r", "quick"))
     } | {"ds_am_elra", "ds_am_emomatch"}
     for cell in cells.values():
@@ -80,17 +80,24 @@ def test_flags_of_another_mode_are_refused():
         ("train", "checkpoint", "predict and --mode=export"),
         ("export", "eval_on", "evaluate"),
         ("corpus", "checkpoint", "predict"),
-        ("export", "config.seed", "train and --mode=corpus"),
+        ("export", "config.seed", "train and --mode=features"),
         ("evaluate", "config.picture.size", "train"),
         ("predict", "fold", "train"),
     ):
         with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
             configuration.check_flags(mode, [flag], [], "ds_am")
+    configuration.check_flags("predict", ["window", "hop", "format"], [Path("a.wav")], "ds_am")
+    configuration.check_flags("features", ["config.picture.size", "output"], [Path("a")], "ds_svc")
+    for mode, flag in (("train", "window"), ("features", "format"), ("predict", "labels")):
+        with pytest.raises(ValueError, match=f"--{flag} is for .* nothing in --mode={mode}"):
+            configuration.check_flags(mode, [flag], [], "ds_am")
+    with pytest.raises(ValueError, match="--mode=train and --mode=evaluate"):
+        configuration.check_flags("predict", ["distributed"], [], "ds_am")
     with pytest.raises(ValueError, match=r"'a\.wav' is no flag"):
         configuration.check_flags("train", [], [Path("a.wav")], "ds_am")
     configuration.check_flags("export", ["checkpoint", "workdir"], [], "ds_am")
     configuration.check_flags("corpus", ["config", "config.corpus", "workdir"], [], "ds_am")
-    with pytest.raises(ValueError, match="--mode=corpus shows one corpus"):
+    with pytest.raises(ValueError, match="--mode=corpus is for one experiment"):
         configuration.check_flags("corpus", [], [], "paper")
     with pytest.raises(ValueError, match="--fold is for one experiment"):
         configuration.check_flags("train", ["fold"], [], "paper")

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import tiny
 
-from ds_jax import audio, export, predict, representation, systems, train
+from ds_jax import audio, export, predict, representation, systems
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS
 
@@ -45,12 +45,13 @@ def predicted(checkpoint, waves, folder):
     """What --mode=predict says of waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
     settings = representation.settings(systems.load_config(checkpoints[0]))
-    usable = {}
+    judge, said = systems.create_judge(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-        usable[path] = representation.read(path, settings)[1]
-    return predict._probabilities(checkpoints, usable)
+        windows = np.stack(representation.read(path, settings)[1])
+        said.append(judge(windows, len(windows))().probabilities.mean(axis=0))
+    return np.stack(said)
 
 
 def load(directory):
@@ -60,10 +61,7 @@ def load(directory):
 def untrained(directory, config):
     """A fold's folder, whose network is as training begins with it."""
     experiment = tiny.experiment(config, tiny.corpus(8))
-    optimiser = train.create_optimiser(experiment.network, config.train)
-    state = train.create_state(
-        experiment.network, optimiser, experiment.pretrained, jax.random.key(0), {}
-    )
+    state = tiny.state(experiment)
     with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
         checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
     return directory
