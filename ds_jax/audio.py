@@ -62,11 +62,13 @@ def _decoded(path: Path) -> tuple[np.ndarray, int]:
     _check_whole(path)
     try:
         with soundfile.SoundFile(path) as file:
+            # numpy takes a tenth of libsndfile's time to make the same floats of 16-bit samples,
+            # and to add columns a tenth of its own to average rows.
+            dtype, full_scale = ("int16", 32768) if file.subtype == "PCM_16" else ("float32", 1)
             rate, blocks = file.samplerate, []
             while not blocks or len(blocks[-1]) == BLOCK:
-                channels = file.read(BLOCK, dtype="float32", always_2d=True)
-                # Column by column: numpy's mean over a short last axis takes ten times as long.
-                blocks.append(sum(channels.T) / file.channels)
+                channels = file.read(BLOCK, dtype, always_2d=True).astype(np.float32, copy=False)
+                blocks.append(sum(channels.T) / (full_scale * file.channels))
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
     return np.concatenate(blocks), rate
