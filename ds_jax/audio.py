@@ -1,5 +1,6 @@
 """Reads one recording as mono samples."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def _decoded(path: Path) -> tuple[np.ndarray, int]:
             rate, blocks = file.samplerate, []
             while not blocks or len(blocks[-1]) == BLOCK:
                 channels = file.read(BLOCK, dtype, always_2d=True).astype(np.float32, copy=False)
-                blocks.append(sum(channels.T) / (full_scale * file.channels))
+                total = functools.reduce(np.add, channels.T)
+                blocks.append(total / (full_scale * file.channels))
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
     return np.concatenate(blocks), rate
