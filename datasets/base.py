@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from datasets import workers
@@ -65,6 +66,19 @@ class CorpusConfig(tfds.core.BuilderConfig):
 
     folder: Path = Path()
     settings: representation.Settings = dataclasses.field(default_factory=PictureSettings)
+
+
+class RecordWriter(tfds.core.ExampleWriter):
+    """Writes array_record as TFDS does, but compressed at zstd's first level.
+
+    Of pictures, TFDS' third level makes no smaller files, and takes half as long again.
+    """
+
+    def write(self, path, examples: Iterable[tuple]) -> None:
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,zstd:1")
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -176,6 +190,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         # TFDS' temporary folder: it gets its final name when all records are written.
         with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
+
+    def _example_writer(self) -> RecordWriter:
+        return RecordWriter(self.info.file_format)
 
     def _create_builder_config(self, builder_config, version):
         """Takes the configuration as it is; TFDS would warn that it is not a predefined one."""
