@@ -1,5 +1,6 @@
 """Reads one recording as mono samples."""
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ HEADERLESS = (".l16", ".raw")  # ELRA-S0329: 16-bit little-endian PCM, mono
 HEADERLESS_RATE = 16_000  # Hz
 # Three steps of a 16-bit recorder: what stays within that is a dead channel, not quiet speech.
 SILENCE = 1e-4
-BLOCK = 1 << 18  # frames decoded at a time, so that long recordings need little memory
+BLOCK = 1 << 17  # frames decoded at a time, so that many channels need little memory
 # Recorders that write to a pipe put the largest size there is into the header, counted with a sign
 # or without (ffmpeg 2**32 - 1, arecord 2**31, SoX 2**31 - 4096).
 OPEN_SIZE = (1 << 31) - 4096
@@ -136,10 +137,14 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
 
     def blocks() -> Iterator[np.ndarray]:
+        # numpy takes a tenth of libsndfile's time to make the same floats of 16-bit samples, and
+        # to add columns a tenth of its own to average rows.
+        dtype, full_scale = ("int16", 32768) if file.subtype == "PCM_16" else ("float32", 1)
         try:
             with file:
-                while len(channels := file.read(BLOCK, dtype="float32", always_2d=True)):
-                    yield channels.mean(axis=1)
+                while len(channels := file.read(BLOCK, dtype=dtype, always_2d=True)):
+                    total = functools.reduce(np.add, channels.astype(np.float32, copy=False).T)
+                    yield total / (full_scale * file.channels)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
 

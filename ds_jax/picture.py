@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 
 AMIN = 1e-10  # the power below which librosa.power_to_db sees silence
 LINEAR_HZ = 1000.0  # below this the axis of librosa.display.specshow(y_axis="mel") is linear
-BLOCK = 4096  # frames transformed at a time, so that long files need little memory
+BLOCK = 64  # frames transformed at a time, so that their spectra stay in the cache
 
 CHOICES = {
     "mode": ("mel", "spectrogram", "chroma"),
@@ -268,15 +268,17 @@ def _bins(low: float, high: float, rate: int, n_fft: int) -> tuple[int, int]:
 
 def _power(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
     """Power spectra of all whole frames, float64 [frames, n_fft // 2 + 1]."""
-    samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
+    if len(samples) < n_fft:
+        samples = np.pad(samples, (0, n_fft - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
     # From here on in float64: in float32 rounding, which is another on each machine, would choose
     # between two colours where a cell is on their border.
     power = np.empty((len(frames), n_fft // 2 + 1), np.float64)
     for start in range(0, len(frames), BLOCK):
         spectra = scipy.fft.rfft(frames[start : start + BLOCK] * _hann(n_fft), axis=1)
-        real, imaginary = (np.asarray(x, np.float64) for x in (spectra.real, spectra.imag))
-        power[start : start + BLOCK] = real**2 + imaginary**2
+        block = power[start : start + BLOCK]
+        np.square(spectra.real, out=block, dtype=np.float64)
+        block += np.square(spectra.imag, dtype=np.float64)
     return power
 
 

@@ -46,6 +46,23 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(samples, 0.75 * TONE, atol=1e-7)
 
 
+@pytest.mark.parametrize("block", [1, 7, 1600, 4799, 4800, 4801])
+def test_blocks_do_not_show(tmp_path, monkeypatch, block):
+    channels = np.random.default_rng(0).normal(0, 0.1, (4800, 3)).astype(np.float32)
+    monkeypatch.setattr(audio, "BLOCK", block)
+    samples, _ = audio.read(write(tmp_path / "a.wav", channels, 48_000), 0)
+    np.testing.assert_array_equal(samples, channels.mean(axis=1))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_samples_are_those_of_libsndfile(tmp_path, subtype, channels):
+    noise = np.random.default_rng(0).uniform(-1, 1, (1600, channels))
+    path = write(tmp_path / "a.wav", noise, 16_000, subtype)
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(audio.read(path, 0)[0], expected.mean(axis=1))
+
+
 def test_resampling_keeps_duration_pitch_and_level(tmp_path):
     samples, rate = audio.read(write(tmp_path / "a.wav", TONE, 48_000), 16_000)
     assert (rate, samples.dtype, len(samples)) == (16_000, np.float32, 1600)
