@@ -8,7 +8,9 @@ import optax
 import pytest
 import tiny
 
-from ds_jax import convolution, devices, train
+from ds_jax import convolution, train_state
+from ds_jax.devices import BATCH
+from ds_jax.networks import create_network
 
 # Batch, height, width, channels in and out. TILES_AT_ONCE is 256.
 SHAPES = [
@@ -170,14 +172,13 @@ def trained(monkeypatch, least_channels):
         name: layer | {"bias": biases.normal(0, 0.1, layer["bias"].shape).astype(np.float32)}
         for name, layer in tiny.pretrained().items()
     }
-    state = train.create_state(experiment.network, optimiser, pretrained, jax.random.key(0), {})
-    step = train.create_train_step(experiment.network, optimiser)
-    state, rng, scale = devices.replicate((state, jax.random.key(1), jnp.float32(1)))
-    rows, mask = devices.spread(np.arange(8, dtype=np.int32), devices.batch_width(8))
-    losses = []
-    for _ in range(2):
-        state, loss = step(state, experiment.inputs, experiment.labels, scale, rng, rows, mask)
-        losses.append(float(loss))
+    network = create_network(experiment.config, BATCH)
+    state = train_state.create_state(network, optimiser, pretrained, jax.random.key(0), {})
+    step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
+    state, losses = BATCH.place([state]), []
+    for chunk in experiment.inputs.chunks(BATCH, [[np.arange(8)] * 2], 1, BATCH.width(8)):
+        state, loss = step(state, np.int32(0), np.float32(1), *chunk)
+        losses.append(float(loss[0]))
     return losses, jax.device_get(state.params)
 
 
