@@ -128,7 +128,7 @@ def measure(settings: Mapping, rounds: int) -> dict[str, dict[str, list[float]]]
             _check_same(asked, loss_tolerance=0.05 if settings["cuda"] else 1e-3)
             times = {task: {name: [] for name in asked} for task in TASKS}
             for task in TASKS:
-                for number in range(-2, rounds):  # two to warm up
+                for number in range(-1, rounds):  # one to warm up
                     for shown, (worker, name) in asked.items():
                         taken = worker.ask(name, task)
                         if number >= 0:
