@@ -2,13 +2,13 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
+from ds_jax import errors
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
@@ -85,13 +85,9 @@ def run(paths: list[Path]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs, and turns a user's mistake into one sentence."""
-    try:
+    """Runs, and turns a user's mistake into one sentence; --debug shows where it was found."""
+    with errors.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if _DEBUG.value:
-            raise
-        sys.exit(f"error: {error}")  # --debug shows where
 
 
 if __name__ == "__main__":
