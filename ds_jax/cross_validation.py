@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, systems, targets
+from ds_jax import devices, evaluate, folds, predictions, results, systems, targets, weights
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.inference import Judgement
 
@@ -72,7 +72,8 @@ def _folds(
             divided = folds.make_folds(
                 corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
-        configuration.write(config, workdir)  # only now: impossible folds leave no trace
+        weights.check(config.get("weights", ""))
+        configuration.write(config, workdir)  # only now: what is impossible leaves no trace
         folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
     devices.wait_for_others("folds.json")
     return folds.read_folds(path, corpus.utterances, config.select_on)

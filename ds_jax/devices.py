@@ -15,6 +15,7 @@ import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ds_jax import progress
 from ds_jax.files import cache_directory
 
 AXIS = "batch"  # the mapped axis that a batch is spread over
@@ -59,7 +60,7 @@ def is_first_process() -> bool:
 def say(text: str) -> None:
     """Prints a line, once for all processes."""
     if is_first_process():
-        print(text, flush=True)
+        progress.say(text)
 
 
 def wait_for_others(name: str) -> None:
