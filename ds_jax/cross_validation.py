@@ -10,6 +10,7 @@ import numpy as np
 from ds_jax import config as configuration
 from ds_jax import devices, evaluate, folds, predictions, results, systems, targets, weights
 from ds_jax.corpus import LABELS, Corpus
+from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
 
 
@@ -73,6 +74,7 @@ def _folds(
                 corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
         weights.check(config.get("weights", ""))
+        check_writable(workdir)
         configuration.write(config, workdir)  # only now: what is impossible leaves no trace
         folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
     devices.wait_for_others("folds.json")
