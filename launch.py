@@ -15,7 +15,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; defau
 _MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
 _FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3 or 0-4; all without")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's files; default runs/<config name>")
-_RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
+_RAW = os.environ.get("DS_JAX_CORPORA") or "corpora"
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")

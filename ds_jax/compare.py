@@ -132,7 +132,7 @@ def _read(workdir: Path) -> _Run:
 def _json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path.parent} holds no finished run: {path.name} is missing"
         ) from error
