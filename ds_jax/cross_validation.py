@@ -37,6 +37,8 @@ def run(
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
+    if not (workdir / "folds.json").is_file():
+        weights.check(config.get("weights", ""))  # before a file says that there is a run
     configuration.check_same(config, workdir)
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
@@ -73,7 +75,6 @@ def _folds(
             divided = folds.make_folds(
                 corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
-        weights.check(config.get("weights", ""))
         check_writable(workdir)
         configuration.write(config, workdir)  # only now: what is impossible leaves no trace
         folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)

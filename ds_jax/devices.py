@@ -35,6 +35,9 @@ def start(distributed: bool = False) -> None:
         distributed: Whether this process is one of several that train together. They find each
             other by themselves under SLURM, Open MPI and on Cloud TPU; elsewhere by
             JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
+
+    Raises:
+        ValueError: They do not.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
     if jaxlib.__version__.startswith("0.10.") and not accelerated:
@@ -47,9 +50,16 @@ def start(distributed: bool = False) -> None:
     if distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(rank) if rank else None
-        )
+        try:
+            jax.distributed.initialize(
+                num_processes=int(count) if count else None, process_id=int(rank) if rank else None
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: the processes do not find each other ({error}): set "
+                "JAX_COORDINATOR_ADDRESS=host:port, DS_JAX_PROCESSES and DS_JAX_PROCESS for each, "
+                "or leave --distributed out"
+            ) from error
 
 
 def is_first_process() -> bool:

@@ -7,7 +7,7 @@ import pytest
 import recordings
 
 from ds_jax import config as configuration
-from ds_jax.corpus import LABELS
+from ds_jax.corpus import LABELS, TITLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -96,12 +96,78 @@ def scaled_down(command, weights_file):
     return command._replace(arguments=[*arguments, *more])
 
 
+@pytest.fixture(scope="module")
+def outcomes(desk, weights_file):
+    """For each page its commands, and how they ended that were run one after the other."""
+    small = {
+        page: [
+            scaled_down(command, weights_file)
+            for command in commands.of_document(ROOT / "docs" / f"{page}.md")
+            if command.arguments not in ELSEWHERE
+        ]
+        for page in RUN
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DS_JAX_CORPORA", raising=False)
+        done = iter(commands.run([one for page in RUN for one in small[page]], desk))
+    return {page: [(one, next(done)) for one in small[page]] for page in RUN}
+
+
 @pytest.mark.parametrize("page", RUN)
-def test_every_command_of_a_page_does_what_it_says(page, desk, weights_file, monkeypatch):
-    monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
-    shown = commands.of_document(ROOT / "docs" / f"{page}.md")
-    shown = [command for command in shown if command.arguments not in ELSEWHERE]
-    assert len(shown) >= 4
-    small = [scaled_down(command, weights_file) for command in shown]
-    for command, outcome in zip(small, commands.run(small, desk), strict=True):
+def test_every_command_of_a_page_runs(page, outcomes):
+    assert len(outcomes[page]) >= 4
+    for command, outcome in outcomes[page]:
         assert outcome.status == 0, (command.arguments, outcome.printed)
+
+
+def test_they_leave_what_the_pages_say(outcomes, desk):
+    runs = desk / "runs"
+    for name in (
+        "robots_look/corpus.html",
+        "robots/report.html",
+        "robots/fold_00/checkpoints",
+        "robots/export/model.stablehlo",
+        "robots_mlr/report.html",
+        "emodb_whole/evaluations/emovo/report.html",
+        "paper/paper.html",
+        "paper_open/paper.json",
+    ):
+        assert (runs / name).exists(), name
+    assert 'selected_on": "test' in (runs / "emodb_leaking" / "report.json").read_text()
+    assert "data:audio/flac" in (runs / "robots" / "report.html").read_text()
+    assert list((desk / "pictures").glob("*.png"))
+    header, *rows = (desk / "features.csv").read_text().splitlines()
+    assert header.startswith("name,neuron_0,")
+    assert len(rows) == 2
+    printed = {" ".join(one.arguments): said.printed for one, said in outcomes["first_hour"]}
+    (table,) = (said for call, said in printed.items() if "folder/**/*.wav" in call)
+    assert "a.wav" in table
+    assert "folder/anger/c.wav" in table
+
+
+def test_links_lead_somewhere():
+    for path in [ROOT / "README.md", *PAGES]:
+        for target in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            file, anchor = path.parent / target[0] if target[0] else path, target[1]
+            assert file.exists(), (path.name, target)
+            if anchor:
+                titles = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = [
+                    re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles
+                ]
+                assert anchor[1:] in anchors, (path.name, anchor)
+
+
+def test_the_readme_installs_from_files_that_there_are_and_tells_all_terms():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    wanted = re.findall(r"requirements[\w-]*\.txt", readme)
+    assert {"requirements.txt", "requirements-dev.txt", "requirements-opensmile.txt"} <= set(wanted)
+    assert all((ROOT / name).is_file() for name in wanted)
+    terms = readme.partition("## Licences")[2].partition("\n## ")[0]
+    assert all(f"| {TITLES[name]} |" in terms for name in KNOWN)
+    for mode in configuration.MODES:
+        assert f"| `{mode}` |" in readme
+    for name in re.findall(r"`([a-z_*]+\.py)`", readme.partition("| config |")[2]):
+        assert list((ROOT / "configs").glob(name)), name
+    for name in re.findall(r"(?:datasets|ds_jax|docs|configs|tests)/[\w/]+\.\w+", readme):
+        assert (ROOT / name).exists(), name
