@@ -17,6 +17,7 @@ import psutil
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ds_jax import progress
 from ds_jax.files import cache_directory
 
 AXIS = "batch"  # the mapped axis that a batch is spread over
@@ -36,6 +37,9 @@ def start(distributed: bool = False) -> None:
         distributed: Whether this process is one of several that train together. They find each
             other by themselves under SLURM, Open MPI and on Cloud TPU; elsewhere by
             JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
+
+    Raises:
+        ValueError: They do not.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
     if not accelerated:
@@ -50,9 +54,16 @@ def start(distributed: bool = False) -> None:
     if distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(rank) if rank else None
-        )
+        try:
+            jax.distributed.initialize(
+                num_processes=int(count) if count else None, process_id=int(rank) if rank else None
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: the processes do not find each other ({error}): set "
+                "JAX_COORDINATOR_ADDRESS=host:port, DS_JAX_PROCESSES and DS_JAX_PROCESS for each, "
+                "or leave --distributed out"
+            ) from error
 
 
 def _keep_freed_memory() -> None:
@@ -77,7 +88,7 @@ def is_first_process() -> bool:
 def say(text: str) -> None:
     """Prints a line, once for all processes."""
     if is_first_process():
-        print(text, flush=True)
+        progress.say(text)
 
 
 def wait_for_others(name: str) -> None:
