@@ -18,6 +18,7 @@ WIDTH = 32  # pictures that go through frozen blocks together on a device, at mo
 # Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
 STREAMED_AT_ONCE = 1 << 28
 THREADS = 16  # that read and decode; they wait for the disk as often as they compute
+PARTS_AHEAD = 256  # batches' parts that are read before they are asked for, at most
 
 Chunk = tuple  # what a mapped step takes after its models, see `Inputs.chunks`
 
@@ -112,7 +113,8 @@ class Inputs:
         # A batch's part for a device at a time: a picture takes less time than handing it on.
         wanted = [np.where(mask, rows, -1) for rows, mask, _ in spread]
         parts = np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in wanted])
-        ahead = max(1, STREAMED_AT_ONCE // (parts.shape[1] * math.prod(shape) * dtype.itemsize))
+        part = parts.shape[1] * math.prod(shape) * dtype.itemsize  # bytes
+        ahead = min(PARTS_AHEAD, max(1, STREAMED_AT_ONCE // part))
         return iter(
             grain.MapDataset.source(parts)
             .map(read)
