@@ -99,8 +99,11 @@ def arguments(experiment: train.Experiment, layout: Layout, batches: int) -> tup
     )
     numbers = layout.stack(np.zeros(layout.lanes, np.int32))
     scales = layout.stack(np.ones(layout.lanes, np.float32))
-    return layout.place([state] * layout.lanes), numbers, scales, *_chunk(
-        experiment, layout, batches
+    return (
+        layout.place([state] * layout.lanes),
+        numbers,
+        scales,
+        *_chunk(experiment, layout, batches),
     )
 
 

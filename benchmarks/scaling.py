@@ -58,20 +58,23 @@ CLUSTERS = (
     Cluster(roofline.V5E, 32, 186e9),  # ICI, 1,600 Gbit/s less what packing costs
 )
 ASSUMPTIONS = f"""\
-Assumed: {FOLDS} stratified folds of {CORPUS:,} pictures of {SIZE} pixels, a tenth of each training side
-chooses the epoch, batches of {BATCH}, {EPOCHS} epochs, nothing frozen, nobody stops early. A device computes at
-the given share of its dense bfloat16 peak, whatever its share of a batch is (of one picture it will
-be less). An all-reduce is a ring: each device sends 2 (n - 1) / n of the gradients' bytes; NVLink 450
-GB/s, ICI 186 GB/s each way, {LATENCY * 1e6:.0f} us for each collective, nothing of it hidden behind the computing.
-The host's time for a dispatch is the one measured here, and is not hidden either; after each epoch
-a fold's state goes to the host at {TO_HOST / 1e9:.0f} GB/s. Preparing, compiling and reports are left out."""
+Assumed: {FOLDS} stratified folds of {CORPUS:,} pictures of {SIZE} pixels, a tenth of each training
+side chooses the epoch, batches of {BATCH}, {EPOCHS} epochs, nothing frozen, nobody stops early. A
+device computes at the given share of its dense bfloat16 peak, whatever its share of a batch is; of
+one or two pictures it will be less. An all-reduce is a ring, in which each device sends
+2 (n - 1) / n of the gradients' bytes at {CLUSTERS[1].link / 1e9:.0f} GB/s by NVLink and
+{CLUSTERS[-1].link / 1e9:.0f} GB/s by ICI, and each collective takes {LATENCY * 1e6:.0f} us besides;
+nothing of it is hidden behind the computing. Nor is the host's time for a dispatch, which is the
+one measured here. After each epoch a fold's state goes to the host at {TO_HOST / 1e9:.0f} GB/s.
+Preparing, compiling and reports are left out."""
 
 
-def trial(count: int, settings: dict, folder: Path) -> dict:
+def trial(count: int, small: bool, folder: Path) -> dict:
     """Runs scaling_trial.py on so many simulated devices."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
     output = folder / f"{count}.json"
-    command = [sys.executable, "-m", "benchmarks.scaling_trial", json.dumps(settings), str(output)]
+    command = [sys.executable, "-m", "benchmarks.scaling_trial", str(output)]
+    command += ["small"] if small else []
     done = subprocess.run(
         command, env=environment, cwd=measuring.ROOT, capture_output=True, text=True
     )
@@ -124,7 +127,9 @@ def show_counts(trials: list[dict]) -> None:
         for parallel in ("folds", "batch"):
             own = found[parallel]
             sums = gradient_sums(own)
-            compiled = [own[f"compilations until the {one} fold is done"] for one in ("first", "last")]
+            first, last = (
+                own[f"compilations until the {one} fold is done"] for one in ("first", "last")
+            )
             rows.append(
                 (
                     found["devices"],
@@ -135,7 +140,7 @@ def show_counts(trials: list[dict]) -> None:
                     1e3 * own["host seconds a dispatch"],
                     own["dispatches an epoch"],
                     own["folds"],
-                    compiled[1] - compiled[0],
+                    last - first,
                 )
             )
     heads = (
@@ -154,21 +159,20 @@ def show_counts(trials: list[dict]) -> None:
 
 def show_roofline() -> dict:
     """Prints the roofline of a training step on paper; returns it."""
-    costs = roofline.step_costs(SIZE, BATCH)
-    rows, found = [], {}
-    for block, operations in costs.items():
+    chips, rows, found = (roofline.H100, roofline.V5E), [], {}
+    for block, operations in roofline.step_costs(SIZE, BATCH).items():
         flops, size = (sum(column) for column in zip(*operations, strict=True))
-        times = [1e3 * roofline.seconds(operations, chip) for chip in (roofline.H100, roofline.V5E)]
+        times = [1e3 * roofline.seconds(operations, chip) for chip in chips]
         rows.append((block, flops / 1e9, size / 1e6, flops / size, *times))
         found[block] = {"flops": flops, "bytes": size}
-    chips = roofline.H100, roofline.V5E
     heads = ("", "GFLOP", "MB", "FLOP/byte", *(f"ms on one {chip.name} at least" for chip in chips))
     measuring.table(f"roofline of a training step, {BATCH} pictures of {SIZE}", heads, rows)
     for chip in chips:
         found[chip.name] = roofline.ceiling(SIZE, BATCH, chip)
         print(
-            f"{chip.name}: {chip.peak / 1e12:.0f} TFLOP/s over {chip.bandwidth / 1e12:.2f} TB/s are "
-            f"{chip.peak / chip.bandwidth:.0f} FLOP/byte; memory leaves {found[chip.name]:.0%} of the peak"
+            f"{chip.name}: {chip.peak / 1e12:.0f} TFLOP/s, {chip.bandwidth / 1e12:.2f} TB/s, ridge "
+            f"at {chip.peak / chip.bandwidth:.0f} FLOP/byte; its memory lets the step reach "
+            f"{found[chip.name]:.0%} of the peak"
         )
     return found
 
@@ -197,16 +201,13 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     """Measures, models, prints, and writes."""
     parser = measuring.parser("scaling", __doc__)
     parser.add_argument("--devices", default="1,2,4,8", help="numbers of simulated devices")
-    parser.add_argument("--size", type=int, default=32, help="of the pictures that are counted on")
-    parser.add_argument("--batch", type=int, default=8, help="over all devices together")
     parser.add_argument("--small", action="store_true", help="five narrow layers for VGG16")
     flags = parser.parse_args(arguments)
-    settings = {"size": flags.size, "batch": flags.batch, "small": flags.small}
     with tempfile.TemporaryDirectory() as folder:
         counts = [int(count) for count in flags.devices.split(",")]
-        trials = [trial(count, settings, Path(folder)) for count in counts]
+        trials = [trial(count, flags.small, Path(folder)) for count in counts]
     show_counts(trials)
-    found = {"settings": settings, "machine": measuring.machine(), "trials": trials}
+    found = {"small": flags.small, "machine": measuring.machine(), "trials": trials}
     found |= {"roofline": show_roofline(), "model": show_model(trials[-1]["batch"])}
     measuring.save(flags.output, found | {"assumptions": ASSUMPTIONS})
     return found

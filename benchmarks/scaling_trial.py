@@ -1,7 +1,6 @@
 """What is compiled, exchanged and dispatched on the devices that this process has.
 
-Called by scaling.py for each number of devices: python -m benchmarks.scaling_trial SETTINGS FILE,
-both JSON.
+Called by scaling.py for each number of devices: python -m benchmarks.scaling_trial OUTPUT [small]
 """
 
 import json
@@ -28,7 +27,7 @@ ARRAY = re.compile(r"([a-z]+)(\d+)[a-z0-9]*\[([\d,]*)\]")
 # Folds are trained by a VGG16 of few channels, one layer a block: what is counted there does not
 # depend on them.
 SMALL = ((4, 1), (6, 1), (8, 1), (16, 1), (16, 1))
-PICTURES = 64  # that a fold is trained on, eight batches of eight
+SIZE, BATCHES, BATCH_SIZE = 32, 8, 8  # of pictures, of an epoch, and of a batch
 
 
 def collectives(text: str) -> list[dict]:
@@ -50,71 +49,76 @@ def collectives(text: str) -> list[dict]:
     return found
 
 
-def of_step(layout: Layout, settings: dict) -> dict:
+def create_experiment(parallel: str) -> train.Experiment:
+    """For one fold more than there are devices, each of pictures of its own and others'."""
+    config = generated.config(SIZE, BATCH_SIZE, 1)
+    config.parallel = parallel
+    pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
+    corpus = generated.corpus(pictures, config.picture.canvas)
+    return train.create_experiment(config, corpus, generated.weights(SIZE))
+
+
+def of_step(layout: Layout) -> dict:
     """The compiled train step, and the host's time for one of an epoch's dispatches."""
-    config = generated.config(settings["size"], settings["batch"], 1)
-    corpus = generated.corpus(settings["batch"], config.picture.canvas)
-    weights = generated.weights(config.picture.size)
-    experiment = train.create_experiment(config, corpus, weights)
-    arguments = generated.arguments(experiment, layout, PICTURES // settings["batch"])
+    experiment = create_experiment("auto")
+    arguments = generated.arguments(experiment, layout, BATCHES)
     trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))
     began = time.perf_counter()
     compiled = experiment.programs_for(layout).train_step.lower(*arguments).compile()
-    seconds = time.perf_counter() - began
-    host = generated.host_seconds(experiment, layout, PICTURES // settings["batch"])
     return {
         "collectives": collectives(compiled.as_text()),
         "parameters": trained // layout.lanes,
-        "compile seconds": seconds,
-        "host seconds a dispatch": host,
+        "compile seconds": time.perf_counter() - began,
+        "host seconds a dispatch": generated.host_seconds(experiment, layout, BATCHES),
     }
 
 
-def of_folds(parallel: str, folder: Path) -> dict:
-    """Trains one fold more than there are devices, and counts dispatches and compilations."""
-    count, batch = jax.device_count() + 1, 8
-    config = generated.config(32, batch, 1)
-    config.parallel = parallel
-    corpus = generated.corpus(PICTURES + batch + count, config.picture.canvas)
-    folds = {k: generated.fold(corpus, PICTURES, batch, start=k) for k in range(count)}
-    with mock.patch.object(vgg, "BLOCKS", SMALL):
-        weights = generated.weights(config.picture.size)
-        experiment = train.create_experiment(config, corpus, weights)
-        learning, compiled = {}, []
-        for layout in (BATCH, FOLDS):
-            programs, learning[layout] = experiment.programs_for(layout), []
-            step = counted(programs.train_step, learning[layout])
-            experiment.programs[layout] = train.Programs(
-                programs.network, step, programs.predict_step
-            )
-        heard = []
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
-        )
-        for _ in train.train_folds(experiment, folds, folder):
-            compiled.append(len(heard))
-    lanes = (FOLDS if parallel == "folds" else BATCH).lanes
-    rounds = -(-count // lanes)
+def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
+    """Trains all folds, and counts dispatches and compilations."""
+    experiment, count = create_experiment(parallel), jax.device_count() + 1
+    train_side = BATCHES * BATCH_SIZE
+    folds = {
+        k: generated.fold(experiment.corpus, train_side, BATCH_SIZE, start=k) for k in range(count)
+    }
+    programs, learning, heard, compiled = experiment.programs_for(layout), [], [], []
+    step = counted(programs.train_step, learning)
+    experiment.programs[layout] = train.Programs(programs.network, step, programs.predict_step)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
+    )
+    for _ in train.train_folds(experiment, folds, folder):
+        compiled.append(len(heard))
     return {
         "folds": count,
-        "dispatches an epoch": sum(map(len, learning.values())) / rounds,
+        "dispatches an epoch": len(learning) / -(-count // layout.lanes),
         "compilations until the first fold is done": compiled[0],
         "compilations until the last fold is done": compiled[-1],
     }
 
 
-def main(settings: dict) -> dict:
-    """Measures both layouts."""
+def main(small: bool) -> dict:
+    """Measures both layouts.
+
+    Args:
+        small: Whether the step that is compiled is that of the small network, too.
+    """
     devices.start()
     found = {"devices": jax.device_count()}
+    # One device has one layout: its folds are trained one after the other.
+    folds = BATCH if jax.device_count() == 1 else FOLDS
     with chosen("auto", "accelerator"):
-        for parallel, layout in (("folds", FOLDS), ("batch", BATCH)):
-            with mock.patch.object(vgg, "BLOCKS", SMALL if settings["small"] else vgg.BLOCKS):
-                found[parallel] = of_step(layout, settings)
-            with tempfile.TemporaryDirectory() as folder:
-                found[parallel] |= of_folds(parallel, Path(folder))
+        for parallel, layout in (("folds", folds), ("batch", BATCH)):
+            with mock.patch.object(vgg, "BLOCKS", SMALL if small else vgg.BLOCKS):
+                found[parallel] = of_step(layout)
+            jax.clear_caches()  # what is known of one network is not so of the other
+            with (
+                mock.patch.object(vgg, "BLOCKS", SMALL),
+                tempfile.TemporaryDirectory() as folder,
+            ):
+                found[parallel] |= of_folds(layout, parallel, Path(folder))
+            jax.clear_caches()
     return found
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(main(json.loads(sys.argv[1]))))
+    Path(sys.argv[1]).write_text(json.dumps(main(small="small" in sys.argv[2:])))

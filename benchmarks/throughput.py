@@ -121,7 +121,7 @@ def chosen(precision: str, dispatch: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if precision != "auto":
             dtype = PRECISIONS[precision]
-            stack.enter_context(mock.patch.object(devices, "compute_dtype", lambda: dtype))
+            stack.enter_context(mock.patch.object(devices, "compute_dtype", return_value=dtype))
         if dispatch == "accelerator":
 
             def part(batches: int) -> int:
@@ -254,10 +254,13 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         config.model.head, config.model.freeze = "fc" if full else "gap", flags.freeze
     devices.start()
     batches = flags.batches or (6 if jax.default_backend() == "cpu" else 160)
-    with tempfile.TemporaryDirectory() as folder, generated.cache(f"{folder}/compiled"):
-        with chosen(flags.precision, flags.dispatch):
-            found = measure(config, full, batches, Path(folder))
-            precision = jnp.dtype(devices.compute_dtype()).name
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        generated.cache(f"{folder}/compiled"),
+        chosen(flags.precision, flags.dispatch),
+    ):
+        found = measure(config, full, batches, Path(folder))
+        precision = jnp.dtype(devices.compute_dtype()).name
     settings = {
         "system": flags.system,
         "size": flags.size,
