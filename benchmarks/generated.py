@@ -117,11 +117,14 @@ def _chunk(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
     return chunk
 
 
-def host_seconds(experiment: train.Experiment, layout: Layout, batches: int) -> float:
+def host_seconds(experiment: train.Experiment, layout: Layout, batches: int) -> tuple[float, float]:
     """What the host needs for a dispatch, if the device had nothing to do.
 
     It makes a chunk of the inputs and calls a step that returns the state which it is given. Where
     a device has work, most of this goes on beside it.
+
+    Returns:
+        Seconds to make the chunk, and of the call.
     """
 
     def idle(state, number, scale, corpus, labels, rows, mask, count):
@@ -130,10 +133,13 @@ def host_seconds(experiment: train.Experiment, layout: Layout, batches: int) -> 
 
     step = experiment.inputs.parallel(layout, idle, models=3, donate=True)
     state, numbers, scales, *_ = arguments(experiment, layout, batches)
-    taken = []
+    making, calling = [], []
     for _ in range(CALLS + 1):
         began = time.perf_counter()
-        state, losses = step(state, numbers, scales, *_chunk(experiment, layout, batches))
+        chunk = _chunk(experiment, layout, batches)
+        made = time.perf_counter()
+        state, losses = step(state, numbers, scales, *chunk)
         jax.block_until_ready(losses)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken[1:])  # the first call compiles
+        making.append(made - began)
+        calling.append(time.perf_counter() - made)
+    return statistics.median(making[1:]), statistics.median(calling[1:])  # the first compiles

@@ -69,7 +69,7 @@ def of_step(layout: Layout) -> dict:
         "collectives": collectives(compiled.as_text()),
         "parameters": trained // layout.lanes,
         "compile seconds": time.perf_counter() - began,
-        "host seconds a dispatch": generated.host_seconds(experiment, layout, BATCHES),
+        "host seconds a dispatch": sum(generated.host_seconds(experiment, layout, BATCHES)),
     }
 
 

@@ -9,8 +9,8 @@ the mapped steps and at what they read. Utilisation is that of the model: the op
 convolutions in a second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a
 large matrix product in the same process.
 
-"input wait" is what the host needs to make the chunks of an epoch and to call its steps, if nothing
-of it went on beside the devices' work: the most that the devices can wait for the host.
+"input wait" is what the host took to make an epoch's chunks, and what it takes to call as many steps
+that do nothing, as if none of it went on beside the devices' work: the most that they can wait.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     jax.block_until_ready(experiment.inputs.corpus)
     found = {"seconds until the corpus is on the devices": time.perf_counter() - began}
     found["seconds of the train step"] = compile_seconds(experiment, batches)
-    host = generated.host_seconds(experiment, BATCH, batches)
+    _, call = generated.host_seconds(experiment, BATCH, batches)
 
     inputs = TimedInputs(**vars(experiment.inputs))
     programs, learning, judging = experiment.programs_for(BATCH), [], []
@@ -157,7 +157,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     epochs = [json.loads(line)["seconds"] for line in lines]
     dispatches = len(learning) // len(epochs)
     waits = [
-        (chunks + dispatches * host) / seconds
+        (chunks + dispatches * call) / seconds
         for chunks, seconds in zip(inputs.seconds[::2], epochs, strict=True)  # dev is every second
     ]
     seconds = statistics.median(epochs[1:])
