@@ -9,7 +9,7 @@ the mapped steps and at what they read. Utilisation is that of the model: the op
 convolutions in a second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a
 large matrix product in the same process.
 
-"input wait" is what the host took to make an epoch's chunks, and what it takes to call as many steps
+"input wait" is what the host took to make the chunks of an epoch, and takes to call as many steps
 that do nothing, as if none of it went on beside the devices' work: the most that they can wait.
 """
 
