@@ -1,5 +1,6 @@
-"""Trains, cross-validates, evaluates and predicts: the one entry point. See README.md."""
+"""The one entry point; what a mode does is in the file of ds_jax/ that `run` calls."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from ml_collections import config_flags
 
 from ds_jax import config as configuration
 
-FLAGS = flags.FLAGS
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
 _MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
@@ -19,7 +19,13 @@ _RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run's or fold's folder, for --mode=predict")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run or a fold, to predict or export")
+_FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "of predictions")
+_WINDOW = flags.DEFINE_float("window", 0.0, "seconds judged together; 0: as trained, or the whole")
+_HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
+_EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_OUTPUT = flags.DEFINE_string("output", "features.csv", "of --mode=features: .csv or .arff")
+_LABELS = flags.DEFINE_string("labels", "folders", "of --mode=features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
 _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
@@ -28,20 +34,28 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
-    from ds_jax import compare, corpus, cross_validation, devices, paper, predict, systems, transfer
-    from ds_jax.representation import settings
+    from ds_jax import compare, cross_validation, deep_features, devices, export
 
+    # isort: split
+    from ds_jax import overview, paper, predict, systems, transfer
+
+    mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    given = [name for name in FLAGS if FLAGS[name].present]
-    configuration.check_flags(_MODE.value, given, paths, _CONFIG.value.system)
+    configuration.check_flags(mode, given, paths, _CONFIG.value.system)
     devices.start(_DISTRIBUTED.value)
-    file = Path(FLAGS["config"].config_filename)
+    file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
-    if _MODE.value == "predict":
-        return predict.run(Path(_CHECKPOINT.value or workdir), paths)
-    if _MODE.value == "compare":
+    checkpoint = Path(_CHECKPOINT.value or workdir)
+    if mode == "predict":
+        how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
+        return predict.run(checkpoint, paths, *how)
+    if mode == "features":
+        return deep_features.run(_CONFIG.value, paths, Path(_OUTPUT.value), _LABELS.value)
+    if mode == "export":
+        return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
+    if mode == "compare":
         return compare.run(paths, workdir if _WORKDIR.value else None)
-    config = _CONFIG.value if _MODE.value == "train" else configuration.read(workdir)
+    config = _CONFIG.value if mode in ("train", "corpus") else configuration.read(workdir)
     prepare.complete_names(config)
     if config.system != "paper":
         configuration.check(config)
@@ -49,40 +63,25 @@ def run(paths: list[Path]) -> None:
     raw, data = Path(_CORPORA.value), Path(_DATA.value)
     if config.synthetic:
         raw, data = workdir / "corpora", workdir / "prepared"
-        logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
         devices.wait_for_others("synthetic")
-
-    def load(wanted, name: str) -> corpus.Corpus:
-        name = prepare.full_name(name)
-        if config.synthetic and name not in synthetic.NAMES:
-            raise ValueError(f"{name}: synthetic speech is tested on {synthetic.NAMES} only")
-        return corpus.load(prepare.prepare(name, raw, data, settings(wanted), _AUDIO.value), name)
-
-    if config.system == "paper":
-        return paper.run(
-            config, lambda name: configuration.load(file.with_name(f"{name}.py")), load, workdir
-        )
-    if _MODE.value == "evaluate":
-        return transfer.run(workdir, load(config, _EVAL_ON.value or config.corpus))
-    chosen = configuration.chosen_folds(_FOLD.value)
-    others = [load(config, name) for name in config.eval_on]  # before training: may be missing
-    if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
-        for other in others:
-            transfer.run(workdir, other)
-
-
-def parse(arguments: list[str]) -> list[str]:
-    """Parses the flags, config fields included."""
-    try:
-        configuration.check_arguments(arguments, QUICKSTART)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
-        arguments = [arguments[0], f"--config={QUICKSTART}", *arguments[1:]]
-    return app.parse_flags_with_usage(arguments)
+    load = functools.partial(prepare.load, raw, data, config.synthetic, _AUDIO.value)
+    if mode == "evaluate":
+        transfer.run(workdir, load(config, _EVAL_ON.value or config.corpus))
+    elif mode == "report":
+        cross_validation.report(config, load(config, config.corpus), workdir)
+    elif mode == "corpus":
+        overview.run(load(config, config.corpus), workdir, config.synthetic)
+    elif config.system == "paper":
+        paper.run(config, lambda name: configuration.load(file.with_stem(name)), load, workdir)
+    else:
+        chosen = configuration.chosen_folds(_FOLD.value)
+        others = [load(config, name) for name in config.eval_on]  # first: they may be missing
+        if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
+            for other in others:
+                transfer.run(workdir, other)
 
 
 def main(arguments: list[str]) -> None:
@@ -96,4 +95,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=lambda arguments: configuration.parse(arguments, QUICKSTART))

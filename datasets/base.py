@@ -1,7 +1,7 @@
 """What all corpora share: from recordings named as published to TFDS records.
 
-A corpus' own builder only says which file is which utterance. Here the files are found, decoded
-and drawn, or their features computed, on all cores, and written as array_record without TensorFlow.
+A corpus' own builder only says which file is which utterance. Here the files are found and, drawn
+or their features computed by `workers`, written as array_record without TensorFlow.
 """
 
 import csv
@@ -9,27 +9,26 @@ import dataclasses
 import filecmp
 import functools
 import glob
-import io
+import itertools
 import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import joblib
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from datasets import synthetic
+from datasets import synthetic, workers
 from ds_jax import representation
 from ds_jax.corpus import FEATURES, LABELS, PICTURE
 from ds_jax.picture import PictureSettings
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
-SHARD = 256  # recordings in one file of records; TFDS holds a shard in memory while writing it
+SHARD = 256  # recordings in one file of records
 SHOWN = 5  # file names shown in a warning
 
 
@@ -69,6 +68,19 @@ class CorpusConfig(tfds.core.BuilderConfig):
     folder: Path = Path()
     settings: representation.Settings = dataclasses.field(default_factory=PictureSettings)
     audio: bool = False
+
+
+class RecordWriter(tfds.core.ExampleWriter):
+    """Writes array_record as TFDS does, but compressed at zstd's first level.
+
+    Of pictures, TFDS' third level makes no smaller files, and takes half as long again.
+    """
+
+    def write(self, path, examples: Iterable[tuple]) -> None:
+        writer = ArrayRecordWriter(os.fspath(path), "group_size:1,zstd:1")
+        for _, example in examples:
+            writer.write(example)
+        writer.close()
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -168,36 +180,34 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _shard_iterators_per_split(self, dl_manager):
-        recordings = self.find(self.builder_config.folder)
+        folder = self.builder_config.folder
+        recordings = self.find(folder)
         self.skipped = []
         self.found = len(recordings)
-        starts = range(0, self.found, SHARD)
-        return {"full": [functools.partial(self._examples, recordings, at) for at in starts]}
-
-    def _examples(self, recordings: list[Recording], start: int) -> Iterator[tuple[str, dict]]:
-        """Yields the examples of one shard, all computed before the first is written."""
-        folder, settings = self.builder_config.folder, self.builder_config.settings
-        shard = recordings[start : start + SHARD]
-        workers = min(joblib.cpu_count(), len(shard))
-        outcomes = joblib.Parallel(n_jobs=workers, return_as="generator")(
-            joblib.delayed(represent)(recording.path, settings) for recording in shard
-        )
-        bar = tqdm(
-            outcomes,
+        paths = [recording.path for recording in recordings]
+        outcomes = tqdm(
+            workers.represent_all(paths, self.builder_config.settings),
             desc=folder.name,
             total=self.found,
-            initial=start,
             unit=" utterances",
             leave=False,
             disable=None,  # unless on a terminal
         )
-        for recording, outcome in zip(shard, list(bar), strict=True):
+        results = zip(recordings, outcomes, strict=True)
+        # TFDS writes one shard after the other; the last takes all the rest.
+        counts = [SHARD] * ((self.found - 1) // SHARD) + [None]
+        return {"full": [functools.partial(self._examples, results, count) for count in counts]}
+
+    def _examples(self, results: Iterator, count: int | None) -> Iterator[tuple[str, dict]]:
+        """Yields the examples of one shard: of so many of the results, or of all that are left."""
+        folder = self.builder_config.folder
+        for recording, outcome in itertools.islice(results, count):
             if isinstance(outcome, str):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, file, outcome))
                 continue
             seconds, windows = outcome
-            known = dataclasses.asdict(recording)
+            known = vars(recording).copy()
             known["utterance"] = known.pop("name")
             del known["path"]
             for window, read in enumerate(windows):
@@ -213,6 +223,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
 
+    def _example_writer(self) -> RecordWriter:
+        return RecordWriter(self.info.file_format)
+
     def _create_builder_config(self, builder_config, version):
         """Takes the configuration as it is; TFDS would warn that it is not a predefined one."""
         return builder_config
@@ -225,20 +238,6 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if self.skipped:
             report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
         print(report)
-
-
-def represent(path: Path, settings: representation.Settings) -> tuple[float, list] | str:
-    """Decodes one recording and draws its windows or computes its features, in a worker process.
-
-    Returns:
-        Seconds of the recording and, for each window, a grey PNG or a float32 array of features;
-        or why it cannot be used.
-    """
-    try:
-        seconds, arrays = representation.read(path, settings)
-    except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{path} ")
-    return seconds, [_png(array) if array.dtype == np.uint8 else array for array in arrays]
 
 
 def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -301,10 +300,3 @@ def _sight(folder: Path) -> str:
     if not files:
         return "but that folder is empty"
     return f"but of the {len(files)} files there (such as {files[0]}) none is named so"
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    # Level 1 is several times faster than the default and the file hardly larger.
-    PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

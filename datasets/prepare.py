@@ -8,7 +8,10 @@ import tempfile
 from pathlib import Path
 
 import filelock
+from absl import logging
 
+from datasets.synthetic import NAMES
+from ds_jax import corpus, representation
 from ds_jax.features import FeatureSettings
 from ds_jax.representation import Settings
 
@@ -26,6 +29,31 @@ def complete_names(config) -> None:
     for field in ("corpus", "elra", "emomatch"):
         if field in config:
             config[field] = full_name(config[field])
+
+
+def load(
+    corpora_dir: Path, data_dir: Path, synthetic: bool, audio: bool, experiment, name: str
+) -> corpus.Corpus:
+    """Prepares a corpus as an experiment wants it, and loads it.
+
+    Args:
+        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
+        data_dir: Holds what is prepared.
+        synthetic: Whether the recordings are generated ones, of which there are two corpora.
+        audio: Whether reports are to play recordings.
+        experiment: Its config.
+        name: As for `prepare`.
+
+    Raises:
+        FileNotFoundError, ValueError: As `prepare`; or synthetic speech is to be more than that.
+    """
+    name = full_name(name)
+    if synthetic and name not in NAMES:
+        raise ValueError(f"{name}: synthetic speech is tested on {NAMES} only")
+    if synthetic:
+        logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
+    wanted = representation.settings(experiment)
+    return corpus.load(prepare(name, corpora_dir, data_dir, wanted, audio), name)
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):

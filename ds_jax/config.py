@@ -4,21 +4,55 @@ import argparse
 import difflib
 import json
 import runpy
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
+from absl import app
 
 from ds_jax.files import write_json
 
 FILE = "config.json"
-MODES = ("train", "evaluate", "predict", "compare")
+MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
+# The modes in which a flag means something; flags that are not here do in all of them.
+MODES_OF = {
+    "fold": ("train",),
+    "eval_on": ("evaluate",),
+    "checkpoint": ("predict", "export"),
+    "audio": ("train", "evaluate", "report"),
+    "distributed": ("train", "evaluate"),
+    **dict.fromkeys(("format", "window", "hop", "explain"), ("predict",)),
+    **dict.fromkeys(("output", "labels"), ("features",)),
+}
+# In the others a run's own config.json rules.
+MODES_OF_FIELDS = ("train", "features", "corpus")
+MODES_OF_RECORDINGS = ("predict", "features")
 # Folds on devices, see `devices.share`.
 PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
+
+
+def parse(arguments: list[str], default: str) -> list[str]:
+    """Parses the flags, config fields included; a wrong one ends the program with one sentence.
+
+    Args:
+        arguments: Of the command line.
+        default: The config file where none is given.
+
+    Returns:
+        What stands there besides flags.
+    """
+    try:
+        check_arguments(arguments, default)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
+        arguments = [arguments[0], f"--config={default}", *arguments[1:]]
+    return app.parse_flags_with_usage(arguments)
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -70,20 +104,23 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
     Raises:
         ValueError: A flag or a path belongs to another mode.
     """
-    if paths and mode not in ("predict", "compare"):
+    if paths and mode not in (*MODES_OF_RECORDINGS, "compare"):
         raise ValueError(
-            f"'{paths[0]}' is no flag; recordings belong to --mode=predict and folders of runs to "
-            "--mode=compare"
+            f"'{paths[0]}' is no flag; recordings belong to --mode=predict or --mode=features, and "
+            "folders of runs to --mode=compare"
         )
     if system == "paper" and "fold" in given:
         raise ValueError("--fold is for one experiment, and the paper's tables are many")
-    if "audio" in given and (mode not in ("train", "evaluate") or system == "paper"):
-        raise ValueError("--audio is for the report of one experiment, trained or evaluated")
-    modes = {"fold": "train", "eval_on": "evaluate", "checkpoint": "predict"}
+    if system == "paper" and (mode == "corpus" or "audio" in given):
+        what = "--mode=corpus" if mode == "corpus" else "--audio"
+        raise ValueError(f"{what} is for one experiment, and the paper's tables are many")
     for name in given:
-        wanted = "train" if name.startswith("config.") else modes.get(name, mode)
-        if wanted != mode:
-            raise ValueError(f"--{name} is for --mode={wanted} and does nothing in --mode={mode}")
+        modes = MODES_OF_FIELDS if name.startswith("config.") else MODES_OF.get(name, (mode,))
+        if mode not in modes:
+            raise ValueError(
+                f"--{name} is for --mode={' and --mode='.join(modes)} and does nothing in "
+                f"--mode={mode}"
+            )
 
 
 def check(config: ml_collections.ConfigDict) -> None:

@@ -54,7 +54,7 @@ def run(
     if protocol == "whole_corpus":
         devices.say("trained on the whole corpus; test it with --mode=evaluate --eval_on=CORPUS")
     elif devices.is_first_process():
-        _report(config, corpus, workdir, protocol, divided)
+        report(config, corpus, workdir)
     return True
 
 
@@ -91,16 +91,35 @@ def _write(corpus: Corpus, fold: folds.Fold, judgement: Judgement | None, direct
     results.write(directory, utterances, judgement)
 
 
-def _report(
-    config: ml_collections.ConfigDict,
-    corpus: Corpus,
-    workdir: Path,
-    protocol: str,
-    divided: Sequence[folds.Fold],
-) -> None:
-    directories = [folds.fold_directory(workdir, number) for number in range(len(divided))]
+def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> dict:
+    """Writes report.json and report.html from the folds that are done, and names the others.
+
+    Args:
+        config: The run's.
+        corpus: That it was run on.
+        workdir: The run's.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        FileNotFoundError: No fold is done.
+        ValueError: The run has nothing to report, or the corpus has changed.
+    """
+    protocol, divided = folds.read_folds(
+        workdir / "folds.json", corpus.utterances, config.select_on
+    )
+    if protocol == "whole_corpus":
+        raise ValueError(
+            f"the run in {workdir} tests nothing of {corpus.name}, which it was trained on whole: "
+            "test it with --mode=evaluate --eval_on=CORPUS"
+        )
+    done = [number for number in range(len(divided)) if _is_done(workdir, number)]
+    if not done:
+        raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
+    directories = {number: folds.fold_directory(workdir, number) for number in done}
     records, curves = [], []
-    for number, directory in enumerate(directories):
+    for number, directory in directories.items():
         tested = predictions.read(directory / results.PREDICTIONS)
         lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         rows, fold = [json.loads(line) for line in lines], divided[number]
@@ -115,12 +134,15 @@ def _report(
         "chosen": systems.CHOOSES.get(config.system, ""),
         "protocol": protocol,
         "selected_on": config.select_on,
-        "shared": folds.shared(divided, corpus.utterances),
+        "shared": folds.shared([divided[number] for number in done], corpus.utterances),
         "folds": records,
+        "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,
         "paper": targets.beside(config, corpus.name, protocol, len(divided)),
         "settings": configuration.described(config),
     }
-    result = results.write_report(workdir, directories, corpus, content, curves)
+    sources = list(directories.values())
+    result = results.write_report(workdir, sources, corpus, content, curves)
     devices.say(results.summary(result))
     devices.say(f"report: {workdir / 'report.html'}")
+    return result

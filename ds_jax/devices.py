@@ -134,7 +134,14 @@ class Layout:
         return batch_size if self.folds else -(-batch_size // jax.device_count())
 
     def parallel(
-        self, step: Callable, *, models: int, whole: int, spread: int, donate: bool = False
+        self,
+        step: Callable,
+        *,
+        models: int,
+        whole: int,
+        spread: int,
+        donate: bool = False,
+        stays: bool = False,
     ) -> Callable:
         """Maps a step over devices.
 
@@ -147,6 +154,7 @@ class Layout:
             whole: How many are seen whole.
             spread: How many have a leading axis of this process' devices.
             donate: Whether the first argument's memory is taken for the result.
+            stays: Whether each device keeps a result of its own, as what another step has spread.
 
         Returns:
             The mapped step.
@@ -155,7 +163,7 @@ class Layout:
             step,
             axis_name=AXIS,
             in_axes=(0 if self.folds else None,) * models + (None,) * whole + (0,) * spread,
-            out_axes=0 if self.folds else None,
+            out_axes=0 if self.folds or stays else None,
             devices=jax.local_devices() if self.folds else None,
             donate_argnums=(0,) if donate else (),
         )

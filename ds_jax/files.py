@@ -1,9 +1,13 @@
 """Files that are written whole or not at all."""
 
+import contextlib
 import json
 import os
+import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def cache_directory() -> Path:
@@ -32,3 +36,38 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_json(path: str | Path, content: dict) -> None:
     """Writes strict, indented JSON; a NaN or an infinity is a ValueError."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_writable(directory: str | Path) -> None:
+    """Makes a folder if need be, before the work whose files go there.
+
+    Raises:
+        OSError: It cannot be made or written.
+    """
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{directory} cannot be written ({error.strerror}): name another folder by --workdir"
+        ) from error
+
+
+@contextlib.contextmanager
+def open_text(path: str | Path) -> Iterator[TextIO]:
+    """Opens a file for UTF-8 text that is written piece by piece, and that is whole or not there.
+
+    Yields:
+        The file; it takes its name when the block ends without an error.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -9,11 +9,18 @@ import ml_collections
 import numpy as np
 import scipy.special
 
+from ds_jax import devices, models
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import Corpus, StoredPictures
 from ds_jax.devices import BATCH, Layout
 from ds_jax.inputs import Inputs, create_inputs, cut
-from ds_jax.networks import Network, Variables, abstract_variables, create_network
+from ds_jax.networks import (
+    Network,
+    Variables,
+    abstract_variables,
+    create_network,
+    frozen_layers,
+)
 
 
 class Judgement(flax.struct.PyTreeNode):
@@ -87,28 +94,23 @@ def judge(
         judged += map(jax.device_get, late[:-1])
         late = late[-1:]
     judged += map(jax.device_get, late)
-    return [
-        _judgement(
-            [
-                _of_lane(judged[k // length], layout, lane, k % length, len(batch))
-                for k, batch in enumerate(own)
-            ]
-        )
-        for lane, own in enumerate(batches)
-    ]
+    return [_of_lane(judged, layout, lane, own, length) for lane, own in enumerate(batches)]
 
 
-def _of_lane(judged, layout: Layout, lane: int, position: int, count: int):
-    """What a model says of a batch of `count` rows, from the outputs of a dispatch."""
-    place = (lane, position) if layout.folds else position
-    return jax.tree.map(lambda x: x[place][:count], judged)
+def _of_lane(
+    judged: Sequence, layout: Layout, lane: int, batches: Sequence[np.ndarray], length: int
+) -> Judgement | None:
+    """What a model says of its batches, from the outputs of all dispatches."""
+
+    def of_batch(number: int):
+        place = (lane, number % length) if layout.folds else number % length
+        return jax.tree.map(lambda x: x[place][: len(batches[number])], judged[number // length])
+
+    parts = [of_batch(number) for number in range(len(batches))]
+    return _judgement(*jax.tree.map(lambda *x: np.concatenate(x), *parts)) if parts else None
 
 
-def _judgement(parts: Sequence[tuple]) -> Judgement | None:
-    if not parts:
-        return None
-    logits, head_logits, gates = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-
+def _judgement(logits: np.ndarray, head_logits: dict, gates: dict) -> Judgement:
     def softmax(x):
         return scipy.special.softmax(x.astype(np.float64), axis=-1)
 
@@ -196,3 +198,67 @@ def judge_from_checkpoints(
         variables = BATCH.place([variables])
         judged = judge(predict_step, variables, inputs, BATCH, [own_rows], batch_size, length)
         yield directory, judged[0]
+
+
+def create_judge(
+    directories: Sequence[Path],
+) -> Callable[[np.ndarray, int], Callable[[], Judgement]]:
+    """Loads the networks of a run, all at once, to judge batch after batch.
+
+    What the frozen blocks make of a picture is computed once for all of them: these blocks are
+    ImageNet's, and so alike in all folds of a run.
+
+    Args:
+        directories: The `checkpoints` folders of a run's folds, one or more.
+
+    Returns:
+        A function of inputs, represented as the run's config says, and of the rows that each
+        device takes. It begins the judging and returns a function that waits for its end: the mean
+        of what the networks say.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
+    network, shared, own = None, {}, []
+    for directory in directories:
+        _, loaded, variables = load(directory)
+        if isinstance(loaded, models.Network):
+            frozen, trunk = frozen_layers(loaded), variables["params"]["vgg16"]
+            shared = shared or {"vgg16": {name: trunk[name] for name in frozen}}
+            trained = {name: layer for name, layer in trunk.items() if name not in frozen}
+            params = variables["params"] | {"vgg16": trained}
+            variables = {**variables, "params": params}
+        network = network or loaded
+        own.append(BATCH.place([variables]))
+    of_pictures = isinstance(network, models.Network)
+
+    def lower(params, inputs):
+        return network.apply({"params": params}, inputs, method="lower") if of_pictures else inputs
+
+    def upper(variables, x, mask):
+        method = "upper" if of_pictures else "__call__"
+        outputs = network.apply(variables, x, mask, method=method)
+        judged = (outputs.logits, outputs.head_logits, outputs.gates)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, devices.AXIS, tiled=True), judged)
+
+    lower = BATCH.parallel(lower, models=1, whole=0, spread=1, stays=True)
+    upper = BATCH.parallel(upper, models=1, whole=0, spread=2)
+    shared = devices.replicate(shared)
+
+    def judge(inputs, width):
+        rows, mask, _ = BATCH.spread([[np.arange(len(inputs))]], 1, width)
+        x = lower(shared, BATCH.put(inputs[rows[:, 0]]))
+        judged = [upper(variables, x, mask[:, 0]) for variables in own]
+
+        def wait():
+            whole = jax.tree.map(lambda x: np.asarray(x)[: len(inputs)], judged)
+            return mean([_judgement(*one) for one in whole])
+
+        return wait
+
+    return judge
+
+
+def mean(judgements: Sequence[Judgement]) -> Judgement:
+    """What several models say of the same inputs together: the mean of all that each says."""
+    return jax.tree.map(lambda *parts: np.mean(parts, axis=0), *judgements)

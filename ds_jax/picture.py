@@ -11,6 +11,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from numbers import Integral, Real
+from typing import NamedTuple
 from warnings import catch_warnings, simplefilter
 
 import librosa
@@ -20,7 +21,7 @@ from scipy.sparse import csr_array
 
 AMIN = 1e-10  # the power below which librosa.power_to_db sees silence
 LINEAR_HZ = 1000.0  # below this the axis of librosa.display.specshow(y_axis="mel") is linear
-BLOCK = 4096  # frames transformed at a time, so that long files need little memory
+BLOCK = 64  # frames transformed at a time, so that their spectra stay in the cache
 
 CHOICES = {
     "mode": ("mel", "spectrogram", "chroma"),
@@ -126,7 +127,7 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
     """
     cells = matrix(samples, rate, settings)
     low, high = cells.min(), cells.max()
-    columns = _pixels_to_cells(settings.canvas, len(cells))
+    columns = pixels_to_cells(settings.canvas, len(cells))
     cells = cells[columns]  # only what is seen needs its logarithm
     if settings.mode != "chroma":
         low, high, cells = (10 * np.log10(np.maximum(x, AMIN)) for x in (low, high, cells))
@@ -149,9 +150,51 @@ def cut(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.nd
     """
     if not settings.window:
         return [samples]
-    window = max(1, int(settings.window * rate))
-    hop = max(1, int(settings.window_hop * rate)) if settings.window_hop else window
+    window, hop = window_samples(settings, rate)
     return [samples[i * hop : i * hop + window] for i in range(max(1, len(samples) // hop))]
+
+
+def window_samples(settings: PictureSettings, rate: int) -> tuple[int, int]:
+    """Samples in a window, of settings that have one, and between the starts of two."""
+    window = max(1, int(settings.window * rate))
+    return window, max(1, int(settings.window_hop * rate)) if settings.window_hop else window
+
+
+class Plan(NamedTuple):
+    """What of a drawing is known before the audio is.
+
+    Attributes:
+        n_fft: Samples in a frame.
+        hop: Samples between the starts of frames.
+        hann: float32 [n_fft], the window that a frame is multiplied by.
+        weights: float64 [n_fft // 2 + 1, rows of the matrix], from a frame's power spectrum.
+        rows: int [canvas], the matrix's row that each of the picture's rows shows, from the top.
+    """
+
+    n_fft: int
+    hop: int
+    hann: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+
+
+def plan(settings: PictureSettings, rate: int) -> Plan:
+    """Plans the drawing of mode "mel" or "spectrogram" for whoever draws in another place.
+
+    Raises:
+        ValueError: when fmin or fmax does not fit the rate, or the mode is "chroma", whose tuning
+            depends on the audio.
+    """
+    if settings.mode == "chroma":
+        raise ValueError("mode='chroma' cannot be planned: its tuning depends on the audio.")
+    n_fft, hop = _frame(settings, rate)
+    low, high = _band(settings, rate)
+    if settings.mode == "mel":
+        weights = _mel(rate, n_fft, settings.mel_bands, low, high).toarray().T
+    else:
+        first, last = _bins(low, high, rate, n_fft)
+        weights = np.eye(n_fft // 2 + 1)[:, first : last + 1]
+    return Plan(n_fft, hop, _hann(n_fft), weights, _rows(settings, rate))
 
 
 def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:
@@ -163,7 +206,7 @@ def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndar
         settings: see PictureSettings.
 
     Returns:
-        float32 [frames, rows], lowest frequency first: power of mel bands or of Fourier bins, or
+        float64 [frames, rows], lowest frequency first: power of mel bands or of Fourier bins, or
         the 12 pitch classes from C, each frame's largest being 1.
 
     Raises:
@@ -224,13 +267,18 @@ def _bins(low: float, high: float, rate: int, n_fft: int) -> tuple[int, int]:
 
 
 def _power(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
-    """Power spectra of all whole frames, float32 [frames, n_fft // 2 + 1]."""
-    samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
+    """Power spectra of all whole frames, float64 [frames, n_fft // 2 + 1]."""
+    if len(samples) < n_fft:
+        samples = np.pad(samples, (0, n_fft - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
-    power = np.empty((len(frames), n_fft // 2 + 1), np.float32)
+    # From here on in float64: in float32 rounding, which is another on each machine, would choose
+    # between two colours where a cell is on their border.
+    power = np.empty((len(frames), n_fft // 2 + 1), np.float64)
     for start in range(0, len(frames), BLOCK):
         spectra = scipy.fft.rfft(frames[start : start + BLOCK] * _hann(n_fft), axis=1)
-        power[start : start + BLOCK] = spectra.real**2 + spectra.imag**2
+        block = power[start : start + BLOCK]
+        np.square(spectra.real, out=block, dtype=np.float64)
+        block += np.square(spectra.imag, dtype=np.float64)
     return power
 
 
@@ -241,9 +289,10 @@ def _hann(n_fft: int) -> np.ndarray:
 
 @lru_cache
 def _mel(rate: int, n_fft: int, bands: int, low: float, high: float) -> csr_array:
-    """Slaney's mel bands of equal area, float32 [bands, bins]."""
+    """Slaney's mel bands of equal area, float64 [bands, bins]."""
     # A bin is in two bands at most. A dense product is slower, and far slower on busy cores.
-    return csr_array(librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high))
+    weights = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high)
+    return csr_array(weights.astype(np.float64))
 
 
 @lru_cache
@@ -254,7 +303,7 @@ def _chroma(rate: int, n_fft: int, tuning: float, low: float, high: float) -> np
     return librosa.filters.chroma(sr=rate, n_fft=n_fft, tuning=tuning).T * inside[:, None]
 
 
-def _pixels_to_cells(pixels: int, cells: int) -> np.ndarray:
+def pixels_to_cells(pixels: int, cells: int) -> np.ndarray:
     """The cell under each pixel's centre when equal cells fill the side, int [pixels]."""
     # A centre on an edge belongs to the cell before it: matplotlib rounds edges half up.
     return ((2 * np.arange(pixels) + 1) * cells - 1) // (2 * pixels)
@@ -270,7 +319,7 @@ def _rows(settings: PictureSettings, rate: int) -> np.ndarray:
         settings.mode
     ]
     if settings.layout == "plain" or settings.mode == "chroma":
-        return count - 1 - _pixels_to_cells(settings.canvas, count)
+        return count - 1 - pixels_to_cells(settings.canvas, count)
     if settings.mode == "mel":
         edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
         bottom, top = edges[0], edges[-1]

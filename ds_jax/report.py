@@ -21,6 +21,7 @@ OPTIONAL = {
     "heads": {},
     "synthetic": False,
     "skipped": 0,
+    "missing_folds": (),
     "evaluated_by": "",
     "chosen": "epoch",
     "utterances": None,

@@ -1,6 +1,6 @@
 """What a system reads of a recording: pictures of it, or a baseline's features."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +40,39 @@ def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray]]:
     samples, rate = audio.read(path, wanted.sample_rate)
     seconds = len(samples) / rate
     if isinstance(wanted, FeatureSettings):
-        return seconds, [features.compute(samples, rate, wanted)]
-    windows = picture.cut(samples, rate, wanted)
-    return seconds, [picture.draw(window, rate, wanted) for window in windows]
+        return seconds, [_represent(samples, rate, wanted)]
+    cut = picture.cut(samples, rate, wanted)
+    return seconds, [_represent(window, rate, wanted) for window in cut]
+
+
+def windows(
+    path: str | Path, wanted: Settings, window: float, hop: float
+) -> Iterator[tuple[float, float, np.ndarray | ValueError]]:
+    """Represents a recording window by window; of a long one only a few are in memory at a time.
+
+    Args:
+        path: The recording.
+        wanted: How; windows of its own are left aside.
+        window: Seconds; 0 takes the recording whole.
+        hop: Seconds between the starts of windows; 0 is window.
+
+    Yields:
+        Start and end in seconds; and a picture, an array of features, or, where a recording has
+        several windows, why this one has no features.
+
+    Raises:
+        FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
+    """
+    if not window:
+        samples, rate = audio.read(path, wanted.sample_rate)
+        yield 0.0, len(samples) / rate, _represent(samples, rate, wanted)
+        return
+    for start, rate, samples in audio.windows(path, wanted.sample_rate, window, hop):
+        try:
+            represented = _represent(samples, rate, wanted)
+        except ValueError as error:  # of silence or of too few samples
+            represented = error
+        yield start, start + len(samples) / rate, represented
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -58,3 +88,9 @@ def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
     return padded
+
+
+def _represent(samples: np.ndarray, rate: int, wanted: Settings) -> np.ndarray:
+    if isinstance(wanted, FeatureSettings):
+        return features.compute(samples, rate, wanted)
+    return picture.draw(samples, rate, wanted)

@@ -86,9 +86,12 @@ def summary(result: Mapping) -> str:
     trained = f" trained on {result['trained_on']}, tested" if "trained_on" in result else ""
     epoch = result["chosen"] == "epoch"
     chosen = f", epoch chosen on {result['selected_on']}" if epoch else ""
+    missing = ", ".join(map(str, result.get("missing_folds", ())))
     return (
         f"{result['system']}{trained} on {result['corpus']}, {result['n']} utterances, protocol "
-        f"{result['protocol']}{chosen}: " + ", ".join(scores)
+        f"{result['protocol']}{chosen}: "
+        + ", ".join(scores)
+        + (f"; MISSING FOLDS: {missing}" if missing else "")
     )
 
 

@@ -155,6 +155,48 @@ def judge(
         yield checkpoints, Judgement(classifier.probabilities(vectors[own_rows]), {}, {})
 
 
+def create_judge(
+    checkpoints: Sequence[Path],
+) -> Callable[[np.ndarray, int], Callable[[], Judgement]]:
+    """Loads the models of a run, all at once, to judge batch after batch.
+
+    Args:
+        checkpoints: The `checkpoints` folders of a run's folds, one or more.
+
+    Returns:
+        A function of inputs, represented as the run's config says, and of the rows that each
+        device takes. It begins the judging and returns a function that waits for its end: the mean
+        of what the models say.
+
+    Raises:
+        FileNotFoundError: A folder holds no model.
+        ValueError: A model is damaged, or of another label set.
+    """
+    if not classical.is_saved(checkpoints[0]):
+        return inference.create_judge(checkpoints)
+    loaded = [classical.load(directory) for directory in checkpoints]
+    config, classifiers = ml_collections.ConfigDict(loaded[0][0]), [c for _, c in loaded]
+    extract = None
+    if config.system == "ds_svc":
+        layers = tuple(config.model.layers)
+        pretrained = weights.load(config.weights, full=vgg_features.needs_full(layers))
+        settings = representation.settings(config)
+        extract = vgg_features.create_extractor(layers, settings, pretrained)
+
+    def judge(inputs, width):
+        extracted = extract(inputs, width) if extract else {}
+
+        def wait():
+            vectors = np.concatenate(list(extracted().values()), axis=1) if extract else inputs
+            return inference.mean(
+                [Judgement(c.probabilities(vectors), {}, {}) for c in classifiers]
+            )
+
+        return wait
+
+    return judge
+
+
 def _vectors(
     config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
 ) -> np.ndarray:

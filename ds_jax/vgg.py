@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ds_jax.convolution import Convolution, max_pool
+
 # Channels and number of convolutions of each block (table 1, column D).
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
@@ -57,16 +59,8 @@ class VGG16(nn.Module):
         for block in range(first, last + 1):
             channels, convolutions = BLOCKS[block - 1]
             for index in range(1, convolutions + 1):
-                convolution = nn.Conv(
-                    channels,
-                    (3, 3),
-                    dtype=self.dtype,
-                    # Keeps the variance through the ReLUs where nothing is ported.
-                    kernel_init=nn.initializers.he_normal(),
-                    name=f"block{block}_conv{index}",
-                )
-                x = nn.relu(convolution(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = Convolution(channels, self.dtype, name=f"block{block}_conv{index}")(x)
+            x = max_pool(x)
             pooled[f"block{block}_pool"] = x
         return pooled
 

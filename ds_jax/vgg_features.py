@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -110,13 +110,23 @@ def compute(
     return np.concatenate([known[layer] for layer in layers], axis=1)
 
 
-def _run(
-    pictures: np.ndarray | StoredPictures,
+def create_extractor(
     layers: Sequence[str],
     settings: PictureSettings,
     weights: Mapping[str, Mapping[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """Computes all layers in one pass; float32 [n, features] for each."""
+) -> Callable[[np.ndarray, int], Callable[[], dict[str, np.ndarray]]]:
+    """Places the weights on the devices, and compiles once for each number of rows.
+
+    Args:
+        layers: As in `compute`.
+        settings: How pictures are coloured, resized and centred.
+        weights: As in `compute`.
+
+    Returns:
+        A function of pictures, uint8 [n, canvas, canvas], and of the rows that each device takes.
+        It begins their way through VGG16, and returns a function that waits for its end: float32
+        [n, features] for each layer, in the order of `layers`.
+    """
     highest = max(layers, key=LAYERS.index)
     last = min(LAYERS.index(highest) + 1, len(vgg.BLOCKS))
     trunk = vgg.VGG16(devices.compute_dtype())
@@ -136,6 +146,23 @@ def _run(
 
     step = BATCH.parallel(step, models=1, whole=0, spread=1)
     weights = devices.replicate({name: dict(weights[name]) for name in _used(highest)})
+
+    def extract(pictures, width):
+        rows, _, _ = BATCH.spread([[np.arange(len(pictures))]], 1, width)
+        features = step(weights, BATCH.put(pictures[rows[:, 0]]))
+        return lambda: {layer: np.asarray(features[layer])[: len(pictures)] for layer in layers}
+
+    return extract
+
+
+def _run(
+    pictures: np.ndarray | StoredPictures,
+    layers: Sequence[str],
+    settings: PictureSettings,
+    weights: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Computes all layers in one pass; float32 [n, features] for each."""
+    extract = create_extractor(layers, settings, weights)
     # A device takes equally many each time, so that one shape is compiled.
     width = min(WIDTH, BATCH.width(len(pictures)))
     size = width * jax.device_count()
@@ -144,10 +171,8 @@ def _run(
     parts = []
     with tqdm(desc="VGG16 features", total=len(pictures), leave=False, disable=shown) as bar:
         for start in range(0, len(pictures), size):
-            batch = np.arange(start, min(start + size, len(pictures)))
-            rows, _, _ = BATCH.spread([[batch]], 1, width)
-            features = step(weights, BATCH.put(pictures[rows[:, 0]]))
-            parts.append({layer: np.asarray(x)[: len(batch)] for layer, x in features.items()})
+            batch = pictures[start : start + size]
+            parts.append(extract(batch, width)())
             bar.update(len(batch))
     if (seconds := time.monotonic() - began) > LONG:
         rate = len(pictures) / seconds

@@ -1,10 +1,13 @@
 """Reading recordings: what comes out, and what is refused with which words."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
 
 from ds_jax import audio
+from ds_jax.picture import PictureSettings, cut
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4800) / 48_000)).astype(np.float32)
 
@@ -41,6 +44,23 @@ def test_channels_are_averaged(tmp_path):
     samples, rate = audio.read(write(tmp_path / "a.wav", stereo, 48_000), 0)
     assert rate == 48_000
     np.testing.assert_allclose(samples, 0.75 * TONE, atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1600, 4799, 4800, 4801])
+def test_blocks_do_not_show(tmp_path, monkeypatch, block):
+    channels = np.random.default_rng(0).normal(0, 0.1, (4800, 3)).astype(np.float32)
+    monkeypatch.setattr(audio, "BLOCK", block)
+    samples, _ = audio.read(write(tmp_path / "a.wav", channels, 48_000), 0)
+    np.testing.assert_array_equal(samples, channels.mean(axis=1))
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_U8", "FLOAT", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_samples_are_those_of_libsndfile(tmp_path, subtype, channels):
+    noise = np.random.default_rng(0).uniform(-1, 1, (1600, channels))
+    path = write(tmp_path / "a.wav", noise, 16_000, subtype)
+    expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(audio.read(path, 0)[0], expected.mean(axis=1))
 
 
 def test_resampling_keeps_duration_pitch_and_level(tmp_path):
@@ -114,3 +134,86 @@ def test_quiet_speech_is_not_silence(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.wav"):
         audio.read(tmp_path / "none.wav", 0)
+
+
+PIPED = {
+    "ffmpeg": (2**32 - 1, 2**32 - 1),
+    "arecord": (2**31 + 36, 2**31),
+    "sox": (0x7FFFF024, None),
+}
+
+
+@pytest.mark.parametrize("recorder", PIPED)
+def test_a_wav_from_a_pipe_is_read(tmp_path, recorder):
+    path = write(tmp_path / "a.wav", (20_000 * TONE).astype(np.int16), 48_000, "PCM_16")
+    content, (riff, data) = path.read_bytes(), PIPED[recorder]
+    data = riff - 36 if data is None else data
+    assert content[36:40] == b"data"
+    sizes = [size.to_bytes(4, "little") for size in (riff, data)]
+    path.write_bytes(content[:4] + sizes[0] + content[8:40] + sizes[1] + content[44:])
+    assert len(audio.read(path, 0)[0]) == len(TONE)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK", 1000)
+
+
+def noise(seconds, rate, channels=1):
+    shape = (int(seconds * rate), channels)
+    return np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
+
+
+def test_blocks_leave_a_recording_as_it_is(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.wav", noise(1.3, 44_100, 2), 44_100)
+    whole = audio.read(path, 16_000)[0]
+    monkeypatch.setattr(audio, "BLOCK", 777)
+    np.testing.assert_array_equal(audio.read(path, 16_000)[0], whole)
+
+
+LENGTHS = (0.1, 0.4, 0.99, 1.0, 1.7, 2.53)
+WINDOWS = ((1.0, 0.0), (0.5, 0.2), (0.2, 0.5), (0.3, 0.3), (0.0001, 0.1))
+
+
+@pytest.mark.parametrize(("window", "hop"), WINDOWS)
+@pytest.mark.parametrize(("own", "wanted"), [(16_000, 16_000), (44_100, 16_000), (22_050, 0)])
+def test_windows_are_those_that_training_cuts(tmp_path, small_blocks, own, wanted, window, hop):
+    settings = PictureSettings(window=window, window_hop=hop)
+    for seconds in LENGTHS:
+        path = write(tmp_path / "a.wav", noise(seconds, own, 2), own)
+        samples, rate = audio.read(path, wanted)
+        expected = cut(samples, rate, settings)
+        found = list(audio.windows(path, wanted, window, hop))
+        assert len(found) == len(expected)
+        step = int((hop or window) * rate)
+        for number, ((start, at_rate, own_samples), other) in enumerate(
+            zip(found, expected, strict=True)
+        ):
+            assert (start, at_rate) == (pytest.approx(number * step / rate), rate)
+            assert own_samples.dtype == np.float32
+            np.testing.assert_array_equal(own_samples, other)
+
+
+def test_what_cannot_be_used_is_refused_before_its_first_window(tmp_path, small_blocks):
+    for path, reason in broken_files(tmp_path):
+        with pytest.raises(ValueError, match=reason) as refusal:
+            next(audio.windows(path, 16_000, 0.01, 0))
+        assert str(path) in str(refusal.value)
+    late = np.concatenate([noise(1, 16_000), np.full((9, 1), np.nan, np.float32)])
+    with pytest.raises(ValueError, match="finite"):
+        next(audio.windows(write(tmp_path / "late.wav", late, 16_000), 16_000, 0.1, 0))
+    with pytest.raises(FileNotFoundError, match="none"):
+        next(audio.windows(tmp_path / "none.wav", 16_000, 1, 0))
+
+
+def test_windows_of_a_long_recording_need_the_memory_of_a_few(tmp_path):
+    path = tmp_path / "long.wav"
+    with soundfile.SoundFile(path, "w", 48_000, 2, "PCM_16") as file:
+        for _ in range(60):
+            file.write(noise(1, 48_000, 2))  # 23 MB as float32
+    tracemalloc.start()
+    count = sum(1 for _ in audio.windows(path, 16_000, 2.0, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 60
+    assert peak < 8e6

@@ -28,7 +28,7 @@ def test_every_config_is_possible_and_says_its_command(path):
 def test_every_cell_of_the_paper_s_tables_is_possible():
     config = configuration.load("configs/paper.py")
     cells = paper.plan(config, lambda name: configuration.load(f"configs/{name}.py"))
-    assert {name for name, _ in cells} | {"ds_svc_emodb"} == {
+    assert {name for name, _ in cells} | {"ds_svc_emodb", "deepspectrum"} == {
         path.stem for path in CONFIGS if not path.stem.startswith(("ds_am_e", "ds_am_r", "quick"))
     } | {"ds_am_elra", "ds_am_emomatch"}
     for cell in cells.values():
@@ -77,20 +77,34 @@ def test_flags_of_another_mode_are_refused():
     configuration.check_flags("evaluate", ["config", "eval_on", "data_dir"], [], "ds_am")
     for mode, flag, wanted in (
         ("train", "eval_on", "evaluate"),
-        ("train", "checkpoint", "predict"),
+        ("train", "checkpoint", "predict and --mode=export"),
+        ("export", "eval_on", "evaluate"),
+        ("corpus", "checkpoint", "predict"),
+        ("export", "config.seed", "train and --mode=features"),
         ("evaluate", "config.picture.size", "train"),
         ("predict", "fold", "train"),
     ):
         with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
             configuration.check_flags(mode, [flag], [], "ds_am")
+    configuration.check_flags("predict", ["window", "hop", "format"], [Path("a.wav")], "ds_am")
+    configuration.check_flags("features", ["config.picture.size", "output"], [Path("a")], "ds_svc")
+    for mode, flag in (("train", "window"), ("features", "format"), ("predict", "labels")):
+        with pytest.raises(ValueError, match=f"--{flag} is for .* nothing in --mode={mode}"):
+            configuration.check_flags(mode, [flag], [], "ds_am")
+    with pytest.raises(ValueError, match="--mode=train and --mode=evaluate"):
+        configuration.check_flags("predict", ["distributed"], [], "ds_am")
     with pytest.raises(ValueError, match=r"'a\.wav' is no flag"):
         configuration.check_flags("train", [], [Path("a.wav")], "ds_am")
+    configuration.check_flags("export", ["checkpoint", "workdir"], [], "ds_am")
+    configuration.check_flags("corpus", ["config", "config.corpus", "workdir"], [], "ds_am")
+    with pytest.raises(ValueError, match="--mode=corpus is for one experiment"):
+        configuration.check_flags("corpus", [], [], "paper")
     with pytest.raises(ValueError, match="--fold is for one experiment"):
         configuration.check_flags("train", ["fold"], [], "paper")
     for mode, system in (("train", "ds_am"), ("evaluate", "ds_am")):
         configuration.check_flags(mode, ["audio"], [], system)
     for mode, system in (("predict", "ds_am"), ("compare", "ds_am"), ("train", "paper")):
-        with pytest.raises(ValueError, match="--audio is for the report of one experiment"):
+        with pytest.raises(ValueError, match="--audio is for"):
             configuration.check_flags(mode, ["audio"], [], system)
 
 

@@ -75,6 +75,33 @@ def test_missing_folds_are_named(tmp_path, capsys):
     assert "folds still to run: 0, 2" in capsys.readouterr().out
 
 
+def test_whatever_folds_are_there_are_pooled_and_the_missing_named(tmp_path, capsys):
+    corpus, config = tiny.corpus(21), experiment()
+    with pytest.raises(FileNotFoundError, match=r"folds\.json"):
+        cross_validation.report(config, corpus, tmp_path)
+    assert not cross_validation.run(config, corpus, tmp_path, [2])
+    assert not cross_validation.run(config, corpus, tmp_path, [0])
+    assert not (tmp_path / "report.json").exists()
+    part = cross_validation.report(config, corpus, tmp_path)
+    assert part == json.loads((tmp_path / "report.json").read_text())
+    assert part["missing_folds"] == [1]
+    assert [record["fold"] for record in part["folds"]] == [0, 2]
+    tested = [predictions.read(tmp_path / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]
+    assert part["n"] == sum(len(one.labels) for one in tested) < 21
+    assert "MISSING FOLDS: 1" in capsys.readouterr().out
+    assert 'id="missing"' in (tmp_path / "report.html").read_text()
+    whole = report_of(config, corpus, tmp_path)
+    assert (whole["missing_folds"], whole["n"]) == ([], 21)
+    assert 'id="missing"' not in (tmp_path / "report.html").read_text()
+
+
+def test_without_a_finished_fold_there_is_nothing_to_report(tmp_path):
+    corpus, config = tiny.corpus(21), experiment()
+    cross_validation.run(config, corpus, tmp_path, [])
+    with pytest.raises(FileNotFoundError, match="no finished fold"):
+        cross_validation.report(config, corpus, tmp_path)
+
+
 def test_a_fold_that_does_not_exist_is_named(tmp_path):
     with pytest.raises(ValueError, match="--fold=5: the folds are numbered 0 to 2"):
         cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [5])

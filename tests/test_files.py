@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ds_jax.files import write_json, write_text
+from ds_jax.files import check_writable, open_text, write_json, write_text
 
 
 def test_text_is_kept_as_given_in_a_new_folder(tmp_path):
@@ -33,3 +33,26 @@ def test_json_is_strict_and_readable(tmp_path):
     assert "niño" in path.read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="JSON"):
         write_json(path, {"value": float("nan")})
+
+
+def test_a_folder_is_checked_before_the_work(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert not list((tmp_path / "new" / "folder").iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file cannot be written \(File exists\)"):
+        check_writable(tmp_path / "file")
+    with pytest.raises(OSError, match=r"below cannot be written \(Not a directory\)"):
+        check_writable(tmp_path / "file" / "below")
+
+
+def test_text_written_in_pieces_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "new" / "text"
+    with open_text(path) as file:
+        file.write("niño\n")
+        assert not path.exists()
+        file.write("end\r\n")
+    assert path.read_bytes() == "niño\nend\r\n".encode()
+    with pytest.raises(TypeError), open_text(path) as file:
+        file.write(b"no text")
+    assert path.read_bytes() == "niño\nend\r\n".encode()
+    assert os.listdir(path.parent) == ["text"]

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 import tiny
 
-from ds_jax import inference, models, train_state, vgg
+from ds_jax import inference, models, vgg
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.devices import BATCH
 from ds_jax.networks import create_network
@@ -31,11 +31,7 @@ def experiment(narrow, corpus):
 
 @pytest.fixture(scope="module")
 def variables(experiment):
-    network = create_network(experiment.config)
-    state = train_state.create_state(
-        network, experiment.optimiser, experiment.pretrained, jax.random.key(0), {}
-    )
-    return state.variables
+    return tiny.state(experiment).variables
 
 
 def judge(experiment, variables, rows, batch_size):
@@ -136,3 +132,25 @@ def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
     assert not (tmp_path / "none").exists()
     with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}"):
         inference.load(tmp_path)
+
+
+@pytest.mark.parametrize("freeze", ["", "block1", "block3", "block4"])
+def test_networks_loaded_together_say_the_mean_of_each(tmp_path, corpus, freeze):
+    """Whatever is frozen, in batches that are not full, and with heads and gates."""
+    config = tiny.config()
+    config.model.freeze = freeze
+    experiment = tiny.experiment(config, corpus)
+    folders, alone = [], []
+    for seed in range(3):
+        state = tiny.state(experiment, seed)
+        folders.append(tmp_path / f"{seed}")
+        with Checkpoints(folders[-1], trains=True) as checkpoints:
+            checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+        alone.append(judge(experiment, state.variables, np.arange(7, dtype=np.int32), 7))
+    start = inference.create_judge(folders)
+    waiting = [start(corpus.inputs[:4], 4), start(corpus.inputs[4:7], 4)]
+    parts = [wait() for wait in waiting]
+    together = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    assert_close(together, jax.tree.map(lambda *x: np.mean(x, axis=0), *alone))
+    assert np.std([one.probabilities for one in alone], axis=0).max() > 1e-3
+    assert together.gates["block4_pool"].dtype == np.float32

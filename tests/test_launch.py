@@ -1,5 +1,7 @@
 """End to end: the real program, in processes of its own, on a small corpus and few pixels."""
 
+import csv
+import io
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.export
 import numpy as np
 import pytest
 import soundfile
@@ -47,7 +50,7 @@ def command(*arguments):
     return [sys.executable, "launch.py", *map(str, arguments)]
 
 
-def launch(*arguments, environment=None):
+def launch(*arguments, environment=None, **options):
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
@@ -55,6 +58,7 @@ def launch(*arguments, environment=None):
         capture_output=True,
         text=True,
         timeout=600,
+        **options,
     )
 
 
@@ -178,6 +182,101 @@ def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     assert done.returncode == 1
     assert "s1_fear.wav" in done.stdout
     assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
+
+
+def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
+    workdir = undisturbed[0]
+    done = launch("--mode=export", f"--checkpoint={workdir}", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert not (workdir / "export").exists()
+    model = jax.export.deserialize(bytearray((tmp_path / "export/model.stablehlo").read_bytes()))
+    recording = corpora / "chirps" / "s1_fear.wav"
+    samples = soundfile.read(recording, dtype="float32")[0][None]
+    found = model.call(samples, np.full(1, samples.shape[1], np.int32))[0]
+    done = launch("--mode=predict", f"--checkpoint={workdir}", recording)
+    printed = done.stdout.splitlines()[-1].split()[-7:]
+    np.testing.assert_allclose(found, np.asarray(printed, float), atol=0.0006)
+    done = launch("--mode=export", f"--workdir={tmp_path / 'nothing'}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no finished fold in")
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_corpus_is_shown(corpora, tmp_path):
+    data = (f"--corpora_dir={corpora}", f"--data_dir={tmp_path / 'prepared'}")
+    arguments = ("--mode=corpus", f"--workdir={tmp_path / 'look'}", *data)
+    done = launch("--config=configs/ds_am_emodb.py", "--config.corpus=chirps", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "chirps: 41 utterances" in done.stdout
+    assert "s0_joy.wav: cannot be decoded" in done.stdout
+    page = (tmp_path / "look" / "corpus.html").read_text()
+    assert "s0_joy.wav" in page
+    assert page.count("data:image/png") == 28  # by four speakers who have all classes
+    for config, sentence in (
+        ("ds_am_ravdess", "error: ravdess: looked for"),
+        ("paper", "error: --mode=corpus is for one experiment"),
+    ):
+        done = launch(f"--config=configs/{config}.py", *arguments)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1].startswith(sentence)
+
+
+def predictions(text):
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return {row["recording"]: [float(row[label]) for label in LABELS] for row in rows}
+
+
+def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
+    fold = undisturbed[0] / "fold_00"
+    arguments = ("--mode=predict", f"--checkpoint={fold}", "--format=csv", corpora)
+    one, eight = (
+        launch(*arguments, environment={"JAX_NUM_CPU_DEVICES": count}) for count in ("1", "8")
+    )
+    for done in (one, eight):
+        assert done.returncode == 1
+        joy = f"error: {corpora}/chirps/s0_joy.wav cannot be decoded"
+        assert done.stderr.splitlines()[-1].startswith(joy)
+    alone, shared = predictions(one.stdout), predictions(eight.stdout)
+    assert list(alone) == list(shared)
+    assert len(alone) == 41
+    np.testing.assert_allclose(list(shared.values()), list(alone.values()), atol=1e-6)
+
+
+def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_path):
+    with (corpora / "chirps" / "s1_fear.wav").open("rb") as recording:
+        done = launch(
+            "--mode=predict",
+            f"--checkpoint={undisturbed[0]}",
+            "--format=json",
+            "--window=0.2",
+            "--hop=0.1",
+            f"--explain={tmp_path}",
+            "-",
+            stdin=recording,
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    starts = [window["start"] for window in told["recordings"][0]["windows"]]
+    assert starts == [0.0, 0.1, 0.2, 0.3, 0.4]
+    assert len(list(tmp_path.glob("standard_input_*.png"))) == 5
+
+
+def test_features_of_a_folder(corpora, weights_file, tmp_path):
+    done = launch(
+        "--mode=features",
+        "--config=configs/deepspectrum.py",
+        "--config.model.layers=('block1_pool','block2_pool')",
+        "--config.picture.size=32",
+        f"--config.weights={weights_file}",
+        f"--output={tmp_path / 'features.csv'}",
+        corpora / "chirps",
+    )
+    assert done.returncode == 1
+    assert "s0_joy.wav cannot be decoded" in done.stderr.splitlines()[-1]
+    header, *rows = csv.reader((tmp_path / "features.csv").read_text().splitlines())
+    assert header == ["name", *(f"neuron_{index}" for index in range(64 + 128)), "class"]
+    assert len(rows) == 41
+    assert {row[-1] for row in rows} == {"chirps"}
 
 
 def test_mistakes_are_one_sentence(tmp_path):

@@ -7,9 +7,10 @@ import ml_collections
 import numpy as np
 
 from configs import base
-from ds_jax import train, vgg
+from ds_jax import train, train_state, vgg
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.folds import Fold
+from ds_jax.networks import create_network
 
 CHANNELS = (4, 6, 8, 16, 16)
 BLOCKS = tuple((channels, count) for channels, (_, count) in zip(CHANNELS, vgg.BLOCKS, strict=True))
@@ -66,6 +67,17 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     config.train.batch_size, config.train.epochs = 8, 2
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 1e-3, 1e-2
     return config
+
+
+def state(experiment: train.Experiment, seed: int = 0) -> train_state.TrainState:
+    """The network as training begins with it."""
+    return train_state.create_state(
+        create_network(experiment.config),
+        experiment.optimiser,
+        experiment.pretrained,
+        jax.random.key(seed),
+        {},
+    )
 
 
 def train_fold(experiment: train.Experiment, number: int, fold: Fold, workdir: Path):

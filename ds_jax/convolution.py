@@ -1,0 +1,335 @@
+"""VGG16's two operations, 3x3 convolution with ReLU and 2x2 max pooling, made fast on the CPU.
+
+Accelerators run the plain operations of XLA. On the CPU XLA's own are slow, above all their
+gradients: there float32 convolutions are computed by Winograd's F(4x4, 3x3) (Lavin and Gray, "Fast
+Algorithms for Convolutional Neural Networks", 2016), a quarter of the multiplications, as batched
+matrix products. Results differ from the plain ones by rounding alone, 1e-5 of the largest value.
+"""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.typing import DTypeLike
+
+TILE = 4  # side of the squares that the output is cut into; the input's overlap by 2
+# Narrower layers are bound by their transforms, and smaller maps by what fills up their tiles.
+LEAST_CHANNELS = 32
+# Rows enough for a fast matrix product, and few enough for what lies between to stay in cache.
+TILES_AT_ONCE = 256
+
+# The transforms of F(4x4, 3x3): of the input, of the kernel and of the output.
+INPUT = np.array(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    np.float32,
+)
+KERNEL = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    np.float32,
+)
+OUTPUT = np.array(
+    [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    np.float32,
+)
+SIDE = len(INPUT)  # of a transformed tile
+
+
+class Convolution(nn.Module):
+    """A 3x3 convolution that keeps height and width, and a ReLU.
+
+    Attributes:
+        channels: Of the output.
+        dtype: In which it is computed; parameters are float32.
+    """
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [batch, height, width, c] to dtype [batch, height, width, channels]."""
+        shape = (3, 3, x.shape[-1], self.channels)
+        # Keeps the variance through the ReLUs where nothing is ported.
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
+        return relu_convolution(*(jnp.asarray(value, self.dtype) for value in (x, kernel, bias)))
+
+
+@jax.custom_vjp
+def relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """ReLU of a 3x3 convolution with zeros around the input.
+
+    Args:
+        x: [batch, height, width, c].
+        kernel: [3, 3, c, channels], of x's type.
+        bias: [channels], of x's type.
+
+    Returns:
+        [batch, height, width, channels].
+    """
+
+    def plain(x, kernel, bias):
+        return nn.relu(_plain(x, kernel) + bias[None, None, None])
+
+    return _by_platform(_winograd, plain, x, kernel, bias)
+
+
+def _relu_convolution_forward(x, kernel, bias):
+    y = relu_convolution(x, kernel, bias)
+    return y, (x, kernel, y)
+
+
+def _relu_convolution_backward(residuals, gradient):
+    x, kernel, y = residuals
+    gradient = jnp.where(y > 0, gradient, 0)
+
+    def winograd(x, kernel, gradient):
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        return _winograd(gradient, turned), _winograd_kernel_gradient(x, gradient)
+
+    def plain(x, kernel, gradient):
+        return jax.vjp(_plain, x, kernel)[1](gradient)
+
+    x_gradient, kernel_gradient = _by_platform(winograd, plain, x, kernel, gradient)
+    return x_gradient, kernel_gradient, jnp.sum(gradient, (0, 1, 2))
+
+
+relu_convolution.defvjp(_relu_convolution_forward, _relu_convolution_backward)
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+    """Maps [batch, height, width, c] to [batch, height // 2, width // 2, c], maxima of 2x2.
+
+    Of equal maxima the first, row by row, has the gradient, as in XLA's own.
+    """
+    return jax.lax.platform_dependent(x, cpu=_corner_max, default=_plain_max_pool)
+
+
+def _max_pool_forward(x):
+    return max_pool(x), x
+
+
+def _max_pool_backward(x, gradient):
+    def plain(x, gradient):
+        return jax.vjp(_plain_max_pool, x)[1](gradient)[0]
+
+    return (jax.lax.platform_dependent(x, gradient, cpu=_to_first_corner, default=plain),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+def _plain_max_pool(x: jax.Array) -> jax.Array:
+    return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Array, last):
+    """Calls `cpu` in programs for the CPU where it is the faster, and otherwise `default`."""
+    fits = (
+        x.dtype == jnp.float32
+        and min(x.shape[1:3]) >= TILE
+        and min(kernel.shape[2:]) >= LEAST_CHANNELS
+    )
+    if not fits:
+        return default(x, kernel, last)
+    return jax.lax.platform_dependent(x, kernel, last, cpu=cpu, default=default)
+
+
+def _winograd(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """The convolution; with a bias also that and the ReLU."""
+    pieces = _Pieces(x.shape)
+    padded = pieces.pad(x, edge=1)
+    kernels = jnp.dot(np.kron(KERNEL, KERNEL), jnp.reshape(kernel, (9, -1)))
+    kernels = jnp.reshape(kernels, (SIDE * SIDE, *kernel.shape[2:]))
+
+    def convolve(index):
+        tiles = _to_tiles(pieces.cut(padded, index, edge=1), INPUT)
+        return _from_tiles(jnp.einsum("ptc,pcd->ptd", tiles, kernels), pieces.tiles, bias)
+
+    return pieces.join(jax.lax.map(convolve, jnp.arange(pieces.count)))
+
+
+def _winograd_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The kernel's gradient, from that of what `_winograd` returned without a bias."""
+    pieces = _Pieces(x.shape)
+    padded, padded_gradient = pieces.pad(x, edge=1), pieces.pad(gradient, edge=0)
+
+    def add(total, index):
+        tiles = _to_tiles(pieces.cut(padded, index, edge=1), INPUT)
+        gradients = _to_tiles(pieces.cut(padded_gradient, index, edge=0), OUTPUT.T)
+        return total + jnp.einsum("ptc,ptd->pcd", tiles, gradients), None
+
+    shape = (x.shape[-1], gradient.shape[-1])
+    total = jnp.zeros((SIDE * SIDE, *shape), x.dtype)
+    total, _ = jax.lax.scan(add, total, jnp.arange(pieces.count))
+    total = jnp.dot(np.kron(KERNEL, KERNEL).T, jnp.reshape(total, (SIDE * SIDE, -1)))
+    return jnp.reshape(total, (3, 3, *shape))
+
+
+class _Pieces:
+    """How a batch of maps is cut into pieces of about `TILES_AT_ONCE` tiles.
+
+    A piece holds either whole maps or, where these are large, some rows of tiles of one map.
+
+    Attributes:
+        count: Of the pieces.
+        tiles: How many of them a piece holds: maps, rows, columns.
+    """
+
+    def __init__(self, shape: tuple[int, ...]):
+        """Cuts maps of `shape`, (batch, height, width, c)."""
+        self._shape = batch, height, width = shape[:3]
+        rows, columns = -(-height // TILE), -(-width // TILE)
+        self._strips = -(-rows * columns // TILES_AT_ONCE)  # of a map
+        rows = -(-rows // self._strips)
+        groups = batch
+        if self._strips == 1:
+            groups = -(-batch * rows * columns // TILES_AT_ONCE)
+        maps = -(-batch // groups)
+        self._groups = -(-batch // maps)
+        self.tiles = maps, rows, columns
+        self.count = self._groups * self._strips
+
+    def pad(self, x: jax.Array, edge: int) -> jax.Array:
+        """Fills up the last pieces with zeros, and puts `edge` rows and columns around each map."""
+        maps, rows, columns = self.tiles
+        whole = self._groups * maps, self._strips * rows * TILE, columns * TILE
+        more, below, right = (after - now for after, now in zip(whole, self._shape, strict=True))
+        return jnp.pad(x, ((0, more), (edge, below + edge), (edge, right + edge), (0, 0)))
+
+    def cut(self, padded: jax.Array, index: jax.Array, edge: int) -> jax.Array:
+        """Copies a piece, with `edge` rows and columns around it."""
+        maps, rows, _ = self.tiles
+        start = index // self._strips * maps, index % self._strips * rows * TILE, 0, 0
+        size = maps, rows * TILE + 2 * edge, *padded.shape[2:]
+        return _apart(
+            lambda padded, *start: jax.lax.dynamic_slice(padded, start, size), padded, *start
+        )
+
+    def join(self, pieces: jax.Array) -> jax.Array:
+        """Puts [count, maps, height, width, c] together and takes off what `pad` filled up."""
+        maps, rows, columns = self.tiles
+        size = self._groups * maps, self._strips * rows * TILE, columns * TILE, pieces.shape[-1]
+        batch, height, width = self._shape
+        return jnp.reshape(pieces, size)[:batch, :height, :width]
+
+
+def _to_tiles(piece: jax.Array, matrix: np.ndarray) -> jax.Array:
+    """Transforms the squares that tiles are made from.
+
+    Args:
+        piece: [maps, height, width, c], four rows and columns for each tile, and what the last
+            ones overlap by.
+        matrix: [6, n]; multiplies n x n squares from the left, and from the right transposed.
+
+    Returns:
+        [36, tiles, c].
+    """
+    rows, columns = piece.shape[1] // TILE, piece.shape[2] // TILE
+    taps = range(matrix.shape[1])
+
+    def along_height(x):
+        parts = [x[:, tap : tap + TILE * rows - 3 : TILE] for tap in taps]
+        return _combine(matrix, parts, axis=2)
+
+    def along_width(x):
+        x = jnp.transpose(x, (2, 0, 1, 3, 4))
+        parts = [x[:, :, :, tap : tap + TILE * columns - 3 : TILE] for tap in taps]
+        return _combine(matrix, parts, axis=1)
+
+    tiles = _apart(along_width, _apart(along_height, piece))
+    return jnp.reshape(tiles, (SIDE * SIDE, -1, piece.shape[-1]))
+
+
+def _from_tiles(
+    tiles: jax.Array, counts: tuple[int, int, int], bias: jax.Array | None
+) -> jax.Array:
+    """Transforms [36, tiles, c] back to [maps, height, width, c], and adds a bias and a ReLU."""
+    maps, rows, columns = counts
+    tiles = jnp.reshape(tiles, (SIDE, SIDE, maps, rows, columns, -1))
+
+    def along_width(x):
+        x = _combine(OUTPUT, [x[:, tap] for tap in range(SIDE)], axis=4)
+        return jnp.reshape(x, (SIDE, maps, rows, columns * TILE, -1))
+
+    def along_height(x, *bias):
+        x = _combine(OUTPUT, list(x), axis=2)
+        x = jnp.reshape(x, (maps, rows * TILE, columns * TILE, -1))
+        return nn.relu(x + bias[0][None, None, None]) if bias else x
+
+    x = _apart(along_width, tiles)
+    return _apart(along_height, x) if bias is None else _apart(along_height, x, bias)
+
+
+def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array:
+    """Multiplies `parts`, stacked along a new axis, from the left by a small matrix."""
+    total = 0
+    for column, part in zip(matrix.T, parts, strict=True):
+        part = jnp.expand_dims(part, axis)
+        total += jnp.reshape(column, [-1 if i == axis else 1 for i in range(part.ndim)]) * part
+    return total
+
+
+def _apart(function: Callable, *arguments: jax.Array) -> jax.Array:
+    """Calls a function that XLA shall not fuse into its neighbours.
+
+    They read what it returns many times over, and XLA would compute it as often.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(function)(*arguments)
+
+
+def _corners(x: jax.Array) -> list[jax.Array]:
+    """The four pixels of each 2x2 square, row by row: each [batch, height // 2, width // 2, c]."""
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    return [x[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
+
+
+def _corner_max(x: jax.Array) -> jax.Array:
+    return functools.reduce(jnp.maximum, _corners(x))
+
+
+def _to_first_corner(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Hands each gradient to the first of its square's largest pixels."""
+
+    def place(x):
+        largest, *others = _corners(x)
+        first = jnp.zeros(largest.shape, jnp.int8)
+        for corner, value in enumerate(others, start=1):
+            first = jnp.where(value > largest, jnp.int8(corner), first)
+            largest = jnp.maximum(largest, value)
+        return first
+
+    first = _apart(place, x)[:, :, None, :, None]
+    corners = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
+    spread = jnp.where(first == corners, gradient[:, :, None, :, None], 0)
+    batch, height, width, channels = gradient.shape
+    spread = jnp.reshape(spread, (batch, height * 2, width * 2, channels))
+    below, right = (
+        now - before for now, before in zip(x.shape[1:3], spread.shape[1:3], strict=True)
+    )
+    return jnp.pad(spread, ((0, 0), (0, below), (0, right), (0, 0)))

@@ -1,0 +1,28 @@
+"""Recordings of noise, for builders to find and prepare."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ds_jax.picture import PictureSettings
+
+SMALL = PictureSettings(canvas=16)
+RATE = 16_000
+
+
+def sound(path: Path, seed: int = 0, seconds: float = 0.2, rate: int = RATE, channels: int = 1):
+    """Writes noise in the format that the path's suffix says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (int(seconds * rate), channels)
+    samples = np.random.default_rng(seed).normal(0, 3000, shape).astype("<i2")
+    if path.suffix.lower() in (".l16", ".raw"):
+        path.write_bytes(samples.tobytes())
+    else:
+        soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+def sounds(folder: Path, *names: str):
+    for seed, name in enumerate(names):
+        sound(folder / name, seed)
