@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import dis
 import errno
 import os
 import re
@@ -64,15 +63,13 @@ def sentence(error: Exception) -> str | None:
 
 
 def _is_raised_here(error: Exception) -> bool:
-    """Whether a `raise` of this program made a sentence of it, and not a library, unforeseen."""
+    """Whether this program made a sentence of it, and not a library, unforeseen."""
     if not isinstance(error, ValueError | FloatingPointError) or error.__traceback__ is None:
         return False
     place = error.__traceback__
     while place.tb_next:
         place = place.tb_next
-    code = place.tb_frame.f_code.co_code
-    package = place.tb_frame.f_globals["__name__"].partition(".")[0]
-    return package in PACKAGES and code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return place.tb_frame.f_globals["__name__"].partition(".")[0] in PACKAGES
 
 
 def of_flag(error: flags.Error) -> str:
