@@ -3,16 +3,21 @@
 import contextlib
 import difflib
 import errno
+import gc
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from absl import flags
 
 # Ended by Ctrl-C, and by whoever stopped reading the output, as a shell tells of it.
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 PACKAGES = ("ds_jax", "datasets")
+AGAIN = 0.1  # seconds after which an interrupt comes again that nobody could take
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -26,6 +31,7 @@ def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
         goes_on: Whether the same command goes on where it was stopped.
         debug: Whether all errors pass.
     """
+    handler = signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
         sys.stdout.flush()
@@ -42,6 +48,17 @@ def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
         if debug or (said := sentence(error)) is None:
             raise
         sys.exit(f"error: {said}")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, where it is not lost."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    if frame is None or frame.f_code not in callbacks:
+        raise KeyboardInterrupt
+    # Python ignores what is raised while it collects garbage, and JAX has a callback there.
+    threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
 def sentence(error: Exception) -> str | None:
