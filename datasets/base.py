@@ -90,7 +90,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     needs TensorFlow for anything above 1 GB.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     layout: str  # what is looked for, told to a user whose folder is not so
     source: str  # how to get the corpus
     suffixes: tuple[str, ...] = WAV_OR_FLAC
@@ -173,6 +173,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "sentence": text,
                     "style": text,
                     "seconds": np.float32,
+                    "digest": text,  # of the samples, by which equal recordings are known
                     "window": np.int32,
                     **read,
                 }
@@ -206,13 +207,13 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, file, outcome))
                 continue
-            seconds, windows = outcome
-            known = vars(recording).copy()
+            seconds, windows, digest = outcome
+            known = vars(recording) | {"seconds": seconds, "digest": digest}
             known["utterance"] = known.pop("name")
             del known["path"]
             for window, read in enumerate(windows):
                 kind = PICTURE if isinstance(read, bytes) else FEATURES
-                example = known | {"seconds": seconds, "window": window, kind: read}
+                example = known | {"window": window, kind: read}
                 yield f"{recording.name}/{window}", example
         if len(self.skipped) == self.found:
             raise ValueError(

@@ -20,9 +20,9 @@ AHEAD = 8  # batches for each worker that may be under way or wait for their tur
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 UP = 2  # PNG's filter that leaves of each row its difference from the row above
 
-# Seconds of a recording and, for each window, a grey PNG or a float32 array of features; or why it
-# cannot be used.
-Outcome = tuple[float, list[bytes] | list[np.ndarray]] | str
+# Seconds of a recording; for each window, a grey PNG or a float32 array of features; and the digest
+# of its samples. Or why it cannot be used.
+Outcome = tuple[float, list[bytes] | list[np.ndarray], str] | str
 
 
 def represent_all(paths: Sequence[Path], settings: representation.Settings) -> Iterator[Outcome]:
@@ -52,10 +52,11 @@ def _represent_batch(paths: Sequence[Path], settings: representation.Settings) -
 def represent(path: Path, settings: representation.Settings) -> Outcome:
     """Decodes one recording and draws its windows or computes its features."""
     try:
-        seconds, arrays = representation.read(path, settings)
+        seconds, arrays, digest = representation.read(path, settings)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{path} ")
-    return seconds, [png(array) if array.dtype == np.uint8 else array for array in arrays]
+    stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
+    return seconds, stored, digest
 
 
 def png(pixels: np.ndarray) -> bytes:

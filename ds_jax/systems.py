@@ -14,6 +14,7 @@ from ds_jax import (
     feature_networks,
     folds,
     inference,
+    leaks,
     models,
     representation,
     train,
@@ -235,10 +236,12 @@ def _fit_classifier(
 ) -> Judgement | None:
     """Fits on train and dev together: without epochs there is nothing for dev to choose."""
     rows = corpus.rows_of(fold.train + fold.dev)
+    leaks.check_rows(f"fold {number}: the fit", rows, corpus, fold.sides, ("train", "dev"))
     inner = []
     for held_out in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
         out = np.isin(rows, corpus.rows_of(held_out))
-        inner.append((np.flatnonzero(~out), np.flatnonzero(out)))
+        equal = np.isin(rows, corpus.rows_of(leaks.equals(held_out, corpus.utterances)))
+        inner.append((np.flatnonzero(~equal), np.flatnonzero(out)))
     labels = corpus.labels
     classifier = classical.fit(
         config.system, config.model, inputs[rows], labels[rows], inner, config.seed

@@ -140,7 +140,7 @@ def test_recordings_keep_their_order_and_their_results(tmp_path):
     assert unusable == []
     assert shapes == [(32, 32), (32, 32), (11, 32)]  # one shape is compiled
     for window, result in done:
-        _, (picture,) = representation.read(window.recording.path, SETTINGS)
+        _, (picture,), _ = representation.read(window.recording.path, SETTINGS)
         np.testing.assert_array_equal(window.represented, picture)
         np.testing.assert_array_equal(result, 2.0 * picture)
 
