@@ -213,7 +213,8 @@ def test_a_row_of_the_test_side_in_the_choice_of_the_epoch_ends_the_run(tmp_path
     stray, rows_of = fold["test"][0], Corpus.rows_of
 
     def with_a_stray(self, names):
-        return np.append(rows_of(self, names), [int(stray[1:])] * ([*names] == fold["dev"]))
+        strays = [int(stray[1:])] * ([*names] == fold["dev"])
+        return np.append(rows_of(self, names), np.asarray(strays, np.int32))
 
     monkeypatch.setattr(Corpus, "rows_of", with_a_stray)
     with pytest.raises(LeakError, match=f"fold 0: the choice of the epoch was given '{stray}'"):
