@@ -9,6 +9,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
+from ds_jax import paths
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
@@ -31,7 +32,7 @@ _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if 
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 
 
-def run(paths: list[Path]) -> None:
+def run(given_paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
     from ds_jax import compare, cross_validation, deep_features, devices, export
@@ -41,28 +42,37 @@ def run(paths: list[Path]) -> None:
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    configuration.check_flags(mode, given, paths, _CONFIG.value.system)
+    configuration.check_flags(mode, given, given_paths, _CONFIG.value.get("system"))
     devices.start(_DISTRIBUTED.value)
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
+    config, chosen = _CONFIG.value, configuration.chosen_folds(_FOLD.value)
+    read_experiment = functools.partial(_read_experiment, file)
+    if mode not in configuration.MODES_OF_FIELDS:
+        config = configuration.read(workdir) if mode in ("evaluate", "report") else None
+    if config is not None:  # an impossible one ends the run before any work
+        prepare.complete_names(config)
+        if config.get("system") == "paper":
+            paper.check(config, read_experiment)
+        elif mode == "train":
+            cross_validation.check(config, chosen)
+        else:
+            systems.check(config)
     if mode == "predict":
         how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
-        return predict.run(checkpoint, paths, *how)
+        return predict.run(checkpoint, given_paths, *how)
     if mode == "features":
-        return deep_features.run(_CONFIG.value, paths, Path(_OUTPUT.value), _LABELS.value)
+        return deep_features.run(config, given_paths, Path(_OUTPUT.value), _LABELS.value)
     if mode == "export":
         return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
     if mode == "compare":
-        return compare.run(paths, workdir if _WORKDIR.value else None)
-    config = _CONFIG.value if mode in ("train", "corpus") else configuration.read(workdir)
-    prepare.complete_names(config)
-    if config.system != "paper":
-        configuration.check(config)
-        systems.check(config)  # an impossible one ends the run before any work
+        return compare.run(given_paths, workdir if _WORKDIR.value else None)
     raw, data = Path(_CORPORA.value), Path(_DATA.value)
     if config.synthetic:
         raw, data = workdir / "corpora", workdir / "prepared"
+    prepare.check_names(config, _corpora(config, mode), raw)
+    if config.synthetic:
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
@@ -75,13 +85,26 @@ def run(paths: list[Path]) -> None:
     elif mode == "corpus":
         overview.run(load(config, config.corpus), workdir, config.synthetic)
     elif config.system == "paper":
-        paper.run(config, lambda name: configuration.load(file.with_stem(name)), load, workdir)
+        paper.run(config, read_experiment, load, workdir)
     else:
-        chosen = configuration.chosen_folds(_FOLD.value)
         others = [load(config, name) for name in config.eval_on]  # first: they may be missing
         if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
             for other in others:
                 transfer.run(workdir, other)
+
+
+def _read_experiment(file: Path, name: str):
+    return configuration.load(file.with_stem(name))
+
+
+def _corpora(config, mode: str) -> dict[str, str]:
+    """The corpora that a mode needs, by what names them."""
+    if mode == "evaluate" and _EVAL_ON.value:
+        return {"--eval_on": _EVAL_ON.value}
+    named = {field: config[field] for field in ("corpus", "elra", "emomatch") if field in config}
+    if mode == "train" and config.system != "paper":
+        named |= {f"eval_on={tuple(config.eval_on)}, of which": name for name in config.eval_on}
+    return named
 
 
 def main(arguments: list[str]) -> None:
@@ -91,7 +114,8 @@ def main(arguments: list[str]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         if _DEBUG.value:
             raise
-        sys.exit(f"error: {error}")  # --debug shows where
+        lines = map(paths.printable, f"error: {error}".split("\n"))  # names of files may be hostile
+        sys.exit("\n".join(lines))  # --debug shows where
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import collections
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import loky
@@ -38,11 +40,21 @@ def represent_all(paths: Sequence[Path], settings: representation.Settings) -> I
     executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD)
     waiting = collections.deque()
     for batch in batches:
-        waiting.append(executor.submit(_represent_batch, batch, settings))
+        waiting.append((batch, executor.submit(_represent_batch, batch, settings)))
         if len(waiting) == cores * AHEAD:
-            yield from waiting.popleft().result()
+            yield from _outcomes(*waiting.popleft())
     while waiting:
-        yield from waiting.popleft().result()
+        yield from _outcomes(*waiting.popleft())
+
+
+def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"a process that read recordings was ended from outside, as when memory runs out, at "
+            f"{batch[0]} or one of the next: take that out, or prepare with more memory"
+        ) from error
 
 
 def _represent_batch(paths: Sequence[Path], settings: representation.Settings) -> list[Outcome]:
@@ -54,7 +66,7 @@ def represent(path: Path, settings: representation.Settings) -> Outcome:
     try:
         seconds, arrays, digest = representation.read(path, settings)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{path} ")
+        return str(error).removeprefix(str(path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
     return seconds, stored, digest
 

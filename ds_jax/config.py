@@ -3,15 +3,19 @@
 import argparse
 import difflib
 import json
+import math
+import re
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import ml_collections
-from absl import app
+from absl import flags
 
+from configs import base, paper
 from ds_jax.files import write_json
 
 FILE = "config.json"
@@ -34,6 +38,14 @@ PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
+# The smallest and the largest value of numbers that nothing else checks, by their last name.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "batch_size": (1, 1 << 16),
+    **dict.fromkeys(("epochs", "plateau_patience", "stop_patience"), (1, 1_000_000)),
+    **dict.fromkeys(("pretrained_learning_rate", "new_learning_rate"), (1e-12, 1.0)),
+}
+WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", str: "text"}
 
 
 def parse(arguments: list[str], default: str) -> list[str]:
@@ -52,7 +64,10 @@ def parse(arguments: list[str], default: str) -> list[str]:
         sys.exit(f"error: {error}")
     if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
         arguments = [arguments[0], f"--config={default}", *arguments[1:]]
-    return app.parse_flags_with_usage(arguments)
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        sys.exit(f"error: {error}{_wanted_of_flag(str(error))}")
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -87,9 +102,14 @@ def load(path: str | Path) -> ml_collections.ConfigDict:
     if not Path(path).is_file():
         raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
     try:
-        return runpy.run_path(str(path))["get_config"]()
+        config = runpy.run_path(str(path))["get_config"]()
     except (KeyError, SyntaxError) as error:
         raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
+    except Exception as error:  # it is a program, and may do anything
+        raise ValueError(f"--config={path}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(f"--config={path} is no config: its get_config() gives no ConfigDict")
+    return config
 
 
 def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: str) -> None:
@@ -124,22 +144,88 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what no constructor checks.
+    """Checks that a config has the fields of its system, and what no constructor checks.
 
     Raises:
-        ValueError: A field has an impossible value.
+        ValueError: A field is missing or unknown, or has a wrong type or an impossible value.
     """
-    if config.select_on not in ("dev", "test"):
-        raise ValueError(f"select_on={config.select_on!r} is not one of 'dev', 'test'")
-    if config.get("parallel", "auto") not in PARALLEL:
+    check_fields(config, base.of_system(config.system))
+    for name, value in _fields(config):
+        low, high = RANGES.get(name.rpartition(".")[2], (-math.inf, math.inf))
+        if isinstance(value, Real) and not low <= value <= high:
+            raise ValueError(f"{name}={value!r} must be a number from {low} to {high}")
+    for name, allowed in {"select_on": ("dev", "test"), "parallel": PARALLEL}.items():
+        if name in config and config[name] not in allowed:
+            options = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name}={config[name]!r} is not one of {options}")
+    if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
         raise ValueError(
-            f"parallel={config.parallel!r} is not one of {', '.join(map(repr, PARALLEL))}"
+            f"eval_on={tuple(config.eval_on)} names {config.corpus!r}, on all of which "
+            "folds.protocol='whole_corpus' trains: name other corpora"
         )
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative")
-    for name, value in config.get("train", {}).items():
-        if not value > 0:
-            raise ValueError(f"train.{name}={value} must be above 0")
+
+
+def check_paper(config: ml_collections.ConfigDict) -> None:
+    """Checks that a config has the fields of configs/paper.py, with values of their types."""
+    check_fields(config, paper.get_config())
+
+
+def check_fields(config: ml_collections.ConfigDict, like: ml_collections.ConfigDict) -> None:
+    """Checks that a config has the fields of another, with values of the same types.
+
+    Raises:
+        ValueError: The message names the field, its value and what is allowed.
+    """
+    found, wanted = dict(_fields(config)), dict(_fields(like))
+    for name, value in found.items():
+        if name not in wanted and (within := [one for one in wanted if one.startswith(f"{name}.")]):
+            raise ValueError(f"{name}={value!r} must hold fields, such as {within[0]}")
+    for name, like_value in wanted.items():
+        start = f"{name}."
+        if within := {
+            one.removeprefix(start): found[one] for one in found if one.startswith(start)
+        }:
+            _check_type(name, within, like_value)  # fields where a value should be
+        if name not in found:
+            raise ValueError(
+                f"{name} is missing, which system={config.system!r} needs: start from a config of "
+                "this system"
+            )
+    for name, value in found.items():
+        if name not in wanted:
+            nearest = difflib.get_close_matches(name, wanted, n=1, cutoff=0.0)[0]
+            raise ValueError(f"there is no field {name} (={value!r}); the nearest is {nearest}")
+        _check_type(name, value, wanted[name])
+
+
+def _check_type(name: str, value: Any, like: Any) -> None:
+    if isinstance(like, tuple):
+        # Of an empty one nothing is known but that all such hold names.
+        kind = _kind(like[0] if like else "")
+        if not isinstance(value, tuple | list) or not all(_is(one, kind) for one in value):
+            raise ValueError(f"{name}={value!r} must be a tuple, of {WANTED[kind]} each")
+    elif not _is(value, _kind(like)):
+        raise ValueError(f"{name}={value!r} must be {WANTED[_kind(like)]}")
+
+
+def _kind(like: Any) -> type:
+    return next(kind for kind in WANTED if isinstance(like, kind))
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; True is no number, and neither is infinity."""
+    if kind in (Integral, Real) and (isinstance(value, bool) or not isinstance(value, Real)):
+        return False
+    return isinstance(value, kind) and (kind is not Real or math.isfinite(value))
+
+
+def _wanted_of_flag(error: str) -> str:
+    """What a flag of a field that could not be parsed should have been; nothing of others."""
+    field = re.match(r"flag --config\.([\w.]+)=", error)
+    like = dict(_fields(flags.FLAGS["config"].value)).get(field[1]) if field else None
+    if like is None:
+        return ""
+    return f"; give {WANTED[_kind(like)]}" if not isinstance(like, tuple) else "; give a tuple"
 
 
 def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -150,13 +236,20 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """
     if not (workdir / FILE).is_file():
         return
-    before, now = dict(_fields(read(workdir))), dict(_fields(_as_read(config)))
+    if different := difference(read(workdir), config):
+        raise ValueError(
+            f"{workdir / FILE} is of another experiment: {different} now. Give this one a "
+            "--workdir of its own."
+        )
+
+
+def difference(there: ml_collections.ConfigDict, here: ml_collections.ConfigDict) -> str:
+    """Says in which field two configs differ first; empty if in none but `FREE_FIELDS`."""
+    before, now = dict(_fields(_as_read(there))), dict(_fields(_as_read(here)))
     for name in sorted((set(before) | set(now)) - set(FREE_FIELDS)):
         if before.get(name) != now.get(name):
-            raise ValueError(
-                f"{workdir / FILE} is of another experiment: {name} is {before.get(name)!r} there "
-                f"and {now.get(name)!r} now. Give this one a --workdir of its own."
-            )
+            return f"{name} is {before.get(name)!r} there and {now.get(name)!r}"
+    return ""
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:

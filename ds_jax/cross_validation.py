@@ -8,9 +8,31 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, systems, targets
+from ds_jax import devices, evaluate, folds, predictions, results, systems, targets, weights
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.inference import Judgement
+
+
+def check(config: ml_collections.ConfigDict, chosen: Sequence[int] | None = None) -> None:
+    """Checks what a run is to be made of, before any work.
+
+    Args:
+        config: The experiment.
+        chosen: Numbers of the folds to run.
+
+    Raises:
+        FileNotFoundError: A file that the config names is missing.
+        ValueError: The config is impossible, or has no such folds.
+    """
+    systems.check(config)
+    made = config.folds
+    if made.file:
+        folds.read_entries(made.file)
+    elif made.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
+        count = 1 if made.protocol == "whole_corpus" else made.count
+        _check_chosen(chosen or (), count)
+    if "weights" in config:
+        weights.check(config.weights, full=systems.needs_full_weights(config))
 
 
 def run(
@@ -63,7 +85,7 @@ def _folds(
     path = workdir / "folds.json"
     if devices.is_first_process() and not path.is_file():
         protocol, divided = _make_folds(config, corpus)
-        _check_chosen(chosen, divided)
+        _check_chosen(chosen, len(divided))
         configuration.write(config, workdir)  # only now: impossible folds leave no trace
         folds.write_folds(
             path,
@@ -76,7 +98,7 @@ def _folds(
         )
     devices.wait_for_others("folds.json")
     protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on)
-    _check_chosen(chosen, divided)
+    _check_chosen(chosen, len(divided))
     return protocol, divided
 
 
@@ -101,9 +123,9 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
     return made.protocol, divided
 
 
-def _check_chosen(chosen: Sequence[int], divided: Sequence[folds.Fold]) -> None:
-    if bad := [number for number in chosen if not 0 <= number < len(divided)]:
-        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
+def _check_chosen(chosen: Sequence[int], count: int) -> None:
+    if bad := [number for number in chosen if not 0 <= number < count]:
+        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {count - 1}")
 
 
 def _is_done(workdir: Path, number: int) -> bool:

@@ -5,7 +5,7 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
@@ -27,6 +27,7 @@ PROTOCOLS = {
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
 # The development set is one of this many parts of the training side, whatever the fold count.
 _DEV_PARTS = 10
+_MOST = 100_000  # folds
 # What no fold of these protocols has on both sides.
 _DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
 _SIDES = ("train", "dev", "test")
@@ -55,6 +56,17 @@ class Fold:
     def sides(self) -> dict[str, tuple[str, ...]]:
         """Each side by its name."""
         return {side: getattr(self, side) for side in _SIDES}
+
+
+def check(made: Mapping, select_on: str) -> None:
+    """Checks what can be checked of `config.folds` without the corpus.
+
+    Raises:
+        ValueError: A field is impossible.
+    """
+    if made["file"]:
+        return  # it has a protocol and a count of its own
+    _check_protocol(made["protocol"], made["count"], select_on)
 
 
 def make_folds(
@@ -168,16 +180,7 @@ def read_folds(
         ValueError: The file is not of that form or does not fit the corpus.
         leaks.LeakError: A recording is on two sides of a fold.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    entries = content.get("folds") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
-    protocol = content.get("protocol", "custom")
-    if protocol not in list(PROTOCOLS):  # A list, since JSON may give something unhashable.
-        raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
+    protocol, entries = read_entries(path)
     known = {utterance.name for utterance in utterances}
     optional = {"dev"} if select_on == "test" else set()
     if protocol == "whole_corpus" and select_on == "dev":
@@ -197,6 +200,28 @@ def read_folds(
                 'sides: correct the folds, or leave "protocol" out'
             )
     return protocol, folds
+
+
+def read_entries(path: str | Path) -> tuple[str, list]:
+    """Reads the protocol and the list of folds in a folds.json, whatever corpus they are of.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no list of folds.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    entries = content.get("folds") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
+    protocol = content.get("protocol", "custom")
+    if protocol not in list(PROTOCOLS):  # A list, since JSON may give something unhashable.
+        raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
+    return protocol, entries
 
 
 def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int]:
@@ -231,26 +256,37 @@ def left_out(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str
     return sorted(found)
 
 
-def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
+def _check_protocol(protocol: str, count: int, select_on: str) -> None:
     if protocol == "custom":
-        raise ValueError("protocol 'custom' is that of a file: name one in folds.file")
+        raise ValueError("folds.protocol='custom' is that of a file: name one in folds.file")
     if protocol not in PROTOCOLS:
-        raise ValueError(_unknown_protocol(protocol))
+        raise ValueError(f"folds.protocol={protocol!r}: {_unknown_protocol(protocol)}")
     if select_on not in ("dev", "test"):
         raise ValueError(f"select_on is {select_on!r}: it must be 'dev' or 'test'")
     if protocol == "whole_corpus" and select_on == "test":
-        raise ValueError("whole_corpus has no test side to choose the epoch on: select_on='dev'")
+        raise ValueError(
+            "folds.protocol='whole_corpus' has no test side to choose the epoch on: take "
+            "select_on='dev'"
+        )
     if count < 2 and protocol in _UNITS:
-        raise ValueError(f"{protocol!r} needs at least 2 folds, not {count}")
-    if count < 1 and protocol == "split_70_30":
-        raise ValueError(f"'split_70_30' needs at least 1 split, not {count}")
+        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 2 folds, not {count}")
+    if count < 1:
+        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 1 split")
+    if count > _MOST:
+        raise ValueError(f"folds.count={count} must be at most {_MOST}")
+
+
+def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
+    _check_protocol(protocol, count, select_on)
     repeated = _repeated([utterance.name for utterance in utterances])
     if repeated:
         raise ValueError(f"two utterances of the corpus are called {repeated!r}: rename one")
     # The smallest corpus of which three tenths are one utterance has four.
     needed = {"stratified": count, "split_70_30": 4}.get(protocol, 2)
     if len(utterances) < needed:
-        raise ValueError(f"{protocol!r} needs {needed} utterances and has {len(utterances)}")
+        raise ValueError(
+            f"folds.count={count}: {protocol!r} needs {needed} utterances and has {len(utterances)}"
+        )
     speakers = {utterance.speaker for utterance in utterances}
     if protocol in ("speakers", "leave_one_speaker_out") and len(speakers) < 2:
         raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")

@@ -21,7 +21,10 @@ def settings(config: Mapping) -> Settings:
     """
     if "features" in config:
         return FeatureSettings(config["features"])
-    return PictureSettings(**config["picture"])
+    try:
+        return PictureSettings(**config["picture"])
+    except ValueError as error:
+        raise ValueError(f"picture.{error}") from error
 
 
 def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray], str]:

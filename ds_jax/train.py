@@ -12,6 +12,7 @@ import optax
 import tensorboardX
 from tqdm import tqdm
 
+from ds_jax import config as configuration
 from ds_jax import devices, inference, leaks, metrics
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
@@ -189,8 +190,15 @@ def _open(
     progress, latest = Progress(), checkpoints.latest
     if latest is not None:
         parts = {"variables": state.variables, "optimizer": state.optimizer}
+        saved = checkpoints.metadata(latest)
+        there = ml_collections.ConfigDict(saved["config"])
+        if different := configuration.difference(there, config):
+            raise ValueError(
+                f"{checkpoints.directory} is of another experiment: {different} now. Delete the "
+                "folder, or bring back its own."
+            )
         state = state.resume(**checkpoints.load(latest, **parts))
-        progress = Progress(**checkpoints.metadata(latest)["progress"])
+        progress = Progress(**saved["progress"])
     events = None
     if writes:
         events = tensorboardX.SummaryWriter(

@@ -65,6 +65,11 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
             f"the run in {workdir} tested nothing of {corpus.name}, which it was trained on: "
             "give another corpus by --eval_on"
         )
+    if different := configuration.difference(systems.load_config(list(rows)), config):
+        raise ValueError(
+            f"{workdir / configuration.FILE} is not what the models were trained by: {different} "
+            "here. Bring back the file of the training."
+        )
     count = np.zeros(len(corpus.utterances), int)
     total, records = None, []
     for checkpoints, judgement in systems.judge(rows, corpus.inputs, corpus.directory):
