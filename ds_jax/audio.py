@@ -108,7 +108,7 @@ def _resampled(blocks: Iterable[np.ndarray], own: int, wanted: int) -> Iterator[
 def _checked(
     path: str | os.PathLike, blocks: Iterable[np.ndarray], most: float = np.inf
 ) -> Iterator[np.ndarray]:
-    """Passes blocks on; refuses impossible samples, too many of them, and too few or silent ones."""
+    """Passes blocks on; refuses impossible samples, too many of them, and no sound in them."""
     low, high, count = np.inf, -np.inf, 0
     for samples in blocks:
         if not np.isfinite(samples).all():
@@ -145,7 +145,7 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
     else:
         _check_whole(path, size)
     try:
-        file = soundfile.SoundFile(path, **how)
+        file = soundfile.SoundFile(os.fsencode(path), **how)  # which need not be UTF-8
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
     if not RATES[0] <= file.samplerate <= RATES[1]:

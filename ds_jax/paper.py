@@ -200,7 +200,7 @@ def _run(run: Run, load: Callable[[ConfigDict, str], Corpus], workdir: Path) -> 
     """Runs a cell, and says how that ended."""
     own = run.experiment.corpus
     try:
-        cross_validation.check(run.experiment)
+        systems.check(run.experiment)
         tested = load(run.experiment, run.tested)  # before training: it may be missing
         trained = tested if run.tested == own else load(run.experiment, own)
     except FileNotFoundError as error:
