@@ -15,6 +15,7 @@ HEADERLESS_RATE = 16_000  # Hz
 SILENCE = 1e-4
 LOUDEST = 1e10  # twice what 32-bit integers hold; beyond, spectra are not finite numbers
 RATES = (1000, 768_000)  # Hz; a header that says anything else is damaged
+UNKNOWN = 1 << 62  # frames; libsndfile says more than that where a header says nothing
 LONGEST = 3600.0  # seconds that are taken into memory together
 BLOCK = 1 << 17  # samples of all channels decoded at a time, at most
 # Recorders that write to a pipe put the largest size there is into the header, counted with a sign
@@ -40,9 +41,9 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
         ValueError: It is no file; or it cannot be read or decoded, or is cut short, empty, not
             finite, silent, or longer than `LONGEST`.
     """
-    own_rate, blocks = _decode(path)
+    own_rate, blocks = _decode(path, LONGEST)
     rate = sample_rate or own_rate
-    blocks = _resampled(_checked(path, blocks, LONGEST * own_rate), own_rate, rate)
+    blocks = _resampled(_checked(path, blocks), own_rate, rate)
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     if not samples.size:
         raise ValueError(f"{path} is too short: nothing of it is left at {rate} Hz")
@@ -105,11 +106,9 @@ def _resampled(blocks: Iterable[np.ndarray], own: int, wanted: int) -> Iterator[
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _checked(
-    path: str | os.PathLike, blocks: Iterable[np.ndarray], most: float = np.inf
-) -> Iterator[np.ndarray]:
-    """Passes blocks on; refuses impossible samples, too many of them, and no sound in them."""
-    low, high, count = np.inf, -np.inf, 0
+def _checked(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Passes blocks on; refuses a recording without samples, with impossible ones, or silent."""
+    low, high = np.inf, -np.inf
     for samples in blocks:
         if not np.isfinite(samples).all():
             raise ValueError(f"{path} is damaged: some of its samples are not finite numbers")
@@ -118,12 +117,6 @@ def _checked(
             raise ValueError(
                 f"{path} is damaged: full scale is 1, and it has samples of {high:.1g}"
             )
-        count += len(samples)
-        if count > most:
-            raise ValueError(
-                f"{path} is longer than {LONGEST / 60:.0f} min, too long to be taken as a whole: "
-                "cut it into utterances, or judge it in windows"
-            )
         yield samples
     if low > high:
         raise ValueError(f"{path} is empty: it holds no samples")
@@ -131,7 +124,7 @@ def _checked(
         raise ValueError(f"{path} is silent: its samples are all alike")
 
 
-def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
+def _decode(path: str | os.PathLike, longest: float = np.inf) -> tuple[int, Iterator[np.ndarray]]:
     """Opens a recording; its rate in Hz, and its samples block by block, float32 [n]."""
     path, how = Path(path), {}
     size = _size(path)
@@ -151,6 +144,12 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
     if not RATES[0] <= file.samplerate <= RATES[1]:
         file.close()
         raise ValueError(f"{path} is damaged: it says to have {file.samplerate} samples a second")
+    if longest * file.samplerate < file.frames < UNKNOWN:
+        file.close()
+        raise ValueError(
+            f"{path} is longer than {longest / 60:.0f} min, too long to be taken as a whole: cut "
+            "it into utterances, or judge it in windows"
+        )
 
     def blocks() -> Iterator[np.ndarray]:
         # numpy takes a tenth of libsndfile's time to make the same floats of 16-bit samples, and

@@ -18,13 +18,15 @@ import malformed
 import numpy as np
 import pytest
 import soundfile
+import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from configs import base as base_config
 from datasets import base, workers
 from datasets.prepare import prepare
-from ds_jax import audio, paths, picture, predict, recordings
+from ds_jax import audio, cross_validation, paths, picture, predict, recordings
 from ds_jax.corpus import LABELS, load
 from ds_jax.features import FeatureSettings
 from ds_jax.paths import shown
@@ -364,4 +366,69 @@ def test_every_builder_survives_all_of_them(corpus, kind, tmp_path):
     assert f"{used} utterances, {skipped} skipped" in done.stdout
     counts = f"{len(placed)} met, {used} used, {skipped} skipped"
     print(f"\n{corpus} {kind}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
+    assert megabytes < MEGABYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [0.0, 5.0])
+def test_predict_survives_all_of_them(window, tmp_path):
+    """A model of features, which needs no weights; its recordings are decoded as any others."""
+    config = base_config.get_config()
+    base_config.use_mlr(config, "mfcc")
+    config.corpus, config.folds.count = "tiny", 3
+    vectors = np.random.default_rng(0).normal(size=(21, 60)).astype(np.float32)
+    corpus = dataclasses.replace(tiny.corpus(21), inputs=vectors)
+    cross_validation.run(config, corpus, tmp_path / "run")
+    placed = malformed.lay_out(tmp_path / "odd", "", everything())
+    arguments = [f"--checkpoint={tmp_path / 'run'}", "--format=json", f"--window={window}"]
+    done, seconds, megabytes = measured(
+        ["launch.py", "--mode=predict", *arguments, str(tmp_path / "odd")]
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = json.loads(done.stdout)
+    start = f"{tmp_path}/odd/"
+    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
+    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
+    reasons = {name: reason for name, reason in reasons.items() if name not in used}  # of windows
+    if window:  # of any length
+        placed = {
+            name: case._replace(usable=True) if case.kind == "two hours" else case
+            for name, case in placed.items()
+        }
+    check(placed, used, reasons)
+    assert f"error: {len(told['unusable'])} could not be used, all others are done:" in done.stderr
+    counts = f"{len(placed)} met, {len(used)} answered, {len(reasons)} named"
+    print(f"\npredict, window {window}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
+    assert megabytes < MEGABYTES
+
+
+@pytest.mark.slow
+def test_features_survive_all_of_them(tmp_path, weights_file):
+    placed = malformed.lay_out(tmp_path / "odd", "", everything())
+    output = tmp_path / "features.csv"
+    done, seconds, megabytes = measured(
+        [
+            "launch.py",
+            "--mode=features",
+            "--config=configs/deepspectrum.py",
+            "--config.model.layers=('block1_pool',)",
+            "--config.picture.size=32",
+            f"--config.weights={weights_file}",
+            f"--output={output}",
+            str(tmp_path / "odd"),
+        ]
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    with output.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    used = {row[0] for row in rows}
+    assert len(used) == len(rows)
+    named = re.search(r"error: (\d+) could not be used", done.stderr)
+    assert int(named[1]) == len(placed) - len(used)
+    for name, case in placed.items():
+        assert case.usable in (None, shown(name) in used), case.kind
+    counts = f"{len(placed)} met, {len(used)} described, {named[1]} named"
+    print(f"\nfeatures: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
     assert megabytes < MEGABYTES
