@@ -41,28 +41,33 @@ def run(paths: list[Path]) -> None:
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    configuration.check_flags(mode, given, paths, _CONFIG.value.system)
+    configuration.check_flags(mode, given, paths, _CONFIG.value.get("system"))
     devices.start(_DISTRIBUTED.value)
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
+    chosen = configuration.chosen_folds(_FOLD.value)
+    config = configuration.of_mode(mode, _CONFIG.value, workdir)
+    read_experiment = functools.partial(configuration.load_beside, file)
+    if config is not None:  # an impossible one ends the run before any work
+        prepare.complete_names(config)
+        if config.get("system") == "paper":
+            paper.check(config, read_experiment)
+        else:
+            cross_validation.check(config, chosen) if mode == "train" else systems.check(config)
     if mode == "predict":
         how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
         return predict.run(checkpoint, paths, *how)
     if mode == "features":
-        return deep_features.run(_CONFIG.value, paths, Path(_OUTPUT.value), _LABELS.value)
+        return deep_features.run(config, paths, Path(_OUTPUT.value), _LABELS.value)
     if mode == "export":
         return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
     if mode == "compare":
         return compare.run(paths, workdir if _WORKDIR.value else None)
-    config = _CONFIG.value if mode in ("train", "corpus") else configuration.read(workdir)
-    prepare.complete_names(config)
-    if config.system != "paper":
-        configuration.check(config)
-        systems.check(config)  # an impossible one ends the run before any work
-    raw, data = Path(_CORPORA.value), Path(_DATA.value)
+    raw = workdir / "corpora" if config.synthetic else Path(_CORPORA.value)
+    data = workdir / "prepared" if config.synthetic else Path(_DATA.value)
+    prepare.check_names(config, configuration.corpora(config, mode, _EVAL_ON.value), raw)
     if config.synthetic:
-        raw, data = workdir / "corpora", workdir / "prepared"
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
             synthetic.write_corpora(raw)
@@ -75,9 +80,8 @@ def run(paths: list[Path]) -> None:
     elif mode == "corpus":
         overview.run(load(config, config.corpus), workdir, config.synthetic)
     elif config.system == "paper":
-        paper.run(config, lambda name: configuration.load(file.with_stem(name)), load, workdir)
+        paper.run(config, read_experiment, load, workdir)
     else:
-        chosen = configuration.chosen_folds(_FOLD.value)
         others = [load(config, name) for name in config.eval_on]  # first: they may be missing
         if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
             for other in others:

@@ -1,5 +1,7 @@
 """The fields of every experiment; the other configs start from these and change a few."""
 
+import functools
+
 import ml_collections
 
 
@@ -55,6 +57,23 @@ def get_config() -> ml_collections.ConfigDict:
     config.train.new_learning_rate = 5e-4
     config.train.plateau_patience = 2  # epochs without gain before the rates fall to a tenth
     config.train.stop_patience = 5  # epochs without gain before training ends
+    return config
+
+
+def of_system(system: str) -> ml_collections.ConfigDict:
+    """The fields of a system, each with a value of its type."""
+    config = get_config()
+    uses = {
+        "ds_fc": use_ds_fc,
+        "ds_svc": use_ds_svc,
+        "mlr": functools.partial(use_mlr, features="mfcc"),
+        "svc": functools.partial(use_svc, features="mfcc", kernel="linear"),
+        "xgboost": functools.partial(use_xgboost, features="mfcc"),
+        "lstm": functools.partial(use_lstm, features="mfcc"),
+        "ffnn": functools.partial(use_ffnn, features="mfcc"),
+    }
+    if system != config.system:
+        uses[system](config)
     return config
 
 

@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import filecmp
 import functools
-import glob
 import itertools
 import os
 import re
@@ -24,6 +23,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from datasets import synthetic, workers
 from ds_jax import progress, representation
 from ds_jax.corpus import FEATURES, LABELS, PICTURE
+from ds_jax.paths import below, printable, shown
 from ds_jax.picture import PictureSettings
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
@@ -89,7 +89,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     needs TensorFlow for anything above 1 GB.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     layout: str  # what is looked for, told to a user whose folder is not so
     source: str  # how to get the corpus
     suffixes: tuple[str, ...] = WAV_OR_FLAC
@@ -114,6 +114,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             ValueError: Two different files claim to be the same utterance.
         """
         found = _one_each(cls.recordings(folder), cls.suffixes) if folder.is_dir() else []
+        found = [dataclasses.replace(one, name=shown(one.name)) for one in found]
         if not found:
             raise FileNotFoundError(
                 f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
@@ -172,6 +173,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "sentence": text,
                     "style": text,
                     "seconds": np.float32,
+                    "digest": text,  # of the samples, by which equal recordings are known
                     "window": np.int32,
                     **read,
                 }
@@ -198,15 +200,15 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for recording, outcome in itertools.islice(results, count):
             if isinstance(outcome, str):
                 file = os.path.relpath(recording.path, folder)
-                self.skipped.append((recording.name, file, outcome))
+                self.skipped.append((recording.name, shown(file), shown(outcome)))
                 continue
-            seconds, windows = outcome
-            known = vars(recording).copy()
+            seconds, windows, digest = outcome
+            known = vars(recording) | {"seconds": seconds, "digest": digest}
             known["utterance"] = known.pop("name")
             del known["path"]
             for window, read in enumerate(windows):
                 kind = PICTURE if isinstance(read, bytes) else FEATURES
-                example = known | {"seconds": seconds, "window": window, kind: read}
+                example = known | {"window": window, kind: read}
                 yield f"{recording.name}/{window}", example
         if len(self.skipped) == self.found:
             raise ValueError(
@@ -235,10 +237,14 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """All files below a folder with one of the suffixes, in any case; hidden files are left out."""
-    below = glob.glob("**/*", root_dir=folder, recursive=True)
-    paths = [folder / name for name in below if name.lower().endswith(suffixes)]
-    return sorted(path for path in paths if path.is_file())
+    """All below a folder with one of the suffixes, in any case; hidden files are left out.
+
+    What is no folder is taken, though it may be no file: it is then told why it cannot be used.
+    """
+    found, errors = below(folder)
+    for error in errors:
+        logging.warning("%s cannot be read: %s", error.filename, error.strerror)
+    return [path for path in found if path.name.lower().endswith(suffixes)]
 
 
 def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> Iterator[tuple]:
@@ -259,9 +265,10 @@ def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> I
 def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     """Warns of files, if there are any, by number and the first few names."""
     if paths:
-        shown = ", ".join(os.path.relpath(path, folder) for path in paths[:SHOWN])
+        names = [printable(shown(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
         more = ", ..." if len(paths) > SHOWN else ""
-        logging.warning("%s: %d audio files %s: %s%s", folder.name, len(paths), what, shown, more)
+        names = ", ".join(names) + more
+        logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
 
 
 def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
@@ -277,7 +284,7 @@ def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> lis
         first = kept.setdefault(recording.name.lower(), recording)
         if first is recording or first.path.suffix.lower() != recording.path.suffix.lower():
             continue
-        if not filecmp.cmp(first.path, recording.path, shallow=False):
+        if not _equal(first.path, recording.path):
             raise ValueError(
                 f"{first.path} and {recording.path} differ but are both named as utterance "
                 f"{first.name}: remove one of them"
@@ -285,12 +292,17 @@ def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> lis
     return sorted(kept.values(), key=lambda recording: recording.name)
 
 
+def _equal(first: Path, second: Path) -> bool:
+    files = first.is_file() and second.is_file()
+    return files and filecmp.cmp(first, second, shallow=False)
+
+
 def _sight(folder: Path) -> str:
     """What is to be seen where a corpus was expected."""
     if not folder.is_dir():
         return "but there is no such folder"
-    below = glob.glob("**/*", root_dir=folder, recursive=True)
-    files = sorted(name for name in below if (folder / name).is_file())
+    files, _ = below(folder)
     if not files:
         return "but that folder is empty"
-    return f"but of the {len(files)} files there (such as {files[0]}) none is named so"
+    first = shown(files[0].relative_to(folder))
+    return f"but of the {len(files)} files there (such as {first}) none is named so"

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import filelock
@@ -28,8 +29,32 @@ def full_name(name: str) -> str:
 def complete_names(config) -> None:
     """Completes the names of corpora in a config, in place."""
     for field in ("corpus", "elra", "emomatch"):
-        if field in config:
+        if isinstance(config.get(field), str):  # what is not is told later
             config[field] = full_name(config[field])
+
+
+def check_names(config, names: Mapping[str, str], corpora_dir: Path) -> None:
+    """Checks that there are such corpora, before any work.
+
+    Args:
+        config: The experiment's.
+        names: Of corpora, by the fields or flags that name them.
+        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
+
+    Raises:
+        ValueError: There is no such corpus, or synthetic speech has none of that name.
+    """
+    for field, name in names.items():
+        full = full_name(name)
+        if config.synthetic and full not in NAMES:
+            raise ValueError(
+                f"{field}={name!r}: synthetic speech is tested on {' and '.join(NAMES)} only"
+            )
+        if full not in KNOWN:
+            try:
+                _manifest_digest(full, Path(corpora_dir) / full)
+            except ValueError as error:
+                raise ValueError(f"{field}={name!r}: {error}") from error
 
 
 def load(
@@ -93,6 +118,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
         return builder
     if isinstance(settings, FeatureSettings):
         settings.check()
+    if not folder.is_dir():
+        module.Builder.find(folder)  # says what is missing, before anything is made
     check_writable(data_dir, "--data_dir")
     lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")
     try:

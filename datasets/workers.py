@@ -8,6 +8,8 @@ import signal
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import loky
@@ -21,9 +23,9 @@ AHEAD = 8  # batches for each worker that may be under way or wait for their tur
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 UP = 2  # PNG's filter that leaves of each row its difference from the row above
 
-# Seconds of a recording and, for each window, a grey PNG or a float32 array of features; or why it
-# cannot be used.
-Outcome = tuple[float, list[bytes] | list[np.ndarray]] | str
+# Seconds of a recording; for each window, a grey PNG or a float32 array of features; and the digest
+# of its samples. Or why it cannot be used.
+Outcome = tuple[float, list[bytes] | list[np.ndarray], str] | str
 
 
 def represent_all(paths: Sequence[Path], settings: representation.Settings) -> Iterator[Outcome]:
@@ -42,14 +44,24 @@ def represent_all(paths: Sequence[Path], settings: representation.Settings) -> I
     waiting = collections.deque()
     try:
         for batch in batches:
-            waiting.append(executor.submit(_represent_batch, batch, settings))
+            waiting.append((batch, executor.submit(_represent_batch, batch, settings)))
             if len(waiting) == cores * AHEAD:
-                yield from waiting.popleft().result()
+                yield from _outcomes(*waiting.popleft())
         while waiting:
-            yield from waiting.popleft().result()
+            yield from _outcomes(*waiting.popleft())
     except BaseException:  # an interrupt: nobody waits for what is under way
         executor.shutdown(kill_workers=True)
         raise
+
+
+def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise OSError(
+            f"a process that read recordings was ended from outside, as when memory runs out, at "
+            f"{batch[0]} or one of the next: take that out, or prepare with more memory"
+        ) from error
 
 
 def _leave_interrupts_to_the_caller() -> None:
@@ -64,10 +76,11 @@ def _represent_batch(paths: Sequence[Path], settings: representation.Settings) -
 def represent(path: Path, settings: representation.Settings) -> Outcome:
     """Decodes one recording and draws its windows or computes its features."""
     try:
-        seconds, arrays = representation.read(path, settings)
+        seconds, arrays, digest = representation.read(path, settings)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{path} ")
-    return seconds, [png(array) if array.dtype == np.uint8 else array for array in arrays]
+        return str(error).removeprefix(str(path)).lstrip(": ")
+    stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
+    return seconds, stored, digest
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -13,7 +13,11 @@ HEADERLESS = (".l16", ".raw")  # ELRA-S0329: 16-bit little-endian PCM, mono
 HEADERLESS_RATE = 16_000  # Hz
 # Three steps of a 16-bit recorder: what stays within that is a dead channel, not quiet speech.
 SILENCE = 1e-4
-BLOCK = 1 << 17  # frames decoded at a time, so that many channels need little memory
+LOUDEST = 1e10  # twice what 32-bit integers hold; beyond, spectra are not finite numbers
+RATES = (1000, 768_000)  # Hz; a header that says anything else is damaged
+UNKNOWN = 1 << 62  # frames; libsndfile says more than that where a header says nothing
+LONGEST = 3600.0  # seconds that are taken into memory together
+BLOCK = 1 << 17  # samples of all channels decoded at a time, at most
 # Recorders that write to a pipe put the largest size there is into the header, counted with a sign
 # or without (ffmpeg 2**32 - 1, arecord 2**31, SoX 2**31 - 4096).
 OPEN_SIZE = (1 << 31) - 4096
@@ -34,17 +38,16 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be decoded, or is cut short, empty, not finite, or silent.
+        ValueError: It is no file; or it cannot be read or decoded, or is cut short, empty, not
+            finite, silent, or longer than `LONGEST`.
     """
-    rate, blocks = _decode(path)
+    own_rate, blocks = _decode(path, LONGEST)
+    rate = sample_rate or own_rate
+    blocks = _resampled(_checked(path, blocks), own_rate, rate)
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-    _check(path, [samples])
-    if sample_rate in (0, rate):
-        return samples, rate
-    resampled = soxr.resample(samples, rate, sample_rate, quality="HQ")
-    if not resampled.size:
-        raise ValueError(f"{path} is too short: nothing of it is left at {sample_rate} Hz")
-    return resampled, sample_rate
+    if not samples.size:
+        raise ValueError(f"{path} is too short: nothing of it is left at {rate} Hz")
+    return samples, rate
 
 
 def windows(
@@ -69,7 +72,8 @@ def windows(
         FileNotFoundError, ValueError: As `read`.
     """
     own_rate, blocks = _decode(path)
-    _check(path, blocks)
+    for _ in _checked(path, blocks):
+        pass
     rate = sample_rate or own_rate
     length = max(1, int(window * rate))
     step = max(1, int(hop * rate)) if hop else length
@@ -102,26 +106,28 @@ def _resampled(blocks: Iterable[np.ndarray], own: int, wanted: int) -> Iterator[
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _check(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> None:
-    """Refuses a recording without samples, with impossible ones, or without sound."""
+def _checked(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Passes blocks on; refuses a recording without samples, with impossible ones, or silent."""
     low, high = np.inf, -np.inf
     for samples in blocks:
         if not np.isfinite(samples).all():
             raise ValueError(f"{path} is damaged: some of its samples are not finite numbers")
-        if samples.size:
-            low, high = min(low, samples.min()), max(high, samples.max())
+        low, high = min(low, samples.min()), max(high, samples.max())
+        if max(high, -low) > LOUDEST:
+            raise ValueError(
+                f"{path} is damaged: full scale is 1, and it has samples of {high:.1g}"
+            )
+        yield samples
     if low > high:
         raise ValueError(f"{path} is empty: it holds no samples")
     if high - low < SILENCE:
         raise ValueError(f"{path} is silent: its samples are all alike")
 
 
-def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
+def _decode(path: str | os.PathLike, longest: float = np.inf) -> tuple[int, Iterator[np.ndarray]]:
     """Opens a recording; its rate in Hz, and its samples block by block, float32 [n]."""
     path, how = Path(path), {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    size = path.stat().st_size
+    size = _size(path)
     if not size:
         raise ValueError(f"{path} is empty: it has 0 bytes")
     if path.suffix.lower() in HEADERLESS:
@@ -130,11 +136,20 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
         how = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "channels": 1}
         how["samplerate"] = HEADERLESS_RATE
     else:
-        _check_whole(path)
+        _check_whole(path, size)
     try:
-        file = soundfile.SoundFile(path, **how)
+        file = soundfile.SoundFile(os.fsencode(path), **how)  # which need not be UTF-8
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
+    if not RATES[0] <= file.samplerate <= RATES[1]:
+        file.close()
+        raise ValueError(f"{path} is damaged: it says to have {file.samplerate} samples a second")
+    if longest * file.samplerate < file.frames < UNKNOWN:
+        file.close()
+        raise ValueError(
+            f"{path} is longer than {longest / 60:.0f} min, too long to be taken as a whole: cut "
+            "it into utterances, or judge it in windows"
+        )
 
     def blocks() -> Iterator[np.ndarray]:
         # numpy takes a tenth of libsndfile's time to make the same floats of 16-bit samples, and
@@ -142,7 +157,8 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
         dtype, full_scale = ("int16", 32768) if file.subtype == "PCM_16" else ("float32", 1)
         try:
             with file:
-                while len(channels := file.read(BLOCK, dtype=dtype, always_2d=True)):
+                frames = max(1, BLOCK // file.channels)
+                while len(channels := file.read(frames, dtype=dtype, always_2d=True)):
                     total = functools.reduce(np.add, channels.astype(np.float32, copy=False).T)
                     yield total / (full_scale * file.channels)
         except soundfile.LibsndfileError as error:
@@ -151,13 +167,40 @@ def _decode(path: str | os.PathLike) -> tuple[int, Iterator[np.ndarray]]:
     return file.samplerate, blocks()
 
 
-def _check_whole(path: Path) -> None:
+def _size(path: Path) -> int:
+    """Bytes of a file that can be read.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is none, or may not be read. Pipes are not opened, which could wait for ever.
+    """
+    if not os.path.lexists(path):
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        if not path.exists():
+            raise ValueError(f"{path} is a link that leads nowhere")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder")
+        if not path.is_file():
+            raise ValueError(f"{path} is no file but a pipe or device: give - to read a pipe")
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_whole(path: Path, size: int) -> None:
     """Refuses a wav that is shorter than its header says; libsndfile reads what there is of it."""
     with path.open("rb") as file:
-        header = file.read(12)
-    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+        header = file.read(28)
+    if header[8:12] != b"WAVE":
         return
-    declared, size = int.from_bytes(header[4:8], "little") + 8, path.stat().st_size
+    if header[:4] == b"RIFF":
+        declared, open_size = int.from_bytes(header[4:8], "little") + 8, OPEN_SIZE
+    elif header[:4] in (b"RF64", b"BW64") and header[12:16] == b"ds64":
+        declared, open_size = int.from_bytes(header[20:28], "little") + 8, 1 << 62
+    else:
+        return
     # Some recorders count padding that is not there.
-    if declared - size > 8 and declared < OPEN_SIZE:
+    if declared - size > 8 and declared < open_size:
         raise ValueError(f"{path} is cut short: it has {size} of {declared} bytes")

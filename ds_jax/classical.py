@@ -34,6 +34,7 @@ FILE = "classifier.json"
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
 _STEPS = 1_000_000
+_MOST = 1_000_000  # trees, levels and bins
 # Below .1, one vote more than the others would be as good as certainty.
 _TEMPERATURES = (0.1, 100.0)
 
@@ -100,8 +101,10 @@ def check(system: str, model: Mapping) -> None:
     if system == "xgboost":
         for name, least in {"trees": 1, "depth": 1, "bins": 2}.items():
             value = _field(model, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"model.{name}={value!r} must be a whole number from {least} on")
+            if not isinstance(value, int) or not least <= value <= _MOST:
+                raise ValueError(
+                    f"model.{name}={value!r} must be a whole number from {least} on, up to {_MOST}"
+                )
         for name in ("learning_rate", "column_share"):
             if not 0 < _field(model, name) <= 1:
                 raise ValueError(f"model.{name}={model[name]!r} must be above 0 and at most 1")
@@ -205,6 +208,15 @@ def is_saved(directory: Path) -> bool:
     return (directory / FILE).is_file()
 
 
+def load_config(directory: Path) -> dict:
+    """Reads the config that the classifier in a folder was fitted by.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
+    return _describe(directory)["config"]
+
+
 def load(directory: Path) -> tuple[dict, Classifier]:
     """Reads the config and the classifier that `save` has written; nothing is unpickled.
 
@@ -213,17 +225,7 @@ def load(directory: Path) -> tuple[dict, Classifier]:
         ValueError: It is damaged, of other labels or of another version of scikit-learn, or its
             file holds anything that skops does not trust.
     """
-    if not is_saved(directory):
-        raise FileNotFoundError(f"there is no {directory / FILE}: train this fold first")
-    try:
-        description = json.loads((directory / FILE).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"damaged: {directory / FILE} is no JSON file: {error}") from error
-    if description["labels"] != list(LABELS):
-        raise ValueError(
-            f"the classifier in {directory} tells {', '.join(description['labels'])} apart, "
-            f"not {', '.join(LABELS)}: it is of another label set"
-        )
+    description = _describe(directory)
     system = description["system"]
     path = directory / ("model.json" if system == "xgboost" else "model.skops")
     if not path.is_file():
@@ -243,6 +245,21 @@ def load(directory: Path) -> tuple[dict, Classifier]:
         description["settings"],
         description["tried"],
     )
+
+
+def _describe(directory: Path) -> dict:
+    if not is_saved(directory):
+        raise FileNotFoundError(f"there is no {directory / FILE}: train this fold first")
+    try:
+        description = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
+        raise ValueError(f"damaged: {directory / FILE} is no JSON file: {error}") from error
+    if description["labels"] != list(LABELS):
+        raise ValueError(
+            f"the classifier in {directory} tells {', '.join(description['labels'])} apart, "
+            f"not {', '.join(LABELS)}: it is of another label set"
+        )
+    return description
 
 
 def _read_skops(path: Path, content: bytes, version: str) -> object:

@@ -2,16 +2,19 @@
 
 import difflib
 import json
+import math
 import runpy
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 from absl import flags
 
+from configs import base, paper
 from ds_jax import errors
 from ds_jax.files import write_json
 
@@ -37,6 +40,14 @@ PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
+# The smallest and the largest value of numbers that nothing else checks, by their last name.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "batch_size": (1, 1 << 16),
+    **dict.fromkeys(("epochs", "plateau_patience", "stop_patience"), (1, 1_000_000)),
+    **dict.fromkeys(("pretrained_learning_rate", "new_learning_rate"), (1e-12, 1.0)),
+}
+WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", str: "text"}
 
 
 def parse(arguments: list[str], default: str) -> list[str]:
@@ -125,6 +136,34 @@ def load(path: str | Path) -> ml_collections.ConfigDict:
     return config
 
 
+def load_beside(file: Path, name: str) -> ml_collections.ConfigDict:
+    """Reads the config of a name, such as "ds_am_elra", from the folder of another file."""
+    return load(file.with_stem(name))
+
+
+def of_mode(
+    mode: str, given: ml_collections.ConfigDict, workdir: Path
+) -> ml_collections.ConfigDict | None:
+    """The config that a mode goes by: the one given, that of a run, or none of either.
+
+    Raises:
+        FileNotFoundError: There is no run in the workdir.
+    """
+    if mode in MODES_OF_FIELDS:
+        return given
+    return read(workdir) if mode in ("evaluate", "report") else None
+
+
+def corpora(config: ml_collections.ConfigDict, mode: str, eval_on: str) -> dict[str, str]:
+    """The corpora that a mode needs, by the flag or field that names them."""
+    if mode == "evaluate" and eval_on:
+        return {"--eval_on": eval_on}
+    named = {field: config[field] for field in ("corpus", "elra", "emomatch") if field in config}
+    if mode == "train" and config.system != "paper":
+        named |= {f"eval_on={tuple(config.eval_on)}, of which": name for name in config.eval_on}
+    return named
+
+
 def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: str) -> None:
     """Refuses what belongs to another mode; a run's own config.json rules once it is trained.
 
@@ -159,22 +198,79 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what no constructor checks.
+    """Checks that a config has the fields of its system, and what no constructor checks.
 
     Raises:
-        ValueError: A field has an impossible value.
+        ValueError: A field is missing or unknown, or has a wrong type or an impossible value.
     """
-    if config.select_on not in ("dev", "test"):
-        raise ValueError(f"select_on={config.select_on!r} is not one of 'dev', 'test'")
-    if config.get("parallel", "auto") not in PARALLEL:
+    check_fields(config, base.of_system(config.system))
+    for name, value in _fields(config):
+        low, high = RANGES.get(name.rpartition(".")[2], (-math.inf, math.inf))
+        if isinstance(value, Real) and not low <= value <= high:
+            raise ValueError(f"{name}={value!r} must be a number from {low} to {high}")
+    for name, allowed in {"select_on": ("dev", "test"), "parallel": PARALLEL}.items():
+        if name in config and config[name] not in allowed:
+            options = ", ".join(map(repr, allowed))
+            raise ValueError(f"{name}={config[name]!r} is not one of {options}")
+    if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
         raise ValueError(
-            f"parallel={config.parallel!r} is not one of {', '.join(map(repr, PARALLEL))}"
+            f"eval_on={tuple(config.eval_on)} names {config.corpus!r}, on all of which "
+            "folds.protocol='whole_corpus' trains: name other corpora"
         )
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed} must not be negative")
-    for name, value in config.get("train", {}).items():
-        if not value > 0:
-            raise ValueError(f"train.{name}={value} must be above 0")
+
+
+def check_paper(config: ml_collections.ConfigDict) -> None:
+    """Checks that a config has the fields of configs/paper.py, with values of their types."""
+    check_fields(config, paper.get_config())
+
+
+def check_fields(config: ml_collections.ConfigDict, like: ml_collections.ConfigDict) -> None:
+    """Checks that a config has the fields of another, with values of the same types.
+
+    Raises:
+        ValueError: The message names the field, its value and what is allowed.
+    """
+    found, wanted = dict(_fields(config)), dict(_fields(like))
+    for name, value in found.items():
+        if name not in wanted and (within := [one for one in wanted if one.startswith(f"{name}.")]):
+            raise ValueError(f"{name}={value!r} must hold fields, such as {within[0]}")
+    for name, like_value in wanted.items():
+        start = f"{name}."
+        if within := {
+            one.removeprefix(start): found[one] for one in found if one.startswith(start)
+        }:
+            _check_type(name, within, like_value)  # fields where a value should be
+        if name not in found:
+            raise ValueError(
+                f"{name} is missing, which system={config.system!r} needs: start from a config of "
+                "this system"
+            )
+    for name, value in found.items():
+        if name not in wanted:
+            nearest = difflib.get_close_matches(name, wanted, n=1, cutoff=0.0)[0]
+            raise ValueError(f"there is no field {name} (={value!r}); the nearest is {nearest}")
+        _check_type(name, value, wanted[name])
+
+
+def _check_type(name: str, value: Any, like: Any) -> None:
+    if isinstance(like, tuple):
+        # Of an empty one nothing is known but that all such hold names.
+        kind = _kind(like[0] if like else "")
+        if not isinstance(value, tuple | list) or not all(_is(one, kind) for one in value):
+            raise ValueError(f"{name}={value!r} must be a tuple, of {WANTED[kind]} each")
+    elif not _is(value, _kind(like)):
+        raise ValueError(f"{name}={value!r} must be {WANTED[_kind(like)]}")
+
+
+def _kind(like: Any) -> type:
+    return next(kind for kind in WANTED if isinstance(like, kind))
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; True is no number, and neither is infinity."""
+    if kind in (Integral, Real) and (isinstance(value, bool) or not isinstance(value, Real)):
+        return False
+    return isinstance(value, kind) and (kind is not Real or math.isfinite(value))
 
 
 def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -185,13 +281,20 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """
     if not (workdir / FILE).is_file():
         return
-    before, now = dict(_fields(read(workdir))), dict(_fields(_as_read(config)))
+    if different := difference(read(workdir), config):
+        raise ValueError(
+            f"{workdir / FILE} is of another experiment: {different} now. Give this one a "
+            "--workdir of its own."
+        )
+
+
+def difference(there: ml_collections.ConfigDict, here: ml_collections.ConfigDict) -> str:
+    """Says in which field two configs differ first; empty if in none but `FREE_FIELDS`."""
+    before, now = dict(_fields(_as_read(there))), dict(_fields(_as_read(here)))
     for name in sorted((set(before) | set(now)) - set(FREE_FIELDS)):
         if before.get(name) != now.get(name):
-            raise ValueError(
-                f"{workdir / FILE} is of another experiment: {name} is {before.get(name)!r} there "
-                f"and {now.get(name)!r} now. Give this one a --workdir of its own."
-            )
+            return f"{name} is {before.get(name)!r} there and {now.get(name)!r}"
+    return ""
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Utterance:
         sentence: The corpus' own name of the text spoken; empty where the corpus has none.
         style: "normal" unless the corpus tells styles apart (ELRA: loud, soft, slow, fast).
         seconds: Duration of the recording.
+        digest: SHA-256 of its samples, in hex: equal recordings have equal ones. Empty if unknown.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Utterance:
     sentence: str
     style: str
     seconds: float
+    digest: str = ""
 
 
 class StoredPictures:
@@ -110,7 +112,7 @@ class Corpus:
         of_utterance = [LABELS.index(utterance.label) for utterance in self.utterances]
         return np.asarray(of_utterance, np.int32)[self.owners]
 
-    def rows_of(self, names: tuple[str, ...]) -> np.ndarray:
+    def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """int32: rows of `inputs` that come from the named utterances, in order."""
         wanted = set(names)
         mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
@@ -150,6 +152,7 @@ def load(builder, name: str) -> Corpus:
             sentence=_text(example["sentence"]),
             style=_text(example["style"]),
             seconds=float(example["seconds"]),
+            digest=_text(example["digest"]),
         )
         known.append((utterance.name, int(example["window"]), position, utterance))
         if not stored:

@@ -14,6 +14,28 @@ from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
 
 
+def check(config: ml_collections.ConfigDict, chosen: Sequence[int] | None = None) -> None:
+    """Checks what a run is to be made of, before any work.
+
+    Args:
+        config: The experiment.
+        chosen: Numbers of the folds to run.
+
+    Raises:
+        FileNotFoundError: A file that the config names is missing.
+        ValueError: The config is impossible, or has no such folds.
+    """
+    systems.check(config)
+    made = config.folds
+    if made.file:
+        folds.read_entries(made.file)
+    elif made.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
+        count = 1 if made.protocol == "whole_corpus" else made.count
+        _check_chosen(chosen or (), count)
+    if "weights" in config:
+        weights.check(config.weights, full=systems.needs_full_weights(config))
+
+
 def run(
     config: ml_collections.ConfigDict,
     corpus: Corpus,
@@ -37,13 +59,9 @@ def run(
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
-    if not (workdir / "folds.json").is_file():
-        weights.check(config.get("weights", ""))  # before a file says that there is a run
     configuration.check_same(config, workdir)
-    protocol, divided = _folds(config, corpus, workdir)
+    protocol, divided = _folds(config, corpus, workdir, chosen or ())
     chosen = range(len(divided)) if chosen is None else chosen
-    if bad := [number for number in chosen if not 0 <= number < len(divided)]:
-        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
     open_folds = [number for number in chosen if not _is_done(workdir, number)]
     if open_folds:
         fit_folds = systems.create(config, corpus, protocol)
@@ -62,24 +80,54 @@ def run(
 
 
 def _folds(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, chosen: Sequence[int]
 ) -> tuple[str, list[folds.Fold]]:
     """Reads the workdir's folds.json; the first process makes it where there is none."""
     path = workdir / "folds.json"
     if devices.is_first_process() and not path.is_file():
-        made = config.folds
-        if made.file:
-            protocol, divided = folds.read_folds(made.file, corpus.utterances, config.select_on)
-        else:
-            protocol = made.protocol
-            divided = folds.make_folds(
-                corpus.utterances, protocol, made.count, made.seed, config.select_on
-            )
+        protocol, divided = _make_folds(config, corpus)
+        _check_chosen(chosen, len(divided))
         check_writable(workdir)
         configuration.write(config, workdir)  # only now: what is impossible leaves no trace
-        folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
+        folds.write_folds(
+            path,
+            corpus.name,
+            protocol,
+            config.folds.seed,
+            config.select_on,
+            divided,
+            corpus.utterances,
+        )
     devices.wait_for_others("folds.json")
-    return folds.read_folds(path, corpus.utterances, config.select_on)
+    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on)
+    _check_chosen(chosen, len(divided))
+    return protocol, divided
+
+
+def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
+    """The folds that a config wants; says where they are not what one would expect."""
+    made = config.folds
+    if made.file:
+        return folds.read_folds(made.file, corpus.utterances, config.select_on)
+    divided = folds.make_folds(
+        corpus.utterances, made.protocol, made.count, made.seed, config.select_on
+    )
+    if made.protocol in ("speakers", "sentences") and len(divided) < made.count:
+        devices.say(
+            f"folds.count={made.count}, but {corpus.name} has {len(divided)} {made.protocol}: "
+            f"there are {len(divided)} folds, one for each"
+        )
+    if left_out := folds.left_out(divided, corpus.utterances):
+        devices.say(
+            f"left out of training where the same recording, called otherwise, judges: "
+            f"{', '.join(sorted(set(left_out)))}"
+        )
+    return made.protocol, divided
+
+
+def _check_chosen(chosen: Sequence[int], count: int) -> None:
+    if bad := [number for number in chosen if not 0 <= number < count]:
+        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {count - 1}")
 
 
 def _is_done(workdir: Path, number: int) -> bool:
@@ -139,6 +187,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared([divided[number] for number in done], corpus.utterances),
+        "equal_left_out": len(set(folds.left_out(divided, corpus.utterances))),
         "folds": records,
         "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,

@@ -12,7 +12,8 @@ import ml_collections
 import numpy as np
 
 from ds_jax import devices, files, recordings, representation, vgg_features, weights
-from ds_jax.recordings import Recording, Unusable, Window, shown
+from ds_jax.paths import shown
+from ds_jax.recordings import Recording, Unusable, Window
 
 FORMATS = (".csv", ".arff")
 SHOWN = 5  # names shown in a message

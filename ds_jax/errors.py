@@ -14,6 +14,8 @@ from types import FrameType
 
 from absl import flags
 
+from ds_jax import paths
+
 # Ended by Ctrl-C, and by whoever stopped reading the output, as a shell tells of it.
 INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 PACKAGES = ("ds_jax", "datasets")
@@ -47,7 +49,8 @@ def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
     except Exception as error:
         if debug or (said := sentence(error)) is None:
             raise
-        sys.exit(f"error: {said}")
+        # Names of files may be hostile.
+        sys.exit("\n".join(paths.printable(line) for line in f"error: {said}".split("\n")))
     finally:
         signal.signal(signal.SIGINT, handler)
 

@@ -29,8 +29,8 @@ def evaluate(
         system: What gave the predictions, for example "DS-AM".
         protocol: One of `folds.PROTOCOLS`.
         selected_on: "dev" or "test": the side that chose the epoch.
-        shared: How many "speakers" and "sentences" of the test sides were trained on, see
-            `folds.shared`; None where they were not counted.
+        shared: How many "speakers", "sentences" and "recordings" of the test sides were trained
+            on, see `folds.shared`; None where they were not counted.
         folds: A record for each fold, see `fold_record`.
 
     Returns:

@@ -52,7 +52,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     """
     checkpoint = checkpoint.absolute()
     checkpoints = predict.find_checkpoints(checkpoint)
-    config = systems.load_config(checkpoints[0])
+    config = systems.load_config(checkpoints)
     settings = _settings(config)
     beside = checkpoint.parent if checkpoint in checkpoints else checkpoint
     directory = directory or beside / "export"

@@ -17,6 +17,7 @@ from ds_jax.features import FeatureSettings
 from ds_jax.models import Outputs
 
 SYSTEMS = {"lstm": "LSTM", "ffnn": "FFNN"}  # as the config and as reports call them
+MOST_UNITS = 1 << 16  # of a layer
 
 
 class FeatureNetwork(nn.Module):
@@ -145,11 +146,13 @@ def create(system: str, model: Mapping, settings: FeatureSettings) -> FeatureNet
         ValueError: A field has an impossible value; it names the field and what is allowed.
     """
     units = tuple(model["units"])
-    if not units or not all(isinstance(count, int) and count > 0 for count in units):
-        raise ValueError(f"model.units={units} must hold a whole number above 0 for each layer")
+    if not units or not all(isinstance(n, int) and 1 <= n <= MOST_UNITS for n in units):
+        raise ValueError(
+            f"model.units={units} must hold a whole number, 1 to {MOST_UNITS}, for each layer"
+        )
     if system == "lstm":
-        if model["dense_units"] < 1:
-            raise ValueError(f"model.dense_units={model['dense_units']} must be above 0")
+        if not 1 <= model["dense_units"] <= MOST_UNITS:
+            raise ValueError(f"model.dense_units={model['dense_units']} must be 1 to {MOST_UNITS}")
         return FeatureNetwork(LSTM(units, model["dense_units"]), settings)
     if not 0 <= model["dropout"] < 1:
         raise ValueError(f"model.dropout={model['dropout']} must lie in 0..1, below 1")

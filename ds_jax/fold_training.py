@@ -12,6 +12,7 @@ import tensorboardX
 from ds_jax import progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.files import write_text
+from ds_jax.folds import Fold
 from ds_jax.networks import Variables
 
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
@@ -50,6 +51,7 @@ class FoldTraining:
 
     Attributes:
         number: The fold's.
+        fold: Its sides.
         rows: int32, of the corpus' inputs: the training side.
         chooser_rows: Of the side that chooses the epoch.
         test_rows: Of the test side.
@@ -61,6 +63,7 @@ class FoldTraining:
     """
 
     number: int
+    fold: Fold
     rows: np.ndarray
     chooser_rows: np.ndarray
     test_rows: np.ndarray

@@ -5,10 +5,11 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from ds_jax import leaks
 from ds_jax.corpus import Utterance
 from ds_jax.files import write_json
 
@@ -26,9 +27,12 @@ PROTOCOLS = {
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
 # The development set is one of this many parts of the training side, whatever the fold count.
 _DEV_PARTS = 10
+_MOST = 100_000  # folds
 # What no fold of these protocols has on both sides.
 _DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
 _SIDES = ("train", "dev", "test")
+# What the sides of a fold may share, and where an utterance says it.
+_SHARED = {"speakers": "speaker", "sentences": "sentence", "recordings": "digest"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,22 @@ class Fold:
     test: tuple[str, ...]
     dev_rule: str = ""
 
+    @property
+    def sides(self) -> dict[str, tuple[str, ...]]:
+        """Each side by its name."""
+        return {side: getattr(self, side) for side in _SIDES}
+
+
+def check(made: Mapping, select_on: str) -> None:
+    """Checks what can be checked of `config.folds` without the corpus.
+
+    Raises:
+        ValueError: A field is impossible.
+    """
+    if made["file"]:
+        return  # it has a protocol and a count of its own
+    _check_protocol(made["protocol"], made["count"], select_on)
+
 
 def make_folds(
     utterances: Sequence[Utterance], protocol: str, count: int, seed: int, select_on: str = "dev"
@@ -56,6 +76,9 @@ def make_folds(
 
     The order is that of SHA-256 digests of seed, purpose and name, dealt out like cards, so it
     depends neither on the order of `utterances` nor on any library's random numbers.
+
+    A recording that the corpus holds under several names is left out of train and dev where test
+    holds it, and out of train where dev does.
 
     Args:
         utterances: All utterances of the corpus.
@@ -81,10 +104,12 @@ def make_folds(
             parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
             dev = parts[index % len(parts)]  # in turn, so that women and men both choose
         train = {utterance.name for utterance in training} - dev
-        if not train:
+        dev -= leaks.equals(test, utterances)
+        train -= leaks.equals(test | dev, utterances)
+        if not train or (rule and not dev):
             raise ValueError(
                 f"{len(utterances)} utterances are too few for protocol {protocol!r}: "
-                f"nothing is left to train fold {index} on"
+                f"nothing is left to train fold {index} on, or to choose its epoch on"
             )
         folds.append(Fold(_sorted(train), _sorted(dev), _sorted(test), rule))
     return folds
@@ -129,10 +154,13 @@ def write_folds(
     seed: int,
     select_on: str,
     folds: Sequence[Fold],
+    utterances: Sequence[Utterance] = (),
 ) -> None:
-    """Writes folds.json."""
+    """Writes folds.json; with it, of all utterances, by what their recordings are known again."""
     content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
-    write_json(path, content | {"folds": [dataclasses.asdict(fold) for fold in folds]})
+    content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
+    digests = {utterance.name: utterance.digest for utterance in utterances if utterance.digest}
+    write_json(path, content | {"digests": digests})
 
 
 def read_folds(
@@ -141,7 +169,8 @@ def read_folds(
     """Reads folds.json, one written here or one's own, and uses it as it is.
 
     The least a file must hold is `{"folds": [{"train": [names], "dev": [names], "test":
-    [names]}]}`; "dev" may be left out where `select_on` is "test". Not every utterance need occur.
+    [names]}]}`; "dev" may be left out where `select_on` is "test". Not every utterance need occur,
+    but no recording may occur on two sides.
 
     Returns:
         The file's protocol, "custom" if it names none, and the folds.
@@ -149,17 +178,9 @@ def read_folds(
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is not of that form or does not fit the corpus.
+        leaks.LeakError: A recording is on two sides of a fold.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    entries = content.get("folds") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
-    protocol = content.get("protocol", "custom")
-    if protocol not in list(PROTOCOLS):  # A list, since JSON may give something unhashable.
-        raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
+    protocol, entries = read_entries(path)
     known = {utterance.name for utterance in utterances}
     optional = {"dev"} if select_on == "test" else set()
     if protocol == "whole_corpus" and select_on == "dev":
@@ -168,8 +189,9 @@ def read_folds(
     for index, entry in enumerate(entries):
         try:
             folds.append(_read_fold(entry, known, optional))
+            leaks.check_sides(folds[-1].sides, utterances)
         except ValueError as error:
-            raise ValueError(f"{path}, fold {index}: {error}") from error
+            raise type(error)(f"{path}, fold {index}: {error}") from error
     common = shared(folds, utterances)
     for kind, protocols in _DISJOINT.items():
         if protocol in protocols and common[kind]:
@@ -180,46 +202,91 @@ def read_folds(
     return protocol, folds
 
 
+def read_entries(path: str | Path) -> tuple[str, list]:
+    """Reads the protocol and the list of folds in a folds.json, whatever corpus they are of.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no list of folds.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
+        raise ValueError(f"{path} is not a JSON file: {error}") from error
+    entries = content.get("folds") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
+    protocol = content.get("protocol", "custom")
+    if protocol not in list(PROTOCOLS):  # A list, since JSON may give something unhashable.
+        raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
+    return protocol, entries
+
+
 def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int]:
     """Counts what the sides share.
 
     Returns:
-        "speakers" and "sentences": how many of a test side's are also in its train or dev, summed
-        over folds. Unknown (empty) sentences do not count.
+        "speakers", "sentences" and "recordings": how many of a test side's are also in its train
+        or dev, summed over folds. Unknown (empty) ones do not count. Shared recordings are 0 in
+        all folds that were made or read here.
     """
-    speaker = {utterance.name: utterance.speaker for utterance in utterances}
-    sentence = {utterance.name: utterance.sentence for utterance in utterances}
 
     def common(fold: Fold, of: dict[str, str]) -> int:
         heard = {of[name] for name in fold.train + fold.dev}
         return len(heard & {of[name] for name in fold.test} - {""})
 
-    return {
-        "speakers": sum(common(fold, speaker) for fold in folds),
-        "sentences": sum(common(fold, sentence) for fold in folds),
-    }
+    counts = {}
+    for kind, attribute in _SHARED.items():
+        of = {utterance.name: getattr(utterance, attribute) for utterance in utterances}
+        counts[kind] = sum(common(fold, of) for fold in folds)
+    return counts
 
 
-def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
+def left_out(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
+    """Names of what some fold learns nothing from, since it tests or chooses on an equal recording.
+
+    Once for each such fold.
+    """
+    found = []
+    for fold in folds:
+        judged = {*fold.dev, *fold.test}
+        found += leaks.equals(judged, utterances) - judged - {*fold.train}
+    return sorted(found)
+
+
+def _check_protocol(protocol: str, count: int, select_on: str) -> None:
     if protocol == "custom":
-        raise ValueError("protocol 'custom' is that of a file: name one in folds.file")
+        raise ValueError("folds.protocol='custom' is that of a file: name one in folds.file")
     if protocol not in PROTOCOLS:
-        raise ValueError(_unknown_protocol(protocol))
+        raise ValueError(f"folds.protocol={protocol!r}: {_unknown_protocol(protocol)}")
     if select_on not in ("dev", "test"):
         raise ValueError(f"select_on is {select_on!r}: it must be 'dev' or 'test'")
     if protocol == "whole_corpus" and select_on == "test":
-        raise ValueError("whole_corpus has no test side to choose the epoch on: select_on='dev'")
+        raise ValueError(
+            "folds.protocol='whole_corpus' has no test side to choose the epoch on: take "
+            "select_on='dev'"
+        )
     if count < 2 and protocol in _UNITS:
-        raise ValueError(f"{protocol!r} needs at least 2 folds, not {count}")
-    if count < 1 and protocol == "split_70_30":
-        raise ValueError(f"'split_70_30' needs at least 1 split, not {count}")
+        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 2 folds, not {count}")
+    if count < 1:
+        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 1 split")
+    if count > _MOST:
+        raise ValueError(f"folds.count={count} must be at most {_MOST}")
+
+
+def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
+    _check_protocol(protocol, count, select_on)
     repeated = _repeated([utterance.name for utterance in utterances])
     if repeated:
         raise ValueError(f"two utterances of the corpus are called {repeated!r}: rename one")
     # The smallest corpus of which three tenths are one utterance has four.
     needed = {"stratified": count, "split_70_30": 4}.get(protocol, 2)
     if len(utterances) < needed:
-        raise ValueError(f"{protocol!r} needs {needed} utterances and has {len(utterances)}")
+        raise ValueError(
+            f"folds.count={count}: {protocol!r} needs {needed} utterances and has {len(utterances)}"
+        )
     speakers = {utterance.speaker for utterance in utterances}
     if protocol in ("speakers", "leave_one_speaker_out") and len(speakers) < 2:
         raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")

@@ -234,6 +234,11 @@ def create(
                 f"model.loss_weights={tuple(model['loss_weights'])} needs one for each of the "
                 f"{len(gates)} gates"
             )
+        if min(model["loss_weights"]) < 0 or not sum(model["loss_weights"]):
+            raise ValueError(
+                f"model.loss_weights={tuple(model['loss_weights'])} must be 0 or more each, and "
+                "not all 0"
+            )
         head = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
         return Network(head, POOLS.index(gates[-1]) + 1, frozen_blocks, picture, dtype)
     _check("model.head", model["head"], ("fc", "gap"))

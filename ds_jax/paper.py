@@ -19,6 +19,7 @@ from ds_jax import (
     systems,
     targets,
     transfer,
+    weights,
 )
 from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
@@ -95,6 +96,35 @@ def run(
     devices.say(f"the paper's tables: {workdir / 'paper.html'}")
 
 
+def check(config: ConfigDict, read_experiment: Callable[[str], ConfigDict]) -> None:
+    """Checks each field alone, before any work; a cell in which two do not agree says so itself.
+
+    Args:
+        config: Of `configs/paper.py`.
+        read_experiment: As for `run`.
+
+    Raises:
+        FileNotFoundError: There is no such file of weights.
+        ValueError: A field is unknown or of a wrong type, or no cell can take its value.
+    """
+    configuration.check_paper(config)
+    weights.check(config.weights)
+    for name, value in changed(config):
+        errors = []
+        for cell in dict.fromkeys(row.config for row in targets.ROWS):
+            experiment = read_experiment(cell).copy_and_resolve_references()
+            if not _set(experiment, name, value):
+                continue
+            try:
+                systems.check(experiment)
+            except ValueError as error:
+                errors.append(error)
+            else:
+                break
+        else:
+            raise errors[0]
+
+
 def plan(
     config: ConfigDict, read_experiment: Callable[[str], ConfigDict]
 ) -> dict[tuple[str, str], Run]:
@@ -129,12 +159,18 @@ def plan(
 def override(experiment: ConfigDict, config: ConfigDict) -> None:
     """Changes each field that an experiment has and `config` gives; empty ones give nothing."""
     for name, value in changed(config):
-        *folders, last = name.split(".")
-        within = experiment
-        for folder in folders:
-            within = within.get(folder, {})
-        if last in within:
-            within[last] = value
+        _set(experiment, name, value)
+
+
+def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
+    """Sets the field `x.y`, and says whether there is one."""
+    *folders, last = name.split(".")
+    within = experiment
+    for folder in folders:
+        within = within.get(folder, {})
+    if last in within:
+        within[last] = value
+    return last in within
 
 
 def changed(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -164,7 +200,6 @@ def _run(run: Run, load: Callable[[ConfigDict, str], Corpus], workdir: Path) -> 
     """Runs a cell, and says how that ended."""
     own = run.experiment.corpus
     try:
-        configuration.check(run.experiment)
         systems.check(run.experiment)
         tested = load(run.experiment, run.tested)  # before training: it may be missing
         trained = tested if run.tested == own else load(run.experiment, own)

@@ -222,12 +222,12 @@ def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndar
         raise ValueError(f"samples of shape {samples.shape} cannot be drawn; give one channel [n].")
     n_fft, hop = _frame(settings, rate)
     low, high = _band(settings, rate)
-    power = _power(samples, n_fft, hop)
     if settings.mode == "spectrogram":
         first, last = _bins(low, high, rate, n_fft)
-        return power[:, first : last + 1]
+        return _power(samples, n_fft, hop)[:, first : last + 1]
     if settings.mode == "mel":
-        return (_mel(rate, n_fft, settings.mel_bands, low, high) @ power.T).T
+        return _power(samples, n_fft, hop, _mel(rate, n_fft, settings.mel_bands, low, high))
+    power = _power(samples, n_fft, hop)
     with catch_warnings():
         simplefilter("ignore")  # librosa warns of audio without any pitch, and takes 0
         tuning = librosa.estimate_tuning(S=power.T, sr=rate, n_fft=n_fft, bins_per_octave=12)
@@ -278,19 +278,20 @@ def _bins(low: float, high: float, rate: int, n_fft: int) -> tuple[int, int]:
     return math.floor(low * n_fft / rate), math.ceil(high * n_fft / rate)
 
 
-def _power(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:
-    """Power spectra of all whole frames, float64 [frames, n_fft // 2 + 1]."""
+def _power(samples: np.ndarray, n_fft: int, hop: int, bands: csr_array | None = None) -> np.ndarray:
+    """Power spectra of all whole frames, float64 [frames, n_fft // 2 + 1], or power in bands."""
     if len(samples) < n_fft:
         samples = np.pad(samples, (0, n_fft - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
     # From here on in float64: in float32 rounding, which is another on each machine, would choose
     # between two colours where a cell is on their border.
-    power = np.empty((len(frames), n_fft // 2 + 1), np.float64)
+    bins = n_fft // 2 + 1
+    power = np.empty((len(frames), bins if bands is None else bands.shape[0]), np.float64)
     for start in range(0, len(frames), BLOCK):
         spectra = scipy.fft.rfft(frames[start : start + BLOCK] * _hann(n_fft), axis=1)
-        block = power[start : start + BLOCK]
-        np.square(spectra.real, out=block, dtype=np.float64)
+        block = np.square(spectra.real, dtype=np.float64)
         block += np.square(spectra.imag, dtype=np.float64)
+        power[start : start + BLOCK] = block if bands is None else (bands @ block.T).T
     return power
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ds_jax import explanation, files, recordings, representation, systems
 from ds_jax.corpus import LABELS
 from ds_jax.inference import Judgement
+from ds_jax.paths import printable
 from ds_jax.picture import PictureSettings
 from ds_jax.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.results import PREDICTIONS
@@ -88,7 +89,7 @@ def run(
     output = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
         checkpoints = find_checkpoints(checkpoint)
-        config = systems.load_config(checkpoints[0])
+        config = systems.load_config(checkpoints)
         settings = representation.settings(config)
         if not window and isinstance(settings, PictureSettings):
             window, hop = settings.window, hop or settings.window_hop
@@ -107,7 +108,8 @@ def run(
                 if explain:
                     answers = _explained(answers, found, Path(explain), settings, bool(window))
                 if form == "table":
-                    _write_table(answers, max(len(one.title) for one in found), output)
+                    width = max(len(printable(one.title)) for one in found)
+                    _write_table(answers, width, output)
                 elif form == "csv":
                     _write_csv(answers, output)
                 else:
@@ -185,7 +187,7 @@ def _write_table(answers: Iterable[Answer], width: int, output: TextIO) -> None:
     print(f"{'':{width}} {'start':>8} {'end':>8} prediction {columns}", file=output)
     for answer in answers:
         window, shares = answer.window, " ".join(f"{p:8.3f}" for p in answer.probabilities)
-        row = f"{window.recording.title:{width}} {window.start:8.2f} {window.end:8.2f}"
+        row = f"{printable(window.recording.title):{width}} {window.start:8.2f} {window.end:8.2f}"
         print(f"{row} {answer.prediction:10} {shares}", file=output, flush=True)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from ds_jax import audio, progress, representation
 from ds_jax.devices import BATCH
+from ds_jax.paths import below, printable, shown
 
 # Of what libsndfile decodes. Files given by name may be called otherwise.
 SUFFIXES = (
@@ -94,7 +95,9 @@ def find(arguments: Sequence[str | Path]) -> tuple[list[Recording], list[Unusabl
         matches = [argument] if literal else sorted(glob.glob(argument, recursive=True))
         count = len(found)
         for match in map(Path, matches):
-            paths, errors = _below(match) if match.is_dir() else ([match], [])
+            paths, errors = below(match) if match.is_dir() else ([match], [])
+            if match.is_dir():
+                paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
             folder = match if match.is_dir() else match.parent
             found += [Recording(path, folder, shown(path)) for path in paths]
             for error in errors:
@@ -169,33 +172,9 @@ def process(
 def complaint(unusable: Sequence[Unusable]) -> str:
     """What an error says of what could not be used, a line each."""
     if len(unusable) == 1:
-        return unusable[0].reason
-    reasons = "".join(f"\n  {one.reason}" for one in unusable)
+        return printable(unusable[0].reason)
+    reasons = "".join(f"\n  {printable(one.reason)}" for one in unusable)
     return f"{len(unusable)} could not be used, all others are done:{reasons}"
-
-
-def shown(path: str | Path) -> str:
-    """A path as text that can be printed, whatever bytes its name is made of."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _below(folder: Path) -> tuple[list[Path], list[OSError]]:
-    """The audio files below a folder, and the folders that cannot be read.
-
-    Links to folders are followed; a folder that is reached twice, in a circle of links or
-    otherwise, is taken once.
-    """
-    found, errors, seen = [], [], set()
-    for root, folders, files in os.walk(folder, onerror=errors.append, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [name for name in files if name.lower().endswith(SUFFIXES)]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    return sorted(found), errors
 
 
 def _nothing(argument: str, matches: Sequence[str]) -> str:

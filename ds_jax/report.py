@@ -27,6 +27,7 @@ OPTIONAL = {
     "utterances": None,
     "protocol_text": "",
     "left_out": 0,
+    "equal_left_out": 0,
     "trained_on": "",
     "calibration_error": None,
     "calibration": [],

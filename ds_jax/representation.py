@@ -1,5 +1,6 @@
 """What a system reads of a recording: pictures of it, or a baseline's features."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,10 +21,13 @@ def settings(config: Mapping) -> Settings:
     """
     if "features" in config:
         return FeatureSettings(config["features"])
-    return PictureSettings(**config["picture"])
+    try:
+        return PictureSettings(**config["picture"])
+    except ValueError as error:
+        raise ValueError(f"picture.{error}") from error
 
 
-def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray]]:
+def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray], str]:
     """Decodes a recording and represents it.
 
     Args:
@@ -31,18 +35,18 @@ def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray]]:
         wanted: How.
 
     Returns:
-        Its length in seconds, and either a picture for each window, uint8 [canvas, canvas], or one
-        array of features, float32 [d] or [frames, d].
+        Its length in seconds; either a picture for each window, uint8 [canvas, canvas], or one
+        array of features, float32 [d] or [frames, d]; and the SHA-256 of its samples, in hex.
 
     Raises:
         FileNotFoundError, ValueError: It cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(path, wanted.sample_rate)
-    seconds = len(samples) / rate
+    seconds, digest = len(samples) / rate, hashlib.sha256(samples.tobytes()).hexdigest()
     if isinstance(wanted, FeatureSettings):
-        return seconds, [_represent(samples, rate, wanted)]
+        return seconds, [_represent(samples, rate, wanted)], digest
     cut = picture.cut(samples, rate, wanted)
-    return seconds, [_represent(window, rate, wanted) for window in cut]
+    return seconds, [_represent(window, rate, wanted) for window in cut], digest
 
 
 def windows(

@@ -14,13 +14,16 @@ from ds_jax import (
     feature_networks,
     folds,
     inference,
+    leaks,
     models,
+    preprocessing,
     progress,
     representation,
     train,
     vgg_features,
     weights,
 )
+from ds_jax import config as configuration
 from ds_jax.corpus import Corpus
 from ds_jax.features import SETS
 from ds_jax.files import write_text
@@ -48,13 +51,14 @@ def title(config: Mapping) -> str:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks what a system's own fields say, before any work.
+    """Checks all that a config says, before any work; files that it names are not looked at.
 
     Raises:
-        ValueError: There is no such system, or a field has an impossible value.
+        ValueError: There is no such system; a field is missing or unknown; or a field, or two
+            together, have an impossible value.
     """
-    if config.system not in SYSTEMS:
-        raise ValueError(f"system={config.system!r} is not one of {', '.join(SYSTEMS)}")
+    if config.get("system") not in tuple(SYSTEMS):
+        raise ValueError(f"system={config.get('system')!r} is not one of {', '.join(SYSTEMS)}")
     on_features = config.system in feature_networks.SYSTEMS or (
         config.system in classical.SYSTEMS and config.system != "ds_svc"
     )
@@ -63,6 +67,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"system={config.system!r} needs the field {wanted}: start from a config of this system"
         )
+    configuration.check(config)
+    folds.check(config.folds, config.select_on)
     settings = representation.settings(config)
     if on_features and len(settings.shape) > 1 and config.system != "lstm":
         raise ValueError(
@@ -79,7 +85,18 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"system={config.system!r} has none: take select_on='dev'"
         )
     if config.system == "ds_svc":
-        vgg_features.check(config.model.layers, settings.size)
+        preprocessing.colour_table(settings.colour_map)
+        try:
+            vgg_features.check(config.model.layers, settings.size)
+        except ValueError as error:
+            raise ValueError(f"model.layers={tuple(config.model.layers)}: {error}") from error
+
+
+def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
+    """Whether a system on pictures needs VGG16's fc1 and fc2."""
+    if config.system == "ds_svc":
+        return vgg_features.needs_full(config.model.layers)
+    return config.system == "ds_fc" and config.model.head == "fc"
 
 
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
@@ -111,21 +128,34 @@ def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> 
         return functools.partial(_fit_classifiers, config, corpus, inputs, protocol)
     pretrained = {}
     if config.system in models.SYSTEMS:
-        full = config.system == "ds_fc" and config.model.head == "fc"
-        pretrained = weights.load(config.weights, full=full)
+        pretrained = weights.load(config.weights, full=needs_full_weights(config))
     return functools.partial(train.train_folds, train.create_experiment(config, corpus, pretrained))
 
 
-def load_config(checkpoints: Path) -> ml_collections.ConfigDict:
-    """Reads the config that the model in a fold's `checkpoints` folder was fitted by.
+def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
+    """Reads the config that the models in some folds' `checkpoints` folders were fitted by.
 
     Raises:
-        FileNotFoundError: There is no model in the folder.
-        ValueError: The model is of another label set.
+        FileNotFoundError: There is no model in a folder.
+        ValueError: A model is of another label set, or of another experiment than the first; or
+            a field of their config is impossible.
     """
-    if classical.is_saved(checkpoints):
-        return ml_collections.ConfigDict(classical.load(checkpoints)[0])
-    return inference.load_config(checkpoints)
+    found = [
+        ml_collections.ConfigDict(classical.load_config(folder))
+        if classical.is_saved(folder)
+        else inference.load_config(folder)
+        for folder in checkpoints
+    ]
+    for folder, other in zip(checkpoints, found, strict=True):
+        if different := configuration.difference(found[0], other):
+            raise ValueError(
+                f"{checkpoints[0]} and {folder} are models of two experiments: {different} here"
+            )
+    try:
+        check(found[0])
+    except ValueError as error:
+        raise ValueError(f"the config of the model in {checkpoints[0]}: {error}") from error
+    return found[0]
 
 
 def judge(
@@ -237,10 +267,12 @@ def _fit_classifier(
 ) -> Judgement | None:
     """Fits on train and dev together: without epochs there is nothing for dev to choose."""
     rows = corpus.rows_of(fold.train + fold.dev)
+    leaks.check_rows(f"fold {number}: the fit", rows, corpus, fold.sides, ("train", "dev"))
     inner = []
     for held_out in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
         out = np.isin(rows, corpus.rows_of(held_out))
-        inner.append((np.flatnonzero(~out), np.flatnonzero(out)))
+        equal = np.isin(rows, corpus.rows_of(leaks.equals(held_out, corpus.utterances)))
+        inner.append((np.flatnonzero(~equal), np.flatnonzero(out)))
     labels = corpus.labels
     classifier = classical.fit(
         config.system, config.model, inputs[rows], labels[rows], inner, config.seed

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import tensorboardX
 
-from ds_jax import devices, inference, metrics, progress
+from ds_jax import config as configuration
+from ds_jax import devices, inference, leaks, metrics, progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.devices import Layout
@@ -175,7 +176,12 @@ def _open(
     config, corpus = experiment.config, experiment.corpus
     network = experiment.programs_for(layout).network
     rng = jax.random.fold_in(jax.random.key(config.seed), number)
-    rows = corpus.rows_of(fold.train)
+    rows, chooser_rows = (corpus.rows_of(fold.sides[side]) for side in ("train", config.select_on))
+    for what, own, side in (
+        ("scaling", rows, "train"),
+        ("the choice of the epoch", chooser_rows, config.select_on),
+    ):
+        leaks.check_rows(f"fold {number}: {what}", own, corpus, fold.sides, (side,))
     scaling = network.scaling(corpus.inputs, rows)
     state = create_state(network, experiment.optimiser, experiment.pretrained, rng, scaling)
     writes = layout.folds or devices.is_first_process()
@@ -183,8 +189,15 @@ def _open(
     progress, latest = Progress(), checkpoints.latest
     if latest is not None:
         parts = {"variables": state.variables, "optimizer": state.optimizer}
+        saved = checkpoints.metadata(latest)
+        there = ml_collections.ConfigDict(saved["config"])
+        if different := configuration.difference(there, config):
+            raise ValueError(
+                f"{checkpoints.directory} is of another experiment: {different} now. Delete the "
+                "folder, or bring back its own."
+            )
         state = state.resume(**checkpoints.load(latest, **parts))
-        progress = Progress(**checkpoints.metadata(latest)["progress"])
+        progress = Progress(**saved["progress"])
     events = None
     if writes:
         events = tensorboardX.SummaryWriter(
@@ -192,8 +205,9 @@ def _open(
         )
     training = FoldTraining(
         number,
+        fold,
         rows,
-        corpus.rows_of(getattr(fold, config.select_on)),
+        chooser_rows,
         corpus.rows_of(fold.test),
         directory,
         writes,
@@ -220,7 +234,10 @@ def _run_epoch(
     batches = [[]] * layout.lanes
     numbers, scales = np.zeros(layout.lanes, np.int32), np.zeros(layout.lanes, np.float32)
     for lane, training in lanes.items():
-        batches[lane] = cut(training.order(config.seed), size)
+        order = training.order(config.seed)
+        what = f"fold {training.number}: training"  # batch normalisation included
+        leaks.check_rows(what, order, experiment.corpus, training.fold.sides, ("train",))
+        batches[lane] = cut(order, size)
         numbers[lane], scales[lane] = training.number, training.progress.learning_rate_scale
     numbers, scales = layout.stack(numbers), layout.stack(scales)
     losses, late, began = [], None, time.monotonic()

@@ -20,7 +20,8 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     An utterance is judged by the models that never saw it, by the mean of their probabilities: on
     the corpus that they were trained on by the model of the fold that tests it, on another corpus
     by all of them (train with the protocol `whole_corpus` for a single one). On another corpus
-    NEUTRAL spoken loud, soft, slow or fast is left out (paper, section 3.3, fourth experiment).
+    NEUTRAL spoken loud, soft, slow or fast is left out (paper, section 3.3, fourth experiment), and
+    so are recordings that the models know from the corpus that they were trained on.
 
     Args:
         workdir: Of the run.
@@ -38,22 +39,36 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     if not trained:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     own = corpus.name == config.corpus
-    protocol = json.loads((workdir / "folds.json").read_text(encoding="utf-8"))["protocol"]
-    shared, left_out = {"speakers": None, "sentences": None}, 0
+    made = json.loads((workdir / "folds.json").read_text(encoding="utf-8"))
+    protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(workdir / "folds.json", corpus.utterances, config.select_on)
         shared = folds.shared(divided, corpus.utterances)
+        equal = len(set(folds.left_out(divided, corpus.utterances)))
         tested = {fold: divided[_number(fold)].test for fold in trained}
     else:
-        names = tuple(u.name for u in corpus.utterances if not _is_left_out(u))
-        left_out = len(corpus.utterances) - len(names)
-        tested = dict.fromkeys(trained, names)
+        kept = [u for u in corpus.utterances if not _is_left_out(u)]
+        left_out = len(corpus.utterances) - len(kept)
+        known = {*made.get("digests", {}).values()}
+        unheard = [u for u in kept if u.digest not in known]
+        equal, shared["recordings"] = len(kept) - len(unheard), 0 if known else None
+        if equal:
+            devices.say(
+                f"{equal} recordings of {corpus.name} are left out, since the models know them "
+                f"from {config.corpus}"
+            )
+        tested = dict.fromkeys(trained, tuple(u.name for u in unheard))
     rows = {fold / "checkpoints": corpus.rows_of(names) for fold, names in tested.items()}
     rows = {checkpoints: own_rows for checkpoints, own_rows in rows.items() if len(own_rows)}
     if not rows:
         raise ValueError(
             f"the run in {workdir} tested nothing of {corpus.name}, which it was trained on: "
             "give another corpus by --eval_on"
+        )
+    if different := configuration.difference(systems.load_config(list(rows)), config):
+        raise ValueError(
+            f"{workdir / configuration.FILE} is not what the models were trained by: {different} "
+            "here. Bring back the file of the training."
         )
     count = np.zeros(len(corpus.utterances), int)
     total, records = None, []
@@ -82,6 +97,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         "settings": configuration.described(config),
         "trained_on": config.corpus,
         "left_out": left_out,
+        "equal_left_out": equal,
         "evaluated_by": _judges(len(records), own),
     }
     result = results.write_report(directory, [directory], corpus, content)

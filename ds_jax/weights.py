@@ -17,7 +17,7 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import google.protobuf.message
@@ -95,18 +95,23 @@ def load(path: str = "", *, full: bool = False) -> Params:
     return params
 
 
-def check(path: str | Path) -> None:
-    """Checks a file of weights that was given, as far as that takes no time; an empty path is none.
+def check(path: str, *, full: bool = False) -> None:
+    """Checks of a file of weights, before any work, that it is there and has the layers needed.
+
+    Args:
+        path: As for `load`; empty is always right.
+        full: With the layers fc1 and fc2.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is in no known format.
+        FileNotFoundError, ValueError: As `read`; or fc1 and fc2 are needed and missing.
     """
+    if not path:
+        return
     file = Path(path).expanduser()
-    if path and not file.is_file():
-        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
-    if path and file.suffix not in FORMATS:
-        raise ValueError(f"{file} is in no known format: weights are {', '.join(FORMATS)}")
+    if full:
+        read(file, full=True)  # whose message names what is missing
+        return
+    _reader(file)
 
 
 def read(file: Path, *, full: bool = False) -> Params:
@@ -134,17 +139,27 @@ def read(file: Path, *, full: bool = False) -> Params:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or has tensors missing, unexpected, misshapen or not finite.
     """
-    check(file)
+    reader = _reader(file)
     try:
-        if file.suffix in (".h5", ".hdf5"):
-            tensors = _read_keras(file)
-        elif file.suffix == ".onnx":
-            tensors = _read_onnx(file)
-        else:
-            tensors = _read_torchvision(file)
+        tensors = reader(file)
     except (OSError, google.protobuf.message.DecodeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{file} is damaged or not a {file.suffix} file: {error}") from error
     return _checked(file, tensors, full)
+
+
+def _reader(file: Path) -> Callable[[Path], dict[str, np.ndarray]]:
+    """What reads a file, by its suffix."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
+    readers = {
+        ".h5": _read_keras,
+        ".hdf5": _read_keras,
+        ".onnx": _read_onnx,
+        ".safetensors": _read_torchvision,
+    }
+    if file.suffix not in readers:
+        raise ValueError(f"{file} is in no known format: weights are {', '.join(readers)}")
+    return readers[file.suffix]
 
 
 def _kernel_shapes(full: bool) -> dict[str, tuple[int, ...]]:

@@ -43,7 +43,7 @@ def test_leaves_what_the_design_promises(tmp_path, capsys):
             p.name for p in fold.iterdir()
         }
     assert report["n"] == 21
-    assert report["shared"] == {"speakers": 0, "sentences": 0}
+    assert report["shared"] == {"speakers": 0, "sentences": 0, "recordings": 0}
     assert (report["system"], report["selected_on"]) == ("DS-AM", "dev")
     assert set(report["heads"]) == {"block4_pool", "block5_pool"}
     pooled = predictions.concatenate(

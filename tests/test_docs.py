@@ -1,5 +1,6 @@
 """What documents tell a newcomer to type is true."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -51,22 +52,22 @@ def desk(tmp_path_factory, weights_file):
     """A folder with all that the pages speak of, small; and without what they leave to others."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
-    rows = ["path,label,speaker"]
+    rows, seeds = ["path,label,speaker"], itertools.count()  # no two recordings are the same
     for speaker in range(3):
-        for seed, label in enumerate(LABELS):
+        for label in LABELS:
             name = f"{speaker}/{label.lower()}.wav"
-            recordings.sound(folder / "corpora" / "robots" / name, seed, 0.25 + 0.01 * seed)
+            recordings.sound(folder / "corpora" / "robots" / name, next(seeds), 0.25)
             rows.append(f"{name},{label},robot{speaker}")
     (folder / "corpora" / "robots" / "manifest.csv").write_text("\n".join(rows))
     for speaker in ("03", "08", "09", "10"):
         for text in ("a01", "a02"):
-            for seed, emotion in enumerate("WEAFNT"):
+            for emotion in "WEAFNT":
                 name = f"emodb/wav/{speaker}{text}{emotion}a.wav"
-                recordings.sound(folder / "corpora" / name, seed + 7)
+                recordings.sound(folder / "corpora" / name, next(seeds))
     for speaker in ("f1", "m1", "m2"):
-        for seed, emotion in enumerate(("rab", "dis", "pau", "gio", "neu", "tri", "sor")):
+        for emotion in ("rab", "dis", "pau", "gio", "neu", "tri", "sor"):
             name = f"emovo/{speaker}/{emotion}-{speaker}-b1.wav"
-            recordings.sound(folder / "corpora" / name, seed + 20)
+            recordings.sound(folder / "corpora" / name, next(seeds))
     for name in ("a.wav", "folder/b.wav", "folder/anger/c.wav"):
         recordings.sound(folder / name, 3, 0.5)
     return folder

@@ -44,7 +44,7 @@ def batch_of(waves, size=None, filler=0.0):
 def predicted(checkpoint, waves, folder):
     """What --mode=predict says of waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
-    settings = representation.settings(systems.load_config(checkpoints[0]))
+    settings = representation.settings(systems.load_config(checkpoints))
     judge, said = systems.create_judge(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"

@@ -333,10 +333,14 @@ def test_what_the_sides_share_is_counted():
     utterances = corpus(2, 3, skip=10**6)
     one = Fold(("s00_00",), ("s00_01",), ("s00_02", "s01_00", "s01_01"))
     other = Fold(("s00_00",), (), ("s01_01", "s01_02"))
-    assert shared([one], utterances) == {"speakers": 1, "sentences": 2}
-    assert shared([other], utterances) == {"speakers": 0, "sentences": 0}
-    assert shared([one, other, one], utterances) == {"speakers": 2, "sentences": 4}
-    assert shared([one], without_sentences(utterances)) == {"speakers": 1, "sentences": 0}
+    assert shared([one], utterances) == {"speakers": 1, "sentences": 2, "recordings": 0}
+    assert shared([other], utterances) == {"speakers": 0, "sentences": 0, "recordings": 0}
+    assert shared([one, other, one], utterances) == {"speakers": 2, "sentences": 4, "recordings": 0}
+    assert shared([one], without_sentences(utterances)) == {
+        "speakers": 1,
+        "sentences": 0,
+        "recordings": 0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -346,4 +350,8 @@ def test_what_the_sides_share_is_counted():
 def test_protocols_share_what_they_say(protocol, speakers, sentences):
     utterances = corpus(6, 10, skip=10**6)
     folds = make_folds(utterances, protocol, 4, 0)
-    assert shared(folds, utterances) == {"speakers": speakers, "sentences": sentences}
+    assert shared(folds, utterances) == {
+        "speakers": speakers,
+        "sentences": sentences,
+        "recordings": 0,
+    }

@@ -101,7 +101,7 @@ def test_a_run_ends_in_a_report(undisturbed):
     assert "41 utterances, 1 skipped" in printed
     report = json.loads((workdir / "report.json").read_text())
     assert (report["n"], report["corpus"], report["skipped"]) == (41, "chirps", 1)
-    assert report["shared"] == {"speakers": 0, "sentences": 21}
+    assert report["shared"] == {"speakers": 0, "sentences": 21, "recordings": 0}
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png") >= 6
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")

@@ -64,6 +64,7 @@ def read_experiment(name):
         config.model = ml_collections.ConfigDict({"layers": ("block3_pool", "block4_pool")})
     if systems.CHOOSES.get(config.system) == "epoch":
         config.train = ml_collections.ConfigDict({"epochs": 40, "batch_size": 32})
+        config.parallel = "auto"
     return config
 
 
@@ -389,6 +390,7 @@ GIVEN = {
     "seed": 7,
     "weights": "w.h5",
     "synthetic": True,
+    "parallel": "batch",
     "folds.count": 5,
     "folds.seed": 3,
     "picture.size": 96,

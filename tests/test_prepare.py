@@ -208,10 +208,10 @@ def test_other_settings_are_prepared_beside(tmp_path):
 
 def test_remains_of_a_killed_preparation_are_removed(tmp_path):
     sounds(tmp_path / "emodb", "03a01Fa.wav")
-    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_1.0.0"
+    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_1.1.0"
     remains.mkdir(parents=True)
     builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
-    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["1.0.0"]
+    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["1.1.0"]
 
 
 def test_a_second_process_waits_and_says_so(tmp_path, capsys):

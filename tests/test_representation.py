@@ -29,10 +29,10 @@ def test_a_config_with_features_has_no_picture():
 
 def test_pictures_are_one_a_window_and_features_one_a_recording(recording):
     settings = picture.PictureSettings(canvas=16, window=0.25)
-    seconds, windows = representation.read(recording, settings)
+    seconds, windows, _ = representation.read(recording, settings)
     assert seconds == 1
     assert [(w.shape, w.dtype) for w in windows] == [((16, 16), np.uint8)] * 4
-    seconds, arrays = representation.read(recording, features.FeatureSettings("mfcc"))
+    seconds, arrays, _ = representation.read(recording, features.FeatureSettings("mfcc"))
     assert seconds == 1
     assert [(a.shape, a.dtype) for a in arrays] == [((60,), np.float32)]
 
@@ -40,7 +40,7 @@ def test_pictures_are_one_a_window_and_features_one_a_recording(recording):
 @pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])
 def test_windows_are_the_pictures_of_training_one_by_one(recording, mode):
     settings = picture.PictureSettings(canvas=16, mode=mode, window=0.3, window_hop=0.1)
-    _, expected = representation.read(recording, settings)
+    _, expected, _ = representation.read(recording, settings)
     found = list(representation.windows(recording, settings, 0.3, 0.1))
     assert [start for start, _, _ in found] == pytest.approx([0.1 * k for k in range(10)])
     assert [end for _, end, _ in found] == pytest.approx([min(0.1 * k + 0.3, 1) for k in range(10)])

@@ -80,7 +80,7 @@ def test_a_run_leaves_the_same_files_whatever_the_system(runs, system):
         fold = workdir / f"fold_{number:02}"
         assert (fold / "metrics.jsonl").is_file()
         assert len(predictions.read(fold / "predictions.csv").labels) == 14
-        assert systems.load_config(fold / "checkpoints").system == system
+        assert systems.load_config([fold / "checkpoints"]).system == system
     assert "<svg" in (workdir / "report.html").read_text() or report["chosen"] != "epoch"
 
 

@@ -13,6 +13,7 @@ from ds_jax import inference
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.devices import BATCH
 from ds_jax.fold_training import FoldTraining, Progress
+from ds_jax.networks import abstract_variables, create_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -53,14 +54,20 @@ def checkpoint(directory):
 
 def test_noise_is_learnt_by_heart(experiment, tmp_path):
     long = longer(experiment, epochs=25, stop_patience=99, plateau_patience=99)
-    judgement = tiny.train_fold(long, 0, tiny.fold(range(8), range(8), range(8)), tmp_path)
+    tiny.train_fold(long, 0, tiny.fold(range(8), range(8, 12), range(12, 16)), tmp_path)
     rows = history(tmp_path)
     assert rows[0]["train_loss"] > 2  # 1.8 times the cross-entropy of seven equal chances is 3.5
     assert rows[-1]["train_loss"] < 0.1 * rows[0]["train_loss"]
     assert [row["epoch"] for row in rows] == list(range(1, 26))
     assert rows[-1]["step"] == 25
-    labels = experiment.corpus.labels[:8]
-    assert (judgement.probabilities.argmax(axis=1) == labels).all()
+    network = create_network(long.config)
+    with Checkpoints(tmp_path / "fold_00" / "checkpoints") as saved:
+        latest = saved.load(saved.latest, variables=abstract_variables(network))["variables"]
+    step = inference.create_predict_step(network, experiment.inputs, BATCH)
+    learnt = np.arange(8, dtype=np.int32)
+    placed = BATCH.place([latest])
+    (judgement,) = inference.judge(step, placed, experiment.inputs, BATCH, [learnt], 8, 1)
+    assert (judgement.probabilities.argmax(axis=1) == experiment.corpus.labels[:8]).all()
 
 
 def test_learnt_weights_are_the_ones_that_were_saved(experiment, tmp_path):

@@ -36,7 +36,7 @@ def test_another_corpus_is_judged_by_all_models(run):
     report = transfer.run(run, other())
     assert "3 models" in report["evaluated_by"]
     assert (report["corpus"], report["trained_on"]) == ("other", "tiny")
-    assert report["shared"] == {"speakers": None, "sentences": None}
+    assert report["shared"] == {"speakers": None, "sentences": None, "recordings": None}
     assert len(report["folds"]) == 3
     files = {path.name for path in (run / "evaluations" / "other").iterdir()}
     assert {"predictions.csv", "report.json", "report.html"} <= files

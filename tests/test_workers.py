@@ -42,10 +42,11 @@ def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
 
 def test_a_recording_is_what_is_read_of_it_or_why_it_cannot_be(tmp_path):
     path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
-    seconds, pngs = workers.represent(path, settings)
-    drawn = representation.read(path, settings)[1]
+    seconds, pngs, digest = workers.represent(path, settings)
+    drawn, read_digest = representation.read(path, settings)[1:]
     assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
-    seconds, arrays = workers.represent(path, features.FeatureSettings("mfcc"))
+    assert digest == read_digest
+    seconds, arrays, _ = workers.represent(path, features.FeatureSettings("mfcc"))
     assert (seconds, arrays[0].dtype, arrays[0].shape) == (1.0, np.float32, (60,))
     (tmp_path / "b.wav").touch()
     assert workers.represent(tmp_path / "b.wav", SMALL) == "is empty: it has 0 bytes"

@@ -1,6 +1,7 @@
 """Any corpus that a CSV file describes."""
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Builder(CorpusBuilder):
                 raise ValueError(
                     f"{where}, gender: {row['gender']!r} is none of {', '.join(GENDERS)}"
                 )
-            if not path.is_file():
+            if not os.path.lexists(path):  # one that is there and unusable is skipped and named
                 raise ValueError(f"{where}, path: there is no file {path}")
             if path in seen:
                 raise ValueError(f"{where}, path: {row['path']} is listed in {seen[path]} already")

@@ -1,0 +1,75 @@
+"""What must not happen: that a recording is heard on more than one side of a fold.
+
+Names are not all: a corpus may hold the same recording under two names. `Utterance.digest` tells.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ds_jax.corpus import Corpus, Utterance
+
+Sides = Mapping[str, Sequence[str]]  # names of the utterances of each side of a fold
+
+
+class LeakError(ValueError):
+    """What a fit or a choice must not see has reached it."""
+
+
+def equals(names: Iterable[str], utterances: Sequence[Utterance]) -> set[str]:
+    """Finds the names of all recordings that are the same as some of those named, these included.
+
+    Args:
+        names: Of some utterances.
+        utterances: All of the corpus; a digest that is not known is equal to none.
+    """
+    names = set(names)
+    digests = {utterance.digest for utterance in utterances if utterance.name in names} - {""}
+    return names | {utterance.name for utterance in utterances if utterance.digest in digests}
+
+
+def check_sides(sides: Sides, utterances: Sequence[Utterance]) -> None:
+    """Checks that no recording is on two sides of a fold, be it under two names.
+
+    Raises:
+        LeakError: One is; the message names it.
+    """
+    digests = {utterance.name: utterance.digest for utterance in utterances}
+    found = {}  # the first side and name of each recording
+    for side, names in sides.items():
+        for name in names:
+            first_side, first = found.setdefault(digests[name] or name, (side, name))
+            if first_side != side:
+                raise LeakError(
+                    f"{first!r} in {first_side} and {name!r} in {side} are the same recording: "
+                    f"leave {first!r} out"
+                )
+
+
+def check_rows(
+    what: str, rows: np.ndarray, corpus: Corpus, sides: Sides, allowed: Sequence[str]
+) -> None:
+    """Checks that the rows of a fit or of a choice are of the sides that it may see.
+
+    Rows were found by the names of a side; here the way goes back, from rows to names.
+
+    Args:
+        what: The fit or choice, as the message calls it.
+        rows: int [n], of the corpus' inputs.
+        corpus: Whose they are.
+        sides: Of the fold.
+        allowed: The sides that they may be of.
+
+    Raises:
+        LeakError: One is of another side, or the same recording as one that is.
+    """
+    own = {name for side in allowed for name in sides[side]}
+    other = {name for side in sides if side not in allowed for name in sides[side]}
+    closed = equals(other, corpus.utterances)
+    for owner in np.unique(corpus.owners[rows]):
+        name = corpus.utterances[owner].name
+        if name not in own or name in closed:
+            raise LeakError(
+                f"{what} was given {name!r}, which is not of {' or '.join(allowed)} alone: this "
+                "would make the scores worthless, and the run ends here"
+            )

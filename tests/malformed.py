@@ -1,0 +1,374 @@
+"""Recordings as they must not be, by the hundred: made from a seed, and laid out as any corpus.
+
+`usable` says what has to come of one: it is used (True), it is skipped and named with its reason
+(False), or one of the two (None), as of a header in which bytes were changed at random.
+"""
+
+import io
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+RATE = 16_000
+RATES = (8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 176_400, 192_000)
+# Whatever stands here is a recording's name, and its content is without fault.
+NAMES = (
+    "with spaces",
+    " leading and trailing ",
+    "ñandú voló 你好 😀",
+    "e\N{COMBINING ACUTE ACCENT} decomposed",
+    "'single'",
+    '"double"',
+    "comma, semicolon; tab\t",
+    "new\nline",
+    "carriage\rreturn",
+    "red \x1b[31m\x1b]0;title\x07",
+    "right \N{RIGHT-TO-LEFT OVERRIDE}to left",
+    "=1+1",
+    "+cmd|'C calc'!A0",
+    "-rf",
+    "--mode=train",
+    "@SUM(1)",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "; touch pwned",
+    "| touch pwned",
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(2)<",
+    "{{7*7}}{% raw %}",
+    "%s%n%x",
+    "back\\slash",
+    "star*",
+    "question?",
+    "[1]",
+    "a.wav",
+    "CON",
+    "#hash",
+    "~",
+    "x" * 200,
+    os.fsdecode(b"\xff\xfe not UTF-8"),
+    os.fsdecode(b"latin-1 \xf1"),
+)
+
+
+class Case(NamedTuple):
+    """A file that is to be met.
+
+    Attributes:
+        kind: What is wrong, or odd, about it.
+        suffix: Of its name.
+        make: Makes it at a path.
+        usable: See above.
+        name: Its stem, where it matters.
+    """
+
+    kind: str
+    suffix: str
+    make: Callable[[Path], object]
+    usable: bool | None
+    name: str = ""
+
+
+def speech(seconds: float = 0.4, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """float64 [n, channels]: a gliding tone in noise."""
+    time = np.arange(max(1, int(seconds * rate)))[:, None] / rate
+    noise = np.random.default_rng(seed).normal(0, 0.02, (len(time), channels))
+    return 0.4 * np.sin(2 * np.pi * (150 + 300 * time) * time) + noise
+
+
+def encoded(samples=None, rate=RATE, form="WAV", subtype="PCM_16") -> bytes:
+    """The bytes of a file."""
+    file = io.BytesIO()
+    soundfile.write(file, speech() if samples is None else samples, rate, subtype, format=form)
+    return file.getvalue()
+
+
+def cases(seed: int = 0) -> list[Case]:
+    """More than 300 of them, the same ones for the same seed."""
+    rng = np.random.default_rng(seed)
+    found = [
+        *_fuzzed(rng),
+        *_cut(rng),
+        *_no_audio(rng),
+        *_without_sound(),
+        *_of_every_format(),
+        *_lying_headers(),
+        *_no_files(),
+    ]
+    found += [
+        Case(f"called {name[:20]!r}", ".wav", _writes(encoded(speech(seed=index))), True, name)
+        for index, name in enumerate(NAMES)
+    ]
+    return found
+
+
+def long(minutes: float, form: str = "FLAC") -> Callable[[Path], object]:
+    """Makes a recording of so many minutes, a minute in memory at a time."""
+
+    def make(path: Path) -> None:
+        with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format=form) as file:
+            for minute in range(int(minutes)):
+                file.write(speech(60, seed=minute))
+
+    return make
+
+
+def _writes(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def _fuzzed(rng: np.random.Generator) -> Iterator[Case]:
+    for form, suffix, header, count in (("WAV", ".wav", 48, 80), ("FLAC", ".flac", 60, 60)):
+        whole = np.frombuffer(encoded(form=form), np.uint8)
+        for where, end, times in (("header", header, count), ("body", len(whole), 12)):
+            for index in range(times):
+                changed = whole.copy()
+                places = rng.integers(0, end, rng.integers(1, 9))
+                changed[places] = rng.integers(0, 256, len(places))
+                yield Case(
+                    f"{suffix} {where} fuzzed {index}", suffix, _writes(changed.tobytes()), None
+                )
+
+
+def _cut(rng: np.random.Generator) -> Iterator[Case]:
+    for form, suffix, count in (("WAV", ".wav", 16), ("FLAC", ".flac", 12), ("RF64", ".wav", 8)):
+        whole = encoded(form=form)
+        for length in sorted(rng.integers(1, len(whole) - 16, count)):
+            yield Case(f"{form} cut at {length}", suffix, _writes(whole[:length]), False)
+        yield Case(f"{form} and rubbish", suffix, _writes(whole + rng.bytes(1001)), None)
+    yield Case("l16 with half a sample", ".l16", _writes(b"\0\1\2"), False)
+
+
+def _no_audio(rng: np.random.Generator) -> Iterator[Case]:
+    contents = {
+        "nothing": b"",
+        "one byte": b"R",
+        "only RIFF": b"RIFF",
+        "text": b"this is no audio\n" * 40,
+        "HTML": b"<html><body>404 Not Found</body></html>",
+        "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        "a ZIP": b"PK\3\4" + rng.bytes(500),
+        "ones": b"\xff" * 4096,
+        "zeros": b"\0" * 4096,
+    }
+    for suffix in (".wav", ".flac"):
+        for kind, content in contents.items():
+            yield Case(f"{kind} as {suffix}", suffix, _writes(content), False)
+        for index in range(8):
+            yield Case(f"bytes {index} as {suffix}", suffix, _writes(rng.bytes(2000)), None)
+    yield Case("nothing as .l16", ".l16", _writes(b""), False)
+    yield Case("bytes as .l16", ".l16", _writes(rng.bytes(8000)), True)
+
+
+def _without_sound() -> Iterator[Case]:
+    flat = {"zeros": 0.0, "DC": 0.25, "negative DC": -0.5, "almost zero": 0.0}
+    for kind, level in flat.items():
+        samples = np.full((4000, 1), level)
+        samples[::2] += 1e-6 * (kind == "almost zero")
+        for subtype in ("PCM_16", "PCM_24", "FLOAT", "DOUBLE"):
+            yield Case(
+                f"{kind} in {subtype}",
+                ".wav",
+                _writes(encoded(samples, RATE, "WAV", subtype)),
+                False,
+            )
+    opposite = speech() * [1, -1]
+    yield Case("opposite channels", ".wav", _writes(encoded(opposite)), False)
+    for kind, value in {
+        "NaN": np.nan,
+        "infinity": np.inf,
+        "-infinity": -np.inf,
+        "1e30": 1e30,
+    }.items():
+        for place in (0, 100, -1):
+            samples = speech()
+            samples[place] = value
+            for subtype in ("FLOAT", "DOUBLE"):
+                content = encoded(samples, RATE, "WAV", subtype)
+                yield Case(f"{kind} at {place} in {subtype}", ".wav", _writes(content), False)
+    for count in (1, 2, 3, 10, 100, 399, 400):
+        samples = speech()[100 : 100 + count]
+        yield Case(
+            f"{count} samples", ".wav", _writes(encoded(samples)), False if count < 2 else None
+        )
+        fast = encoded(samples, 192_000)
+        yield Case(
+            f"{count} samples at 192 kHz", ".wav", _writes(fast), False if count < 2 else None
+        )
+
+
+def _of_every_format() -> Iterator[Case]:
+    for rate in RATES:
+        for form, suffix in (("WAV", ".wav"), ("FLAC", ".flac")):
+            content = encoded(speech(0.4, rate), rate, form)
+            yield Case(f"{rate} Hz {form}", suffix, _writes(content), True)
+    for channels in range(1, 9):
+        for form, suffix in (("WAV", ".wav"), ("FLAC", ".flac")):
+            content = encoded(speech(0.4, RATE, channels), RATE, form)
+            yield Case(f"{channels} channels {form}", suffix, _writes(content), True)
+    for form, suffix, subtypes in (
+        (
+            "WAV",
+            ".wav",
+            "PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW IMA_ADPCM MS_ADPCM GSM610",
+        ),
+        ("WAVEX", ".wav", "PCM_16 PCM_24 FLOAT ULAW"),
+        ("RF64", ".wav", "PCM_16 FLOAT"),
+        ("FLAC", ".flac", "PCM_S8 PCM_16 PCM_24"),
+        # As something else than their suffix says.
+        ("AIFF", ".wav", "PCM_16"),
+        ("FLAC", ".wav", "PCM_16"),
+        ("OGG", ".wav", "VORBIS"),
+        ("WAV", ".flac", "PCM_16"),
+    ):
+        for subtype in subtypes.split():
+            content = encoded(speech(), RATE, form, subtype)
+            yield Case(f"{form} {subtype} as {suffix}", suffix, _writes(content), True)
+    loud = encoded(32_768 * speech(), RATE, "WAV", "FLOAT")
+    yield Case("floats in the range of integers", ".wav", _writes(loud), True)
+    bytes_of = (10_000 * speech()).astype("<i2").tobytes()
+    yield Case("headerless", ".l16", _writes(bytes_of), True)
+
+
+def _lying_headers() -> Iterator[Case]:
+    """WAV headers of which one field lies: format, channels, rate, and so on."""
+
+    def wav(tag=1, channels=1, rate=RATE, byte_rate=None, align=2, bits=16, data=None, riff=None):
+        content = (10_000 * speech()[:, 0]).astype("<i2").tobytes()
+        data = len(content) if data is None else data
+        byte_rate = rate * 2 % (1 << 32) if byte_rate is None else byte_rate
+        head = struct.pack("<HHIIHH", tag, channels, rate, byte_rate, align, bits)
+        riff = 36 + len(content) if riff is None else riff
+        whole = b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + struct.pack("<I", 16)
+        return whole + head + b"data" + struct.pack("<I", data) + content
+
+    for kind, fields, usable in (
+        ("no channels", {"channels": 0}, False),
+        ("1,024 channels", {"channels": 1024, "align": 2048}, None),
+        ("65,535 channels", {"channels": 65_535, "align": 65_534}, False),
+        ("0 Hz", {"rate": 0}, False),
+        ("3 Hz", {"rate": 3}, False),
+        ("999 Hz", {"rate": 999}, False),
+        ("1 MHz", {"rate": 1_000_000}, False),
+        ("4 GHz", {"rate": (1 << 32) - 1}, False),
+        ("0 bits", {"bits": 0}, None),
+        ("64 bits", {"bits": 64}, None),
+        ("alignment 0", {"align": 0}, None),
+        ("an unknown format", {"tag": 0x1234}, False),
+        ("MP3 that is none", {"tag": 0x55}, None),
+        ("no data", {"data": 0}, None),
+        ("open sizes", {"data": (1 << 32) - 1, "riff": (1 << 32) - 1}, None),
+        ("a data chunk of 2 GB", {"data": (1 << 31) - 1}, None),
+        ("a file of 1 GB", {"riff": 1 << 30}, False),
+    ):
+        yield Case(f"{kind} in the header", ".wav", _writes(wav(**fields)), usable)
+
+
+def _no_files() -> Iterator[Case]:
+    def pair(path: Path) -> None:
+        other = path.with_name("." + path.name)
+        path.symlink_to(other.name)
+        other.symlink_to(path.name)
+
+    def to_circle(path: Path) -> None:
+        path.symlink_to("../" * 3 + "nowhere/" + path.name)
+
+    def listens(path: Path) -> None:
+        # The name of a socket has 108 bytes at most, and this folder's may have more.
+        own = os.getcwd()
+        os.chdir(path.parent)
+        try:
+            with socket.socket(socket.AF_UNIX) as made:
+                made.bind(path.name)
+        finally:
+            os.chdir(own)
+
+    def forbidden(path: Path) -> None:
+        path.write_bytes(encoded())
+        path.chmod(0)
+
+    for suffix in (".wav", ".flac"):
+        yield Case(
+            f"a dangling link {suffix}", suffix, lambda path: path.symlink_to("nowhere"), False
+        )
+        yield Case(
+            f"a link to itself {suffix}", suffix, lambda path: path.symlink_to(path.name), False
+        )
+        yield Case(f"two links to each other {suffix}", suffix, pair, False)
+        yield Case(f"a link into nothing {suffix}", suffix, to_circle, False)
+        yield Case(f"a pipe {suffix}", suffix, lambda path: os.mkfifo(path), False)
+        yield Case(f"a socket {suffix}", suffix, listens, False)
+        for device in ("/dev/zero", "/dev/null", "/dev/urandom"):
+            yield Case(
+                f"{device} {suffix}", suffix, lambda path, to=device: path.symlink_to(to), False
+            )
+    if os.geteuid():  # the superuser may read everything
+        yield Case("a file that may not be read", ".wav", forbidden, False)
+
+
+# Layouts.
+
+EMOTIONS = {
+    "emodb": ("W", "E", "A", "F", "N", "T"),
+    "emovo": ("rab", "dis", "pau", "gio", "neu", "tri", "sor"),
+    "emomatch_spanish_db": ("Ira", "Asco", "Miedo", "Alegria", "Neutro", "Tristeza", "Sorpresa"),
+    "ravdess": ("01", "03", "04", "05", "06", "07", "08"),
+    "elra_s0329": "adfjsn",
+}
+EMODB_SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
+
+
+def place(corpus: str, index: int, case: Case) -> str:
+    """Where a case lies below the folder of a corpus, as its files are called."""
+    if corpus not in EMOTIONS:
+        return f"{case.name or f'{index:03}'}{case.suffix}"
+    emotions, suffix = EMOTIONS[corpus], case.suffix
+    emotion, number = emotions[index % len(emotions)], index // len(emotions)
+    match corpus:
+        case "emodb":
+            return f"wav/{EMODB_SPEAKERS[number % 10]}a{number // 10:02}{emotion}a{suffix}"
+        case "emovo":
+            speaker, number = f"{'fm'[number % 2]}{1 + number % 3}", number // 6
+            return f"{speaker}/{emotion}-{speaker}-{chr(97 + number // 10)}{number % 10}{suffix}"
+        case "emomatch_spanish_db":
+            return f"{1 + number % 50:02}_{emotion}_{1 + number // 50:02}{suffix}"
+        case "ravdess":
+            actor, number = 1 + number % 24, number // 24
+            return f"Actor_{actor:02}/03-01-{emotion}-01-{number:02}-01-{actor:02}{suffix}"
+    suffix = ".wav" if case.suffix == ".flac" else case.suffix  # it has no .flac
+    stem = case.name or f"spf1{emotion}{number:03}"
+    return f"S0329/INTER1SP_01/f/sess{emotion}001/{stem}{suffix}"
+
+
+def lay_out(folder: Path, corpus: str, chosen: list[Case]) -> dict[str, Case]:
+    """Writes cases as a corpus, with circles of links among its folders; the case of each file.
+
+    Files by their paths below the folder, less those that the corpus cannot have.
+    """
+    found = {}
+    for index, case in enumerate(chosen):
+        relative = place(corpus, index, case)
+        if corpus == "manifest" and not _can_be_listed(relative):
+            continue
+        if case.suffix == ".l16" and corpus in EMOTIONS and corpus != "elra_s0329":
+            continue
+        path = folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        case.make(path)
+        found[relative] = case
+    if corpus != "manifest":
+        (folder / "circle").symlink_to(folder)
+        (folder / "other circle").symlink_to(".")
+        (folder / "a folder.wav").mkdir()
+    return found
+
+
+def _can_be_listed(name: str) -> bool:
+    """Whether a manifest can: it is UTF-8, and its fields are stripped of spaces at their ends."""
+    return name == name.strip() and not any("\udc80" <= character <= "\udcff" for character in name)
