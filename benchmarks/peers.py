@@ -75,7 +75,7 @@ class Worker:
 def work(peer: str, settings: str, folder: str) -> None:
     """Serves a `Worker`'s questions."""
     settings = json.loads(settings)
-    if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity"):  # what XLA counts its threads by
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
     sys.path.insert(0, str(Path(__file__).parents[1]))
     answers, sys.stdout = sys.stdout, sys.stderr
@@ -125,7 +125,7 @@ def measure(settings: Mapping, rounds: int) -> dict[str, dict[str, list[float]]]
                     for name in worker.variants:
                         shown = f"{name}, allocator tuned" if tuned else name
                         asked[shown] = worker, name
-            _check_same(asked, loss_tolerance=0.05 if settings["cuda"] else 1e-3)
+            check_same(asked, loss_tolerance=0.05 if settings["cuda"] else 1e-3)
             times = {task: {name: [] for name in asked} for task in TASKS}
             for task in TASKS:
                 for number in range(-1, rounds):  # one to warm up
@@ -139,7 +139,16 @@ def measure(settings: Mapping, rounds: int) -> dict[str, dict[str, list[float]]]
                 worker.stop()
 
 
-def _check_same(asked: Mapping, loss_tolerance: float) -> None:
+def check_same(asked: Mapping[str, tuple[Worker, str]], loss_tolerance: float) -> None:
+    """Compares the variants' parameters and first losses with those of ds_jax.
+
+    Args:
+        asked: By shown name, the worker and the variant's name there.
+        loss_tolerance: Allowed difference as a share of the loss.
+
+    Raises:
+        ValueError: One is another network.
+    """
     for task, tolerance in (("parameters", 0), ("loss", loss_tolerance)):
         answers = {shown: worker.ask(name, task) for shown, (worker, name) in asked.items()}
         print(f"{task}: " + ", ".join(f"{name} {answer:,}" for name, answer in answers.items()))
