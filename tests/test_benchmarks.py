@@ -270,4 +270,4 @@ def test_the_ratio_nears_one_as_folds_train_longer():
     separate = [cross_validation.Run(5, 5, start=1, freeze=2, training=1.5)] * 10
     assert one.rest == 2
     assert cross_validation.ratio(one, separate) == pytest.approx(20 / 50)
-    assert cross_validation.ratio(one, separate, 10) == pytest.approx((3 + 170) / (30 + 10 * 20))
+    assert cross_validation.ratio(one, separate, 10) == pytest.approx((20 + 9 * 17) / (50 + 9 * 17))
