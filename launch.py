@@ -2,20 +2,20 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
+from ds_jax import errors
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
 _MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
 _FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3 or 0-4; all without")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's files; default runs/<config name>")
-_RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
+_RAW = os.environ.get("DS_JAX_CORPORA") or "corpora"
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
@@ -85,13 +85,9 @@ def run(paths: list[Path]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs, and turns a user's mistake into one sentence."""
-    try:
+    """Runs, and turns a user's mistake into one sentence; --debug shows where it was found."""
+    with errors.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if _DEBUG.value:
-            raise
-        sys.exit(f"error: {error}")  # --debug shows where
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import psutil
 
-from ds_jax import representation
+from ds_jax import progress, representation
 
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
@@ -139,7 +139,8 @@ def load(builder, name: str) -> Corpus:
     size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
     stored = size > HOST_SHARE * psutil.virtual_memory().total
     known, inputs = [], []
-    for position in range(len(source)):
+    positions = range(len(source))
+    for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
         utterance = Utterance(
             name=_text(example["utterance"]),

@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, systems, targets
+from ds_jax import devices, evaluate, folds, predictions, results, systems, targets, weights
 from ds_jax.corpus import LABELS, Corpus
+from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
 
 
@@ -36,6 +37,8 @@ def run(
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
     """
+    if not (workdir / "folds.json").is_file():
+        weights.check(config.get("weights", ""))  # before a file says that there is a run
     configuration.check_same(config, workdir)
     protocol, divided = _folds(config, corpus, workdir)
     chosen = range(len(divided)) if chosen is None else chosen
@@ -72,7 +75,8 @@ def _folds(
             divided = folds.make_folds(
                 corpus.utterances, protocol, made.count, made.seed, config.select_on
             )
-        configuration.write(config, workdir)  # only now: impossible folds leave no trace
+        check_writable(workdir)
+        configuration.write(config, workdir)  # only now: what is impossible leaves no trace
         folds.write_folds(path, corpus.name, protocol, made.seed, config.select_on, divided)
     devices.wait_for_others("folds.json")
     return folds.read_folds(path, corpus.utterances, config.select_on)

@@ -145,8 +145,8 @@ def create(system: str, model: Mapping, settings: FeatureSettings) -> FeatureNet
         ValueError: A field has an impossible value; it names the field and what is allowed.
     """
     units = tuple(model["units"])
-    if not units or min(units) < 1:
-        raise ValueError(f"model.units={units} must hold a number above 0 for each layer")
+    if not units or not all(isinstance(count, int) and count > 0 for count in units):
+        raise ValueError(f"model.units={units} must hold a whole number above 0 for each layer")
     if system == "lstm":
         if model["dense_units"] < 1:
             raise ValueError(f"model.dense_units={model['dense_units']} must be above 0")

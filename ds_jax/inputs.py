@@ -9,7 +9,7 @@ import grain
 import jax
 import numpy as np
 
-from ds_jax import devices
+from ds_jax import devices, progress
 from ds_jax.corpus import StoredPictures
 from ds_jax.devices import BATCH, Layout
 from ds_jax.networks import Network, frozen_layers
@@ -176,12 +176,18 @@ def _resident(
 
     def fill(resident, variables, start, part):
         made = jax.lax.all_gather(lower(variables, part), devices.AXIS, tiled=True)
-        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0), start + len(made)
 
     fill = BATCH.parallel(fill, models=3, whole=0, spread=1, donate=True)
     resident, variables = devices.zeros(shape, made.dtype), devices.replicate(variables)
-    for start in range(0, len(corpus), size):
-        rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
-        rows, _, _ = BATCH.spread([[rows]], 1, width)
-        resident = fill(resident, variables, np.int32(start), BATCH.put(corpus[rows[:, 0]]))
+    title = "computing frozen blocks" if variables else "placing the corpus"
+    done, shown = 0, devices.is_first_process()
+    with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
+        for start in range(0, len(corpus), size):
+            rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
+            rows, _, _ = BATCH.spread([[rows]], 1, width)
+            part = BATCH.put(corpus[rows[:, 0]])
+            bar.update(int(done) - bar.n)  # waits for the part before
+            resident, done = fill(resident, variables, np.int32(start), part)
+        bar.update(min(int(done), len(corpus)) - bar.n)
     return resident

@@ -19,8 +19,9 @@ import soundfile
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
-# One step differs by rounding alone; Adam makes more of it over epochs of noise.
-AFTER_AN_EPOCH = 1e-3
+# One step differs by rounding alone; Adam, which follows a gradient's sign, makes more of it over
+# two epochs of noise. At the published weights and rates 1e-5 is kept, see test_devices.py.
+AFTER_TWO_EPOCHS = 5e-3
 SMALL = (
     "--config.picture.canvas=48",
     "--config.picture.size=32",
@@ -114,12 +115,12 @@ def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
         command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     second = tmp_path / "run" / "fold_01"
-    deadline = time.monotonic() + 300
-    while not (second / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    first_epoch, deadline = second / "checkpoints" / "1", time.monotonic() + 300
+    while not first_epoch.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert (second / "metrics.jsonl").exists()
+    assert first_epoch.exists()
     assert not (second / "predictions.csv").exists()
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr
@@ -137,7 +138,7 @@ def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weigh
     done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(
-        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
     )
 
 
@@ -163,7 +164,7 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     assert "folds still to run: 1, 2" in printed[0]
     assert "epoch" not in printed[1]
     np.testing.assert_allclose(
-        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
     )
 
 
