@@ -29,6 +29,13 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
     return made
 
 
+def positive(text: str) -> int:
+    """Reads a whole number above 0, for flags."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def machine() -> dict:
     """What the numbers were measured on, and how much else was going on there."""
     return {

@@ -200,12 +200,14 @@ def show_model(counted: dict) -> list[dict]:
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Measures, models, prints, and writes."""
     parser = measuring.parser("scaling", __doc__)
-    parser.add_argument("--devices", default="1,2,4,8", help="numbers of simulated devices")
+    counts = [1, 2, 4, 8]
+    parser.add_argument(
+        "--devices", type=measuring.positive, nargs="+", default=counts, help="simulated, how many"
+    )
     parser.add_argument("--small", action="store_true", help="five narrow layers for VGG16")
     flags = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        counts = [int(count) for count in flags.devices.split(",")]
-        trials = [trial(count, flags.small, Path(folder)) for count in counts]
+        trials = [trial(count, flags.small, Path(folder)) for count in flags.devices]
     show_counts(trials)
     found = {"small": flags.small, "machine": measuring.machine(), "trials": trials}
     found |= {"roofline": show_roofline(), "model": show_model(trials[-1]["batch"])}

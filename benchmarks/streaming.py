@@ -186,10 +186,16 @@ def show(found: dict) -> None:
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Measures, prints, and writes."""
     parser = measuring.parser("streaming", __doc__)
-    parser.add_argument("--pictures", type=int, default=200_000, help="of the small canvas")
-    parser.add_argument("--canvas", type=int, default=32, help="of the small pictures, pixels")
-    parser.add_argument("--large_pictures", type=int, default=4_000, help="of 227 pixels")
-    parser.add_argument("--batch", type=int, default=32, help="pictures")
+    parser.add_argument(
+        "--pictures", type=measuring.positive, default=200_000, help="of the small canvas"
+    )
+    parser.add_argument(
+        "--canvas", type=measuring.positive, default=32, help="of the small pictures, pixels"
+    )
+    parser.add_argument(
+        "--large_pictures", type=measuring.positive, default=4_000, help="of 227 pixels"
+    )
+    parser.add_argument("--batch", type=measuring.positive, default=32, help="pictures")
     parser.add_argument("--folder", type=Path, help="keeps the corpora; default: none is kept")
     flags = parser.parse_args(arguments)
     if not absl_flags.FLAGS.is_parsed():

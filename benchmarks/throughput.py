@@ -229,8 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     """Measures, prints, and writes."""
     parser = measuring.parser("throughput", __doc__)
     parser.add_argument("--system", choices=("ds_am", "ds_fc"), default="ds_am", help="network")
-    parser.add_argument("--size", type=int, default=FULL_SIZE, help="of pictures, pixels")
-    parser.add_argument("--batch", type=int, default=32, help="over all devices together")
+    parser.add_argument(
+        "--size", type=measuring.positive, default=FULL_SIZE, help="of pictures, pixels"
+    )
+    parser.add_argument(
+        "--batch", type=measuring.positive, default=32, help="over all devices together"
+    )
     parser.add_argument("--freeze", default="", help="highest block that is frozen, as block3")
     parser.add_argument(
         "--precision",
@@ -239,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         help="of the convolutions; auto: as the program decides",
     )
     parser.add_argument("--batches", type=int, default=0, help="an epoch; 0: 6 on a CPU, else 160")
-    parser.add_argument("--epochs", type=int, default=3, help="that count")
+    parser.add_argument("--epochs", type=measuring.positive, default=3, help="that count")
     parser.add_argument(
         "--dispatch",
         choices=("auto", "accelerator"),

@@ -133,6 +133,14 @@ def test_throughput(monkeypatch, tmp_path, capsys):
     assert devices.batches_in_dispatch(11) == 1  # as it was
 
 
+def test_numbers_on_the_command_line_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        throughput_benchmark.main(["--batch=0"])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"model.freeze='block9' is not one of"):
+        throughput_benchmark.main(["--freeze=block9", "--size=32", "--batch=2", "--batches=1"])
+
+
 def test_precision_and_dispatch_are_chosen():
     with throughput_benchmark.chosen("bfloat16", "accelerator"):
         assert devices.compute_dtype() == jnp.bfloat16
@@ -159,7 +167,7 @@ def test_collectives_are_read_from_a_program_s_text():
 def test_scaling(tmp_path):
     """On two simulated devices."""
     output = tmp_path / "found.json"
-    found = scaling.main(["--devices=2", "--small", f"--output={output}"])
+    found = scaling.main(["--devices", "2", "--small", f"--output={output}"])
     (trial,) = json.loads(output.read_text())["trials"]
     assert trial["devices"] == 2
     assert trial["folds"]["collectives"] == []
@@ -270,4 +278,4 @@ def test_the_ratio_nears_one_as_folds_train_longer():
     separate = [cross_validation.Run(5, 5, start=1, freeze=2, training=1.5)] * 10
     assert one.rest == 2
     assert cross_validation.ratio(one, separate) == pytest.approx(20 / 50)
-    assert cross_validation.ratio(one, separate, 10) == pytest.approx((3 + 170) / (30 + 10 * 20))
+    assert cross_validation.ratio(one, separate, 10) == pytest.approx((20 + 9 * 17) / (50 + 9 * 17))
