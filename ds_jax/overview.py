@@ -87,7 +87,8 @@ def lines(content: Mapping) -> list[str]:
     found = [
         f"{content['name']}: {content['utterances']} utterances, "
         f"{progress.clock(content['seconds'])}, {len(tables['speaker'])} speakers, "
-        f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, {sum(map(len, duplicates))} of equal content",
+        f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, "
+        f"{sum(map(len, duplicates))} of equal content",
         "",
     ]
     head = ("label", "utterances", "share", "speakers", "sentences", "median s")

@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pytest
 
@@ -43,7 +44,11 @@ def test_bytes_are_counted_in_millions(monkeypatch):
 
 def test_items_come_through_a_bar(monkeypatch):
     screen = terminal(monkeypatch)
-    assert list(progress.bar("reading", 3, "records", range(3))) == [0, 1, 2]
+    items = []
+    for item in progress.bar("reading", 3, "records", range(3)):
+        items.append(item)
+        time.sleep(0.12)  # tqdm draws ten times a second at most
+    assert items == [0, 1, 2]
     assert "reading" in screen.getvalue()
 
 
