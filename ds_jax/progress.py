@@ -39,3 +39,10 @@ def say(text: str) -> None:
     """Prints a line, above the bars there are."""
     with tqdm.external_write_mode():
         print(text, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds, such as "1:02:03" or "2:03"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

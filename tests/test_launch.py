@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds_jax import config as configuration
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
@@ -284,6 +285,18 @@ def test_mistakes_are_one_sentence(tmp_path):
     for arguments, sentence in (
         (("--config.picture.sice=3",), "the nearest is --config.picture.size"),
         (("--config=configs/none.py",), "there is no such file"),
+        (("--config=configs/ds_am_embodb.py",), "did you mean configs/ds_am_emodb.py?"),
+        (("--config",), "--config needs a file"),
+        (("--checkpont=runs/x",), "there is no flag --checkpont; the nearest is --checkpoint"),
+        (("--noaudoi",), "the nearest is --audio"),
+        (("--mode=trian",), "--mode=trian is not one of train, evaluate,"),
+        (("--mode=trian",), "the nearest is train"),
+        (("--config.train.epochs=few",), "--config.train.epochs=few must be a whole number"),
+        (("--window=long",), "--window=long must be a number"),
+        (("--config.synthetic=maybe",), "--config.synthetic=maybe must be true or false"),
+        (("--fold",), "--fold needs a value"),
+        (("predict", "a.wav"), "write --mode=predict"),
+        (("--mode=compare",), "name the folders of two or more"),
         (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
         (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
         (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),
@@ -294,6 +307,41 @@ def test_mistakes_are_one_sentence(tmp_path):
         assert done.stderr.startswith("error: ")
         assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_help_is_a_page_and_answers_at_once():
+    for flag in ("--help", "-h", "-help"):
+        done = launch("--mode=predict", flag)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == configuration.HELP.read_text(encoding="utf-8")
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "launch.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    modules = [line.rpartition("|")[2].strip() for line in imported.stderr.splitlines()]
+    assert "absl.flags" in modules
+    assert not {"jax", "numpy", "tensorflow_datasets"} & set(modules)
+    assert "--stderrthreshold" in launch("--helpfull").stdout
+
+
+def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
+    arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
+    interrupted = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "fold_00/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    interrupted.send_signal(signal.SIGINT)
+    said = interrupted.communicate(timeout=300)[1]
+    assert interrupted.returncode == 130
+    assert said.strip() == "stopped; the same command goes on after the last epoch that was saved"
 
 
 def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
