@@ -16,7 +16,7 @@ import threadpoolctl
 import xgboost
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -29,6 +29,7 @@ SYSTEMS = {"mlr": "MLR", "svc": "SVC", "xgboost": "XGBoost", "ds_svc": "DS-SVC"}
 KERNELS = ("linear", "rbf")
 SCALINGS = ("standardised", "none")
 FILE = "classifier.json"
+FIELDS = ("system", "labels", "classes", "settings", "tried", "sha256", "version", "config")
 
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
@@ -253,6 +254,10 @@ def _describe(directory: Path) -> dict:
         description = json.loads((directory / FILE).read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
         raise ValueError(f"damaged: {directory / FILE} is no JSON file: {error}") from error
+    if not isinstance(description, dict) or not set(FIELDS) <= description.keys():
+        raise ValueError(
+            f"damaged: {directory / FILE} does not describe a classifier; train it again"
+        )
     if description["labels"] != list(LABELS):
         raise ValueError(
             f"the classifier in {directory} tells {', '.join(description['labels'])} apart, "
@@ -270,7 +275,10 @@ def _read_skops(path: Path, content: bytes, version: str) -> object:
     untrusted = skops.io.get_untrusted_types(data=content)
     if untrusted:
         raise ValueError(f"{path} holds {', '.join(untrusted)}, which is not trusted: train again")
-    return skops.io.loads(content)
+    fitted = skops.io.loads(content)
+    if not isinstance(fitted, Pipeline | dict):
+        raise ValueError(f"damaged: {path} holds a {type(fitted).__name__}: train again")
+    return fitted
 
 
 def _field(model: Mapping, name: str) -> object:
