@@ -38,7 +38,7 @@ def run(given_paths: list[Path]) -> None:
     from ds_jax import compare, cross_validation, deep_features, devices, export
 
     # isort: split
-    from ds_jax import overview, paper, predict, systems, transfer
+    from ds_jax import overview, paper, paper_config, predict, systems, transfer
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
@@ -54,7 +54,7 @@ def run(given_paths: list[Path]) -> None:
     if config is not None:  # an impossible one ends the run before any work
         prepare.complete_names(config)
         if config.get("system") == "paper":
-            paper.check(config, read_experiment)
+            paper_config.check(config, read_experiment)
         elif mode == "train":
             cross_validation.check(config, chosen)
         else:
