@@ -37,7 +37,7 @@ def run(paths: list[Path]) -> None:
     from ds_jax import compare, cross_validation, deep_features, devices, export
 
     # isort: split
-    from ds_jax import overview, paper, predict, systems, transfer
+    from ds_jax import overview, paper, paper_config, predict, systems, transfer
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
@@ -52,7 +52,7 @@ def run(paths: list[Path]) -> None:
     if config is not None:  # an impossible one ends the run before any work
         prepare.complete_names(config)
         if config.get("system") == "paper":
-            paper.check(config, read_experiment)
+            paper_config.check(config, read_experiment)
         else:
             cross_validation.check(config, chosen) if mode == "train" else systems.check(config)
     if mode == "predict":

@@ -17,7 +17,7 @@ import threadpoolctl
 import xgboost
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -30,11 +30,12 @@ SYSTEMS = {"mlr": "MLR", "svc": "SVC", "xgboost": "XGBoost", "ds_svc": "DS-SVC"}
 KERNELS = ("linear", "rbf")
 SCALINGS = ("standardised", "none")
 FILE = "classifier.json"
+FIELDS = ("system", "labels", "classes", "settings", "tried", "sha256", "version", "config")
 
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
 _STEPS = 1_000_000
-_MOST = 1_000_000  # trees, levels and bins
+_MOST = 1_000_000  # trees, levels, bins
 # Below .1, one vote more than the others would be as good as certainty.
 _TEMPERATURES = (0.1, 100.0)
 
@@ -102,9 +103,7 @@ def check(system: str, model: Mapping) -> None:
         for name, least in {"trees": 1, "depth": 1, "bins": 2}.items():
             value = _field(model, name)
             if not isinstance(value, int) or not least <= value <= _MOST:
-                raise ValueError(
-                    f"model.{name}={value!r} must be a whole number from {least} on, up to {_MOST}"
-                )
+                raise ValueError(f"model.{name}={value!r} must be a whole number from {least} on")
         for name in ("learning_rate", "column_share"):
             if not 0 < _field(model, name) <= 1:
                 raise ValueError(f"model.{name}={model[name]!r} must be above 0 and at most 1")
@@ -209,11 +208,7 @@ def is_saved(directory: Path) -> bool:
 
 
 def load_config(directory: Path) -> dict:
-    """Reads the config that the classifier in a folder was fitted by.
-
-    Raises:
-        FileNotFoundError, ValueError: As `load`.
-    """
+    """Reads the config that the classifier in a folder was fitted by, as `load` does."""
     return _describe(directory)["config"]
 
 
@@ -238,13 +233,8 @@ def load(directory: Path) -> tuple[dict, Classifier]:
         fitted.load_model(bytearray(content))
     else:
         fitted = _read_skops(path, content, description["version"])
-    return description["config"], Classifier(
-        system,
-        np.asarray(description["classes"]),
-        fitted,
-        description["settings"],
-        description["tried"],
-    )
+    classes, chosen = np.asarray(description["classes"]), description["settings"]
+    return description["config"], Classifier(system, classes, fitted, chosen, description["tried"])
 
 
 def _describe(directory: Path) -> dict:
@@ -254,6 +244,10 @@ def _describe(directory: Path) -> dict:
         description = json.loads((directory / FILE).read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
         raise ValueError(f"damaged: {directory / FILE} is no JSON file: {error}") from error
+    if not isinstance(description, dict) or not set(FIELDS) <= description.keys():
+        raise ValueError(
+            f"damaged: {directory / FILE} does not describe a classifier; train it again"
+        )
     if description["labels"] != list(LABELS):
         raise ValueError(
             f"the classifier in {directory} tells {', '.join(description['labels'])} apart, "
@@ -271,7 +265,10 @@ def _read_skops(path: Path, content: bytes, version: str) -> object:
     untrusted = skops.io.get_untrusted_types(data=content)
     if untrusted:
         raise ValueError(f"{path} holds {', '.join(untrusted)}, which is not trusted: train again")
-    return skops.io.loads(content)
+    fitted = skops.io.loads(content)
+    if not isinstance(fitted, Pipeline | dict):
+        raise ValueError(f"damaged: {path} holds no classifier: train again")
+    return fitted
 
 
 def _field(model: Mapping, name: str) -> object:

@@ -8,7 +8,17 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, predictions, results, systems, targets, weights
+from ds_jax import (
+    devices,
+    evaluate,
+    folds,
+    leaks,
+    predictions,
+    results,
+    systems,
+    targets,
+    weights,
+)
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
@@ -117,10 +127,10 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
             f"folds.count={made.count}, but {corpus.name} has {len(divided)} {made.protocol}: "
             f"there are {len(divided)} folds, one for each"
         )
-    if left_out := folds.left_out(divided, corpus.utterances):
+    if left_out := leaks.left_out([fold.sides for fold in divided], corpus.utterances):
         devices.say(
             f"left out of training where the same recording, called otherwise, judges: "
-            f"{', '.join(sorted(set(left_out)))}"
+            f"{', '.join(sorted(left_out))}"
         )
     return made.protocol, divided
 
@@ -187,7 +197,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared([divided[number] for number in done], corpus.utterances),
-        "equal_left_out": len(set(folds.left_out(divided, corpus.utterances))),
+        "equal_left_out": len(leaks.left_out([fold.sides for fold in divided], corpus.utterances)),
         "folds": records,
         "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,

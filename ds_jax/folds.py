@@ -244,18 +244,6 @@ def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, 
     return counts
 
 
-def left_out(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> list[str]:
-    """Names of what some fold learns nothing from, since it tests or chooses on an equal recording.
-
-    Once for each such fold.
-    """
-    found = []
-    for fold in folds:
-        judged = {*fold.dev, *fold.test}
-        found += leaks.equals(judged, utterances) - judged - {*fold.train}
-    return sorted(found)
-
-
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
     if protocol == "custom":
         raise ValueError("folds.protocol='custom' is that of a file: name one in folds.file")

@@ -28,6 +28,20 @@ def equals(names: Iterable[str], utterances: Sequence[Utterance]) -> set[str]:
     return names | {utterance.name for utterance in utterances if utterance.digest in digests}
 
 
+def left_out(folds: Sequence[Sides], utterances: Sequence[Utterance]) -> set[str]:
+    """Names of what some fold learns nothing from, since it tests or chooses on an equal recording.
+
+    Args:
+        folds: The sides of each.
+        utterances: All of the corpus.
+    """
+    found = set()
+    for sides in folds:
+        judged = {*sides["dev"], *sides["test"]}
+        found |= equals(judged, utterances) - judged - {*sides["train"]}
+    return found
+
+
 def check_sides(sides: Sides, utterances: Sequence[Utterance]) -> None:
     """Checks that no recording is on two sides of a fold, be it under two names.
 

@@ -3,9 +3,9 @@
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -21,20 +21,18 @@ from ds_jax import (
     systems,
     targets,
     transfer,
-    weights,
 )
 from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.files import write_json
 from ds_jax.metrics import SCORES
+from ds_jax.paper_config import changed, override
 
 # The folds of each place: the paper's, and the ones in which nobody is heard on both sides.
 FOLDS = {
     place: {"paper": protocols[0], "clean": "speakers"}
     for place, protocols in targets.FOLDS.items()
 }
-# Fields of `configs/paper.py` that override nothing.
-OWN_FIELDS = ("system", *targets.CORPORA)
 # What is wrong with a run's files, or with what it was to be run on.
 ERRORS = (ValueError, OSError)
 DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
@@ -102,35 +100,6 @@ def run(
     devices.say(f"the paper's tables: {workdir / 'paper.html'}")
 
 
-def check(config: ConfigDict, read_experiment: Callable[[str], ConfigDict]) -> None:
-    """Checks each field alone, before any work; a cell in which two do not agree says so itself.
-
-    Args:
-        config: Of `configs/paper.py`.
-        read_experiment: As for `run`.
-
-    Raises:
-        FileNotFoundError: There is no such file of weights.
-        ValueError: A field is unknown or of a wrong type, or no cell can take its value.
-    """
-    configuration.check_paper(config)
-    weights.check(config.weights)
-    for name, value in changed(config):
-        errors = []
-        for cell in dict.fromkeys(row.config for row in targets.ROWS):
-            experiment = read_experiment(cell).copy_and_resolve_references()
-            if not _set(experiment, name, value):
-                continue
-            try:
-                systems.check(experiment)
-            except ValueError as error:
-                errors.append(error)
-            else:
-                break
-        else:
-            raise errors[0]
-
-
 def plan(
     config: ConfigDict, read_experiment: Callable[[str], ConfigDict]
 ) -> dict[tuple[str, str], Run]:
@@ -160,32 +129,6 @@ def plan(
         if trained != tested:
             add(f"ds_am_{trained}", trained, "whole_corpus", "whole_corpus", tested)
     return runs
-
-
-def override(experiment: ConfigDict, config: ConfigDict) -> None:
-    """Changes each field that an experiment has and `config` gives; empty ones give nothing."""
-    for name, value in changed(config):
-        _set(experiment, name, value)
-
-
-def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
-    """Sets the field `x.y`, and says whether there is one."""
-    *folders, last = name.split(".")
-    within = experiment
-    for folder in folders:
-        within = within.get(folder, {})
-    if last in within:
-        within[last] = value
-    return last in within
-
-
-def changed(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields `x.y` and its value for every field that overrides those of the cells."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from changed(value, f"{prefix}{name}.")
-        elif value and prefix + name not in OWN_FIELDS:
-            yield prefix + name, value
 
 
 def _chooses_epoch(experiment: ConfigDict) -> bool:

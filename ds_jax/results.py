@@ -156,10 +156,16 @@ def _gates(source: Path, name: str) -> dict[str, np.ndarray]:
     """An utterance's gates by layer; nothing of a system without."""
     if not (source / GATES).is_file():
         return {}
-    with np.load(source / GATES, allow_pickle=False) as stored:
-        position = int(np.flatnonzero(stored["utterances"] == name)[0])
-        heads = [head for head in stored.files if head != "utterances"]
-        return {head: stored[head][position].astype(np.float32) for head in heads}
+    try:
+        with np.load(source / GATES, allow_pickle=False) as stored:
+            position = int(np.flatnonzero(stored["utterances"] == name)[0])
+            heads = [head for head in stored.files if head != "utterances"]
+            return {head: stored[head][position].astype(np.float32) for head in heads}
+    except Exception as error:  # NumPy meets damage with errors of many kinds
+        raise ValueError(
+            f"{source / GATES} is damaged ({error}): delete {source / PREDICTIONS} and run the "
+            "fold again"
+        ) from error
 
 
 def _clip(path: Path) -> bytes:

@@ -7,7 +7,17 @@ import jax
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax import devices, evaluate, folds, inference, predictions, results, systems, targets
+from ds_jax import (
+    devices,
+    evaluate,
+    folds,
+    inference,
+    leaks,
+    predictions,
+    results,
+    systems,
+    targets,
+)
 from ds_jax.corpus import Corpus, Utterance
 
 # How ELRA-S0329's actors spoke its neutral texts besides normally.
@@ -44,7 +54,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     if own:
         _, divided = folds.read_folds(workdir / "folds.json", corpus.utterances, config.select_on)
         shared = folds.shared(divided, corpus.utterances)
-        equal = len(set(folds.left_out(divided, corpus.utterances)))
+        equal = len(leaks.left_out([fold.sides for fold in divided], corpus.utterances))
         tested = {fold: divided[_number(fold)].test for fold in trained}
     else:
         kept = [u for u in corpus.utterances if not _is_left_out(u)]

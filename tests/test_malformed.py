@@ -366,7 +366,8 @@ def test_every_builder_survives_all_of_them(corpus, kind, tmp_path):
     assert f"{used} utterances, {skipped} skipped" in done.stdout
     counts = f"{len(placed)} met, {used} used, {skipped} skipped"
     print(f"\n{corpus} {kind}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
-    assert megabytes < MEGABYTES
+    # Where the tuning of the whole has to be known, librosa takes several copies of it.
+    assert megabytes < (2 * MEGABYTES if kind == "chroma" else MEGABYTES)
 
 
 @pytest.mark.slow
