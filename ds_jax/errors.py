@@ -73,6 +73,8 @@ def sentence(error: Exception) -> str | None:
         )
     if isinstance(error, MemoryError):
         return "the machine's memory is full: end other programs, or give it fewer recordings"
+    if isinstance(error, ModuleNotFoundError) and error.name.partition(".")[0] not in PACKAGES:
+        return f"the package {error.name} is not installed: pip install -r requirements.txt"
     if isinstance(error, OSError) and error.strerror:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -81,6 +81,16 @@ def test_a_full_memory_is_told(capsys):
         raise RuntimeError("anything else")
 
 
+def test_a_missing_package_is_told(capsys):
+    def forgotten():
+        import a_package_that_is_not_there.below  # noqa: F401
+
+    said = end(capsys, forgotten)[1]
+    assert "package a_package_that_is_not_there is not installed: pip install" in said
+    with pytest.raises(ModuleNotFoundError), errors.told(True):
+        import ds_jax.nothing_of_the_kind  # noqa: F401
+
+
 @pytest.mark.parametrize(("goes_on", "how"), [(True, "goes on"), (False, "starts anew")])
 def test_an_interrupt_says_how_to_go_on(capsys, goes_on, how):
     status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), goes_on)
