@@ -79,8 +79,8 @@ def test_an_equal_recording_is_on_one_side_and_all_are_tested_as_before(protocol
 
 def test_a_pair_of_one_speaker_costs_folds_of_speakers_nothing():
     pair = utterances([("s0t0", "s0t1")])
-    assert folds.make_folds(pair, "leave_one_speaker_out", 0, 0) == folds.make_folds(
-        utterances(), "leave_one_speaker_out", 0, 0
+    assert folds.make_folds(pair, "leave_one_speaker_out", 1, 0) == folds.make_folds(
+        utterances(), "leave_one_speaker_out", 1, 0
     )
 
 
