@@ -40,7 +40,7 @@ PICTURES = {
     "windows": PictureSettings(canvas=16, window=0.5, window_hop=0.25),
     "chroma": PictureSettings(canvas=16, mode="chroma", sample_rate=0),
 }
-FEATURES = ("msf", "msf_wu", "mfcc", "mfcc_frames", "egemaps", "compare")
+FEATURES = ("msf", "mfcc", "mfcc_frames", "egemaps", "compare")
 SECONDS = 900  # for some 450 recordings, on a machine that does other work as well
 MEGABYTES = 1500  # of one process, the recording of half an hour included
 MANY = malformed.cases()
