@@ -2,21 +2,20 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
-from ds_jax import paths
+from ds_jax import errors
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
 _MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
 _FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3 or 0-4; all without")
 _WORKDIR = flags.DEFINE_string("workdir", "", "the run's files; default runs/<config name>")
-_RAW = os.environ.get("DS_JAX_CORPORA", "corpora")
+_RAW = os.environ.get("DS_JAX_CORPORA") or "corpora"
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
@@ -32,7 +31,7 @@ _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if 
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
 
 
-def run(given_paths: list[Path]) -> None:
+def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
     from ds_jax import compare, cross_validation, deep_features, devices, export
@@ -42,36 +41,32 @@ def run(given_paths: list[Path]) -> None:
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    configuration.check_flags(mode, given, given_paths, _CONFIG.value.get("system"))
+    configuration.check_flags(mode, given, paths, _CONFIG.value.get("system"))
     devices.start(_DISTRIBUTED.value)
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
-    config, chosen = _CONFIG.value, configuration.chosen_folds(_FOLD.value)
-    read_experiment = functools.partial(_read_experiment, file)
-    if mode not in configuration.MODES_OF_FIELDS:
-        config = configuration.read(workdir) if mode in ("evaluate", "report") else None
+    chosen = configuration.chosen_folds(_FOLD.value)
+    config = configuration.of_mode(mode, _CONFIG.value, workdir)
+    read_experiment = functools.partial(configuration.load_beside, file)
     if config is not None:  # an impossible one ends the run before any work
         prepare.complete_names(config)
         if config.get("system") == "paper":
             paper_config.check(config, read_experiment)
-        elif mode == "train":
-            cross_validation.check(config, chosen)
         else:
-            systems.check(config)
+            cross_validation.check(config, chosen) if mode == "train" else systems.check(config)
     if mode == "predict":
         how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
-        return predict.run(checkpoint, given_paths, *how)
+        return predict.run(checkpoint, paths, *how)
     if mode == "features":
-        return deep_features.run(config, given_paths, Path(_OUTPUT.value), _LABELS.value)
+        return deep_features.run(config, paths, Path(_OUTPUT.value), _LABELS.value)
     if mode == "export":
         return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
     if mode == "compare":
-        return compare.run(given_paths, workdir if _WORKDIR.value else None)
-    raw, data = Path(_CORPORA.value), Path(_DATA.value)
-    if config.synthetic:
-        raw, data = workdir / "corpora", workdir / "prepared"
-    prepare.check_names(config, _corpora(config, mode), raw)
+        return compare.run(paths, workdir if _WORKDIR.value else None)
+    raw = workdir / "corpora" if config.synthetic else Path(_CORPORA.value)
+    data = workdir / "prepared" if config.synthetic else Path(_DATA.value)
+    prepare.check_names(config, configuration.corpora(config, mode, _EVAL_ON.value), raw)
     if config.synthetic:
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
@@ -93,29 +88,10 @@ def run(given_paths: list[Path]) -> None:
                 transfer.run(workdir, other)
 
 
-def _read_experiment(file: Path, name: str):
-    return configuration.load(file.with_stem(name))
-
-
-def _corpora(config, mode: str) -> dict[str, str]:
-    """The corpora that a mode needs, by what names them."""
-    if mode == "evaluate" and _EVAL_ON.value:
-        return {"--eval_on": _EVAL_ON.value}
-    named = {field: config[field] for field in ("corpus", "elra", "emomatch") if field in config}
-    if mode == "train" and config.system != "paper":
-        named |= {f"eval_on={tuple(config.eval_on)}, of which": name for name in config.eval_on}
-    return named
-
-
 def main(arguments: list[str]) -> None:
-    """Runs, and turns a user's mistake into one sentence."""
-    try:
+    """Runs, and turns a user's mistake into one sentence; --debug shows where it was found."""
+    with errors.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if _DEBUG.value:
-            raise
-        lines = map(paths.printable, f"error: {error}".split("\n"))  # names of files may be hostile
-        sys.exit("\n".join(lines))  # --debug shows where
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
-from tqdm import tqdm
 
 from datasets import synthetic, workers
-from ds_jax import representation
+from ds_jax import progress, representation
 from ds_jax.corpus import FEATURES, LABELS, PICTURE
 from ds_jax.paths import below, printable, shown
 from ds_jax.picture import PictureSettings
@@ -187,14 +186,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self.skipped = []
         self.found = len(recordings)
         paths = [recording.path for recording in recordings]
-        outcomes = tqdm(
-            workers.represent_all(paths, self.builder_config.settings),
-            desc=folder.name,
-            total=self.found,
-            unit=" utterances",
-            leave=False,
-            disable=None,  # unless on a terminal
-        )
+        represented = workers.represent_all(paths, self.builder_config.settings)
+        title = f"preparing {folder.name}"
+        outcomes = progress.bar(title, self.found, "recordings", represented)
         results = zip(recordings, outcomes, strict=True)
         # TFDS writes one shard after the other; the last takes all the rest.
         counts = [SHARD] * ((self.found - 1) // SHARD) + [None]

@@ -14,6 +14,7 @@ from absl import logging
 from datasets.synthetic import NAMES
 from ds_jax import corpus, representation
 from ds_jax.features import FeatureSettings
+from ds_jax.files import check_writable
 from ds_jax.representation import Settings
 
 KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
@@ -119,7 +120,7 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
         settings.check()
     if not folder.is_dir():
         module.Builder.find(folder)  # says what is missing, before anything is made
-    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    check_writable(data_dir, "--data_dir")
     lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")
     try:
         held = lock.acquire(timeout=0)

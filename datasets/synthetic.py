@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
+from ds_jax import progress
+
 NAMES = ("elra_s0329", "emomatch_spanish_db")  # of the corpora that are written
 
 # F1 and F2 in Hz of male speakers from Madrid: Bradlow 1995, JASA 97(3), doi 10.1121/1.412064.
@@ -145,11 +147,13 @@ def write_corpora(
         Path(folder) / NAMES[0],
         f"seed {seed}, 2 speakers, {elra_sentences} sentences",
         _elra(seed, elra_sentences),
+        2 * (14 * elra_sentences + 4 * (elra_sentences // 2)),
     )
     _write_corpus(
         Path(folder) / NAMES[1],
         f"seed {seed}, {speakers} speakers, {sentences} sentences",
         _emomatch(seed, speakers, sentences),
+        speakers * len(EMOMATCH_EMOTIONS) * sentences,
     )
 
 
@@ -349,7 +353,7 @@ def _recorded(samples: np.ndarray, channels: int, rng: np.random.Generator) -> n
 
 
 def _write_corpus(
-    folder: Path, recipe: str, recordings: Iterator[tuple[str, np.ndarray, int]]
+    folder: Path, recipe: str, recordings: Iterator[tuple[str, np.ndarray, int]], count: int
 ) -> None:
     readme = README.format(recipe=recipe)
     if folder.exists():
@@ -362,7 +366,8 @@ def _write_corpus(
         return
     unfinished = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for path, samples, rate in recordings:
+    bar = progress.bar(f"speaking {folder.name}", count, "recordings", recordings)
+    for path, samples, rate in bar:
         target = unfinished / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.suffix == ".l16":

@@ -4,6 +4,7 @@ Worker processes import this module and what it needs: neither TFDS nor JAX.
 """
 
 import collections
+import signal
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -37,14 +38,20 @@ def represent_all(paths: Sequence[Path], settings: representation.Settings) -> I
     if cores == 1:
         yield from (represent(path, settings) for path in paths)
         return
-    executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD)
+    executor = loky.get_reusable_executor(
+        cores, timeout=60, env=ONE_THREAD, initializer=_leave_interrupts_to_the_caller
+    )
     waiting = collections.deque()
-    for batch in batches:
-        waiting.append((batch, executor.submit(_represent_batch, batch, settings)))
-        if len(waiting) == cores * AHEAD:
+    try:
+        for batch in batches:
+            waiting.append((batch, executor.submit(_represent_batch, batch, settings)))
+            if len(waiting) == cores * AHEAD:
+                yield from _outcomes(*waiting.popleft())
+        while waiting:
             yield from _outcomes(*waiting.popleft())
-    while waiting:
-        yield from _outcomes(*waiting.popleft())
+    except BaseException:  # an interrupt: nobody waits for what is under way
+        executor.shutdown(kill_workers=True)
+        raise
 
 
 def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
@@ -55,6 +62,11 @@ def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
             f"a process that read recordings was ended from outside, as when memory runs out, at "
             f"{batch[0]} or one of the next: take that out, or prepare with more memory"
         ) from error
+
+
+def _leave_interrupts_to_the_caller() -> None:
+    """Ctrl-C is sent to workers, too, which would each print where they were."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _represent_batch(paths: Sequence[Path], settings: representation.Settings) -> list[Outcome]:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
 import joblib
@@ -113,7 +114,7 @@ def check(system: str, model: Mapping) -> None:
                 f"model.{name}={model[name]!r} is not one of {', '.join(map(repr, known))}"
             )
     costs = _field(model, "costs")
-    if len(costs) == 0 or not all(0 < cost < np.inf for cost in costs):
+    if len(costs) == 0 or not all(isinstance(cost, Real) and 0 < cost < np.inf for cost in costs):
         raise ValueError(f"model.costs={costs!r} must be one or more numbers above 0")
 
 

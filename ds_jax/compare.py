@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_jax import paired, predictions
+from ds_jax import paired, predictions, progress
 from ds_jax.files import write_json
 from ds_jax.metrics import SCORES
 
@@ -98,7 +98,10 @@ def _read_all(workdirs: Sequence[Path]) -> list[_Run]:
     """Reads the runs; raises unless they were tested alike."""
     workdirs = [Path(workdir) for workdir in workdirs]
     if len(workdirs) < 2:
-        raise ValueError(f"{len(workdirs)} run cannot be compared: name the folders of two or more")
+        raise ValueError(
+            f"{len(workdirs)} run cannot be compared: name the folders of two or more, "
+            "python launch.py --mode=compare RUN RUN"
+        )
     places = [workdir.resolve() for workdir in workdirs]
     if twice := [place for place in places if places.count(place) > 1]:
         raise ValueError(f"{twice[0]} is given twice: name each run once")
@@ -129,7 +132,7 @@ def _read(workdir: Path) -> _Run:
 def _json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path.parent} holds no finished run: {path.name} is missing"
         ) from error
@@ -164,7 +167,7 @@ def _check_alike(first: _Run, other: _Run) -> None:
 def _content(runs: Sequence[_Run], chosen: Sequence[tuple[int, int]]) -> dict:
     names = _names(runs)
     pairs = []
-    for first, second in chosen:
+    for first, second in progress.bar("comparing", len(chosen), "pairs", chosen):
         found = _compare(runs[first], runs[second])
         pairs.append({"first": names[first], "second": names[second], **found})
     for score in SCORES:

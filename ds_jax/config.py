@@ -1,12 +1,11 @@
 """The config of a run: its fields on the command line, and in the run's folder."""
 
-import argparse
 import difflib
 import json
 import math
-import re
 import runpy
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -16,9 +15,12 @@ import ml_collections
 from absl import flags
 
 from configs import base, paper
+from ds_jax import errors
 from ds_jax.files import write_json
 
 FILE = "config.json"
+CONFIGS = Path(__file__).parents[1] / "configs"
+HELP = Path(__file__).with_name("help.txt")
 MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
 # The modes in which a flag means something; flags that are not here do in all of them.
 MODES_OF = {
@@ -51,6 +53,8 @@ WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", s
 def parse(arguments: list[str], default: str) -> list[str]:
     """Parses the flags, config fields included; a wrong one ends the program with one sentence.
 
+    `--help` ends it too, with the text of `HELP`; `--helpfull` is absl's.
+
     Args:
         arguments: Of the command line.
         default: The config file where none is given.
@@ -58,16 +62,18 @@ def parse(arguments: list[str], default: str) -> list[str]:
     Returns:
         What stands there besides flags.
     """
+    if {"-h", "--help", "-help"} & set(arguments):
+        print(HELP.read_text(encoding="utf-8"), end="")
+        sys.exit()
     try:
         check_arguments(arguments, default)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if not any(argument.partition("=")[0] in ("--config", "-config") for argument in arguments):
-        arguments = [arguments[0], f"--config={default}", *arguments[1:]]
-    try:
+        if _given_config(arguments) is None:
+            arguments = [arguments[0], f"--config={default}", *arguments[1:]]
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        sys.exit(f"error: {error}{_wanted_of_flag(str(error))}")
+        sys.exit(f"error: {errors.of_flag(error)}")
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
 
 
 def check_arguments(arguments: Sequence[str], default: str) -> None:
@@ -81,15 +87,23 @@ def check_arguments(arguments: Sequence[str], default: str) -> None:
         FileNotFoundError: The file does not exist.
         ValueError: A field does not exist; the message names the nearest that does.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", default=default)
-    path = parser.parse_known_args(arguments)[0].config
-    fields = [f"config.{name}" for name, _ in _fields(load(path))]
+    path = _given_config(arguments)
+    fields = [f"config.{name}" for name, _ in _fields(load(default if path is None else path))]
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if argument.startswith("-") and name.startswith("config.") and name not in fields:
             nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
             raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
+
+
+def _given_config(arguments: Sequence[str]) -> str | None:
+    """The last `--config` of a command line, "" without a value; None where there is none."""
+    path = None
+    for index, argument in enumerate(arguments):
+        name, given, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            path = value if given else "".join(arguments[index + 1 : index + 2])
+    return path
 
 
 def load(path: str | Path) -> ml_collections.ConfigDict:
@@ -99,17 +113,55 @@ def load(path: str | Path) -> ml_collections.ConfigDict:
         FileNotFoundError: The file does not exist.
         ValueError: It defines no config.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"--config={path}: there is no such file; see configs/")
+    if not str(path):
+        raise ValueError("--config needs a file, such as --config=configs/ds_am_emodb.py")
+    path = Path(path)
+    if not path.is_file():
+        names = [known.name for known in CONFIGS.glob("*.py")]
+        near = difflib.get_close_matches(path.name, names, n=1)
+        hint = f"; did you mean configs/{near[0]}?" if near else "; see configs/"
+        raise FileNotFoundError(f"--config={path}: there is no such file{hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
-    except (KeyError, SyntaxError) as error:
-        raise ValueError(f"--config={path} is no config: it defines no get_config()") from error
-    except Exception as error:  # it is a program, and may do anything
-        raise ValueError(f"--config={path}: {type(error).__name__}: {error}") from error
+    except Exception as error:  # whatever Python finds in a user's file
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ValueError(
+            f"--config={path}{where} is no config, which defines get_config(): "
+            f"{type(error).__name__} {error}"
+        ) from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise ValueError(f"--config={path} is no config: its get_config() gives no ConfigDict")
+        raise ValueError(f"--config={path} is no config: get_config() must return a ConfigDict")
     return config
+
+
+def load_beside(file: Path, name: str) -> ml_collections.ConfigDict:
+    """Reads the config of a name, such as "ds_am_elra", from the folder of another file."""
+    return load(file.with_stem(name))
+
+
+def of_mode(
+    mode: str, given: ml_collections.ConfigDict, workdir: Path
+) -> ml_collections.ConfigDict | None:
+    """The config that a mode goes by: the one given, that of a run, or none of either.
+
+    Raises:
+        FileNotFoundError: There is no run in the workdir.
+    """
+    if mode in MODES_OF_FIELDS:
+        return given
+    return read(workdir) if mode in ("evaluate", "report") else None
+
+
+def corpora(config: ml_collections.ConfigDict, mode: str, eval_on: str) -> dict[str, str]:
+    """The corpora that a mode needs, by the flag or field that names them."""
+    if mode == "evaluate" and eval_on:
+        return {"--eval_on": eval_on}
+    named = {field: config[field] for field in ("corpus", "elra", "emomatch") if field in config}
+    if mode == "train" and config.system != "paper":
+        named |= {f"eval_on={tuple(config.eval_on)}, of which": name for name in config.eval_on}
+    return named
 
 
 def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: str) -> None:
@@ -125,6 +177,8 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
         ValueError: A flag or a path belongs to another mode.
     """
     if paths and mode not in (*MODES_OF_RECORDINGS, "compare"):
+        if str(paths[0]) in MODES:
+            raise ValueError(f"'{paths[0]}' is no flag: write --mode={paths[0]}")
         raise ValueError(
             f"'{paths[0]}' is no flag; recordings belong to --mode=predict or --mode=features, and "
             "folders of runs to --mode=compare"
@@ -217,15 +271,6 @@ def _is(value: Any, kind: type) -> bool:
     if kind in (Integral, Real) and (isinstance(value, bool) or not isinstance(value, Real)):
         return False
     return isinstance(value, kind) and (kind is not Real or math.isfinite(value))
-
-
-def _wanted_of_flag(error: str) -> str:
-    """What a flag of a field that could not be parsed should have been; nothing of others."""
-    field = re.match(r"flag --config\.([\w.]+)=", error)
-    like = dict(_fields(flags.FLAGS["config"].value)).get(field[1]) if field else None
-    if like is None:
-        return ""
-    return f"; give {WANTED[_kind(like)]}" if not isinstance(like, tuple) else "; give a tuple"
 
 
 def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:

@@ -150,7 +150,8 @@ def _plain_max_pool(x: jax.Array) -> jax.Array:
 def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Array, last):
     """Calls `cpu` in programs for the CPU where it is the faster, and otherwise `default`."""
     fits = (
-        x.dtype == jnp.float32
+        isinstance(x.shape[0], int)  # an exported program takes any number of rows
+        and x.dtype == jnp.float32
         and min(x.shape[1:3]) >= TILE
         and min(kernel.shape[2:]) >= LEAST_CHANNELS
     )

@@ -4,14 +4,14 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import psutil
 
-from ds_jax import representation
+from ds_jax import progress, representation
 
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
@@ -57,15 +57,15 @@ class StoredPictures:
     """Pictures that stay on the disk and are read when they are asked for, like a NumPy array.
 
     Args:
-        source: Random access to the examples of a prepared corpus.
-        positions: int [n], where in the source each picture is.
+        read: Gives the PNG at a position of a prepared corpus; several threads call it.
+        positions: int [n], where each picture is.
         shape: Of a picture.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, source, positions: np.ndarray, shape: tuple[int, int]):
-        self._source, self._positions = source, positions
+    def __init__(self, read: Callable[[int], bytes], positions: np.ndarray, shape: tuple[int, int]):
+        self._read, self._positions = read, positions
         self.shape = (len(positions), *shape)
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class StoredPictures:
         positions = self._positions[rows]
         pictures = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
         for index in np.ndindex(positions.shape):
-            pictures[index] = _decode(self._source[int(positions[index])][PICTURE])
+            pictures[index] = _decode(self._read(int(positions[index])))
         return pictures
 
 
@@ -141,7 +141,8 @@ def load(builder, name: str) -> Corpus:
     size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
     stored = size > HOST_SHARE * psutil.virtual_memory().total
     known, inputs = [], []
-    for position in range(len(source)):
+    positions = range(len(source))
+    for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
         utterance = Utterance(
             name=_text(example["utterance"]),
@@ -161,7 +162,14 @@ def load(builder, name: str) -> Corpus:
     utterances = tuple(utterance for _, window, _, utterance in known if window == 0)
     owners = np.cumsum([window == 0 for _, window, _, _ in known], dtype=np.int32) - 1
     if stored:
-        inputs = StoredPictures(source, positions, features[PICTURE].shape[:2])
+        picture = tfds.features.FeaturesDict({PICTURE: features[PICTURE]})
+
+        def read(position: int) -> bytes:
+            # The rest of an example would take longer to decode than its picture.
+            record = source.data_source[position]
+            return picture.deserialize_example_np(record, decoders=undecoded)[PICTURE]
+
+        inputs = StoredPictures(read, positions, features[PICTURE].shape[:2])
     else:
         inputs = representation.stack([inputs[position] for position in positions])
     with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:

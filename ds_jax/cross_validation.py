@@ -20,6 +20,7 @@ from ds_jax import (
     weights,
 )
 from ds_jax.corpus import LABELS, Corpus
+from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
 
 
@@ -96,7 +97,8 @@ def _folds(
     if devices.is_first_process() and not path.is_file():
         protocol, divided = _make_folds(config, corpus)
         _check_chosen(chosen, len(divided))
-        configuration.write(config, workdir)  # only now: impossible folds leave no trace
+        check_writable(workdir)
+        configuration.write(config, workdir)  # only now: what is impossible leaves no trace
         folds.write_folds(
             path,
             corpus.name,

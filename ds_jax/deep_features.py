@@ -71,6 +71,7 @@ def run(
             "give recordings, folders or patterns: python launch.py --mode=features "
             "--config=configs/deepspectrum.py --output=features.csv FOLDER"
         )
+    files.check_writable(output.parent, "--output")
     found, unusable = recordings.find(arguments)
     names = _names(found)
     known = _known(found, names, labels)

@@ -146,8 +146,10 @@ def create(system: str, model: Mapping, settings: FeatureSettings) -> FeatureNet
         ValueError: A field has an impossible value; it names the field and what is allowed.
     """
     units = tuple(model["units"])
-    if not units or not all(1 <= size <= MOST_UNITS for size in units):
-        raise ValueError(f"model.units={units} must hold 1 to {MOST_UNITS} for each layer")
+    if not units or not all(isinstance(n, int) and 1 <= n <= MOST_UNITS for n in units):
+        raise ValueError(
+            f"model.units={units} must hold a whole number, 1 to {MOST_UNITS}, for each layer"
+        )
     if system == "lstm":
         if not 1 <= model["dense_units"] <= MOST_UNITS:
             raise ValueError(f"model.dense_units={model['dense_units']} must be 1 to {MOST_UNITS}")

@@ -38,8 +38,12 @@ def write_json(path: str | Path, content: dict) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def check_writable(directory: str | Path) -> None:
+def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
     """Makes a folder if need be, before the work whose files go there.
+
+    Args:
+        directory: The folder.
+        flag: By which another one is named.
 
     Raises:
         OSError: It cannot be made or written.
@@ -51,7 +55,7 @@ def check_writable(directory: str | Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"{directory} cannot be written ({error.strerror}): name another folder by --workdir"
+            f"{directory} cannot be written ({error.strerror}): name another folder by {flag}"
         ) from error
 
 

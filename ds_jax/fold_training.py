@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 import tensorboardX
 
+from ds_jax import progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.files import write_text
 from ds_jax.folds import Fold
@@ -90,7 +91,7 @@ class FoldTraining:
     def say(self, text: str) -> None:
         """Prints a line, once for all processes that train the fold."""
         if self.writes:
-            print(f"fold {self.number} {text}", flush=True)
+            progress.say(f"fold {self.number} {text}")
 
     def log(self) -> None:
         """Adds the latest epoch to metrics.jsonl, and to what TensorBoard reads."""

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import scipy.special
 
-from ds_jax import devices, models
+from ds_jax import devices, models, progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import Corpus, StoredPictures
 from ds_jax.devices import BATCH, Layout
@@ -88,12 +88,15 @@ def judge(
     """
     batches = [cut(own, batch_size) for own in rows]
     late, judged = [], []
-    for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
-        # The host reads a dispatch while the devices work at the next.
-        late.append(predict_step(variables, *chunk))
-        judged += map(jax.device_get, late[:-1])
-        late = late[-1:]
-    judged += map(jax.device_get, late)
+    steps, shown = max(map(len, batches)), devices.is_first_process()
+    with progress.bar("judging", steps, "steps", shown=shown) as bar:
+        for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
+            # The host reads a dispatch while the devices work at the next.
+            late.append(predict_step(variables, *chunk))
+            if len(late) > 1:
+                judged.append(jax.device_get(late.pop(0)))
+                bar.update(min(length, steps - bar.n))
+        judged += map(jax.device_get, late)
     return [_of_lane(judged, layout, lane, own, length) for lane, own in enumerate(batches)]
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import jax
 import numpy as np
 
-from ds_jax import devices
+from ds_jax import devices, progress
 from ds_jax.corpus import StoredPictures
 from ds_jax.devices import BATCH, Layout
 from ds_jax.networks import Network, frozen_layers
@@ -17,6 +18,7 @@ WIDTH = 32  # pictures that go through frozen blocks together on a device, at mo
 # Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
 STREAMED_AT_ONCE = 1 << 28
 THREADS = 16  # that read and decode; they wait for the disk as often as they compute
+PARTS_AHEAD = 256  # batches' parts that are read before they are asked for, at most
 
 Chunk = tuple  # what a mapped step takes after its models, see `Inputs.chunks`
 
@@ -92,7 +94,7 @@ class Inputs:
                 np.arange(length * width, dtype=np.int32).reshape(length, width), rows.shape
             )
             yield (
-                layout.put(pictures.reshape(*parts, *pictures.shape[1:])),
+                layout.put(pictures.reshape(*parts, *self.corpus.shape[1:])),
                 layout.put(self.labels[rows].reshape(parts)),
                 own_rows,
                 mask,
@@ -101,13 +103,23 @@ class Inputs:
 
     def _read(self, spread: Sequence[tuple[np.ndarray, ...]]) -> Iterator[np.ndarray]:
         """Yields the pictures of each chunk, some of the next ones being read meanwhile."""
-        padding = np.zeros(self.corpus.shape[1:], self.corpus.dtype)
-        wanted = np.concatenate([np.where(mask, rows, -1).ravel() for rows, mask, _ in spread])
+        shape, dtype = self.corpus.shape[1:], self.corpus.dtype
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            pictures, real = np.zeros((len(rows), *shape), dtype), rows >= 0
+            pictures[real] = self.corpus[rows[real]]
+            return pictures
+
+        # A batch's part for a device at a time: a picture takes less time than handing it on.
+        wanted = [np.where(mask, rows, -1) for rows, mask, _ in spread]
+        parts = np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in wanted])
+        part = parts.shape[1] * math.prod(shape) * dtype.itemsize  # bytes
+        ahead = min(PARTS_AHEAD, max(1, STREAMED_AT_ONCE // part))
         return iter(
-            grain.MapDataset.source(wanted)
-            .map(lambda row: padding if row < 0 else self.corpus[row])
-            .to_iter_dataset(grain.ReadOptions(num_threads=THREADS))
-            .batch(len(wanted) // len(spread))
+            grain.MapDataset.source(parts)
+            .map(read)
+            .to_iter_dataset(grain.ReadOptions(min(THREADS, ahead), prefetch_buffer_size=ahead))
+            .batch(len(parts) // len(spread))
         )
 
 
@@ -164,12 +176,18 @@ def _resident(
 
     def fill(resident, variables, start, part):
         made = jax.lax.all_gather(lower(variables, part), devices.AXIS, tiled=True)
-        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0)
+        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0), start + len(made)
 
     fill = BATCH.parallel(fill, models=3, whole=0, spread=1, donate=True)
     resident, variables = devices.zeros(shape, made.dtype), devices.replicate(variables)
-    for start in range(0, len(corpus), size):
-        rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
-        rows, _, _ = BATCH.spread([[rows]], 1, width)
-        resident = fill(resident, variables, np.int32(start), BATCH.put(corpus[rows[:, 0]]))
+    title = "computing frozen blocks" if variables else "placing the corpus"
+    done, shown = 0, devices.is_first_process()
+    with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
+        for start in range(0, len(corpus), size):
+            rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
+            rows, _, _ = BATCH.spread([[rows]], 1, width)
+            part = BATCH.put(corpus[rows[:, 0]])
+            bar.update(int(done) - bar.n)  # waits for the part before
+            resident, done = fill(resident, variables, np.int32(start), part)
+        bar.update(min(int(done), len(corpus)) - bar.n)
     return resident

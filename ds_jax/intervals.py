@@ -8,6 +8,7 @@ independent covers the truth in 6 or 7 of 10 cases; one that resamples speakers,
 import numpy as np
 from scipy import stats
 
+from ds_jax import progress
 from ds_jax.corpus import LABELS
 from ds_jax.metrics import SCORES
 from ds_jax.predictions import Predictions
@@ -84,7 +85,7 @@ def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
     source = np.random.PCG64(seed)
     flat = matrices.reshape(count, -1).astype(np.float64)
     sums = np.empty((DRAWS, flat.shape[1]))
-    for draw in range(DRAWS):
+    for draw in progress.bar("resampling", DRAWS, "draws", range(DRAWS)):
         chosen = (source.random_raw(count) % count).astype(np.int64)
         sums[draw] = np.bincount(chosen, minlength=count) @ flat
     return sums.reshape(DRAWS, *matrices.shape[1:])

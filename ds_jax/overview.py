@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ds_jax import devices
+from ds_jax import devices, progress
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import check_writable, write_text
 from ds_jax.preprocessing import colour_table
@@ -85,9 +85,10 @@ def lines(content: Mapping) -> list[str]:
     """The tables of a summary as text."""
     tables, duplicates = content["tables"], content["duplicates"]
     found = [
-        f"{content['name']}: {content['utterances']} utterances, {clock(content['seconds'])}, "
-        f"{len(tables['speaker'])} speakers, {len(tables['sentence'])} sentences, "
-        f"{len(content['skipped'])} skipped, {sum(map(len, duplicates))} of equal content",
+        f"{content['name']}: {content['utterances']} utterances, "
+        f"{progress.clock(content['seconds'])}, {len(tables['speaker'])} speakers, "
+        f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, "
+        f"{sum(map(len, duplicates))} of equal content",
         "",
     ]
     head = ("label", "utterances", "share", "speakers", "sentences", "median s")
@@ -148,7 +149,7 @@ def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clock=clock)
+    environment.filters.update(clock=progress.clock)
     page = environment.get_template("overview.html.jinja").render(
         content=content,
         labels=LABELS,
@@ -161,13 +162,6 @@ def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) ->
         ],
     )
     write_text(path, page)
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds, such as "1:02:03" or "2:03"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _class(label: str, utterances: Sequence[Utterance]) -> dict:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from ds_jax import intervals
+from ds_jax import intervals, progress
 from ds_jax.metrics import SCORES, confusion
 from ds_jax.predictions import Predictions, concatenate
 
@@ -171,7 +171,8 @@ def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
         moved = (np.arange(2**count)[:, None] >> np.arange(count) & 1) @ gain
     else:
         source = np.random.PCG64(seed)
-        moved = np.stack([(source.random_raw(count) & 1) @ gain for _ in range(SWAPS)])
+        swaps = progress.bar("swapping", SWAPS, "swaps", range(SWAPS))
+        moved = np.stack([(source.random_raw(count) & 1) @ gain for _ in swaps])
     moved = moved.reshape(-1, *pairs.shape[2:])
     first, second = pairs.sum(0)
     return np.stack([first + moved, second - moved], axis=1), every

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from ds_jax import (
     paired,
     paper_report,
     predictions,
+    progress,
     results,
     systems,
     targets,
@@ -82,13 +84,17 @@ def run(
     states = {run.folder: _state(run, workdir) for run in runs.values()}
     load = _keeping_the_last(load)
     _write(config, runs, states, workdir)
+    began, waiting = time.monotonic(), list(states.values()).count(WAITING)
+    ran = 0
     for run in {run.folder: run for run in runs.values()}.values():
         if states[run.folder] != WAITING:
             devices.say(f"{run.folder}: {states[run.folder]}")
             continue
-        devices.say(f"{run.folder}: starts")
+        devices.say(f"{run.folder}: starts, {ran + 1} of {waiting}")
         states[run.folder] = _run(run, load, workdir)
-        devices.say(f"{run.folder}: {states[run.folder]}")
+        ran += 1
+        left = progress.clock((time.monotonic() - began) / ran * (waiting - ran))
+        devices.say(f"{run.folder}: {states[run.folder]}; about {left} left for all")
         devices.wait_for_others(run.folder)
         _write(config, runs, states, workdir)
     devices.say(f"the paper's tables: {workdir / 'paper.html'}")

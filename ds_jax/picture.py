@@ -42,6 +42,7 @@ RANGES = {
     "canvas": (16, 4096),
     "size": (32, 4096),
 }
+KINDS = {int: "a whole number", float: "a number"}
 ON_DEVICE = ("colour_map", "size", "preprocessing")  # they leave the stored picture as it is
 
 
@@ -93,9 +94,13 @@ class PictureSettings:
             value = _checked(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # 1 and 1.0 must give one key
         if self.n_fft % 2:
-            raise ValueError(f"n_fft={self.n_fft} is odd; give 0 or an even number of samples.")
+            raise ValueError(
+                f"picture.n_fft={self.n_fft} is odd; give 0 or an even number of samples"
+            )
         if self.window_hop and not self.window:
-            raise ValueError(f"window_hop={self.window_hop} needs a window; give window > 0.")
+            raise ValueError(
+                f"picture.window_hop={self.window_hop} needs a window; give picture.window above 0"
+            )
         if self.sample_rate:
             _band(self, self.sample_rate)
 
@@ -234,16 +239,19 @@ def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndar
 def _checked(name: str, kind: type, value):
     if kind is str:
         if not isinstance(value, str) or not value:
-            raise ValueError(f"{name}={value!r} is not a name; give a non-empty string.")
+            raise ValueError(f"picture.{name}={value!r} is not a name; give a non-empty string")
         if value not in CHOICES.get(name, (value,)):
-            raise ValueError(f"{name}={value!r} is unknown; give one of {CHOICES[name]}.")
+            raise ValueError(f"picture.{name}={value!r} is unknown; give one of {CHOICES[name]}")
         return value
     number = Integral if kind is int else Real
     low, high = RANGES[name]
     if isinstance(value, bool) or not isinstance(value, number):
-        raise ValueError(f"{name}={value!r} is of the wrong type; give a {kind.__name__}.")
+        raise ValueError(f"picture.{name}={value!r} is of the wrong type; give {KINDS[kind]}")
     if not (low <= value <= high and math.isfinite(value)):
-        raise ValueError(f"{name}={value!r} is out of range; give a {kind.__name__} {low}..{high}.")
+        most = f"to {high}" if math.isfinite(high) else "on"
+        raise ValueError(
+            f"picture.{name}={value!r} is out of range; give {KINDS[kind]} from {low} {most}"
+        )
     return kind(value)
 
 
@@ -255,9 +263,13 @@ def _frame(settings: PictureSettings, rate: int) -> tuple[int, int]:
 def _band(settings: PictureSettings, rate: int) -> tuple[float, float]:
     low, high = settings.fmin, settings.fmax or rate / 2
     if high > rate / 2:
-        raise ValueError(f"fmax={high} is above half the rate of {rate} Hz; give at most that.")
+        raise ValueError(
+            f"picture.fmax={high} is above half the rate of {rate} Hz; give at most that"
+        )
     if low >= high:
-        raise ValueError(f"fmin={low} is not below the highest frequency, {high} Hz; lower it.")
+        raise ValueError(
+            f"picture.fmin={low} is not below the highest frequency, {high} Hz; lower it"
+        )
     return low, high
 
 

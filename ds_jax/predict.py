@@ -98,6 +98,8 @@ def run(
         if explain and config.system != "ds_am":
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, which {title} has none of")
+        if explain:
+            files.check_writable(explain, "--explain")
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:

@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import joblib
 import numpy as np
-from tqdm import tqdm
 
-from ds_jax import audio, representation
+from ds_jax import audio, progress, representation
 from ds_jax.devices import BATCH
 from ds_jax.paths import below, printable, shown
 
@@ -204,13 +203,7 @@ def _read(
     make needs no copy.
     """
     todo, waiting = iter(recordings), collections.deque()
-    bar = tqdm(
-        total=len(recordings),
-        unit=" recordings",
-        leave=False,
-        delay=2,  # seconds
-        disable=quiet or None,  # None shows on a terminal only
-    )
+    bar = progress.bar("recordings", len(recordings), "recordings", shown=not quiet)
     with bar, ThreadPoolExecutor(joblib.cpu_count()) as pool:
 
         def begin(count: int) -> None:

@@ -17,6 +17,7 @@ from ds_jax import (
     leaks,
     models,
     preprocessing,
+    progress,
     representation,
     train,
     vgg_features,
@@ -247,8 +248,9 @@ def _fit_classifiers(
     workdir: Path,
 ) -> Iterator[tuple[int, Judgement | None]]:
     """Fits a classifier on each fold; every process fits all, and the first writes them."""
-    for number, fold in divided.items():
-        directory = folds.fold_directory(workdir, number)
+    shown = devices.is_first_process()
+    for number in progress.bar("fitting", len(divided), "folds", divided, shown):
+        fold, directory = divided[number], folds.fold_directory(workdir, number)
         judgement = _fit_classifier(config, corpus, inputs, protocol, number, fold, directory)
         if devices.is_first_process():
             yield number, judgement

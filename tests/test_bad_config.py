@@ -251,9 +251,9 @@ def test_synthetic_speech_has_two_corpora(tmp_path):
 @pytest.mark.parametrize(
     ("program", "said"),
     [
-        ("config.seed = 'x'", "TypeError: .*seed"),
+        ("config.seed = 'x'", "TypeError .*seed"),
         ("config.modle.freeze = 'block1'", "AttributeError"),
-        ("config = {}", "gives no ConfigDict"),
+        ("config = {}", "must return a ConfigDict"),
         ("1 / 0", "ZeroDivisionError"),
     ],
 )
@@ -270,10 +270,10 @@ def test_a_config_file_that_fails_is_one_sentence(program, said, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "said"),
     [
-        ("--config.seed=abc", "config.seed=abc: .*; give a whole number"),
-        ("--config.train.new_learning_rate=x", "new_learning_rate=x: .*; give a number"),
-        ("--config.synthetic=maybe", "config.synthetic=maybe: .*; give True or False"),
-        ("--modle=train", "Unknown command line flag 'modle'"),
+        ("--config.seed=abc", "config.seed=abc must be a whole number"),
+        ("--config.train.new_learning_rate=x", "new_learning_rate=x must be a number"),
+        ("--config.synthetic=maybe", "config.synthetic=maybe must be true or false"),
+        ("--modle=train", "there is no flag --modle; the nearest is --mode"),
     ],
 )
 def test_a_flag_that_cannot_be_read_is_one_sentence(argument, said):

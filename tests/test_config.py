@@ -1,10 +1,12 @@
 """Fields are checked before any work, and a workdir holds one experiment."""
 
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 
+import launch
 from configs import base
 from ds_jax import config as configuration
 from ds_jax import paper, systems
@@ -65,6 +67,28 @@ def test_a_file_that_is_no_config_is_named(tmp_path):
     for path in ("README.md", tmp_path / "empty.py"):
         with pytest.raises(ValueError, match="is no config"):
             configuration.check_arguments(["launch.py", f"--config={path}"], QUICKSTART)
+
+
+def test_a_mistake_in_a_config_file_is_found(tmp_path):
+    path = tmp_path / "mine.py"
+    for text, said in (
+        ("def get_config():\n    return bose.get_config()\n", "line 2 is no config.*'bose' is not"),
+        ("def get_config(:\n", "is no config.*SyntaxError.*line 1"),
+        ("def get_config():\n    return None\n", "must return a ConfigDict"),
+        ("import nothing_like_it\n", "line 1 is no config.*nothing_like_it"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            configuration.load(path)
+
+
+def test_help_tells_of_every_flag_there_is():
+    help_text = configuration.HELP.read_text(encoding="utf-8")
+    told = set(re.findall(r"--([a-z_]+)(?=[=\s,)])", help_text)) - {"help", "helpfull"}
+    there = {flag.name for flag in launch.flags.FLAGS.get_flags_for_module("launch")}
+    assert told == there
+    assert set(configuration.MODES) == set(re.findall(r"^  (\w+)  ", help_text, re.MULTILINE))
+    assert max(map(len, help_text.splitlines())) <= 100
 
 
 def test_a_missing_config_file_is_named():

@@ -113,6 +113,15 @@ def test_impossible_folds_leave_the_workdir_to_the_corrected_command(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_wrong_path_of_weights_leaves_the_workdir_to_the_corrected_command(tmp_path):
+    workdir = tmp_path / "run"
+    for name, wanted in (("none.h5", FileNotFoundError), ("README.md", ValueError)):
+        with pytest.raises(wanted, match=name):
+            cross_validation.run(experiment(weights=name), tiny.corpus(21), workdir)
+        assert not workdir.exists()
+    report_of(experiment(), tiny.corpus(21), workdir)
+
+
 def test_a_fold_file_is_used_as_it_is(tmp_path):
     names = [utterance.name for utterance in tiny.corpus(21).utterances]
     given = {"folds": [{"train": names[:10], "dev": names[10:14], "test": names[14:]}]}

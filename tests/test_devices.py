@@ -1,6 +1,8 @@
 """One device, several, and several processes must train the same networks."""
 
 import os
+import platform
+import resource
 import socket
 import subprocess
 import sys
@@ -266,3 +268,15 @@ def test_the_cpu_computes_in_float32_and_others_in_bfloat16(monkeypatch):
     assert devices.compute_dtype() == np.float32
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert devices.compute_dtype().dtype.name == "bfloat16"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc than glibc's")
+def test_memory_once_used_is_used_again_without_new_pages():
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = bytearray(b"x") * 2**26
+        del block
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 2**26 / resource.getpagesize() / 10

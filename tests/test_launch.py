@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from ds_jax import config as configuration
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
-# One step differs by rounding alone; Adam makes more of it over epochs of noise.
-AFTER_AN_EPOCH = 1e-3
+# One step differs by rounding alone; Adam, which follows a gradient's sign, makes more of it over
+# two epochs of noise. At the published weights and rates 1e-5 is kept, see test_devices.py.
+AFTER_TWO_EPOCHS = 5e-3
 SMALL = (
     "--config.picture.canvas=48",
     "--config.picture.size=32",
@@ -114,12 +116,12 @@ def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
         command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     second = tmp_path / "run" / "fold_01"
-    deadline = time.monotonic() + 300
-    while not (second / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    first_epoch, deadline = second / "checkpoints" / "1", time.monotonic() + 300
+    while not first_epoch.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert (second / "metrics.jsonl").exists()
+    assert first_epoch.exists()
     assert not (second / "predictions.csv").exists()
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr
@@ -137,7 +139,7 @@ def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weigh
     done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(
-        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
     )
 
 
@@ -163,7 +165,7 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     assert "folds still to run: 1, 2" in printed[0]
     assert "epoch" not in printed[1]
     np.testing.assert_allclose(
-        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_AN_EPOCH
+        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
     )
 
 
@@ -283,6 +285,18 @@ def test_mistakes_are_one_sentence(tmp_path):
     for arguments, sentence in (
         (("--config.picture.sice=3",), "the nearest is --config.picture.size"),
         (("--config=configs/none.py",), "there is no such file"),
+        (("--config=configs/ds_am_embodb.py",), "did you mean configs/ds_am_emodb.py?"),
+        (("--config",), "--config needs a file"),
+        (("--checkpont=runs/x",), "there is no flag --checkpont; the nearest is --checkpoint"),
+        (("--noaudoi",), "the nearest is --audio"),
+        (("--mode=trian",), "--mode=trian is not one of train, evaluate,"),
+        (("--mode=trian",), "the nearest is train"),
+        (("--config.train.epochs=few",), "--config.train.epochs=few must be a whole number"),
+        (("--window=long",), "--window=long must be a number"),
+        (("--config.synthetic=maybe",), "--config.synthetic=maybe must be true or false"),
+        (("--fold",), "--fold needs a value"),
+        (("predict", "a.wav"), "write --mode=predict"),
+        (("--mode=compare",), "name the folders of two or more"),
         (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
         (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
         (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),
@@ -293,6 +307,41 @@ def test_mistakes_are_one_sentence(tmp_path):
         assert done.stderr.startswith("error: ")
         assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_help_is_a_page_and_answers_at_once():
+    for flag in ("--help", "-h", "-help"):
+        done = launch("--mode=predict", flag)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == configuration.HELP.read_text(encoding="utf-8")
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "launch.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    modules = [line.rpartition("|")[2].strip() for line in imported.stderr.splitlines()]
+    assert "absl.flags" in modules
+    assert not {"jax", "numpy", "tensorflow_datasets"} & set(modules)
+    assert "--stderrthreshold" in launch("--helpfull").stdout
+
+
+def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
+    arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
+    interrupted = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "fold_00/metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    interrupted.send_signal(signal.SIGINT)
+    said = interrupted.communicate(timeout=300)[1]
+    assert interrupted.returncode == 130
+    assert said.strip() == "stopped; the same command goes on after the last epoch that was saved"
 
 
 def test_the_quick_start_crosses_corpora(weights_file, tmp_path):

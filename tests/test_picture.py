@@ -305,7 +305,7 @@ def test_key_tells_stored_pictures_apart():
     ],
 )
 def test_bad_values_are_named(name, value):
-    with pytest.raises(ValueError, match=f"^{name}={re.escape(repr(value))} "):
+    with pytest.raises(ValueError, match=rf"^picture\.{name}={re.escape(repr(value))} "):
         PictureSettings(**{name: value})
 
 

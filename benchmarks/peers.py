@@ -1,0 +1,222 @@
+"""How fast DS-AM is here, in PyTorch and in Keras: ratios of runs in turn, on one machine.
+
+The same network (VGG16 trained entirely under two attention heads), batch, precision and pictures
+in each, from the same weights; parameters are counted and first losses compared before anything
+is timed. PyTorch and Keras are given the network's input; here each step starts from stored
+pictures. On a GPU all compute in bfloat16.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/peers.py --size=224 --batch=16
+"""
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+TASKS = ("features", "training step")
+OURS = "ds_jax"
+PEERS = (OURS, "torch", "keras")
+LEAST_SECONDS = 0.3  # of one measurement
+# glibc's: freed memory stays with the process, which then needs no new pages, in huge pages. It is
+# PyTorch's best; as installed, glibc hands each large tensor back to the system.
+ALLOCATOR = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "MALLOC_TOP_PAD_": str(2**28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+
+
+class Worker:
+    """A process that one library runs in, and answers `variant, task` by a number."""
+
+    def __init__(self, peer: str, settings: Mapping, folder: Path, tuned: bool = False):
+        """Starts it and waits until it has warmed up."""
+        environment = os.environ | (ALLOCATOR if tuned else {})
+        if not settings["cuda"]:
+            environment |= {"JAX_PLATFORMS": "cpu"}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, f"--worker={peer}", json.dumps(settings), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+        self.variants = self._read()
+
+    def ask(self, variant: str, task: str) -> float:
+        """Returns the parameters, the loss, or the seconds of a task."""
+        print(json.dumps([variant, task]), file=self._process.stdin, flush=True)
+        return self._read()
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args[2]} ended; its error is above")
+        return json.loads(line)
+
+
+def work(peer: str, settings: str, folder: str) -> None:
+    """Serves a `Worker`'s questions."""
+    settings = json.loads(settings)
+    if hasattr(os, "sched_setaffinity"):  # what XLA counts its threads by
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    answers, sys.stdout = sys.stdout, sys.stderr
+    trials = importlib.import_module(f"peer_{peer}").create(Path(folder), **settings)
+    repeats = {}
+    print(json.dumps(list(trials)), file=answers, flush=True)
+    for line in sys.stdin:
+        variant, task = json.loads(line)
+        trial = trials[variant]
+        if task == "parameters":
+            answer = int(trial[task])
+        elif task == "loss":
+            answer = trial[task]()
+        else:
+            answer = seconds(trial[task], repeats.get((variant, task), 1))
+            repeats[variant, task] = max(1, round(LEAST_SECONDS / answer))
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def seconds(function, repeats: int) -> float:
+    """Times a call, as the mean of several."""
+    began = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - began) / repeats
+
+
+def measure(settings: Mapping, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Returns seconds by task, by variant and by round.
+
+    Raises:
+        ValueError: The networks are not the same.
+    """
+    asked = {}  # variant's name to its worker and its name there
+    workers = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for peer in PEERS:
+                if peer != OURS and not find_spec(peer):
+                    print(f"{peer} is not installed: left out")
+                    continue
+                for tuned in (
+                    (False, True) if peer == "torch" and not settings["cuda"] else (False,)
+                ):
+                    worker = Worker(peer, settings, Path(folder), tuned)
+                    workers.append(worker)
+                    for name in worker.variants:
+                        shown = f"{name}, allocator tuned" if tuned else name
+                        asked[shown] = worker, name
+            check_same(asked, loss_tolerance=0.05 if settings["cuda"] else 1e-3)
+            times = {task: {name: [] for name in asked} for task in TASKS}
+            for task in TASKS:
+                for number in range(-1, rounds):  # one to warm up
+                    for shown, (worker, name) in asked.items():
+                        taken = worker.ask(name, task)
+                        if number >= 0:
+                            times[task][shown].append(taken)
+            return times
+        finally:
+            for worker in workers:
+                worker.stop()
+
+
+def check_same(asked: Mapping[str, tuple[Worker, str]], loss_tolerance: float) -> None:
+    """Compares the variants' parameters and first losses with those of ds_jax.
+
+    Args:
+        asked: By shown name, the worker and the variant's name there.
+        loss_tolerance: Allowed difference as a share of the loss.
+
+    Raises:
+        ValueError: One is another network.
+    """
+    for task, tolerance in (("parameters", 0), ("loss", loss_tolerance)):
+        answers = {shown: worker.ask(name, task) for shown, (worker, name) in asked.items()}
+        print(f"{task}: " + ", ".join(f"{name} {answer:,}" for name, answer in answers.items()))
+        wanted = answers[OURS]
+        for name, answer in answers.items():
+            if not abs(answer - wanted) <= tolerance * abs(wanted):
+                raise ValueError(f"{name} is another network: its {task} is {answer}, not {wanted}")
+
+
+def summarise(times: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, dict]]:
+    """Returns by task and variant the median seconds, and how many times as fast ds_jax is.
+
+    A round's ratio is the variant's seconds by those of ds_jax in the same round.
+    """
+    summary = {}
+    for task, by_variant in times.items():
+        ours = np.asarray(by_variant[OURS])
+        summary[task] = {}
+        for name, taken in by_variant.items():
+            ratios = np.asarray(taken) / ours
+            summary[task][name] = {
+                "seconds": float(np.median(taken)),
+                "fastest_seconds": float(np.min(taken)),
+                "ratio": float(np.median(ratios)),
+                "ratio_min": float(np.min(ratios)),
+                "ratio_max": float(np.max(ratios)),
+            }
+    return summary
+
+
+def show(summary: Mapping[str, Mapping[str, Mapping[str, float]]], batch: int) -> None:
+    """Prints a table."""
+    print(f"\n{'task':<15}{'in':<40}{'pictures/s':>11}{'ds_jax is faster by (min to max)':>36}")
+    for task, by_variant in summary.items():
+        for name, row in by_variant.items():
+            spread = f"({row['ratio_min']:.2f} to {row['ratio_max']:.2f})"
+            rate = batch / row["seconds"]
+            print(f"{task:<15}{name:<40}{rate:>11.2f}{row['ratio']:>18.2f} {spread:>17}")
+
+
+def main() -> None:
+    """Reads flags, measures, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=224, help="side of a picture in pixels")
+    parser.add_argument("--batch", type=int, default=16, help="pictures in a batch")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each, in turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPUs for each")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    output = Path(__file__).parent / "results" / "peers.json"
+    parser.add_argument("--output", type=Path, default=output, help="JSON to write")
+    flags = parser.parse_args()
+    settings = {"size": flags.size, "batch": flags.batch, "threads": flags.threads}
+    settings["cuda"] = flags.device == "gpu"
+    times = measure(settings, flags.rounds)
+    summary = summarise(times)
+    show(summary, flags.batch)
+    flags.output.parent.mkdir(parents=True, exist_ok=True)
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "system": platform.platform(),
+    }
+    written = {"settings": settings, "machine": machine, "summary": summary, "seconds": times}
+    flags.output.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: {flags.output}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] and sys.argv[1].startswith("--worker="):
+        work(sys.argv[1].partition("=")[2], *sys.argv[2:])
+    else:
+        main()

@@ -1,0 +1,124 @@
+"""What is compiled, exchanged and dispatched on the devices that this process has.
+
+Called by scaling.py for each number of devices: python -m benchmarks.scaling_trial OUTPUT [small]
+"""
+
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+
+from benchmarks import generated
+from benchmarks.throughput import chosen, counted
+from ds_jax import devices, train, vgg
+from ds_jax.devices import BATCH, FOLDS, Layout
+
+COMPILE = "/jax/core/compile/backend_compile_duration"
+COLLECTIVE = re.compile(
+    r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\("
+)
+ARRAY = re.compile(r"([a-z]+)(\d+)[a-z0-9]*\[([\d,]*)\]")
+# Folds are trained by a VGG16 of few channels, one layer a block: what is counted there does not
+# depend on them.
+SMALL = ((4, 1), (6, 1), (8, 1), (16, 1), (16, 1))
+SIZE, BATCHES, BATCH_SIZE = 32, 8, 8  # of pictures, of an epoch, and of a batch
+
+
+def collectives(text: str) -> list[dict]:
+    """What a compiled program exchanges, in the order of its text.
+
+    Args:
+        text: XLA's, optimised.
+
+    Returns:
+        For each collective operation its name, the numbers and the bytes that it takes in all.
+    """
+    found = []
+    for shapes, name in COLLECTIVE.findall(text):
+        numbers = size = 0
+        for _, bits, shape in ARRAY.findall(shapes):
+            count = int(np.prod([int(side) for side in shape.split(",") if side]))
+            numbers, size = numbers + count, size + count * int(bits) // 8
+        found.append({"name": name, "numbers": numbers, "bytes": size})
+    return found
+
+
+def create_experiment(parallel: str) -> train.Experiment:
+    """For one fold more than there are devices, each of pictures of its own and others'."""
+    config = generated.config(SIZE, BATCH_SIZE, 1)
+    config.parallel = parallel
+    pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
+    corpus = generated.corpus(pictures, config.picture.canvas)
+    return train.create_experiment(config, corpus, generated.weights(SIZE))
+
+
+def of_step(layout: Layout) -> dict:
+    """The compiled train step, and the host's time for one of an epoch's dispatches."""
+    experiment = create_experiment("auto")
+    arguments = generated.arguments(experiment, layout, BATCHES)
+    trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))
+    began = time.perf_counter()
+    compiled = experiment.programs_for(layout).train_step.lower(*arguments).compile()
+    return {
+        "collectives": collectives(compiled.as_text()),
+        "parameters": trained // layout.lanes,
+        "compile seconds": time.perf_counter() - began,
+        "host seconds a dispatch": sum(generated.host_seconds(experiment, layout, BATCHES)),
+    }
+
+
+def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
+    """Trains all folds, and counts dispatches and compilations."""
+    experiment, count = create_experiment(parallel), jax.device_count() + 1
+    train_side = BATCHES * BATCH_SIZE
+    folds = {
+        k: generated.fold(experiment.corpus, train_side, BATCH_SIZE, start=k) for k in range(count)
+    }
+    programs, learning, heard, compiled = experiment.programs_for(layout), [], [], []
+    step = counted(programs.train_step, learning)
+    experiment.programs[layout] = train.Programs(programs.network, step, programs.predict_step)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
+    )
+    for _ in train.train_folds(experiment, folds, folder):
+        compiled.append(len(heard))
+    return {
+        "folds": count,
+        "dispatches an epoch": len(learning) / -(-count // layout.lanes),
+        "compilations until the first fold is done": compiled[0],
+        "compilations until the last fold is done": compiled[-1],
+    }
+
+
+def main(small: bool) -> dict:
+    """Measures both layouts.
+
+    Args:
+        small: Whether the step that is compiled is that of the small network, too.
+    """
+    devices.start()
+    found = {"devices": jax.device_count()}
+    # One device has one layout: its folds are trained one after the other.
+    folds = BATCH if jax.device_count() == 1 else FOLDS
+    with chosen("auto", "accelerator"):
+        for parallel, layout in (("folds", folds), ("batch", BATCH)):
+            with mock.patch.object(vgg, "BLOCKS", SMALL if small else vgg.BLOCKS):
+                found[parallel] = of_step(layout)
+            jax.clear_caches()  # what is known of one network is not so of the other
+            with (
+                mock.patch.object(vgg, "BLOCKS", SMALL),
+                tempfile.TemporaryDirectory() as folder,
+            ):
+                found[parallel] |= of_folds(layout, parallel, Path(folder))
+            jax.clear_caches()
+    return found
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(json.dumps(main(small="small" in sys.argv[2:])))

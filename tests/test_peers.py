@@ -1,0 +1,63 @@
+"""The comparison with peers: its arithmetic, its refusals, and a run on tiny pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import peers
+
+ROOT = Path(__file__).parents[1]
+
+
+class Fake:
+    """Stands for a worker of one variant."""
+
+    def __init__(self, parameters: int, loss: float):
+        self.answers = {"parameters": parameters, "loss": loss}
+
+    def ask(self, variant: str, task: str) -> float:
+        return self.answers[task]
+
+
+def test_a_ratio_is_of_seconds_in_the_same_round():
+    times = {"features": {"ds_jax": [1.0, 2.0, 4.0], "Keras": [3.0, 2.0, 8.0]}}
+    summary = peers.summarise(times)["features"]
+    assert summary["Keras"] == {
+        "seconds": 3.0,
+        "fastest_seconds": 2.0,
+        "ratio": 2.0,  # of 3, 1 and 2
+        "ratio_min": 1.0,
+        "ratio_max": 3.0,
+    }
+    assert summary["ds_jax"]["ratio"] == summary["ds_jax"]["ratio_max"] == 1.0
+
+
+@pytest.mark.parametrize(("parameters", "loss"), [(101, 2.0), (100, 2.01), (100, float("nan"))])
+def test_another_network_is_refused(parameters, loss):
+    asked = {"ds_jax": (Fake(100, 2.0), "ds_jax"), "other": (Fake(parameters, loss), "other")}
+    with pytest.raises(ValueError, match="other is another network"):
+        peers.check_same(asked, loss_tolerance=1e-3)
+
+
+def test_the_same_network_is_accepted():
+    asked = {"ds_jax": (Fake(100, 2.0), "ds_jax"), "other": (Fake(100, 2.001), "other")}
+    peers.check_same(asked, loss_tolerance=1e-3)
+
+
+def test_a_run_on_tiny_pictures(tmp_path):
+    pytest.importorskip("torch", reason="PyTorch is in benchmarks/requirements.txt alone")
+    output = tmp_path / "results" / "peers.json"
+    script = str(ROOT / "benchmarks" / "peers.py")
+    flags = ["--size=32", "--batch=2", "--rounds=1", "--threads=1", f"--output={output}"]
+    run = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    written = json.loads(output.read_text())
+    assert written["settings"] == {"size": 32, "batch": 2, "threads": 1, "cuda": False}
+    for task in peers.TASKS:
+        assert {"ds_jax", "PyTorch NCHW", "PyTorch channels_last"} <= set(written["summary"][task])
+        for name, row in written["summary"][task].items():
+            assert row["seconds"] == written["seconds"][task][name][0] > 0
+            assert name in run.stdout
