@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OWN = {"configs", "datasets", "ds_jax", "launch", *(path.stem for path in ROOT.glob("tests/*.py"))}
+OWN = {
+    "benchmarks",
+    "configs",
+    "datasets",
+    "ds_jax",
+    "launch",
+    *(path.stem for path in ROOT.glob("tests/*.py")),
+}
 
 
 def imported(*patterns):
