@@ -37,6 +37,7 @@ import threadpoolctl
 from absl import app, flags, logging
 from matplotlib import pyplot
 
+from benchmarks.measuring import RESULTS
 from datasets import base, prepare, workers
 from ds_jax import audio, files, picture
 from ds_jax.picture import PictureSettings
@@ -44,7 +45,7 @@ from ds_jax.picture import PictureSettings
 _SECONDS = flags.DEFINE_float("seconds", 4.7, "length of the generated recordings", lower_bound=0.1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "how often both sides take turns", lower_bound=1)
 _CORPORA = flags.DEFINE_string("corpora_dir", "", "folders of real recordings, measured as well")
-_JSON = flags.DEFINE_string("json", "runs/benchmarks/pictures.json", "where the numbers go")
+_OUTPUT = flags.DEFINE_string("output", str(RESULTS / "pictures.json"), "JSON")
 
 SETTINGS = PictureSettings()
 GOALS = {"picture": 40, "record": 20}  # times as fast as DeepSpectrum's way, on one core
@@ -320,8 +321,8 @@ def main(argv: list[str]) -> None:
         for number, (kind, paths) in enumerate(kinds.items()):
             found["all cores"][kind] = on_all_cores(paths, folder / f"all-{number}")
     show(found)
-    files.write_json(_JSON.value, found)
-    print(f"\n{_JSON.value}")
+    files.write_json(_OUTPUT.value, found)
+    print(f"\n{_OUTPUT.value}")
 
 
 if __name__ == "__main__":

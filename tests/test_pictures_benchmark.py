@@ -24,7 +24,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
 
 def test_it_measures_generated_and_real_recordings(tmp_path):
     sounds(tmp_path / "corpora" / "mine", "a.wav", "b.wav", "c.wav")
-    done = run(f"--json={tmp_path}/found.json", f"--corpora_dir={tmp_path}/corpora")
+    done = run(f"--output={tmp_path}/found.json", f"--corpora_dir={tmp_path}/corpora")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     kinds = {"wav, 16 kHz mono", "flac, 16 kHz mono", "wav, 48 kHz stereo", "mine, wav"}
