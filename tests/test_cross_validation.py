@@ -113,13 +113,12 @@ def test_impossible_folds_leave_the_workdir_to_the_corrected_command(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_path_of_weights_leaves_the_workdir_to_the_corrected_command(tmp_path):
-    workdir = tmp_path / "run"
-    for name, wanted in (("none.h5", FileNotFoundError), ("README.md", ValueError)):
-        with pytest.raises(wanted, match=name):
-            cross_validation.run(experiment(weights=name), tiny.corpus(21), workdir)
-        assert not workdir.exists()
-    report_of(experiment(), tiny.corpus(21), workdir)
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("none.h5", FileNotFoundError), ("README.md", ValueError)]
+)
+def test_a_wrong_path_of_weights_is_told_before_any_work(name, wanted):
+    with pytest.raises(wanted, match=name):
+        cross_validation.check(experiment(weights=name))
 
 
 def test_a_fold_file_is_used_as_it_is(tmp_path):

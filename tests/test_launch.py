@@ -241,7 +241,7 @@ def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
     alone, shared = predictions(one.stdout), predictions(eight.stdout)
     assert list(alone) == list(shared)
     assert len(alone) == 41
-    np.testing.assert_allclose(list(shared.values()), list(alone.values()), atol=1e-6)
+    np.testing.assert_allclose(list(shared.values()), list(alone.values()), atol=1e-5)
 
 
 def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_path):
@@ -358,5 +358,5 @@ def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
         assert json.loads((report / "report.json").read_text())["synthetic"]
         assert "synthetic" in (report / "report.html").read_text().lower()
     refused = launch("--mode=evaluate", "--eval_on=emodb", f"--workdir={tmp_path}")
-    assert "emodb: synthetic speech" in refused.stderr
+    assert "--eval_on='emodb': synthetic speech is" in refused.stderr
     assert "published" not in done.stderr  # the counts of the licensed corpora are not expected

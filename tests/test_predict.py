@@ -196,7 +196,7 @@ def hostile(folder):
     (folder / "gone.wav").symlink_to("nowhere.wav")
     reasons = {"text.wav": "decoded", "empty.wav": "empty", "cut.wav": "cut short"}
     reasons |= {"nan.wav": "finite", "silent name.wav": "silent", "odd.raw": "damaged"}
-    return reasons | {"gone.wav": "no such file"}
+    return reasons | {"gone.wav": "leads nowhere"}
 
 
 @pytest.mark.parametrize("window", [0, 0.2])

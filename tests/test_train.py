@@ -101,20 +101,8 @@ def test_training_again_gives_the_same_bits(experiment, undisturbed, tmp_path):
     assert checkpoint(tmp_path) == undisturbed[2]
 
 
-def test_going_on_after_two_epochs_gives_the_same_bits(experiment, undisturbed, tmp_path, capsys):
-    tiny.train_fold(longer(experiment, epochs=2), 1, FOLD, tmp_path)
-    assert len(history(tmp_path)) == 2
-    judgement = tiny.train_fold(longer(experiment, epochs=4), 1, FOLD, tmp_path)
-    assert "going on after epoch 2" in capsys.readouterr().out
-    jax.tree.map(np.testing.assert_array_equal, judgement, undisturbed[0])
-    assert history(tmp_path) == undisturbed[1]
-    assert checkpoint(tmp_path) == undisturbed[2]
-
-
-@pytest.mark.parametrize("steps", [1, 7])
-def test_going_on_after_being_killed_in_an_epoch_gives_the_same_bits(
-    experiment, undisturbed, tmp_path, steps
-):
+def killed_after(experiment, steps):
+    """The same experiment, whose training is killed when it begins another step."""
     left = iter(range(steps))
 
     def dying_step(*arguments):
@@ -123,13 +111,29 @@ def test_going_on_after_being_killed_in_an_epoch_gives_the_same_bits(
         return train_step(*arguments)
 
     train_step = experiment.programs_for(BATCH).train_step
+    return stepping(experiment, dying_step)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_going_on_after_being_killed_gives_the_same_bits(
+    experiment, undisturbed, tmp_path, capsys, steps
+):
+    """Two steps are an epoch."""
     long = longer(experiment, epochs=4)
     with pytest.raises(KeyboardInterrupt):
-        tiny.train_fold(stepping(long, dying_step), 1, FOLD, tmp_path)
+        tiny.train_fold(killed_after(long, steps), 1, FOLD, tmp_path)
     judgement = tiny.train_fold(long, 1, FOLD, tmp_path)
+    assert (f"going on after epoch {steps // 2}" in capsys.readouterr().out) == (steps > 1)
     jax.tree.map(np.testing.assert_array_equal, judgement, undisturbed[0])
     assert history(tmp_path) == undisturbed[1]
     assert checkpoint(tmp_path) == undisturbed[2]
+
+
+def test_checkpoints_of_another_experiment_are_refused(experiment, tmp_path):
+    tiny.train_fold(longer(experiment, epochs=2), 1, FOLD, tmp_path)
+    with pytest.raises(ValueError, match=r"train\.epochs is 2 there and 4 now"):
+        tiny.train_fold(longer(experiment, epochs=4), 1, FOLD, tmp_path)
+    assert len(history(tmp_path)) == 2
 
 
 def test_being_killed_between_checkpoint_and_metrics_loses_no_metrics(
@@ -222,20 +226,22 @@ def test_a_loss_that_is_not_finite_ends_training_and_names_its_step(
     experiment, tmp_path, spoilt_step, named
 ):
     """The second case spoils an epoch's last step, whose own loss is still good."""
-    tiny.train_fold(experiment, 0, FOLD, tmp_path)  # two epochs, steps 1 to 4
+    long = longer(experiment, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train_fold(killed_after(long, 4), 0, FOLD, tmp_path)  # two epochs, steps 1 to 4
 
     def step(state, number, scale, *rest):
         bad = int(state.step) + 1 == spoilt_step
         return train_step(state, number, scale * np.float32(np.nan if bad else 1), *rest)
 
     train_step = experiment.programs_for(BATCH).train_step
-    spoilt = stepping(longer(experiment, epochs=5), step)
+    spoilt = stepping(long, step)
     match = rf"step {named} is nan; .* epoch 2 in {tmp_path}/fold_00/checkpoints"
     with pytest.raises(FloatingPointError, match=match):
         tiny.train_fold(spoilt, 0, FOLD, tmp_path)
     with Checkpoints(tmp_path / "fold_00" / "checkpoints") as checkpoints:
         assert checkpoints.latest == 2
-    tiny.train_fold(longer(experiment, epochs=3), 0, FOLD, tmp_path)  # goes on from there
+    tiny.train_fold(long, 0, FOLD, tmp_path)  # goes on from there
     assert len(history(tmp_path)) == 3
 
 
