@@ -2,13 +2,13 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
+from ds_jax import ending
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
@@ -34,7 +34,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
-    from ds_jax import compare, cross_validation, deep_features, devices, export
+    from ds_jax import compare, cross_validation, deep_features, devices, export, locks
 
     # isort: split
     from ds_jax import overview, paper, predict, systems, transfer
@@ -43,6 +43,7 @@ def run(paths: list[Path]) -> None:
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     configuration.check_flags(mode, given, paths, _CONFIG.value.system)
     devices.start(_DISTRIBUTED.value)
+    ending.listen()
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
@@ -65,7 +66,8 @@ def run(paths: list[Path]) -> None:
         raw, data = workdir / "corpora", workdir / "prepared"
         devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
         if devices.is_first_process():
-            synthetic.write_corpora(raw)
+            with locks.hold(workdir / "corpora.lock", f"{raw}", wait=True):
+                synthetic.write_corpora(raw)
         devices.wait_for_others("synthetic")
     load = functools.partial(prepare.load, raw, data, config.synthetic, _AUDIO.value)
     if mode == "evaluate":
@@ -85,13 +87,9 @@ def run(paths: list[Path]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs, and turns a user's mistake into one sentence."""
-    try:
+    """Runs; mistakes and SIGTERM end it with a sentence."""
+    with ending.told(_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
-    except (ValueError, OSError, FloatingPointError) as error:
-        if _DEBUG.value:
-            raise
-        sys.exit(f"error: {error}")  # --debug shows where
 
 
 if __name__ == "__main__":

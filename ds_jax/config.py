@@ -12,7 +12,8 @@ from typing import Any
 import ml_collections
 from absl import app
 
-from ds_jax.files import write_json
+from ds_jax import versions
+from ds_jax.files import read_json, write_json
 
 FILE = "config.json"
 MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
@@ -34,6 +35,7 @@ PARALLEL = ("auto", "folds", "batch")
 # What may differ between two calls that share a workdir: it changes no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
+VERSIONS = "versions"  # what config.json holds besides fields: of the libraries, as the run began
 
 
 def parse(arguments: list[str], default: str) -> list[str]:
@@ -137,6 +139,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if config.seed < 0:
         raise ValueError(f"seed={config.seed} must not be negative")
+    for name, value in config.get("seeds", {}).items():
+        if value < 0:
+            raise ValueError(f"seeds.{name}={value} must not be negative")
     for name, value in config.get("train", {}).items():
         if not value > 0:
             raise ValueError(f"train.{name}={value} must be above 0")
@@ -160,8 +165,9 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes config.json."""
-    write_json(workdir / FILE, _as_read(config).to_dict())
+    """Writes config.json: the fields, and the versions of the libraries that the run begins with."""
+    content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
+    write_json(workdir / FILE, content, sealed=True)
 
 
 def read(workdir: Path) -> ml_collections.ConfigDict:
@@ -169,11 +175,23 @@ def read(workdir: Path) -> ml_collections.ConfigDict:
 
     Raises:
         FileNotFoundError: There is no run in the folder.
+        ValueError: The file is damaged.
     """
+    content = _read(workdir)
+    content.pop(VERSIONS, None)
+    return ml_collections.ConfigDict(content)
+
+
+def changed_versions(workdir: Path) -> str:
+    """Says which libraries have another version than when the run began; empty if none has."""
+    return versions.difference(_read(workdir).get(VERSIONS, {}))
+
+
+def _read(workdir: Path) -> dict:
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
-    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    return read_json(path)
 
 
 def described(config: ml_collections.ConfigDict) -> dict[str, Any]:

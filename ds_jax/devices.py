@@ -129,6 +129,12 @@ class Layout:
         """The axis to sum over, as steps need it; None where there is nothing to sum."""
         return None if self.folds or jax.device_count() == 1 else AXIS
 
+    def any_process(self, flag: bool) -> bool:
+        """Whether a flag is set in any of the processes that share a model; all hear the same."""
+        if self.folds or jax.process_count() == 1:
+            return flag
+        return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+
     def width(self, batch_size: int) -> int:
         """Rows of a model's batch that one device takes."""
         return batch_size if self.folds else -(-batch_size // jax.device_count())

@@ -3,14 +3,13 @@
 import dataclasses
 import difflib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from ds_jax.corpus import Utterance
-from ds_jax.files import write_json
+from ds_jax.files import read_json, write_json
 
 PROTOCOLS = {
     "stratified": "folds over files with balanced labels, whoever speaks and whatever is said",
@@ -132,7 +131,8 @@ def write_folds(
 ) -> None:
     """Writes folds.json."""
     content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
-    write_json(path, content | {"folds": [dataclasses.asdict(fold) for fold in folds]})
+    content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
+    write_json(path, content, sealed=True)
 
 
 def read_folds(
@@ -150,11 +150,8 @@ def read_folds(
         FileNotFoundError: There is no such file.
         ValueError: The file is not of that form or does not fit the corpus.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    entries = content.get("folds") if isinstance(content, dict) else None
+    content = read_json(path)
+    entries = content.get("folds")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
     protocol = content.get("protocol", "custom")

@@ -27,6 +27,12 @@ TRIALS = {
 }
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def launch(name: str, folder: Path) -> list[subprocess.Popen]:
     """Starts the processes of a trial; what they print goes to files in the folder."""
     count, own, *arguments = TRIALS[name]
@@ -34,9 +40,7 @@ def launch(name: str, folder: Path) -> list[subprocess.Popen]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment["JAX_NUM_CPU_DEVICES"] = str(own)
     if count > 1:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "DS_JAX_PROCESSES": str(count)}
     command = [sys.executable, str(ROOT / "tests" / "device_trial.py"), str(folder), *arguments]
     running = []

@@ -1,0 +1,114 @@
+"""How the program ends: a user's mistake is one sentence, and SIGTERM loses no work.
+
+Clusters take a machine back by SIGTERM, and by SIGKILL half a minute later. In between the program
+ends what it may not leave half-done, says how to go on, and leaves.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+
+STATUS = 128 + signal.SIGTERM  # of a program that SIGTERM has ended, as shells have it
+GRACE = 15.0  # seconds after SIGTERM in which the program leaves, wherever it may be
+
+ADVICE = "start the same command again, and it goes on where it was"
+_asked = threading.Event()
+_deferred = [0]  # how many blocks are under way that SIGTERM may not break off
+
+
+class Interrupted(BaseException):
+    """SIGTERM has come. No Exception, which others might take for a failure of their own."""
+
+
+def listen() -> None:
+    """Takes SIGTERM from here on; call it in the main thread, after JAX has started."""
+    received, sent = os.pipe()
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, _take)
+    threading.Thread(target=_leave_at_last, args=(received,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """A block that SIGTERM does not break off, and that asks `is_asked` when it may leave.
+
+    Raises:
+        Interrupted: SIGTERM came within, and the block has ended.
+    """
+    _deferred[0] += 1
+    try:
+        yield
+    finally:
+        _deferred[0] -= 1
+    if _asked.is_set() and not _deferred[0]:
+        raise Interrupted
+
+
+def is_asked() -> bool:
+    """Whether SIGTERM has come."""
+    return _asked.is_set()
+
+
+@contextlib.contextmanager
+def told(debug: bool) -> Iterator[None]:
+    """Turns what ends the block early into a sentence and a status.
+
+    Args:
+        debug: Whether to show where an error comes from.
+    """
+    try:
+        yield
+    except Interrupted:
+        _end(f"stopped by SIGTERM: {ADVICE}", STATUS)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if debug:
+            raise
+        _end(f"error: {sentence(error)}", 1)  # --debug shows where
+    except Exception:
+        if not _is_one_of_several():
+            raise
+        _end(traceback.format_exc(), 1)
+
+
+def sentence(error: Exception) -> str:
+    """An error in one line; those of the system name the file first."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _take(number: int, frame: object) -> None:
+    _asked.set()
+    if not _deferred[0]:
+        raise Interrupted
+
+
+def _leave_at_last(received: int) -> None:
+    """Ends the program some time after SIGTERM, also while it waits or compiles outside Python."""
+    while os.read(received, 1) != bytes([signal.SIGTERM]):
+        pass
+    time.sleep(GRACE)
+    print(f"stopped by SIGTERM: {ADVICE}", file=sys.stderr, flush=True)
+    os._exit(STATUS)
+
+
+def _is_one_of_several() -> bool:
+    """Whether other processes of the same run may wait for this one."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _end(text: str, status: int) -> None:
+    print(text, file=sys.stderr, flush=True)
+    if not _is_one_of_several():
+        sys.exit(status)
+    # At an ordinary end JAX waits for the other processes, which may wait for this one: they hear
+    # at once that it is gone.
+    sys.stdout.flush()
+    os._exit(status)
