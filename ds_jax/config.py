@@ -165,7 +165,7 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes config.json: the fields, and the versions of the libraries that the run begins with."""
+    """Writes config.json: the fields, and the versions that the run begins with."""
     content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
     write_json(workdir / FILE, content, sealed=True)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from ds_jax import config as configuration
 from ds_jax import (
     checksums,
     devices,
@@ -20,6 +19,7 @@ from ds_jax import (
     systems,
     targets,
 )
+from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.inference import Judgement
 

@@ -1,7 +1,6 @@
 """The models of a run as one file that JAX alone can run: waveforms in, probabilities out."""
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

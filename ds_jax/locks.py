@@ -37,9 +37,8 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
     except filelock.Timeout as error:
         held = f"{what} is in the hands of {_read(owner)}"
         if not wait:
-            raise BlockingIOError(
-                f"{held}: wait for its end{advice and ', or ' + advice}"
-            ) from error
+            advice = f", or {advice}" if advice else ""
+            raise BlockingIOError(f"{held}: wait for its end{advice}") from error
         print(f"{held}: waiting for it", flush=True)
         lock.acquire()
     try:
