@@ -139,8 +139,8 @@ def told_about(path: Path, *also: Path) -> Iterator[None]:
         if error.errno is None or error.filename not in names:
             raise
         raise OSError(
-            f"{path} cannot be written ({error.strerror}): see to it, and start again. All that "
-            "was written before is whole"
+            f"{path} cannot be written ({error.strerror}): make room or see to its folder, and "
+            "start again. All that was written before is whole"
         ) from error
 
 

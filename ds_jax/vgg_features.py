@@ -235,7 +235,7 @@ def _digest(
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The features kept in a file; None where there are none, or none that can be used."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             features = stored["features"]
         if features.shape != shape or features.dtype != np.float32:
             raise ValueError(f"{features.dtype} {features.shape} in place of float32 {shape}")

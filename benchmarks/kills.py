@@ -1,0 +1,266 @@
+"""Kills a small run again and again, and sees whether it ends as one that was left in peace.
+
+    python -m benchmarks.kills
+
+A corpus of chirps is prepared, DS-AM is trained on it in three folds, and tested and reported.
+SIGKILL and SIGTERM come in turns at moments that a seed draws: half of them at any time of the
+run's duration, the others right after one of its files has appeared. Each time the same command
+is started again; when it ends, its folds, its predictions and its reports must have the bytes of
+the undisturbed run, nothing half-written may be left, and a new run begins from nothing. After
+SIGTERM the program must leave by itself, say how to go on, and end with status 143.
+
+Prints a table and writes JSON; the status is 1 if anything was lost. The chirps, and a VGG16 of a
+few channels with random weights, show that nothing is lost, and nothing else.
+"""
+
+import collections
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import soundfile
+from absl import app, flags
+
+from ds_jax import ending, files, vgg
+from ds_jax.corpus import LABELS
+
+_KILLS = flags.DEFINE_integer("kills", 50, "how often a run is killed", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of the moments", lower_bound=0)
+_JSON = flags.DEFINE_string("json", "runs/benchmarks/kills.json", "where the numbers go")
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENT = (
+    "--config=configs/ds_am_emodb.py",
+    "--config.picture.canvas=48",
+    "--config.picture.size=32",
+    "--config.model.freeze=block4",
+    "--config.train.batch_size=8",
+    "--config.train.epochs=3",
+)
+# As deep as VGG16, and narrow: a run is short, and its checkpoints have some megabytes.
+CHANNELS = (4, 8, 16, 64, 128)
+PROGRAM = f"""
+from ds_jax import vgg
+blocks = zip({CHANNELS}, vgg.BLOCKS, strict=True)
+vgg.BLOCKS = tuple((channels, count) for channels, (_, count) in blocks)
+import launch
+launch.app.run(
+    launch.main,
+    flags_parser=lambda arguments: launch.configuration.parse(arguments, launch.QUICKSTART),
+)
+"""
+PATIENCE = 30.0  # seconds in which SIGTERM must have ended a run
+POLL = 0.01  # seconds between two looks at the files
+SPEAKERS, SECONDS, RATE = 6, 0.5, 16_000
+
+
+def write_corpus(folder: Path) -> None:
+    """Writes seven chirps of each speaker, and a manifest."""
+    folder.mkdir(parents=True)
+    rows, times = ["path,label,speaker,sentence"], np.arange(int(SECONDS * RATE)) / RATE
+    for speaker in range(SPEAKERS):
+        for number, label in enumerate(LABELS):
+            name = f"s{speaker}_{label.lower()}.wav"
+            phase = 2 * np.pi * (200 + 30 * speaker + 250 * number * times) * times
+            soundfile.write(folder / name, 0.4 * np.sin(phase), RATE)
+            rows.append(f"{name},{label},s{speaker},chirp{number}")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def write_weights(path: Path) -> None:
+    """Writes random numbers as VGG16's convolutions, in the layout of Keras' file."""
+    rng, channels = np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for block, (width, (_, count)) in enumerate(zip(CHANNELS, vgg.BLOCKS, strict=True), 1):
+            for index in range(1, count + 1):
+                group = file.create_group(f"block{block}_conv{index}")
+                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
+                group["kernel:0"] = kernel * np.sqrt(2 / (9 * channels))
+                group["bias:0"] = np.zeros(width, np.float32)
+                channels = width
+
+
+def start(folder: Path, run: Path) -> subprocess.Popen:
+    """Starts the experiment, or goes on with it; its files, prepared ones too, go below `run`."""
+    command = [sys.executable, "-c", PROGRAM, *EXPERIMENT, "--config.corpus=chirps"]
+    command += ["--config.folds.count=3", f"--corpora_dir={folder / 'corpora'}"]
+    command += [f"--data_dir={run / 'data'}", f"--workdir={run / 'run'}"]
+    if (folder / "vgg16.h5").exists():
+        command.append(f"--config.weights={folder / 'vgg16.h5'}")
+    output = (run / "output.txt").open("ab")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+
+def listing(run: Path) -> set[str]:
+    """All files and folders of a run, those that are being written too."""
+    found = set()
+    for directory, folders, names in os.walk(run):
+        found.update(os.path.join(directory, name) for name in folders + names)
+    return found
+
+
+def outcome(run: Path) -> dict[str, bytes]:
+    """What must be the same: folds, predictions and reports."""
+    names = ("folds.json", "report.json", "report.html", "fold_*/predictions*.csv")
+    paths = [path for name in names for path in sorted((run / "run").glob(name))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def phase(run: Path) -> str:
+    """What the run is at, going by its files."""
+    run, data = run / "run", run / "data"
+    if not list(data.rglob("checksums.json")):
+        return "preparing" if list(data.rglob("incomplete.*")) else "starting"
+    if not (run / "folds.json").exists():
+        return "dealing the folds"
+    if (run / "report.json").exists() or len(list(run.glob("fold_*/predictions.csv"))) == 3:
+        return "reporting"
+    if list(run.glob("fold_*/checkpoints/*orbax-checkpoint-tmp*")):
+        return "saving a checkpoint"
+    if list(run.glob("fold_*/unfinished/*.tmp")):
+        return "saving an unfinished epoch"
+    judged = {path.parent for path in run.glob("fold_*/predictions*")}
+    if any(not (fold / "predictions.csv").exists() for fold in judged):
+        return "writing predictions"
+    return "training and judging"
+
+
+def wait_for_moment(process: subprocess.Popen, run: Path, rng, duration: float, total: int) -> str:
+    """Waits for a moment that is drawn; returns which kind it is, empty if the run ended before."""
+    began = time.monotonic()
+    if rng.random() < 0.5:
+        kind, at, count = "any time", began + rng.uniform(0, duration), None
+    else:
+        kind, at, count = "a new file", None, int(rng.integers(1, total + 1))
+    seen = listing(run)
+    while process.poll() is None:
+        if at is not None and time.monotonic() >= at:
+            return kind
+        if count is not None:
+            now = listing(run)
+            count -= len(now - seen)
+            seen |= now
+            if count <= 0:
+                at, count = time.monotonic() + rng.uniform(0, 0.05), None
+        time.sleep(POLL)
+    return ""
+
+
+def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool) -> list[str]:
+    """Waits for the end after SIGTERM; returns what was wrong with it."""
+    try:
+        status = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
+    said = ending.ADVICE in (run / "output.txt").read_text(errors="replace").splitlines()[-1:][0]
+    if status == 0 or (status == ending.STATUS and said):
+        return []  # it was at its end already, or it left as it should
+    if status == -signal.SIGTERM and not listening:
+        return []  # Python was still starting
+    return [f"SIGTERM ended it with status {status} after {time.monotonic() - sent:.1f} s"]
+
+
+def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
+    """Runs the experiment twice, so that all is compiled; outcome, seconds, and files written."""
+    for name in ("warm", "undisturbed"):
+        run = folder / name
+        run.mkdir()
+        began, seen = time.monotonic(), set()
+        process = start(folder, run)
+        while process.poll() is None:
+            seen |= listing(run)
+            time.sleep(POLL)
+        if process.returncode:
+            sys.exit((run / "output.txt").read_text())
+        if name == "warm":
+            shutil.rmtree(run)
+    return outcome(run), time.monotonic() - began, len(seen)
+
+
+def survive(folder: Path, wanted: dict, duration: float, total: int) -> dict:
+    """Kills as often as is asked for; returns what happened."""
+    rng, kills, wrong, rounds, leaving = np.random.default_rng(_SEED.value), [], [], 0, []
+    while len(kills) < _KILLS.value:
+        run = folder / f"run_{rounds}"
+        run.mkdir()
+        done = False
+        while not done:
+            process = start(folder, run)
+            # The last run is left in peace when all kills are made.
+            kind = ""
+            if len(kills) < _KILLS.value:
+                kind = wait_for_moment(process, run, rng, duration, total)
+            if not kind:
+                done = process.wait() == 0
+                if not done:
+                    wrong.append((run / "output.txt").read_text()[-2000:])
+                    break
+                continue
+            number = (signal.SIGKILL, signal.SIGTERM)[len(kills) % 2]
+            at, listening = phase(run), (run / "run").exists()
+            sent = time.monotonic()
+            process.send_signal(number)
+            if number == signal.SIGTERM:
+                wrong += check_end(process, sent, run, listening)
+                leaving.append(time.monotonic() - sent)
+            process.wait()
+            kills.append({"signal": number.name, "moment": kind, "phase": at})
+            print(f"{len(kills)}: {number.name} at {kind}, {at}", flush=True)
+        rounds += 1
+        found = outcome(run)
+        wrong += [f"{run.name}: {n} differs" for n in wanted if found.get(n) != wanted[n]]
+        left = [str(path) for path in run.rglob("*.tmp")] + [
+            str(path) for path in run.rglob("*orbax-checkpoint-tmp*")
+        ]
+        wrong += [f"{path} was left behind" for path in left]
+        print(f"run {rounds} after {len(kills)} kills: {len(wrong)} faults", flush=True)
+        shutil.rmtree(run)
+    return {
+        "kills": len(kills),
+        "runs": rounds,
+        "seconds of an undisturbed run": duration,
+        "files of an undisturbed run": total,
+        "slowest to leave after SIGTERM, seconds": max(leaving, default=0.0),
+        "faults": wrong,
+        "all": kills,
+    }
+
+
+def table(found: dict) -> str:
+    """The kills by phase and signal."""
+    counts = collections.Counter((kill["phase"], kill["signal"]) for kill in found["all"])
+    lines = [f"{'phase':28}{'SIGKILL':>8}{'SIGTERM':>8}"]
+    for name in sorted({kill["phase"] for kill in found["all"]}):
+        lines.append(f"{name:28}{counts[name, 'SIGKILL']:8}{counts[name, 'SIGTERM']:8}")
+    lines.append(f"{found['kills']} kills of {found['runs']} runs: {len(found['faults'])} faults")
+    return "\n".join(lines + found["faults"])
+
+
+def main(arguments: list[str]) -> None:
+    """Kills, counts and compares."""
+    if arguments[1:]:
+        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_corpus(folder / "corpora" / "chirps")
+        if any("ds_am" in argument for argument in EXPERIMENT):
+            write_weights(folder / "vgg16.h5")
+        found = survive(folder, *undisturbed(folder))
+    print(table(found))
+    files.write_json(_JSON.value, found)
+    if found["faults"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
