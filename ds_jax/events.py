@@ -1,5 +1,6 @@
 """What TensorBoard reads: the scores of a fold, epoch by epoch."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class Events:
             OSError: The disk is full, or gone.
         """
         for name, value in values.items():
-            event = event_pb2.Event(step=step, summary=summary.scalar(name, value))
+            scalar = summary.scalar(name, value)
+            event = event_pb2.Event(wall_time=time.time(), step=step, summary=scalar)
             self._writer.write_event(event)
         self._writer.flush()
 
