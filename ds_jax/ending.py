@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Iterator
 
 STATUS = 128 + signal.SIGTERM  # of a program that SIGTERM has ended, as shells have it
-GRACE = 15.0  # seconds after SIGTERM in which the program leaves, wherever it may be
+GRACE = 20.0  # seconds after SIGTERM in which the program leaves, wherever it may be
+TURN = 1.0  # seconds that the first of several processes leaves the others to go before it
 
 ADVICE = "start the same command again, and it goes on where it was"
 _asked = threading.Event()
@@ -95,7 +96,7 @@ def _leave_at_last(received: int) -> None:
         pass
     time.sleep(GRACE)
     print(f"stopped by SIGTERM: {ADVICE}", file=sys.stderr, flush=True)
-    os._exit(STATUS)
+    _leave(STATUS)
 
 
 def _is_one_of_several() -> bool:
@@ -108,7 +109,14 @@ def _end(text: str, status: int) -> None:
     print(text, file=sys.stderr, flush=True)
     if not _is_one_of_several():
         sys.exit(status)
-    # At an ordinary end JAX waits for the other processes, which may wait for this one: they hear
-    # at once that it is gone.
+    # At an ordinary end JAX waits for the other processes, which may wait for this one: so they
+    # hear at once that it is gone.
     sys.stdout.flush()
+    _leave(status)
+
+
+def _leave(status: int) -> None:
+    """Ends this process at once; the first of several last, since JAX aborts the others then."""
+    if _is_one_of_several() and sys.modules["jax"].process_index() == 0:
+        time.sleep(TURN)
     os._exit(status)
