@@ -7,6 +7,7 @@ from pathlib import Path
 from ds_jax.files import read_json, write_json
 
 FILE = "checksums.json"
+ADVICE = "Run what has made it once more: what is whole is not done again"
 
 
 def write(directory: Path, digests: Mapping[str, str]) -> None:
@@ -52,10 +53,7 @@ def check(path: Path, content: bytes) -> bytes:
         ValueError: It is not as it was written, going by the checksums in its folder.
     """
     if _read(path.parent).get(path.name) not in (None, digest(content)):
-        raise ValueError(
-            f"{path} is damaged: it is not as it was written. Run what has made it once more: "
-            "what is whole is not done again"
-        )
+        raise ValueError(f"{path} is damaged: it is not as it was written. {ADVICE}")
     return content
 
 

@@ -86,7 +86,12 @@ def write_report(
 
     Returns:
         The content of report.json.
+
+    Raises:
+        ValueError: A file in one of the folders is missing, or not as it was written.
     """
+    for damage in filter(None, map(checksums.damage, sources)):
+        raise ValueError(f"{damage}. {checksums.ADVICE}")
     arguments = {name: content[name] for name in ("system", "protocol", "selected_on", "shared")}
     arguments |= {"corpus": corpus.name}
     pooled = predictions.concatenate([predictions.read(source / PREDICTIONS) for source in sources])
