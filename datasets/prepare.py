@@ -1,8 +1,10 @@
 """Prepares a corpus as TFDS records, once for each way of drawing it and each set of features."""
 
 import difflib
+import errno
 import hashlib
 import importlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -118,9 +120,14 @@ def _write(builder, config, data_dir: Path, path: Path) -> None:
         tempfile.TemporaryDirectory() as downloads,  # TFDS wants a folder for downloads
         files.told_about(path),
     ):
-        builder(data_dir=data_dir, config=config).download_and_prepare(
-            download_dir=downloads, file_format="array_record"
-        )
+        try:
+            builder(data_dir=data_dir, config=config).download_and_prepare(
+                download_dir=downloads, file_format="array_record"
+            )
+        except OSError as error:
+            if "Not enough disk space" in str(error):  # TFDS says so without saying where
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
         written = [file for file in path.rglob("*") if file.is_file()]
         for file in written:
             files.sync(file)

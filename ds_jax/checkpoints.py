@@ -4,21 +4,32 @@ import concurrent.futures
 import dataclasses
 import json
 import shutil
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from ds_jax import arrays, devices
 from ds_jax.corpus import LABELS
-from ds_jax.files import seal, unseal
+from ds_jax.files import seal, told_about, unseal
 
 PARTS = ("variables", "optimizer")
 # As Orbax names them in a checkpoint's folder.
 _METADATA, _METRICS = "_CHECKPOINT_METADATA", "metrics/metrics"
+
+
+def _is_told(record: LogRecord) -> bool:
+    """Whether a line is to be logged: Orbax logs errors at length that it raises as well."""
+    raised = record.exc_info and "orbax" in record.pathname
+    return not raised or logging.get_verbosity() >= logging.INFO
+
+
+logging.get_absl_logger().addFilter(_is_told)
 
 
 class _Trees(ocp.AsyncCheckpointHandler):
@@ -124,12 +135,18 @@ class Checkpoints:
         Raises:
             OSError: It could not be saved.
         """
-        self._manager.close()
+        with told_about(self.directory):
+            self._manager.close()
+
+    def _wait(self) -> None:
+        """Waits for what is being saved, or raises why it cannot be."""
+        with told_about(self.directory):
+            self._manager.wait_until_finished()
 
     @property
     def latest(self) -> int | None:
         """The last epoch that was saved; None where there is none."""
-        self._manager.wait_until_finished()
+        self._wait()
         return self._manager.latest_step()
 
     @property
@@ -163,18 +180,19 @@ class Checkpoints:
         Raises:
             OSError: This one cannot be saved, or the one before could not.
         """
-        self._manager.wait_until_finished()  # or raises why it could not
+        self._wait()
         if not self.directory.is_dir():
-            raise FileNotFoundError(f"{self.directory} has vanished: start again")
+            raise OSError(f"{self.directory} has vanished: start again")
         self._best = min(self._best or (loss, epoch), (loss, epoch))
         metrics = {"loss": loss, "epoch": epoch}
         kept = {"config": config, "labels": list(LABELS), "progress": progress}
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(variables=_Tree(variables), optimizer=_Tree(optimizer)),
-            metrics=metrics,
-            custom_metadata=seal({**kept, "metrics": metrics, "best": self._best}),
-        )
+        with told_about(self.directory):
+            self._manager.save(
+                epoch,
+                args=ocp.args.Composite(variables=_Tree(variables), optimizer=_Tree(optimizer)),
+                metrics=metrics,
+                custom_metadata=seal({**kept, "metrics": metrics, "best": self._best}),
+            )
 
     def metadata(self, epoch: int) -> dict:
         """Returns `config`, `labels` and `progress` as they were saved.
@@ -182,7 +200,7 @@ class Checkpoints:
         Raises:
             ValueError: The checkpoint was trained on other labels.
         """
-        self._manager.wait_until_finished()
+        self._wait()
         read = _read(self.directory / str(epoch))
         metadata = {name: read[name] for name in ("config", "labels", "progress")}
         if metadata["labels"] != list(LABELS):
@@ -198,7 +216,7 @@ class Checkpoints:
         Raises:
             ValueError: The checkpoint's parts are shaped otherwise, or damaged.
         """
-        self._manager.wait_until_finished()
+        self._wait()
         for part in like:
             if damage := arrays.damage(self.directory / str(epoch) / part):
                 raise self._damaged(damage)

@@ -55,7 +55,7 @@ def run(
     if bad := [number for number in chosen if not 0 <= number < len(divided)]:
         raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {len(divided) - 1}")
     open_folds = [number for number in chosen if not _is_whole(workdir, number)]
-    with files.told_about(workdir), _hold(workdir, open_folds):
+    with _hold(workdir, open_folds):
         if open_folds:
             fit_folds = systems.create(config, corpus, protocol)
             for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):

@@ -126,8 +126,8 @@ def told_about(path: Path, *also: Path) -> Iterator[None]:
     """Says which file could not be written, and what to do.
 
     Args:
-        path: What is written.
-        also: By which other names errors may call it. Those of other files are told as they are.
+        path: What is written, a file or a folder with all that is below.
+        also: Other names of it. What goes wrong with other files is told as it is.
 
     Raises:
         OSError: It could not be written.
@@ -135,12 +135,11 @@ def told_about(path: Path, *also: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        names = (None, *map(str, (path, path.parent, *also)))
-        if error.errno is None or error.filename not in names:
+        if error.errno is None or not _concerns(error.filename, path, *also):
             raise
         raise OSError(
             f"{path} cannot be written ({error.strerror}): make room or see to its folder, and "
-            "start again. All that was written before is whole"
+            "start again; what is there is whole"
         ) from error
 
 
@@ -167,6 +166,13 @@ def _open(path: str | Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def _concerns(name: str | None, path: Path, *also: Path) -> bool:
+    """Whether an error's file is one of these, below or above it; errors of writing name none."""
+    if name is None or Path(name) in also:
+        return True
+    return Path(name).is_relative_to(path) or path.is_relative_to(name)
 
 
 def _digest(content: Mapping) -> str:

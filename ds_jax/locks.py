@@ -11,6 +11,8 @@ from pathlib import Path
 
 import filelock
 
+from ds_jax.files import told_about
+
 
 @contextlib.contextmanager
 def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterator[None]:
@@ -30,19 +32,21 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
         BlockingIOError: Another process has it; the message names its owner.
         OSError: The lock cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = filelock.FileLock(path), path.with_name(f"{path.name}.owner")
+    with told_about(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            held = f"{what} is in the hands of {_read(owner)}"
+            if not wait:
+                advice = f", or {advice}" if advice else ""
+                raise BlockingIOError(f"{held}: wait for its end{advice}") from error
+            print(f"{held}: waiting for it", flush=True)
+            lock.acquire()
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        held = f"{what} is in the hands of {_read(owner)}"
-        if not wait:
-            advice = f", or {advice}" if advice else ""
-            raise BlockingIOError(f"{held}: wait for its end{advice}") from error
-        print(f"{held}: waiting for it", flush=True)
-        lock.acquire()
-    try:
-        owner.write_text(_this_process(), encoding="utf-8")
+        with told_about(owner):
+            owner.write_text(_this_process(), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone, or the disk
