@@ -56,6 +56,7 @@ launch.app.run(
     flags_parser=lambda arguments: launch.configuration.parse(arguments, launch.QUICKSTART),
 )
 """
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 30.0  # seconds in which SIGTERM must have ended a run
 POLL = 0.01  # seconds between two looks at the files
 SPEAKERS, SECONDS, RATE = 6, 0.5, 16_000
@@ -95,7 +96,7 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
     if (folder / "vgg16.h5").exists():
         command.append(f"--config.weights={folder / 'vgg16.h5'}")
     output = (run / "output.txt").open("ab")
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
 
 
@@ -162,8 +163,8 @@ def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool
         process.kill()
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
-    said = ending.ADVICE in (run / "output.txt").read_text(errors="replace")[-500:]
-    if status == 0 or (status == ending.STATUS and said):
+    told = ending.ADVICE in (run / "output.txt").read_text(errors="replace")[-500:]
+    if status == 0 or (status == ending.STATUS and told):
         return []  # it was at its end already, or it left as it should
     if status == -signal.SIGTERM and not listening:
         return []  # Python was still starting
@@ -187,11 +188,18 @@ def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
     return outcome(run), time.monotonic() - began, len(seen)
 
 
-def kill(process: subprocess.Popen, run: Path, number: signal.Signals) -> tuple[dict, list[str]]:
+def said(run: Path) -> int:
+    """How many bytes the run has printed."""
+    path = run / "output.txt"
+    return path.stat().st_size if path.exists() else 0
+
+
+def kill(
+    process: subprocess.Popen, run: Path, number: signal.Signals, listening: bool
+) -> tuple[dict, list[str]]:
     """Sends a signal and waits for the end; returns what it met, and what was wrong."""
     met = {"signal": number.name, "phase": phase(run)}
-    listening, wrong = any((run / name).exists() for name in ("data", "run")), []
-    sent = time.monotonic()
+    sent, wrong = time.monotonic(), []
     process.send_signal(number)
     if number == signal.SIGTERM:
         wrong = check_end(process, sent, run, listening)
@@ -216,11 +224,13 @@ def survive(folder: Path, wanted: dict[str, bytes], duration: float, total: int)
         run.mkdir()
         disturbed, ended = 0, False
         while not ended and not wrong:
-            began, process, kind = time.monotonic(), start(folder, run), ""
+            began, before = time.monotonic(), said(run)
+            process, kind = start(folder, run), ""
             if len(kills) < _KILLS.value:  # the last run is then left in peace
                 kind = wait_for_moment(process, run, rng, duration, total)
             if kind:
-                met, faults = kill(process, run, (signal.SIGKILL, signal.SIGTERM)[len(kills) % 2])
+                number, listening = SIGNALS[len(kills) % 2], said(run) > before
+                met, faults = kill(process, run, number, listening)
                 kills.append(met | {"moment": kind})
                 wrong += faults
                 disturbed += 1
