@@ -23,13 +23,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
-import soundfile
 from absl import app, flags
 
-from ds_jax import ending, files, vgg
-from ds_jax.corpus import LABELS
+from benchmarks import chirps
+from ds_jax import ending, files
 
 _KILLS = flags.DEFINE_integer("kills", 50, "how often a run is killed", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "of the moments", lower_bound=0)
@@ -44,12 +42,9 @@ EXPERIMENT = (
     "--config.train.batch_size=8",
     "--config.train.epochs=3",
 )
-# As deep as VGG16, and narrow: a run is short, and its checkpoints have some megabytes.
-CHANNELS = (4, 8, 16, 64, 128)
-PROGRAM = f"""
-from ds_jax import vgg
-blocks = zip({CHANNELS}, vgg.BLOCKS, strict=True)
-vgg.BLOCKS = tuple((channels, count) for channels, (_, count) in blocks)
+PROGRAM = """
+from benchmarks import chirps
+chirps.use_narrow_network()
 import launch
 launch.app.run(
     launch.main,
@@ -59,33 +54,6 @@ launch.app.run(
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 30.0  # seconds in which SIGTERM must have ended a run
 POLL = 0.01  # seconds between two looks at the files
-SPEAKERS, SECONDS, RATE = 6, 0.5, 16_000
-
-
-def write_corpus(folder: Path) -> None:
-    """Writes seven chirps of each speaker, and a manifest."""
-    folder.mkdir(parents=True)
-    rows, times = ["path,label,speaker,sentence"], np.arange(int(SECONDS * RATE)) / RATE
-    for speaker in range(SPEAKERS):
-        for number, label in enumerate(LABELS):
-            name = f"s{speaker}_{label.lower()}.wav"
-            phase = 2 * np.pi * (200 + 30 * speaker + 250 * number * times) * times
-            soundfile.write(folder / name, 0.4 * np.sin(phase), RATE)
-            rows.append(f"{name},{label},s{speaker},chirp{number}")
-    (folder / "manifest.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def write_weights(path: Path) -> None:
-    """Writes random numbers as VGG16's convolutions, in the layout of Keras' file."""
-    rng, channels = np.random.default_rng(0), 3
-    with h5py.File(path, "w") as file:
-        for block, (width, (_, count)) in enumerate(zip(CHANNELS, vgg.BLOCKS, strict=True), 1):
-            for index in range(1, count + 1):
-                group = file.create_group(f"block{block}_conv{index}")
-                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
-                group["kernel:0"] = kernel * np.sqrt(2 / (9 * channels))
-                group["bias:0"] = np.zeros(width, np.float32)
-                channels = width
 
 
 def start(folder: Path, run: Path) -> subprocess.Popen:
@@ -163,11 +131,11 @@ def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool
         process.kill()
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
-    told = ending.ADVICE in (run / "output.txt").read_text(errors="replace")[-500:]
-    if status == 0 or (status == ending.STATUS and told):
+    last = (run / "output.txt").read_text(errors="replace")[-500:]
+    if status == 0 or (status == ending.STATUS and ending.ADVICE in last):
         return []  # it was at its end already, or it left as it should
-    if status == -signal.SIGTERM and not listening:
-        return []  # Python was still starting
+    if status == -signal.SIGTERM and (not listening or "\nreport: " in last):
+        return []  # Python was still starting, or all was done and Python was ending
     return [f"SIGTERM ended it with status {status} after {time.monotonic() - sent:.1f} s"]
 
 
@@ -274,9 +242,9 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_corpus(folder / "corpora" / "chirps")
+        chirps.write_corpus(folder / "corpora" / "chirps")
         if any("ds_am" in argument for argument in EXPERIMENT):
-            write_weights(folder / "vgg16.h5")
+            chirps.write_weights(folder / "vgg16.h5")
         found = survive(folder, *undisturbed(folder))
     print(table(found))
     files.write_json(_JSON.value, found)

@@ -60,6 +60,8 @@ def run(
             fit_folds = systems.create(config, corpus, protocol)
             for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
                 _write(corpus, divided[number], judgement, folds.fold_directory(workdir, number))
+            del fit_folds
+            devices.forget_programs()
         devices.wait_for_others("folds")
     missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
     if missing:

@@ -68,6 +68,14 @@ def wait_for_others(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def forget_programs() -> None:
+    """Lets go of what was compiled, and of the arrays that it reads; it is kept on the disk.
+
+    JAX keeps a mapped step, and with it a corpus on the devices, as long as the process runs.
+    """
+    jax.clear_caches()
+
+
 def compute_dtype() -> Any:
     """bfloat16 on accelerators, float32 on the CPU, which has no fast bfloat16."""
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

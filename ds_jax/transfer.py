@@ -74,6 +74,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         total = _add(total, judgement, owners, len(count))
         said = predictions.of([corpus.utterances[k] for k in owners], judgement.probabilities)
         records.append(evaluate.fold_record(_number(checkpoints.parent), said))
+    devices.forget_programs()
     if not devices.is_first_process():
         return None
     judged = np.flatnonzero(count)
