@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
-from ds_jax import errors
+from ds_jax import ending
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
@@ -43,6 +43,7 @@ def run(paths: list[Path]) -> None:
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     configuration.check_flags(mode, given, paths, _CONFIG.value.get("system"))
     devices.start(_DISTRIBUTED.value)
+    ending.listen()
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
@@ -89,8 +90,8 @@ def run(paths: list[Path]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Runs, and turns a user's mistake into one sentence; --debug shows where it was found."""
-    with errors.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
+    """Runs; SIGTERM and a user's mistake end it with a sentence, and --debug shows where from."""
+    with ending.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
 
 

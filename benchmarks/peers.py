@@ -6,14 +6,12 @@ is timed. PyTorch and Keras are given the network's input; here each step starts
 pictures. On a GPU all compute in bfloat16.
 
     pip install -r benchmarks/requirements.txt
-    python benchmarks/peers.py --size=224 --batch=16
+    python -m benchmarks.peers --size=224 --batch=16
 """
 
-import argparse
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks import measuring
 
 TASKS = ("features", "training step")
 OURS = "ds_jax"
@@ -46,8 +46,10 @@ class Worker:
         environment = os.environ | (ALLOCATOR if tuned else {})
         if not settings["cuda"]:
             environment |= {"JAX_PLATFORMS": "cpu"}
+        self._peer, given = peer, [json.dumps(settings), str(folder)]
         self._process = subprocess.Popen(
-            [sys.executable, __file__, f"--worker={peer}", json.dumps(settings), str(folder)],
+            [sys.executable, "-m", "benchmarks.peers", f"--worker={peer}", *given],
+            cwd=measuring.ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -68,7 +70,7 @@ class Worker:
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args[2]} ended; its error is above")
+            raise RuntimeError(f"{self._peer} ended; its error is above")
         return json.loads(line)
 
 
@@ -77,9 +79,8 @@ def work(peer: str, settings: str, folder: str) -> None:
     settings = json.loads(settings)
     if hasattr(os, "sched_setaffinity"):  # what XLA counts its threads by
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     answers, sys.stdout = sys.stdout, sys.stderr
-    trials = importlib.import_module(f"peer_{peer}").create(Path(folder), **settings)
+    trials = importlib.import_module(f"benchmarks.peer_{peer}").create(Path(folder), **settings)
     repeats = {}
     print(json.dumps(list(trials)), file=answers, flush=True)
     for line in sys.stdin:
@@ -191,28 +192,20 @@ def show(summary: Mapping[str, Mapping[str, Mapping[str, float]]], batch: int) -
 
 def main() -> None:
     """Reads flags, measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measuring.parser("peers", __doc__)
     parser.add_argument("--size", type=int, default=224, help="side of a picture in pixels")
     parser.add_argument("--batch", type=int, default=16, help="pictures in a batch")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each, in turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPUs for each")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    output = Path(__file__).parent / "results" / "peers.json"
-    parser.add_argument("--output", type=Path, default=output, help="JSON to write")
     flags = parser.parse_args()
     settings = {"size": flags.size, "batch": flags.batch, "threads": flags.threads}
     settings["cuda"] = flags.device == "gpu"
     times = measure(settings, flags.rounds)
     summary = summarise(times)
     show(summary, flags.batch)
-    flags.output.parent.mkdir(parents=True, exist_ok=True)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "system": platform.platform(),
-    }
-    written = {"settings": settings, "machine": machine, "summary": summary, "seconds": times}
-    flags.output.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    print(f"\nwritten: {flags.output}")
+    written = {"settings": settings, "machine": measuring.machine()}
+    measuring.save(flags.output, written | {"summary": summary, "seconds": times})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,12 @@ def get_config() -> ml_collections.ConfigDict:
     # One of datasets.prepare.KNOWN, or a folder below --corpora_dir that has a manifest.
     config.corpus = "elra_s0329"
     config.eval_on = ()  # corpora that the trained models are tested on as well
-    config.seed = 0  # of new layers, of the order of batches and of dropout
+    config.seed = 0  # of all below, unless they are given; of inner folds and of boosted trees
+    # What is drawn at random in training, each of it apart; folds.seed deals the folds.
+    config.seeds = ml_collections.ConfigDict()
+    config.seeds.initialisation = config.get_ref("seed")  # of new layers
+    config.seeds.order = config.get_ref("seed")  # in which an epoch reads the training side
+    config.seeds.dropout = config.get_ref("seed")
     config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
     # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
     # one on each and the last ones on all. The results are the same.
@@ -157,6 +162,7 @@ def _use_svc_model(config: ml_collections.ConfigDict, kernel: str) -> None:
 
 
 def _without_training(config: ml_collections.ConfigDict) -> None:
+    del config.seeds
     del config.train
     del config.parallel
 

@@ -79,7 +79,13 @@ class RecordWriter(tfds.core.ExampleWriter):
         writer = ArrayRecordWriter(os.fspath(path), "group_size:1,zstd:1")
         for _, example in examples:
             writer.write(example)
-        writer.close()
+        try:
+            writer.close()
+        except RuntimeError as error:  # what array_record makes of a full disk
+            reason = str(error).partition(";")[0]
+            raise OSError(
+                f"{path} cannot be written ({reason}): make room, and start again"
+            ) from error
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):

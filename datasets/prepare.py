@@ -1,18 +1,19 @@
 """Prepares a corpus as TFDS records, once for each way of drawing it and each set of features."""
 
 import difflib
+import errno
 import hashlib
 import importlib
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import filelock
 from absl import logging
 
 from datasets.synthetic import NAMES
-from ds_jax import corpus, representation
+from ds_jax import checksums, corpus, files, locks, representation
 from ds_jax.features import FeatureSettings
 from ds_jax.files import check_writable
 from ds_jax.representation import Settings
@@ -83,11 +84,12 @@ def load(
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
-    """Returns the corpus' TFDS builder, prepared; instantly if it was prepared before.
+    """Returns the corpus' TFDS builder, prepared; at once if it was prepared before.
 
     What is prepared lies in `<data_dir>/<corpus>/<settings>/<version>`, other settings beside it,
     and is found there without the raw recordings (of a manifest corpus, its manifest.csv is
-    needed still). Two processes never prepare the same corpus at once.
+    needed still). Two processes never prepare the same corpus at once. What is not as it was
+    written, going by its checksums, is prepared anew.
 
     Args:
         name: A known corpus or the unique beginning of its name, or any folder with a manifest.
@@ -100,6 +102,7 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
         ValueError: There is no such corpus, none of its recordings can be used, or they are to be
             played and their licence forbids it.
+        OSError: `data_dir` cannot be written.
     """
     name, key = full_name(name), settings.key()
     folder = Path(corpora_dir) / name
@@ -112,26 +115,51 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     if audio:
         module.Builder.terms(folder)  # before any work
     config = base.CorpusConfig(name=key, folder=folder, settings=settings, audio=audio)
-    builder = module.Builder(data_dir=data_dir, config=config)
-    if builder.data_path.exists():  # TFDS gives it this name when it is complete
-        print(f"{name}: as prepared in {builder.data_path}")
-        return builder
+    path = Path(data_dir) / package / key / str(module.Builder.VERSION)
+    if _is_whole(path):
+        print(f"{name}: as prepared in {path}")
+        return module.Builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()
-    if not folder.is_dir():
-        module.Builder.find(folder)  # says what is missing, before anything is made
+    module.Builder.find(folder)  # says what is missing, before anything is made or removed
     check_writable(data_dir, "--data_dir")
-    lock = filelock.FileLock(Path(data_dir) / f"{package}.lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{name}: waiting for another process to finish preparing")
-        held = lock.acquire()
-    with held, tempfile.TemporaryDirectory() as downloads:  # TFDS wants a folder for downloads
-        for leftover in builder.data_path.parent.glob("incomplete.*"):
-            shutil.rmtree(leftover)
-        builder.download_and_prepare(download_dir=downloads, file_format="array_record")
+    with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
+        if not _is_whole(path):  # another process may have done it
+            _write(module.Builder, config, data_dir, path)
     return module.Builder(data_dir=data_dir, config=config)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether prepared data is there to its end; tells what is damaged."""
+    if not (path / checksums.FILE).is_file():
+        return False
+    damage = checksums.damage(path)
+    if damage:
+        print(f"{damage}, and is prepared anew")
+    return not damage
+
+
+def _write(builder, config, data_dir: Path, path: Path) -> None:
+    """Prepares anew; the checksums are written last, and say that the data is there to its end."""
+    for leftover in [path, *path.parent.glob("incomplete.*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory() as downloads,  # TFDS wants a folder for downloads
+        files.told_about(path),
+    ):
+        try:
+            builder(data_dir=data_dir, config=config).download_and_prepare(
+                download_dir=downloads, file_format="array_record"
+            )
+        except OSError as error:
+            if "Not enough disk space" in str(error):  # TFDS says so without saying where
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+        written = [file for file in path.rglob("*") if file.is_file()]
+        for file in written:
+            files.sync(file)
+        files.sync(path)
+        checksums.write(path, {str(f.relative_to(path)): checksums.digest(f) for f in written})
 
 
 def _manifest_digest(name: str, folder: Path) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ds_jax import progress
+from ds_jax import locks, progress
 
 NAMES = ("elra_s0329", "emomatch_spanish_db")  # of the corpora that are written
 
@@ -121,7 +121,7 @@ def write_corpora(
 
     `<folder>/elra_s0329` is 16 kHz mono and headerless; `<folder>/emomatch_spanish_db` 48 kHz
     stereo WAV; both are 16-bit. They share no speaker and no sentence. The same arguments give the
-    same bytes, and a corpus that is there already is kept. Only one process may write at a time.
+    same bytes, and a corpus that is there already is kept. Of two processes one waits.
 
     Args:
         folder: Where the two corpora go, each whole or not at all.
@@ -143,18 +143,20 @@ def write_corpora(
     ):
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}: synthetic corpora have {low} to {high}")
-    _write_corpus(
-        Path(folder) / NAMES[0],
-        f"seed {seed}, 2 speakers, {elra_sentences} sentences",
-        _elra(seed, elra_sentences),
-        2 * (14 * elra_sentences + 4 * (elra_sentences // 2)),
-    )
-    _write_corpus(
-        Path(folder) / NAMES[1],
-        f"seed {seed}, {speakers} speakers, {sentences} sentences",
-        _emomatch(seed, speakers, sentences),
-        speakers * len(EMOMATCH_EMOTIONS) * sentences,
-    )
+    folder = Path(folder)
+    with locks.hold(folder.with_name(f"{folder.name}.lock"), f"{folder}", wait=True):
+        _write_corpus(
+            folder / NAMES[0],
+            f"seed {seed}, 2 speakers, {elra_sentences} sentences",
+            _elra(seed, elra_sentences),
+            2 * (14 * elra_sentences + 4 * (elra_sentences // 2)),
+        )
+        _write_corpus(
+            folder / NAMES[1],
+            f"seed {seed}, {speakers} speakers, {sentences} sentences",
+            _emomatch(seed, speakers, sentences),
+            speakers * len(EMOMATCH_EMOTIONS) * sentences,
+        )
 
 
 def is_synthetic(folder: Path) -> bool:

@@ -1,19 +1,35 @@
-"""Checkpoints of a fold, kept by Orbax: the best epoch and the latest."""
+"""Checkpoints of a fold, kept by Orbax: the two best epochs and the latest."""
 
 import concurrent.futures
 import dataclasses
+import json
+import shutil
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors.numpy
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from ds_jax import arrays, devices
 from ds_jax.corpus import LABELS
+from ds_jax.files import seal, told_about, unseal
 
-FILE = "arrays.safetensors"
+PARTS = ("variables", "optimizer")
+# As Orbax names them in a checkpoint's folder.
+_METADATA, _METRICS = "_CHECKPOINT_METADATA", "metrics/metrics"
+
+
+def _is_told(record: LogRecord) -> bool:
+    """Whether a line is to be logged: Orbax logs errors at length that it raises as well."""
+    raised = record.exc_info and "orbax" in record.pathname
+    return not raised or logging.get_verbosity() >= logging.INFO
+
+
+logging.get_absl_logger().addFilter(_is_told)
 
 
 class _Trees(ocp.AsyncCheckpointHandler):
@@ -27,14 +43,13 @@ class _Trees(ocp.AsyncCheckpointHandler):
         self._writer = concurrent.futures.ThreadPoolExecutor(1)
 
     async def async_save(self, directory: Path, args: "_Tree") -> list[concurrent.futures.Future]:
-        path = directory / FILE
-        return [self._writer.submit(safetensors.numpy.save_file, _named(args.tree), path)]
+        return [self._writer.submit(arrays.save, Path(directory), args.tree)]
 
     def save(self, directory: Path, args: "_Tree") -> None:
-        safetensors.numpy.save_file(_named(args.tree), directory / FILE)
+        arrays.save(Path(directory), args.tree)
 
     def restore(self, directory: Path, args: "_Tree") -> dict[str, np.ndarray]:
-        return safetensors.numpy.load_file(directory / FILE)
+        return arrays.load(Path(directory))
 
     def close(self) -> None:
         self._writer.shutdown()
@@ -48,23 +63,25 @@ class _Tree(ocp.args.CheckpointArgs):
     tree: Any = None
 
 
-def _named(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a tree by their places in it."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
-
-
 class Checkpoints:
     """The checkpoints of one fold, numbered by epoch. Use it as a context manager.
 
     Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
-    metadata, the run's config, the labels, and the training's progress up to it.
+    metadata, the run's config, the labels, and the training's progress up to it. All of it is
+    checked against checksums before it is used.
 
     Args:
         directory: Where they lie.
-        trains: Whether they are to be saved. What a killed save has left is then removed; a reader
-            leaves it, since it may be a save under way.
+        trains: Whether they are to be saved. What a killed save has left is then removed, and so
+            are damaged epochs and those that cannot be gone on from without them; a reader leaves
+            both, since the first may be a save under way.
         alone: Whether of several processes only this one uses them.
+
+    Attributes:
+        notice: What was found damaged and removed; empty if nothing was missed.
+
+    Raises:
+        ValueError: They are damaged, and this is a reader.
     """
 
     def __init__(self, directory: Path, trains: bool = False, alone: bool = False):
@@ -75,15 +92,23 @@ class Checkpoints:
             own = jax.process_index()
             processes = ocp.options.MultiprocessingOptions(own, {own}, self.directory.parent.name)
             self.directory.mkdir(parents=True, exist_ok=True)  # Orbax would ask all processes
+        self.notice = ""
+        if trains and (alone or devices.is_first_process()):
+            self.notice = _remove_damaged(self.directory)
+        if trains and not alone:
+            devices.wait_for_others(str(self.directory))
+        if not trains and (damage := _damage_of_needed(self.directory)):
+            raise self._damaged(damage)
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
                 checkpoint_managers.LatestN(1),
-                checkpoint_managers.BestN(get_metric_fn=_rank, reverse=True, n=1),
+                # The second best is what is left to go on from if the best is damaged.
+                checkpoint_managers.BestN(get_metric_fn=_rank, reverse=True, n=2),
             ]
         )
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers={"variables": _Trees(), "optimizer": _Trees()},
+            item_handlers={part: _Trees() for part in PARTS},
             options=ocp.CheckpointManagerOptions(
                 create=not alone,
                 cleanup_tmp_directories=trains,
@@ -94,6 +119,9 @@ class Checkpoints:
                 multiprocessing_options=processes,
             ),
         )
+        self._best = None  # its loss and number
+        if self._manager.latest_step() is not None:
+            self._best = tuple(_read(self.directory / str(self._manager.latest_step()))["best"])
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -102,13 +130,23 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for what is being saved, and lets go of the folder."""
-        self._manager.close()
+        """Waits for what is being saved, and lets go of the folder.
+
+        Raises:
+            OSError: It could not be saved.
+        """
+        with told_about(self.directory):
+            self._manager.close()
+
+    def _wait(self) -> None:
+        """Waits for what is being saved, or raises why it cannot be."""
+        with told_about(self.directory):
+            self._manager.wait_until_finished()
 
     @property
     def latest(self) -> int | None:
         """The last epoch that was saved; None where there is none."""
-        self._manager.wait_until_finished()
+        self._wait()
         return self._manager.latest_step()
 
     @property
@@ -122,13 +160,12 @@ class Checkpoints:
             raise FileNotFoundError(
                 f"no checkpoint in {self.directory}: train this fold first, or name another folder"
             )
-        epochs = self._manager.all_steps()
-        return min(epochs, key=lambda epoch: _rank(self._manager.metrics(epoch)))
+        return self._best[1]
 
     def save(
         self, epoch: int, variables: Any, optimizer: Any, loss: float, config: dict, progress: dict
     ) -> None:
-        """Starts to save an epoch, and to delete those that are neither best nor latest.
+        """Starts to save an epoch, and to delete those that are neither of the best nor latest.
 
         The files are written while training goes on; all else here waits for them.
 
@@ -139,13 +176,23 @@ class Checkpoints:
             loss: On the side that chooses the epoch; the lowest is the best.
             config: The run's config, as JSON.
             progress: What the training loop remembers, as JSON.
+
+        Raises:
+            OSError: This one cannot be saved, or the one before could not.
         """
-        self._manager.save(
-            epoch,
-            args=ocp.args.Composite(variables=_Tree(variables), optimizer=_Tree(optimizer)),
-            metrics={"loss": loss, "epoch": epoch},
-            custom_metadata={"config": config, "labels": list(LABELS), "progress": progress},
-        )
+        self._wait()
+        if not self.directory.is_dir():
+            raise OSError(f"{self.directory} has vanished: start again")
+        self._best = min(self._best or (loss, epoch), (loss, epoch))
+        metrics = {"loss": loss, "epoch": epoch}
+        kept = {"config": config, "labels": list(LABELS), "progress": progress}
+        with told_about(self.directory):
+            self._manager.save(
+                epoch,
+                args=ocp.args.Composite(variables=_Tree(variables), optimizer=_Tree(optimizer)),
+                metrics=metrics,
+                custom_metadata=seal({**kept, "metrics": metrics, "best": self._best}),
+            )
 
     def metadata(self, epoch: int) -> dict:
         """Returns `config`, `labels` and `progress` as they were saved.
@@ -153,8 +200,9 @@ class Checkpoints:
         Raises:
             ValueError: The checkpoint was trained on other labels.
         """
-        self._manager.wait_until_finished()
-        metadata = self._manager.metadata(epoch).custom_metadata
+        self._wait()
+        read = _read(self.directory / str(epoch))
+        metadata = {name: read[name] for name in ("config", "labels", "progress")}
         if metadata["labels"] != list(LABELS):
             raise ValueError(
                 f"the checkpoint in {self.directory} tells {', '.join(metadata['labels'])} apart, "
@@ -166,27 +214,88 @@ class Checkpoints:
         """Loads the named parts (`variables`, `optimizer`), as host arrays shaped like trees.
 
         Raises:
-            ValueError: The checkpoint's parts are shaped otherwise.
+            ValueError: The checkpoint's parts are shaped otherwise, or damaged.
         """
-        self._manager.wait_until_finished()
+        self._wait()
+        for part in like:
+            if damage := arrays.damage(self.directory / str(epoch) / part):
+                raise self._damaged(damage)
         wanted = ocp.args.Composite(**{name: _Tree() for name in like})
         restored = self._manager.restore(epoch, args=wanted)
-        loaded = {}
-        for name, tree in like.items():
-            arrays, leaves = restored[name], jax.tree_util.tree_leaves_with_path(tree)
-            names = [jax.tree_util.keystr(path) for path, _ in leaves]
-            shapes = {one: leaf.shape for one, (_, leaf) in zip(names, leaves, strict=True)}
-            if {one: array.shape for one, array in arrays.items()} != shapes:
-                raise self._other_network(epoch)
-            loaded[name] = jax.tree.unflatten(jax.tree.structure(tree), [arrays[n] for n in names])
+        loaded = {name: arrays.shape(restored[name], tree) for name, tree in like.items()}
+        if any(tree is None for tree in loaded.values()):
+            raise ValueError(
+                f"epoch {epoch} in {self.directory} is of another network than its config "
+                "describes: use the version of this program that it was trained by, or train again"
+            )
         return loaded
 
-    def _other_network(self, epoch: int) -> ValueError:
+    def _damaged(self, damage: str) -> ValueError:
+        fold = self.directory.parent
         return ValueError(
-            f"epoch {epoch} in {self.directory} is of another network than its config describes: "
-            "use the version of this program that it was trained by, or train again"
+            f"{damage}: delete {fold / 'predictions.csv'} and start the training again, which goes "
+            "on from what is whole"
         )
 
 
 def _rank(metrics: dict) -> tuple[float, int]:
     return metrics["loss"], metrics["epoch"]
+
+
+def _epochs(directory: Path) -> list[Path]:
+    """The folders of epochs, in their order."""
+    found = directory.glob("*") if directory.is_dir() else ()
+    return sorted(
+        (path for path in found if path.name.isdecimal()), key=lambda path: int(path.name)
+    )
+
+
+def _read(epoch: Path) -> dict:
+    """What `save` keeps of an epoch beside its trees, checked."""
+    return unseal(epoch / _METADATA, _json(epoch / _METADATA)["custom_metadata"])
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _damage(epoch: Path, parts: tuple[str, ...] = ()) -> str:
+    """Says what is damaged of an epoch; empty if nothing is.
+
+    Args:
+        epoch: Its folder.
+        parts: Of its trees, which take longest to look through.
+    """
+    try:
+        if _read(epoch)["metrics"] != _json(epoch / _METRICS):
+            return f"{epoch / _METRICS} is damaged"
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        return f"{epoch} is damaged ({error!r})"
+    return next(filter(None, (arrays.damage(epoch / part) for part in parts)), "")
+
+
+def _damage_of_needed(directory: Path) -> str:
+    """Says what is damaged of the latest epoch or of the best, apart from their trees."""
+    epochs = _epochs(directory)
+    if not epochs:
+        return ""
+    return _damage(epochs[-1]) or _damage(directory / str(_read(epochs[-1])["best"][1]))
+
+
+def _remove_damaged(directory: Path) -> str:
+    """Keeps what can be gone on from, and says what that costs.
+
+    An epoch whose best one so far is lost would end with another network than it began with.
+    """
+    epochs = _epochs(directory)
+    damages = {int(epoch.name): _damage(epoch, PARTS) for epoch in epochs}
+    whole = {number for number, damage in damages.items() if not damage}
+    usable = [n for n in whole if _read(directory / str(n))["best"][1] in whole]
+    last = max(usable, default=0)
+    for number in damages:
+        if number > last or number not in whole:
+            shutil.rmtree(directory / str(number))
+    if not damages or last == max(damages):
+        return ""  # at most remains of one that was being deleted
+    first = next(filter(None, damages.values()))
+    return f"{first}: " + (f"going back to epoch {last}" if last else "the fold starts anew")

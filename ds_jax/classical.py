@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -22,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ds_jax.corpus import LABELS
-from ds_jax.files import write_bytes, write_json
+from ds_jax.files import read_json, write_bytes, write_json
 from ds_jax.metrics import confusion, uar
 
 # What reports call them; DS-SVC is the same classifier on VGG16 features of the pictures.
@@ -199,7 +198,7 @@ def save(directory: Path, classifier: Classifier, config: dict) -> None:
         "version": library.__version__,
         "config": config,
     }
-    write_json(directory / FILE, description)
+    write_json(directory / FILE, description, sealed=True)
 
 
 def is_saved(directory: Path) -> bool:
@@ -240,11 +239,8 @@ def load(directory: Path) -> tuple[dict, Classifier]:
 def _describe(directory: Path) -> dict:
     if not is_saved(directory):
         raise FileNotFoundError(f"there is no {directory / FILE}: train this fold first")
-    try:
-        description = json.loads((directory / FILE).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"damaged: {directory / FILE} is no JSON file: {error}") from error
-    if not isinstance(description, dict) or not set(FIELDS) <= description.keys():
+    description = read_json(directory / FILE)
+    if not set(FIELDS) <= description.keys():
         raise ValueError(
             f"damaged: {directory / FILE} does not describe a classifier; train it again"
         )

@@ -2,12 +2,11 @@
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from ds_jax import paired, predictions, progress
-from ds_jax.files import write_json
+from ds_jax.files import read_json, write_json
 from ds_jax.metrics import SCORES
 
 # What is read of either file.
@@ -131,13 +130,11 @@ def _read(workdir: Path) -> _Run:
 
 def _json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{path.parent} holds no finished run: {path.name} is missing"
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
     if lacking := [field for field in _FIELDS[path.name] if field not in content]:
         raise ValueError(f"{path} lacks {lacking[0]!r}: name the folder of a run")
     return content

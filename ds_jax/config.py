@@ -15,8 +15,8 @@ import ml_collections
 from absl import flags
 
 from configs import base, paper
-from ds_jax import errors
-from ds_jax.files import write_json
+from ds_jax import errors, versions
+from ds_jax.files import read_json, write_json
 
 FILE = "config.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -42,12 +42,13 @@ FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of numbers that nothing else checks, by their last name.
 RANGES = {
-    "seed": (0, 2**31 - 1),
+    **dict.fromkeys(("seed", "initialisation", "order", "dropout"), (0, 2**31 - 1)),
     "batch_size": (1, 1 << 16),
     **dict.fromkeys(("epochs", "plateau_patience", "stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("pretrained_learning_rate", "new_learning_rate"), (1e-12, 1.0)),
 }
 WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", str: "text"}
+VERSIONS = "versions"  # what config.json holds besides fields: of the libraries, as the run began
 
 
 def parse(arguments: list[str], default: str) -> list[str]:
@@ -298,8 +299,9 @@ def difference(there: ml_collections.ConfigDict, here: ml_collections.ConfigDict
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes config.json."""
-    write_json(workdir / FILE, _as_read(config).to_dict())
+    """Writes config.json: the fields, and the versions that the run begins with."""
+    content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
+    write_json(workdir / FILE, content, sealed=True)
 
 
 def read(workdir: Path) -> ml_collections.ConfigDict:
@@ -307,11 +309,23 @@ def read(workdir: Path) -> ml_collections.ConfigDict:
 
     Raises:
         FileNotFoundError: There is no run in the folder.
+        ValueError: The file is damaged.
     """
+    content = _read(workdir)
+    content.pop(VERSIONS, None)
+    return ml_collections.ConfigDict(content)
+
+
+def changed_versions(workdir: Path) -> str:
+    """Says which libraries have another version than when the run began; empty if none has."""
+    return versions.difference(_read(workdir).get(VERSIONS, {}))
+
+
+def _read(workdir: Path) -> dict:
     path = workdir / FILE
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
-    return ml_collections.ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+    return read_json(path)
 
 
 def described(config: ml_collections.ConfigDict) -> dict[str, Any]:

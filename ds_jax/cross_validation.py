@@ -1,26 +1,28 @@
 """Trains and tests fold after fold, goes on where it was stopped, and reports them together."""
 
-import json
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from ds_jax import config as configuration
 from ds_jax import (
+    checksums,
     devices,
     evaluate,
+    files,
     folds,
     leaks,
+    locks,
     predictions,
     results,
     systems,
     targets,
     weights,
 )
+from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.files import check_writable
 from ds_jax.inference import Judgement
 
 
@@ -54,8 +56,8 @@ def run(
 ) -> bool:
     """Cross-validates a system on a corpus.
 
-    Folds that have their predictions.csv are not run again. When all folds have one, report.json
-    and report.html are written.
+    Folds that have their predictions.csv are not run again, unless it is damaged. When all folds
+    have one, report.json and report.html are written.
 
     Args:
         config: The experiment.
@@ -68,16 +70,20 @@ def run(
 
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
+        BlockingIOError: One of the folds is run by another process.
     """
     configuration.check_same(config, workdir)
     protocol, divided = _folds(config, corpus, workdir, chosen or ())
     chosen = range(len(divided)) if chosen is None else chosen
-    open_folds = [number for number in chosen if not _is_done(workdir, number)]
-    if open_folds:
-        fit_folds = systems.create(config, corpus, protocol)
-        for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
-            _write(corpus, divided[number], judgement, folds.fold_directory(workdir, number))
-    devices.wait_for_others("folds")
+    open_folds = [number for number in chosen if not _is_whole(workdir, number)]
+    with _hold(workdir, open_folds):
+        if open_folds:
+            fit_folds = systems.create(config, corpus, protocol)
+            for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
+                _write(corpus, divided[number], judgement, folds.fold_directory(workdir, number))
+            del fit_folds
+            devices.forget_programs()
+        devices.wait_for_others("folds")
     missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
     if missing:
         devices.say(f"folds still to run: {', '.join(map(str, missing))}")
@@ -94,24 +100,33 @@ def _folds(
 ) -> tuple[str, list[folds.Fold]]:
     """Reads the workdir's folds.json; the first process makes it where there is none."""
     path = workdir / "folds.json"
-    if devices.is_first_process() and not path.is_file():
-        protocol, divided = _make_folds(config, corpus)
-        _check_chosen(chosen, len(divided))
-        check_writable(workdir)
-        configuration.write(config, workdir)  # only now: what is impossible leaves no trace
-        folds.write_folds(
-            path,
-            corpus.name,
-            protocol,
-            config.folds.seed,
-            config.select_on,
-            divided,
-            corpus.utterances,
-        )
+    if devices.is_first_process():
+        if not path.is_file():
+            _write_folds(config, corpus, workdir, path, chosen)
+        elif changed := configuration.changed_versions(workdir):
+            devices.say(f"note: the run began with other versions ({changed})")
     devices.wait_for_others("folds.json")
     protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on)
     _check_chosen(chosen, len(divided))
     return protocol, divided
+
+
+def _write_folds(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    workdir: Path,
+    path: Path,
+    chosen: Sequence[int],
+) -> None:
+    protocol, divided = _make_folds(config, corpus)
+    _check_chosen(chosen, len(divided))
+    files.check_writable(workdir)
+    with _hold_reports(workdir):  # only now: what is impossible leaves no trace
+        configuration.check_same(config, workdir)
+        files.remove_unfinished(workdir)
+        configuration.write(config, workdir)
+        made = config.folds.seed, config.select_on, divided, corpus.utterances
+        folds.write_folds(path, corpus.name, protocol, *made)
 
 
 def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
@@ -140,14 +155,40 @@ def _check_chosen(chosen: Sequence[int], count: int) -> None:
         raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {count - 1}")
 
 
+@contextlib.contextmanager
+def _hold(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
+    """Keeps other processes from some folds; those of the same run let the first one do it."""
+    with contextlib.ExitStack() as held:
+        for number in numbers if devices.is_first_process() else ():
+            directory = folds.fold_directory(workdir, number)
+            what, advice = f"fold {number} of {workdir}", "choose other folds by --fold"
+            held.enter_context(locks.hold(directory / "fold.lock", what, advice=advice))
+            files.remove_unfinished(directory)
+        yield
+
+
+def _hold_reports(workdir: Path) -> contextlib.AbstractContextManager:
+    """Keeps other processes from what all folds share, and waits for those that have it."""
+    return locks.hold(workdir / "run.lock", f"{workdir}", wait=True)
+
+
 def _is_done(workdir: Path, number: int) -> bool:
     return (folds.fold_directory(workdir, number) / results.PREDICTIONS).is_file()
 
 
+def _is_whole(workdir: Path, number: int) -> bool:
+    """Whether a fold is done and as it was written; tells what is damaged, which is made anew."""
+    if not _is_done(workdir, number):
+        return False
+    damage = checksums.damage(folds.fold_directory(workdir, number))
+    if damage:
+        devices.say(f"fold {number}: {damage}, and is made anew")
+    return not damage
+
+
 def _write(corpus: Corpus, fold: folds.Fold, judgement: Judgement | None, directory: Path) -> None:
     if judgement is None:  # nothing to test: an empty file says that the fold is done
-        predictions.write(directory / results.PREDICTIONS, [], np.empty((0, len(LABELS))))
-        return
+        judgement = Judgement(np.empty((0, len(LABELS))), {}, {})
     tested = set(fold.test)
     utterances = [u for u in corpus.utterances if u.name in tested]
     results.write(directory, utterances, judgement)
@@ -183,8 +224,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
     records, curves = [], []
     for number, directory in directories.items():
         tested = predictions.read(directory / results.PREDICTIONS)
-        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows, fold = [json.loads(line) for line in lines], divided[number]
+        rows, fold = results.read_metrics(directory), divided[number]
         sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         chosen = systems.chosen(config, rows)
         if "epoch" not in chosen:  # then dev was fitted too, see `systems`
@@ -205,7 +245,9 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "settings": configuration.described(config),
     }
     sources = list(directories.values())
-    result = results.write_report(workdir, sources, corpus, content, curves)
+    with _hold_reports(workdir):
+        files.remove_unfinished(workdir)
+        result = results.write_report(workdir, sources, corpus, content, curves)
     devices.say(results.summary(result))
     devices.say(f"report: {workdir / 'report.html'}")
     return result

@@ -97,6 +97,14 @@ def wait_for_others(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def forget_programs() -> None:
+    """Lets go of what was compiled, and of the arrays that it reads; it is kept on the disk.
+
+    JAX keeps a mapped step, and with it a corpus on the devices, as long as the process runs.
+    """
+    jax.clear_caches()
+
+
 def compute_dtype() -> Any:
     """bfloat16 on accelerators, float32 on the CPU, which has no fast bfloat16."""
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
@@ -157,6 +165,12 @@ class Layout:
     def axis_name(self) -> str | None:
         """The axis to sum over, as steps need it; None where there is nothing to sum."""
         return None if self.folds or jax.device_count() == 1 else AXIS
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether a flag is set in any of the processes that share a model; all hear the same."""
+        if self.folds or jax.process_count() == 1:
+            return flag
+        return bool(multihost_utils.process_allgather(np.int32(flag)).any())
 
     def width(self, batch_size: int) -> int:
         """Rows of a model's batch that one device takes."""

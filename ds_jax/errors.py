@@ -1,67 +1,14 @@
-"""How the program ends when something goes wrong: in one sentence that says the way out."""
+"""What to tell a user of an error: one sentence that says the way out."""
 
-import contextlib
 import difflib
 import errno
-import gc
 import os
 import re
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from types import FrameType
 
 from absl import flags
 
-from ds_jax import paths
-
-# Ended by Ctrl-C, and by whoever stopped reading the output, as a shell tells of it.
-INTERRUPTED, UNREAD = 128 + 2, 128 + 13
 PACKAGES = ("ds_jax", "datasets")
-AGAIN = 0.1  # seconds after which an interrupt comes again that nobody could take
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-@contextlib.contextmanager
-def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
-    """Ends the program with one sentence where a user can mend what went wrong.
-
-    Errors that nobody foresaw pass with their traceback, for whoever mends the program.
-
-    Args:
-        goes_on: Whether the same command goes on where it was stopped.
-        debug: Whether all errors pass.
-    """
-    handler = signal.signal(signal.SIGINT, _interrupt)
-    try:
-        yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        how = "goes on after the last epoch that was saved" if goes_on else "starts anew"
-        print(f"\nstopped; the same command {how}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at exit
-        sys.exit(UNREAD)
-    except Exception as error:
-        if debug or (said := sentence(error)) is None:
-            raise
-        # Names of files may be hostile.
-        sys.exit("\n".join(paths.printable(line) for line in f"error: {said}".split("\n")))
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raises KeyboardInterrupt, where it is not lost."""
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    if frame is None or frame.f_code not in callbacks:
-        raise KeyboardInterrupt
-    # Python ignores what is raised while it collects garbage, and JAX has a callback there.
-    threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
 def sentence(error: Exception) -> str | None:
@@ -80,7 +27,7 @@ def sentence(error: Exception) -> str | None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{place}{error.strerror}" + (": free some space, then start again" if full else "")
     if isinstance(error, OSError) or _is_raised_here(error):
-        return str(error)
+        return str(error) or type(error).__name__
     return None
 
 

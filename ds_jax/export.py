@@ -1,7 +1,6 @@
 """The models of a run as one file that JAX alone can run: waveforms in, probabilities out."""
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from ds_jax import (
 )
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS
-from ds_jax.files import check_writable, write_bytes, write_json, write_text
+from ds_jax.files import check_writable, read_json, write_bytes, write_json, write_text
 from ds_jax.folds import PROTOCOLS
 from ds_jax.metrics import SCORES
 from ds_jax.picture import PictureSettings
@@ -167,7 +166,7 @@ def _facts(
     folds_file = checkpoints[0].parents[1] / "folds.json"
     protocol = config.folds.protocol
     if folds_file.is_file():  # a file of one's own folds has a protocol of its own
-        protocol = json.loads(folds_file.read_text(encoding="utf-8"))["protocol"]
+        protocol = read_json(folds_file)["protocol"]
     chosen = []
     for folder in checkpoints:
         with Checkpoints(folder) as saved:
@@ -208,7 +207,7 @@ def _scores(checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
     ):
         if not path.is_file():
             continue
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
         judges = [f"fold_{record['fold']:02}" for record in report["folds"]]
         if report["corpus"] == corpus:
             judged_by = "each fold's model, on the utterances that its fold tests"

@@ -1,5 +1,6 @@
 """One fold's training under way: what it remembers between epochs, and what it writes."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -7,10 +8,10 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
-import tensorboardX
 
-from ds_jax import progress
+from ds_jax import progress, unfinished
 from ds_jax.checkpoints import Checkpoints
+from ds_jax.events import Events
 from ds_jax.files import write_text
 from ds_jax.folds import Fold
 from ds_jax.networks import Variables
@@ -60,6 +61,8 @@ class FoldTraining:
         checkpoints: In its folder.
         progress: Up to its latest epoch.
         events: What TensorBoard reads; None where another process writes.
+        losses: float32, of the steps that the next epoch has taken already, before SIGTERM.
+        seconds: That they took.
     """
 
     number: int
@@ -71,7 +74,9 @@ class FoldTraining:
     writes: bool
     checkpoints: Checkpoints
     progress: Progress
-    events: tensorboardX.SummaryWriter | None
+    events: Events | None
+    losses: np.ndarray
+    seconds: float
 
     @property
     def epoch(self) -> int:
@@ -97,10 +102,8 @@ class FoldTraining:
         """Adds the latest epoch to metrics.jsonl, and to what TensorBoard reads."""
         self.write_history()
         if self.events is not None:
-            row = self.progress.history[-1]
-            for name, value in row.items():
-                if name != "epoch":
-                    self.events.add_scalar(name, value, row["epoch"])
+            values = dict(self.progress.history[-1])
+            self.events.write(values.pop("epoch"), values)
 
     def write_history(self) -> None:
         """Writes metrics.jsonl anew."""
@@ -128,12 +131,23 @@ class FoldTraining:
                 "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
             )
 
+    def end_epoch(self) -> None:
+        """Forgets the steps of the epoch, which is saved."""
+        self.losses, self.seconds = np.empty(0, np.float32), 0.0
+        if self.writes:
+            unfinished.remove(self.directory)
+
     def load_best(self, like: Variables) -> Variables:
         """The variables of the best epoch, shaped like others, on the host."""
         return self.checkpoints.load(self.checkpoints.best, variables=like)["variables"]
 
     def close(self) -> None:
-        """Ends what is still being written."""
-        self.checkpoints.close()
-        if self.events is not None:
-            self.events.close()
+        """Ends what is still being written.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        events, self.events = self.events, None  # it may be called again
+        with contextlib.closing(self.checkpoints):
+            if events is not None:
+                events.close()

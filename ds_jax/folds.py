@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from ds_jax import leaks
 from ds_jax.corpus import Utterance
-from ds_jax.files import write_json
+from ds_jax.files import read_json, write_json
 
 PROTOCOLS = {
     "stratified": "folds over files with balanced labels, whoever speaks and whatever is said",
@@ -160,7 +159,7 @@ def write_folds(
     content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
     content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
     digests = {utterance.name: utterance.digest for utterance in utterances if utterance.digest}
-    write_json(path, content | {"digests": digests})
+    write_json(path, content | {"digests": digests}, sealed=True)
 
 
 def read_folds(
@@ -211,11 +210,8 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind.
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
-    entries = content.get("folds") if isinstance(content, dict) else None
+    content = read_json(path)
+    entries = content.get("folds")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
     protocol = content.get("protocol", "custom")

@@ -1,7 +1,6 @@
 """Runs every cell of the paper's tables, and puts the paper's numbers beside its own."""
 
 import functools
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from ds_jax import (
 )
 from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.files import write_json
+from ds_jax.files import read_json, write_json
 from ds_jax.metrics import SCORES
 from ds_jax.paper_config import changed, override
 
@@ -110,8 +109,9 @@ def plan(
     runs = {}
 
     def add(name: str, place: str, column: str, folds: str, tested: str) -> Run:
-        experiment = read_experiment(name).copy_and_resolve_references()
-        override(experiment, config)
+        experiment = read_experiment(name)
+        override(experiment, config)  # the seeds that follow another one follow still
+        experiment = experiment.copy_and_resolve_references()
         experiment.corpus, experiment.folds.protocol = config[place], folds
         leaks = column == "paper" and _chooses_epoch(experiment)
         experiment.select_on = "test" if leaks else "dev"
@@ -142,7 +142,14 @@ def _state(run: Run, workdir: Path) -> str:
         configuration.check_same(run.experiment, workdir / run.folder)
     except ERRORS as error:
         return f"failed: {_sentence(error)}"
-    return DONE if (workdir / run.report / "report.json").is_file() else WAITING
+    try:
+        read_json(workdir / run.report / "report.json")
+    except FileNotFoundError:
+        return WAITING
+    except ValueError as error:  # its folds are there, and it is made of them once more
+        devices.say(_sentence(error))
+        return WAITING
+    return DONE
 
 
 def _run(run: Run, load: Callable[[ConfigDict, str], Corpus], workdir: Path) -> str:
@@ -197,7 +204,7 @@ def _write(
     if not devices.is_first_process():
         return
     reports = {
-        key: json.loads((workdir / run.report / "report.json").read_text(encoding="utf-8"))
+        key: read_json(workdir / run.report / "report.json")
         for key, run in runs.items()
         if states[run.folder] == DONE
     }

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ds_jax import checksums
 from ds_jax.corpus import LABELS, Utterance
-from ds_jax.files import write_text
+from ds_jax.files import write_bytes
 
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction", *LABELS)
 # Room for the rounding of others' files and for float16; ours sum to one far better.
@@ -67,12 +68,20 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def write(path: str | Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> None:
-    """Writes predictions.csv, ordered by utterance; `read` gives the same numbers bit for bit.
+    """Writes what `encode` gives."""
+    write_bytes(path, encode(path, utterances, probabilities))
+
+
+def encode(path: str | Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> bytes:
+    """The content of predictions.csv, ordered by utterance; `read` gives the same numbers.
 
     Args:
-        path: The file.
+        path: The file that it is for.
         utterances: n utterances of one fold, each once.
         probabilities: Float [n, 7], rows in the order of `utterances`.
+
+    Returns:
+        The file's content; it holds the numbers bit for bit.
 
     Raises:
         ValueError: The numbers are not one distribution over `LABELS` for each utterance.
@@ -96,7 +105,7 @@ def write(path: str | Path, utterances: Sequence[Utterance], probabilities: np.n
         known = (utterance.name, utterance.speaker, utterance.sentence, utterance.style)
         prediction = LABELS[distribution.argmax()]
         writer.writerow([*known, utterance.label, prediction, *map(repr, distribution.tolist())])
-    write_text(path, text.getvalue())
+    return text.getvalue().encode()
 
 
 def read(path: str | Path) -> Predictions:
@@ -104,18 +113,19 @@ def read(path: str | Path) -> Predictions:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not as `write` writes it; the message names the line.
+        ValueError: The file is not as `write` writes it; the message names the line. Or it is
+            not as it was written, going by the checksums beside it.
     """
     rows, seen, line = [], set(), 1
+    content = checksums.check(Path(path), Path(path).read_bytes())
     try:
         # "utf-8-sig", since spreadsheets put a byte order mark in front.
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            if tuple(next(reader, [])) != COLUMNS:
-                raise ValueError(f"the header must be {','.join(COLUMNS)}")
-            for cells in reader:
-                line = reader.line_num
-                rows.append(_row(cells, seen))
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        if tuple(next(reader, [])) != COLUMNS:
+            raise ValueError(f"the header must be {','.join(COLUMNS)}")
+        for cells in reader:
+            line = reader.line_num
+            rows.append(_row(cells, seen))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
     columns = list(zip(*rows, strict=True)) or [()] * 6

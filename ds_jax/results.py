@@ -1,19 +1,21 @@
 """The files that hold what a system said, and the reports made from them."""
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from ds_jax import audio, evaluate, predictions, report
+from ds_jax import audio, checksums, evaluate, predictions, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import write_bytes, write_json
 from ds_jax.inference import Judgement
 
 PREDICTIONS = "predictions.csv"
 GATES = "gates.npz"
+METRICS = "metrics.jsonl"
 # In report.html: wrong and right answers, the pictures of a recording that was cut in windows, and
 # the rate in Hz of what is heard of one.
 ERRORS, HITS, WINDOWS = 6, 2, 3
@@ -23,7 +25,8 @@ CLIP_RATE = 16_000
 def write(directory: Path, utterances: Sequence[Utterance], judgement: Judgement) -> None:
     """Writes a judgement: predictions.csv, and for each attention head its own and its gates.
 
-    predictions.csv is written last: where it is, the rest is too.
+    predictions.csv is written last: where it is, the rest is too, and before it the checksums of
+    all of them.
 
     Args:
         directory: A fold's folder, or an evaluation's.
@@ -31,15 +34,37 @@ def write(directory: Path, utterances: Sequence[Utterance], judgement: Judgement
         judgement: A row for each of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    contents = {}
     for head, probabilities in judgement.head_probabilities.items():
-        predictions.write(directory / f"predictions_{head}.csv", utterances, probabilities)
+        name = f"predictions_{head}.csv"
+        contents[name] = predictions.encode(directory / name, utterances, probabilities)
     if judgement.gates:
         names = np.asarray([utterance.name for utterance in utterances])
         gates = {head: gate.astype(np.float16) for head, gate in judgement.gates.items()}
         packed = io.BytesIO()
         np.savez_compressed(packed, utterances=names, **gates)
-        write_bytes(directory / GATES, packed.getvalue())
-    predictions.write(directory / PREDICTIONS, utterances, judgement.probabilities)
+        contents[GATES] = packed.getvalue()
+    for name, content in contents.items():
+        write_bytes(directory / name, content)
+    path = directory / PREDICTIONS
+    contents[PREDICTIONS] = predictions.encode(path, utterances, judgement.probabilities)
+    digests = {name: checksums.digest(content) for name, content in contents.items()}
+    if (directory / METRICS).is_file():  # a fold's, written in training
+        digests[METRICS] = checksums.digest(directory / METRICS)
+    checksums.write(directory, digests)
+    write_bytes(path, contents[PREDICTIONS])
+
+
+def read_metrics(directory: Path) -> list[dict]:
+    """Reads the rows of a fold's metrics.jsonl.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged.
+    """
+    path = directory / METRICS
+    content = checksums.check(path, path.read_bytes())
+    return [json.loads(line) for line in content.decode().splitlines()]
 
 
 def write_report(
@@ -61,14 +86,19 @@ def write_report(
 
     Returns:
         The content of report.json.
+
+    Raises:
+        ValueError: A file in one of the folders is missing, or not as it was written.
     """
+    for damage in filter(None, map(checksums.damage, sources)):
+        raise ValueError(f"{damage}. {checksums.ADVICE}")
     arguments = {name: content[name] for name in ("system", "protocol", "selected_on", "shared")}
     arguments |= {"corpus": corpus.name}
     pooled = predictions.concatenate([predictions.read(source / PREDICTIONS) for source in sources])
     result = evaluate.evaluate(pooled, folds=content["folds"], **arguments)
     result |= {"heads": _heads(sources), "skipped": corpus.skipped}
     result |= {name: value for name, value in content.items() if name not in result}
-    write_json(directory / "report.json", result)
+    write_json(directory / "report.json", result, sealed=True)
     errors, hits = (_examples(sources, corpus, right) for right in (False, True))
     page = result | {"audio_terms": corpus.audio_terms}
     report.write(directory / "report.html", page, curves, errors, hits)
@@ -154,17 +184,18 @@ def _example(
 
 def _gates(source: Path, name: str) -> dict[str, np.ndarray]:
     """An utterance's gates by layer; nothing of a system without."""
-    if not (source / GATES).is_file():
+    path = source / GATES
+    if not path.is_file():
         return {}
+    content = checksums.check(path, path.read_bytes())
     try:
-        with np.load(source / GATES, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             position = int(np.flatnonzero(stored["utterances"] == name)[0])
             heads = [head for head in stored.files if head != "utterances"]
             return {head: stored[head][position].astype(np.float32) for head in heads}
     except Exception as error:  # NumPy meets damage with errors of many kinds
         raise ValueError(
-            f"{source / GATES} is damaged ({error}): delete {source / PREDICTIONS} and run the "
-            "fold again"
+            f"{path} is damaged ({error}): delete {source / PREDICTIONS} and run the fold again"
         ) from error
 
 

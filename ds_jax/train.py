@@ -1,5 +1,6 @@
 """Trains networks on folds, one after the other or one a device."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,13 +10,13 @@ import jax
 import ml_collections
 import numpy as np
 import optax
-import tensorboardX
 
 from ds_jax import config as configuration
-from ds_jax import devices, inference, leaks, metrics, progress
+from ds_jax import devices, ending, inference, leaks, metrics, progress, unfinished
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.devices import Layout
+from ds_jax.events import Events
 from ds_jax.fold_training import FoldTraining, Progress
 from ds_jax.folds import Fold, fold_directory
 from ds_jax.inputs import Inputs, create_inputs, cut
@@ -64,7 +65,9 @@ class Experiment:
             network = create_network(self.config, layout)
             self.programs[layout] = Programs(
                 network,
-                create_train_step(network, self.optimiser, self.inputs, layout, self.config.seed),
+                create_train_step(
+                    network, self.optimiser, self.inputs, layout, self.config.seeds.dropout
+                ),
                 inference.create_predict_step(network, self.inputs, layout),
             )
         return self.programs[layout]
@@ -132,12 +135,15 @@ def _train(
     width = layout.width(config.train.batch_size)
     epoch_length, judge_length = (experiment.inputs.length(n, width) for n in longest)
     waiting, running, states = list(folds), {}, None
-    try:
+    with ending.deferred(), contextlib.ExitStack() as opened:
         while waiting or running:
+            if layout.any_process(ending.is_asked()):
+                raise ending.Interrupted
             for lane in sorted(set(range(layout.lanes)) - set(running))[: len(waiting)]:
                 number = waiting.pop(0)
                 directory = fold_directory(workdir, number)
                 running[lane], state = _open(experiment, layout, number, folds[number], directory)
+                opened.callback(running[lane].close)
                 if states is None:
                     states = layout.place([state] * layout.lanes)
                 else:
@@ -164,9 +170,6 @@ def _train(
                 running.pop(lane).close()
                 if training.writes:
                     yield training.number, judged.get(lane)
-    finally:
-        for training in running.values():
-            training.close()
 
 
 def _open(
@@ -175,7 +178,7 @@ def _open(
     """Starts with a fold, or goes on with it where an earlier call was stopped."""
     config, corpus = experiment.config, experiment.corpus
     network = experiment.programs_for(layout).network
-    rng = jax.random.fold_in(jax.random.key(config.seed), number)
+    rng = jax.random.fold_in(jax.random.key(config.seeds.initialisation), number)
     rows, chooser_rows = (corpus.rows_of(fold.sides[side]) for side in ("train", config.select_on))
     for what, own, side in (
         ("scaling", rows, "train"),
@@ -187,8 +190,8 @@ def _open(
     writes = layout.folds or devices.is_first_process()
     checkpoints = Checkpoints(directory / "checkpoints", trains=True, alone=layout.folds)
     progress, latest = Progress(), checkpoints.latest
+    parts = {"variables": state.variables, "optimizer": state.optimizer}
     if latest is not None:
-        parts = {"variables": state.variables, "optimizer": state.optimizer}
         saved = checkpoints.metadata(latest)
         there = ml_collections.ConfigDict(saved["config"])
         if different := configuration.difference(there, config):
@@ -198,11 +201,15 @@ def _open(
             )
         state = state.resume(**checkpoints.load(latest, **parts))
         progress = Progress(**saved["progress"])
-    events = None
-    if writes:
-        events = tensorboardX.SummaryWriter(
-            str(directory / "tensorboard"), purge_step=(latest or 0) + 1
-        )
+    notice, losses, seconds = checkpoints.notice, np.empty(0, np.float32), 0.0
+    try:
+        begun = unfinished.load(directory, (latest or 0) + 1, **parts)
+    except ValueError as error:  # the checkpoint before it is whole
+        begun, notice = None, notice or f"{error}: the epoch starts anew"
+    if begun is not None:
+        state = state.resume(begun.variables, begun.optimizer)
+        losses, seconds = begun.losses, begun.seconds
+    events = Events(directory / "tensorboard", (latest or 0) + 1) if writes else None
     training = FoldTraining(
         number,
         fold,
@@ -214,9 +221,14 @@ def _open(
         checkpoints,
         progress,
         events,
+        losses,
+        seconds,
     )
-    if latest is not None:
-        training.say(f"going on after epoch {latest} from {checkpoints.directory}")
+    if notice:
+        training.say(notice)
+    if latest is not None or len(losses):
+        steps = f" and {len(losses)} steps" if len(losses) else ""
+        training.say(f"going on after epoch {latest or 0}{steps} from {checkpoints.directory}")
         training.write_history()  # it may have been stopped just before
     return training, state
 
@@ -228,32 +240,56 @@ def _run_epoch(
     states: TrainState,
     length: int,
 ) -> tuple[TrainState, dict[int, np.ndarray], float]:
-    """Takes a step for each batch; returns the states, all losses of each lane, and seconds."""
+    """Takes a step for each batch; returns the states, all losses of each lane, and seconds.
+
+    Raises:
+        Interrupted: SIGTERM came; the steps taken are saved.
+    """
     config, train_step = experiment.config, experiment.programs_for(layout).train_step
     size = config.train.batch_size
     batches = [[]] * layout.lanes
     numbers, scales = np.zeros(layout.lanes, np.int32), np.zeros(layout.lanes, np.float32)
     for lane, training in lanes.items():
-        order = training.order(config.seed)
+        order = training.order(config.seeds.order)
         what = f"fold {training.number}: training"  # batch normalisation included
         leaks.check_rows(what, order, experiment.corpus, training.fold.sides, ("train",))
-        batches[lane] = cut(order, size)
+        batches[lane] = cut(order, size)[len(training.losses) :]
         numbers[lane], scales[lane] = training.number, training.progress.learning_rate_scale
     numbers, scales = layout.stack(numbers), layout.stack(scales)
-    losses, late, began = [], None, time.monotonic()
-    steps, shown = max(map(len, batches)), devices.is_first_process()
+    losses, late, began = [np.empty((layout.lanes, 0), np.float32)], None, time.monotonic()
+    steps, shown, interrupted = max(map(len, batches)), devices.is_first_process(), False
     with progress.bar(_title(lanes), steps, "steps", shown=shown) as bar:
         for chunk in experiment.inputs.chunks(layout, batches, length, layout.width(size)):
             states, loss = train_step(states, numbers, scales, *chunk)
             # The host reads a dispatch while the devices work at the next.
             late, ready = loss, late
             if ready is not None:
-                losses.append(jax.device_get(ready))
+                losses.append(jax.device_get(ready).reshape(layout.lanes, length))
                 bar.update(min(length, steps - bar.n))
-        losses.append(jax.device_get(late))
-    losses = np.concatenate([loss.reshape(layout.lanes, length) for loss in losses], axis=1)
-    of_lane = {lane: losses[lane, : len(batches[lane])] for lane in lanes}
-    return states, of_lane, time.monotonic() - began
+            if interrupted := layout.any_process(ending.is_asked()):
+                break
+        if late is not None:
+            losses.append(jax.device_get(late).reshape(layout.lanes, length))
+    losses, seconds = np.concatenate(losses, axis=1), time.monotonic() - began
+    of_lane = {
+        lane: np.concatenate([training.losses, losses[lane, : len(batches[lane])]])
+        for lane, training in lanes.items()
+    }
+    seconds += max(training.seconds for training in lanes.values())
+    if interrupted:
+        for lane, training in lanes.items():
+            _save_unfinished(training, layout.take(states, lane), of_lane[lane], seconds)
+        raise ending.Interrupted
+    return states, of_lane, seconds
+
+
+def _save_unfinished(
+    training: FoldTraining, state: TrainState, losses: np.ndarray, seconds: float
+) -> None:
+    if training.writes:
+        begun = unfinished.Unfinished(state.variables, state.optimizer, losses, seconds)
+        unfinished.save(training.directory, training.epoch + 1, begun)
+        training.say(f"is saved after epoch {training.epoch} and {len(losses)} steps")
 
 
 def _title(lanes: Mapping[int, FoldTraining]) -> str:
@@ -294,6 +330,7 @@ def _end_epoch(
         dataclasses.asdict(training.progress),
     )
     training.log()
+    training.end_epoch()
     left = _clock(seconds * (config.train.epochs - training.epoch))
     training.say(
         f"epoch {training.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "

@@ -15,6 +15,8 @@ from ds_jax.devices import Layout
 from ds_jax.inputs import Inputs
 from ds_jax.networks import Network, Variables, abstract_variables, frozen_layers
 
+DROPOUT = 1 << 20  # parts dropout's random numbers from those of fold 0's new layers, and so on
+
 
 class TrainState(flax.struct.PyTreeNode):
     """What a step changes, and the frozen layers beside it.
@@ -132,7 +134,8 @@ def create_train_step(
     """
 
     def train_step(state, number, scale, corpus, labels, rows, mask, count):
-        rng = jax.random.fold_in(jax.random.key(seed), number)
+        key = jax.random.fold_in(jax.random.key(seed), DROPOUT)
+        rng = jax.random.fold_in(key, number)
 
         def step(state, batch):
             rows, mask = batch

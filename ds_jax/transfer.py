@@ -1,6 +1,5 @@
 """How the models of a run do on a corpus: another one, or their own test sides once more."""
 
-import json
 from pathlib import Path
 
 import jax
@@ -13,12 +12,14 @@ from ds_jax import (
     folds,
     inference,
     leaks,
+    locks,
     predictions,
     results,
     systems,
     targets,
 )
 from ds_jax.corpus import Corpus, Utterance
+from ds_jax.files import read_json, remove_unfinished
 
 # How ELRA-S0329's actors spoke its neutral texts besides normally.
 NEUTRAL_STYLES_LEFT_OUT = ("loud", "soft", "slow", "fast")
@@ -49,7 +50,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     if not trained:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     own = corpus.name == config.corpus
-    made = json.loads((workdir / "folds.json").read_text(encoding="utf-8"))
+    made = read_json(workdir / "folds.json")
     protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(workdir / "folds.json", corpus.utterances, config.select_on)
@@ -89,12 +90,12 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         total = _add(total, judgement, owners, len(count))
         said = predictions.of([corpus.utterances[k] for k in owners], judgement.probabilities)
         records.append(evaluate.fold_record(_number(checkpoints.parent), said))
+    devices.forget_programs()
     if not devices.is_first_process():
         return None
     judged = np.flatnonzero(count)
     mean = jax.tree.map(lambda x: (x[judged].T / count[judged]).T.astype(x.dtype), total)
     directory = workdir / "evaluations" / corpus.name
-    results.write(directory, [corpus.utterances[owner] for owner in judged], mean)
     content = {
         "system": systems.title(config),
         "chosen": systems.CHOOSES.get(config.system, ""),
@@ -110,7 +111,10 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         "equal_left_out": equal,
         "evaluated_by": _judges(len(records), own),
     }
-    result = results.write_report(directory, [directory], corpus, content)
+    with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
+        remove_unfinished(directory)
+        results.write(directory, [corpus.utterances[owner] for owner in judged], mean)
+        result = results.write_report(directory, [directory], corpus, content)
     devices.say(results.summary(result))
     devices.say(f"report: {directory / 'report.html'}")
     return result

@@ -80,7 +80,7 @@ def compute(
         layers: Names among `LAYERS`, in the order in which their features are wanted.
         settings: How pictures are coloured, resized and centred.
         weights: Of `weights.load(path, full=needs_full(layers))`.
-        cache: A folder in which a layer's features are kept, one .npy each; None keeps none. Of
+        cache: A folder in which a layer's features are kept, one .npz each; None keeps none. Of
             several processes the first writes it.
 
     Returns:
@@ -95,7 +95,7 @@ def compute(
         seen = _content(pictures)
         for layer in layers:
             digest = _digest(layer, settings, weights, (pictures.shape, seen))
-            paths[layer] = cache / f"vgg16-{layer}-{settings.preprocessing}-{digest}.npy"
+            paths[layer] = cache / f"vgg16-{layer}-{settings.preprocessing}-{digest}.npz"
             known[layer] = _read(paths[layer], (len(pictures), _width(layer)))
     missing = _in_any_process([known.get(layer) is None for layer in layers])
     wanted = [layer for layer, absent in zip(layers, missing, strict=True) if absent]
@@ -104,7 +104,7 @@ def compute(
     for layer in wanted:
         if cache and devices.is_first_process():
             content = io.BytesIO()
-            np.save(content, known[layer])
+            np.savez(content, features=known[layer])  # which has a checksum
             files.write_bytes(paths[layer], content.getvalue())
     return np.concatenate([known[layer] for layer in layers], axis=1)
 
@@ -233,7 +233,8 @@ def _digest(
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The features kept in a file; None where there are none, or none that can be used."""
     try:
-        features = np.load(path, allow_pickle=False)
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            features = stored["features"]
         if features.shape != shape or features.dtype != np.float32:
             raise ValueError(f"{features.dtype} {features.shape} in place of float32 {shape}")
     except FileNotFoundError:

@@ -27,7 +27,7 @@ import onnx.external_data_helper
 import safetensors.numpy
 
 from ds_jax import progress
-from ds_jax.files import cache_directory
+from ds_jax.files import cache_directory, sync
 from ds_jax.vgg import BLOCKS, UNITS
 
 Params = dict[str, dict[str, np.ndarray]]
@@ -285,7 +285,12 @@ def _cached(full: bool) -> tuple[Path, str] | None:
     for name, digest in (FULL,) if full else (TRUNK, WHEEL_TRUNK):
         file = cache_directory() / name
         if file.is_file():
-            _verify(file, digest, f"delete {file} and start again")
+            try:
+                _verify(file, digest, "it is fetched anew")
+            except ValueError as error:
+                print(f"{file.parent}: {error}", flush=True)
+                file.unlink(missing_ok=True)
+                continue
             return file, "the cache"
     return None
 
@@ -309,7 +314,9 @@ def _download(full: bool) -> tuple[Path, str]:
                 failures.append(f"{source}: {str(error) or type(error).__name__}")
                 continue
             _verify(partial, digest, f"the download was deleted; start again, or see {source}")
+            sync(partial)
             os.replace(partial, cache / name)
+            sync(cache)
             return cache / name, source
     raise FileNotFoundError(
         f"VGG16's ImageNet weights are not in {cache} and could not be downloaded "

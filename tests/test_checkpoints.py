@@ -138,4 +138,4 @@ def test_what_a_killed_save_leaves_behind_does_not_matter(tmp_path):
         save(checkpoints, {2: 0.25})
         assert (checkpoints.best, checkpoints.latest) == (2, 2)
         assert bits(load(checkpoints, 2)["variables"]) == bits(tree(2))
-    assert kept(tmp_path) == [2]
+    assert kept(tmp_path) == [1, 2]

@@ -5,7 +5,7 @@ import pytest
 
 from ds_jax import compare, evaluate, folds, paired, predictions, results
 from ds_jax.corpus import LABELS, Utterance
-from ds_jax.files import write_json
+from ds_jax.files import read_json, write_json
 from ds_jax.metrics import SCORES
 
 UTTERANCES = [
@@ -160,7 +160,7 @@ def test_choosing_on_the_test_side_is_an_advantage_that_is_told(three, tmp_path,
 
 def test_a_single_fold_has_no_t_test(three, capsys):
     for workdir in three[:2]:
-        content = json.loads((workdir / "folds.json").read_text(encoding="utf-8"))
+        content = read_json(workdir / "folds.json")
         write_json(workdir / "folds.json", content | {"folds": content["folds"][:1]})
     found = compare.run(three[:2])
     assert found["pairs"][0]["uar"]["p_folds"] is None
@@ -242,7 +242,7 @@ def test_a_model_of_the_whole_corpus_has_nothing_to_compare(three):
 
 def test_of_two_training_sides_the_smaller_counts(three):
     whole = compare.compare_runs(three[:2])["pairs"][0]["uar"]["p_folds"]
-    content = json.loads((three[1] / "folds.json").read_text(encoding="utf-8"))
+    content = read_json(three[1] / "folds.json")
     for fold in content["folds"]:
         fold["train"], fold["dev"] = fold["train"][:20], fold["dev"][:4]
     write_json(three[1] / "folds.json", content)

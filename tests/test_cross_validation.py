@@ -8,7 +8,7 @@ import pytest
 import tiny
 from sklearn import metrics as reference
 
-from ds_jax import cross_validation, predictions, train, weights
+from ds_jax import cross_validation, files, predictions, train, weights
 from ds_jax.corpus import LABELS
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -83,7 +83,7 @@ def test_whatever_folds_are_there_are_pooled_and_the_missing_named(tmp_path, cap
     assert not cross_validation.run(config, corpus, tmp_path, [0])
     assert not (tmp_path / "report.json").exists()
     part = cross_validation.report(config, corpus, tmp_path)
-    assert part == json.loads((tmp_path / "report.json").read_text())
+    assert part == files.read_json(tmp_path / "report.json")
     assert part["missing_folds"] == [1]
     assert [record["fold"] for record in part["folds"]] == [0, 2]
     tested = [predictions.read(tmp_path / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]

@@ -3,7 +3,15 @@ import os
 
 import pytest
 
-from ds_jax.files import check_writable, open_text, write_json, write_text
+from ds_jax.files import (
+    check_writable,
+    open_text,
+    read_json,
+    remove_unfinished,
+    seal,
+    write_json,
+    write_text,
+)
 
 
 def test_text_is_kept_as_given_in_a_new_folder(tmp_path):
@@ -56,3 +64,65 @@ def test_text_written_in_pieces_is_whole_or_not_there(tmp_path):
         file.write(b"no text")
     assert path.read_bytes() == "niño\nend\r\n".encode()
     assert os.listdir(path.parent) == ["text"]
+
+
+def read_or_none(path):
+    try:
+        return read_json(path)
+    except ValueError:
+        return None
+
+
+def test_sealed_json_tells_of_any_changed_bit(tmp_path):
+    path, content = tmp_path / "a.json", {"b": [1, 2.5, None], "a": {"niño": True}}
+    write_json(path, content, sealed=True)
+    assert read_json(path) == content
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[position] ^= 1 << bit
+            path.write_bytes(changed)
+            if (read := read_or_none(path)) is not None:
+                # A blank has become another, or the checksum has lost its name.
+                assert {name: read[name] for name in content} == content
+
+
+def test_json_of_others_is_taken_as_it_is(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "b.json")
+    for text in ("{", "[]", "\udc00"):
+        (tmp_path / "a.json").write_text(text, errors="surrogatepass")
+        with pytest.raises(ValueError, match=r"a\.json"):
+            read_json(tmp_path / "a.json")
+
+
+def test_tuples_seal_as_the_lists_that_they_become():
+    assert seal({"a": (1, (2,))})["checksum"] == seal({"a": [1, [2]]})["checksum"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: (
+            done.append(os.readlink(f"/proc/self/fd/{descriptor}")) or fsync(descriptor)
+        ),
+    )
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append("named") or replace(a, b))
+    write_text(tmp_path / "a", "text")
+    content, named, folder = done
+    assert content.startswith(f"{tmp_path}/a.")
+    assert (named, folder) == ("named", str(tmp_path))
+
+
+def test_remains_of_killed_processes_are_removed(tmp_path):
+    for name in ("a.json.0123.tmp", "a.json", "tmp"):
+        (tmp_path / name).write_text("")
+    remove_unfinished(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "tmp"]
+    remove_unfinished(tmp_path / "nothing")

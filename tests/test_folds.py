@@ -297,7 +297,7 @@ GOOD = {"train": ["s00_00", "s00_01"], "dev": ["s00_02"], "test": ["s00_03"]}
     ("text", "message"),
     [
         ("{", "not a JSON file"),
-        ("[]", 'needs a list "folds"'),
+        ("[]", "must hold an object of JSON"),
         ('{"folds": []}', "at least one fold"),
         ('{"folds": {}}', 'needs a list "folds"'),
         ({"protocol": "speker", "folds": [GOOD]}, "did you mean 'speakers'"),

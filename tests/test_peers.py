@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import peers
+from benchmarks import peer_ds_jax, peers
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,12 +48,25 @@ def test_the_same_network_is_accepted():
     peers.check_same(asked, loss_tolerance=1e-3)
 
 
+def test_the_network_here_learns_and_leaves_what_peers_need(tmp_path):
+    trial = peer_ds_jax.create(tmp_path, size=32, batch=2, threads=1, cuda=False)["ds_jax"]
+    losses = [trial["training step"]() for _ in range(3)]
+    assert losses[-1] < losses[0]
+    assert trial["features"]().shape == (2, 1, 1, 512)
+    with np.load(tmp_path / "network.npz") as left:
+        numbers = {name: left[name].size for name in left.files}
+    assert (numbers.pop("pictures"), numbers.pop("labels")) == (2 * 32 * 32 * 3, 2)
+    assert sum(numbers.values()) == trial["parameters"]
+
+
 def test_a_run_on_tiny_pictures(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is in benchmarks/requirements.txt alone")
     output = tmp_path / "results" / "peers.json"
-    script = str(ROOT / "benchmarks" / "peers.py")
+    script = ["-m", "benchmarks.peers"]
     flags = ["--size=32", "--batch=2", "--rounds=1", "--threads=1", f"--output={output}"]
-    run = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, *script, *flags], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
     written = json.loads(output.read_text())
     assert written["settings"] == {"size": 32, "batch": 2, "threads": 1, "cuda": False}

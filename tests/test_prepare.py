@@ -230,7 +230,7 @@ def test_a_second_process_waits_and_says_so(tmp_path, capsys):
         assert not prepared
     thread.join(20)
     assert len(load(prepared[0], "emodb").utterances) == 1
-    assert "waiting for another process" in capsys.readouterr().out
+    assert "in the hands of another process: waiting for it" in capsys.readouterr().out
 
 
 def test_neither_tensorflow_nor_jax_is_imported_nor_a_connection_opened(tmp_path):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 
 import made_up
 import numpy as np
@@ -11,6 +10,7 @@ import soundfile
 import tiny
 
 from ds_jax import predictions, report, results
+from ds_jax.files import read_json
 from ds_jax.inference import Judgement
 
 CONTENT = {
@@ -126,7 +126,7 @@ def test_sound_changes_no_number(tmp_path):
     found = [
         results.write_report(tmp_path, [tmp_path], corpus, CONTENT) for corpus in (silent, loud)
     ]
-    assert found[0] == found[1] == json.loads((tmp_path / "report.json").read_text())
+    assert found[0] == found[1] == read_json(tmp_path / "report.json")
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:audio/flac") == 2
     assert "terms of the corpus" in page

@@ -1,6 +1,7 @@
 """Training learns, stops, resumes to the bit, and changes nothing that it should not."""
 
 import dataclasses
+import itertools
 import json
 import math
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax import inference
+from ds_jax import ending, inference
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.devices import BATCH
 from ds_jax.fold_training import FoldTraining, Progress
@@ -134,6 +135,47 @@ def test_checkpoints_of_another_experiment_are_refused(experiment, tmp_path):
     with pytest.raises(ValueError, match=r"train\.epochs is 2 there and 4 now"):
         tiny.train_fold(longer(experiment, epochs=4), 1, FOLD, tmp_path)
     assert len(history(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("asked", range(12))
+def test_going_on_after_sigterm_gives_the_same_bits(
+    experiment, undisturbed, tmp_path, capsys, monkeypatch, asked
+):
+    """It is asked for before each of the four epochs and after each of their two steps."""
+    answers = itertools.chain([False] * asked, itertools.repeat(True))
+    long = longer(experiment, epochs=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "is_asked", lambda: next(answers))
+        with pytest.raises(ending.Interrupted):
+            tiny.train_fold(long, 1, FOLD, tmp_path)
+    epochs, steps = divmod(asked, 3)
+    saved = f"is saved after epoch {epochs} and {steps} steps"
+    assert (saved in capsys.readouterr().out) == (steps > 0)
+    judgement = tiny.train_fold(long, 1, FOLD, tmp_path)
+    going_on = f"going on after epoch {epochs}" + (f" and {steps} steps" if steps else "")
+    assert (going_on in capsys.readouterr().out) == (asked > 0)
+    jax.tree.map(np.testing.assert_array_equal, judgement, undisturbed[0])
+    assert history(tmp_path) == undisturbed[1]
+    assert checkpoint(tmp_path) == undisturbed[2]
+    assert not list(tmp_path.glob("fold_01/unfinished"))
+
+
+def test_a_damaged_unfinished_epoch_starts_anew(
+    experiment, undisturbed, tmp_path, capsys, monkeypatch
+):
+    answers = itertools.chain([False] * 4, itertools.repeat(True))
+    long = longer(experiment, epochs=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "is_asked", lambda: next(answers))
+        with pytest.raises(ending.Interrupted):
+            tiny.train_fold(long, 1, FOLD, tmp_path)
+    (path,) = tmp_path.glob("fold_01/unfinished/*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1])
+    judgement = tiny.train_fold(long, 1, FOLD, tmp_path)
+    said = capsys.readouterr().out
+    assert f"{path} is damaged: it is not as it was written: the epoch starts anew" in said
+    assert "going on after epoch 1 from" in said
+    jax.tree.map(np.testing.assert_array_equal, judgement, undisturbed[0])
 
 
 def test_being_killed_between_checkpoint_and_metrics_loses_no_metrics(

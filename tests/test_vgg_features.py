@@ -195,10 +195,16 @@ DAMAGES = {
     "empty": lambda path: path.write_bytes(b""),
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "no array": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x0a\x00no header "),
-    "other shape": lambda path: np.save(path, np.zeros((7, 9), np.float32)),
-    "other type": lambda path: np.save(path, np.zeros((7, WIDTHS[TWO[0]]), np.float64)),
-    "pickled": lambda path: np.save(path, np.full((7, WIDTHS[TWO[0]]), None)),
+    "a bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "other shape": lambda path: np.savez(path, features=np.zeros((7, 9), np.float32)),
+    "other type": lambda path: np.savez(path, features=np.zeros((7, WIDTHS[TWO[0]]))),
+    "pickled": lambda path: np.savez(path, features=np.full((7, WIDTHS[TWO[0]]), None)),
 }
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -213,7 +219,8 @@ def test_damaged_features_are_computed_anew(tmp_path, runs, capsys, damage):
     assert features[0].tolist() == [2] * 8 + [1] * 16
     assert runs == [TWO, TWO[:1]]
     assert capsys.readouterr().out.startswith(f"{path} is damaged and is computed anew: ")
-    assert np.load(path).shape == (7, WIDTHS[TWO[0]])
+    with np.load(path) as stored:
+        assert stored["features"].shape == (7, WIDTHS[TWO[0]])
 
 
 def test_an_interrupted_write_leaves_no_features(tmp_path, monkeypatch, runs):

@@ -1,0 +1,256 @@
+"""Kills a small run again and again, and sees whether it ends as one that was left in peace.
+
+    python -m benchmarks.kills
+
+A corpus of chirps is prepared, DS-AM is trained on it in three folds, and tested and reported.
+SIGKILL and SIGTERM come in turns at moments that a seed draws: half of them at any time of the
+run's duration, the others right after one of its files has appeared. Each time the same command
+is started again; when it ends, its folds, its predictions and its reports must have the bytes of
+the undisturbed run, nothing half-written may be left, and a new run begins from nothing. After
+SIGTERM the program must leave by itself, say how to go on, and end with status 143.
+
+Prints a table and writes JSON; the status is 1 if anything was lost. The chirps, and a VGG16 of a
+few channels with random weights, show that nothing is lost, and nothing else.
+"""
+
+import collections
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import chirps
+from ds_jax import ending, files
+
+_KILLS = flags.DEFINE_integer("kills", 50, "how often a run is killed", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "of the moments", lower_bound=0)
+_JSON = flags.DEFINE_string("json", "runs/benchmarks/kills.json", "where the numbers go")
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENT = (
+    "--config=configs/ds_am_emodb.py",
+    "--config.picture.canvas=48",
+    "--config.picture.size=32",
+    "--config.model.freeze=block4",
+    "--config.train.batch_size=8",
+    "--config.train.epochs=3",
+)
+PROGRAM = """
+from benchmarks import chirps
+chirps.use_narrow_network()
+import launch
+launch.app.run(
+    launch.main,
+    flags_parser=lambda arguments: launch.configuration.parse(arguments, launch.QUICKSTART),
+)
+"""
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+PATIENCE = 30.0  # seconds in which SIGTERM must have ended a run
+POLL = 0.01  # seconds between two looks at the files
+
+
+def start(folder: Path, run: Path) -> subprocess.Popen:
+    """Starts the experiment, or goes on with it; its files, prepared ones too, go below `run`."""
+    command = [sys.executable, "-c", PROGRAM, *EXPERIMENT, "--config.corpus=chirps"]
+    command += ["--config.folds.count=3", f"--corpora_dir={folder / 'corpora'}"]
+    command += [f"--data_dir={run / 'data'}", f"--workdir={run / 'run'}"]
+    if (folder / "vgg16.h5").exists():
+        command.append(f"--config.weights={folder / 'vgg16.h5'}")
+    output = (run / "output.txt").open("ab")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+
+def listing(run: Path) -> set[str]:
+    """All files and folders of a run, those that are being written too."""
+    found = set()
+    for directory, folders, names in os.walk(run):
+        found.update(os.path.join(directory, name) for name in folders + names)
+    return found
+
+
+def outcome(run: Path) -> dict[str, bytes]:
+    """What must be the same: folds, predictions and reports."""
+    names = ("folds.json", "report.json", "report.html", "fold_*/predictions*.csv")
+    paths = [path for name in names for path in sorted((run / "run").glob(name))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def phase(run: Path) -> str:
+    """What the run is at, going by its files."""
+    run, data = run / "run", run / "data"
+    if not list(data.rglob("checksums.json")):
+        return "preparing" if list(data.rglob("incomplete.*")) else "starting"
+    if not (run / "folds.json").exists():
+        return "dealing the folds"
+    if (run / "report.json").exists() or len(list(run.glob("fold_*/predictions.csv"))) == 3:
+        return "reporting"
+    if list(run.glob("fold_*/checkpoints/*orbax-checkpoint-tmp*")):
+        return "saving a checkpoint"
+    if list(run.glob("fold_*/unfinished/*.tmp")):
+        return "saving an unfinished epoch"
+    judged = {path.parent for path in run.glob("fold_*/predictions*")}
+    if any(not (fold / "predictions.csv").exists() for fold in judged):
+        return "writing predictions"
+    return "training and judging"
+
+
+def wait_for_moment(process: subprocess.Popen, run: Path, rng, duration: float, total: int) -> str:
+    """Waits for a moment that is drawn; returns which kind it is, empty if the run ended before."""
+    began = time.monotonic()
+    if rng.random() < 0.5:
+        kind, at, count = "any time", began + rng.uniform(0, duration), None
+    else:
+        kind, at, count = "a new file", None, int(rng.integers(1, total + 1))
+    seen = listing(run)
+    while process.poll() is None:
+        if at is not None and time.monotonic() >= at:
+            return kind
+        if count is not None:
+            now = listing(run)
+            count -= len(now - seen)
+            seen |= now
+            if count <= 0:
+                at, count = time.monotonic() + rng.uniform(0, 0.05), None
+        time.sleep(POLL)
+    return ""
+
+
+def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool) -> list[str]:
+    """Waits for the end after SIGTERM; returns what was wrong with it."""
+    try:
+        status = process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
+    last = (run / "output.txt").read_text(errors="replace")[-500:]
+    if status == 0 or (status == ending.STATUS and ending.ADVICE in last):
+        return []  # it was at its end already, or it left as it should
+    if status == -signal.SIGTERM and (not listening or "\nreport: " in last):
+        return []  # Python was still starting, or all was done and Python was ending
+    return [f"SIGTERM ended it with status {status} after {time.monotonic() - sent:.1f} s"]
+
+
+def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
+    """Runs the experiment twice, so that all is compiled; outcome, seconds, and files written."""
+    for name in ("warm", "undisturbed"):
+        run = folder / name
+        run.mkdir()
+        began, seen = time.monotonic(), set()
+        process = start(folder, run)
+        while process.poll() is None:
+            seen |= listing(run)
+            time.sleep(POLL)
+        if process.returncode:
+            sys.exit((run / "output.txt").read_text())
+        if name == "warm":
+            shutil.rmtree(run)
+    return outcome(run), time.monotonic() - began, len(seen)
+
+
+def said(run: Path) -> int:
+    """How many bytes the run has printed."""
+    path = run / "output.txt"
+    return path.stat().st_size if path.exists() else 0
+
+
+def kill(
+    process: subprocess.Popen, run: Path, number: signal.Signals, listening: bool
+) -> tuple[dict, list[str]]:
+    """Sends a signal and waits for the end; returns what it met, and what was wrong."""
+    met = {"signal": number.name, "phase": phase(run)}
+    sent, wrong = time.monotonic(), []
+    process.send_signal(number)
+    if number == signal.SIGTERM:
+        wrong = check_end(process, sent, run, listening)
+    process.wait()
+    return met | {"seconds": time.monotonic() - sent}, wrong
+
+
+def check_outcome(run: Path, wanted: dict[str, bytes]) -> list[str]:
+    """What differs from the undisturbed run, and what was left behind."""
+    found = outcome(run)
+    wrong = [f"{run.name}: {name} differs" for name in wanted if found.get(name) != wanted[name]]
+    for pattern in ("*.tmp", "*orbax-checkpoint-tmp*", "incomplete.*"):
+        wrong += [f"{path} was left behind" for path in run.rglob(pattern)]
+    return wrong
+
+
+def survive(folder: Path, wanted: dict[str, bytes], duration: float, total: int) -> dict:
+    """Kills as often as is asked for; returns what happened."""
+    rng, kills, wrong, runs = np.random.default_rng(_SEED.value), [], [], 0
+    while len(kills) < _KILLS.value and not wrong:
+        run = folder / f"run_{runs}"
+        run.mkdir()
+        disturbed, ended = 0, False
+        while not ended and not wrong:
+            began, before = time.monotonic(), said(run)
+            process, kind = start(folder, run), ""
+            if len(kills) < _KILLS.value:  # the last run is then left in peace
+                kind = wait_for_moment(process, run, rng, duration, total)
+            if kind:
+                number, listening = SIGNALS[len(kills) % 2], said(run) > before
+                met, faults = kill(process, run, number, listening)
+                kills.append(met | {"moment": kind})
+                wrong += faults
+                disturbed += 1
+                print(f"{len(kills)}: {met['signal']} at {kind}, {met['phase']}", flush=True)
+                continue
+            ended = True
+            if process.wait():
+                wrong.append((run / "output.txt").read_text(errors="replace")[-2000:])
+            elif not disturbed:  # other programs slow the machine down, or no longer
+                duration = time.monotonic() - began
+        runs += 1
+        wrong += [] if wrong else check_outcome(run, wanted)
+        print(f"run {runs} after {len(kills)} kills: {len(wrong)} faults", flush=True)
+        if not wrong:
+            shutil.rmtree(run)
+    leaving = [kill["seconds"] for kill in kills if kill["signal"] == "SIGTERM"]
+    return {
+        "kills": len(kills),
+        "runs": runs,
+        "seconds of an undisturbed run": duration,
+        "files of an undisturbed run": total,
+        "slowest to leave after SIGTERM, seconds": max(leaving, default=0.0),
+        "faults": wrong,
+        "all": kills,
+    }
+
+
+def table(found: dict) -> str:
+    """The kills by phase and signal."""
+    counts = collections.Counter((kill["phase"], kill["signal"]) for kill in found["all"])
+    lines = [f"{'phase':28}{'SIGKILL':>8}{'SIGTERM':>8}"]
+    for name in sorted({kill["phase"] for kill in found["all"]}):
+        lines.append(f"{name:28}{counts[name, 'SIGKILL']:8}{counts[name, 'SIGTERM']:8}")
+    lines.append(f"{found['kills']} kills of {found['runs']} runs: {len(found['faults'])} faults")
+    return "\n".join(lines + found["faults"])
+
+
+def main(arguments: list[str]) -> None:
+    """Kills, counts and compares."""
+    if arguments[1:]:
+        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        chirps.write_corpus(folder / "corpora" / "chirps")
+        if any("ds_am" in argument for argument in EXPERIMENT):
+            chirps.write_weights(folder / "vgg16.h5")
+        found = survive(folder, *undisturbed(folder))
+    print(table(found))
+    files.write_json(_JSON.value, found)
+    if found["faults"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

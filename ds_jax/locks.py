@@ -1,0 +1,74 @@
+"""Locks by which processes keep out of each other's way; one that dies lets go of them."""
+
+import contextlib
+import getpass
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from ds_jax.files import told_about
+
+
+@contextlib.contextmanager
+def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterator[None]:
+    """Keeps all other processes from what a lock stands for.
+
+    The system's own lock of a file (flock), which ends with its process; where a file system has
+    none, filelock's file that names its owner, which is taken over once that process is dead.
+    Beside the lock lies `<lock>.owner`, for people.
+
+    Args:
+        path: The lock's file. Its folder is made.
+        what: The lock stands for, as a message begins with it.
+        wait: Whether to wait until it is free, and say so.
+        advice: What else can be done, told to those who do not wait.
+
+    Raises:
+        BlockingIOError: Another process has it; the message names its owner.
+        OSError: The lock cannot be written.
+    """
+    lock, owner = filelock.FileLock(path), path.with_name(f"{path.name}.owner")
+    with told_about(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            held = f"{what} is in the hands of {_read(owner)}"
+            if not wait:
+                advice = f", or {advice}" if advice else ""
+                raise BlockingIOError(f"{held}: wait for its end{advice}") from error
+            print(f"{held}: waiting for it", flush=True)
+            lock.acquire()
+    try:
+        with told_about(owner):
+            owner.write_text(_this_process(), encoding="utf-8")
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone, or the disk
+            owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _this_process() -> str:
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    command = " ".join([Path(sys.executable).name, *sys.argv])
+    return f"process {os.getpid()} of {_user()} on {socket.gethostname()} since {since} ({command})"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        return f"user {os.getuid()}"
+
+
+def _read(owner: Path) -> str:
+    try:
+        return owner.read_text(encoding="utf-8") or "another process"
+    except (OSError, UnicodeDecodeError):
+        return "another process"

@@ -1,0 +1,184 @@
+"""Signals and mistakes end the program with a sentence and a status."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds_jax import config, ending, errors
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(body, *, grace=15.0, listen=True, send=True, **options):
+    """Runs a block under `told`; SIGTERM comes when it has printed a line."""
+    lines = [
+        "import sys, time",
+        "from ds_jax import ending",
+        f"ending.GRACE = {grace}",
+        "with ending.told(goes_on=True):",
+        *(["    ending.listen()"] if listen else []),
+        *("    " + line for line in body.strip("\n").splitlines()),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if send:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error, time.monotonic() - began
+
+
+TOLD = f"stopped by SIGTERM: {ending.ADVICE}\n"
+
+
+def test_sigterm_ends_it_at_once_and_says_how_to_go_on():
+    status, out, error, seconds = run(
+        """
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except Exception:
+    print("taken for a failure")
+finally:
+    print("cleaned up")
+"""
+    )
+    assert (status, out, error) == (143, "cleaned up\n", TOLD)
+    assert seconds < 10
+
+
+def test_a_block_that_defers_it_comes_to_its_end():
+    status, out, error, _ = run(
+        """
+with ending.deferred():
+    with ending.deferred():
+        print("ready", flush=True)
+        while not ending.is_asked():
+            time.sleep(0.01)
+        print("saved", flush=True)
+    print("closed", flush=True)
+print("not reached")
+"""
+    )
+    assert (status, out, error) == (143, "saved\nclosed\n", TOLD)
+
+
+def test_a_block_that_takes_too_long_is_left():
+    status, out, error, seconds = run(
+        """
+with ending.deferred():
+    print("ready", flush=True)
+    time.sleep(60)
+    print("not reached")
+""",
+        grace=0.5,
+    )
+    assert (status, out, error) == (143, "", TOLD)
+    assert 0.4 < seconds < 10
+
+
+def test_nothing_is_asked_of_a_block_that_was_left_in_peace():
+    assert not ending.is_asked()
+    with ending.deferred():
+        pass
+
+
+def end(capsys, raise_it, goes_on=True, debug=False):
+    """The status that the program ends with, and what it says."""
+    with pytest.raises(SystemExit) as ended, ending.told(goes_on, debug):
+        raise_it()
+    return ended.value.code, capsys.readouterr().err
+
+
+def raiser(error):
+    def raise_it():
+        raise error
+
+    return raise_it
+
+
+def test_a_mistake_is_one_sentence_and_a_status(capsys):
+    status, said = end(capsys, lambda: config.chosen_folds("x"))
+    assert status == 1
+    assert said.startswith("error: --fold=x")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        lambda: np.zeros(3).reshape(2, 2),  # of a library, in C
+        lambda: config.json.loads("no"),  # of a library, in Python
+        lambda: config.difflib.get_close_matches("a", ["b"], n=0),
+        lambda: errors.KINDS["none"],
+        raiser(ValueError("raised by a stranger")),
+    ],
+)
+def test_what_nobody_foresaw_passes(accident):
+    with pytest.raises((ValueError, KeyError)), ending.told(True):
+        accident()
+
+
+def test_debug_lets_all_pass():
+    for error in (ValueError("x"), OSError("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), ending.told(True, debug=True):
+            raise error
+    with pytest.raises(ValueError, match="--fold=x"), ending.told(True, debug=True):
+        config.chosen_folds("x")
+
+
+@pytest.mark.parametrize(("goes_on", "how"), [(True, "goes on"), (False, "starts anew")])
+def test_an_interrupt_says_how_to_go_on(capsys, goes_on, how):
+    status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), goes_on)
+    assert status == ending.INTERRUPTED == 130
+    assert how in said
+    assert said.strip().count("\n") == 0
+
+
+def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
+    def callback(phase, info):
+        if phase == "start":
+            signal.raise_signal(signal.SIGINT)
+
+    def collect():
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+        time.sleep(30)
+
+    assert end(capsys, collect)[0] == ending.INTERRUPTED
+
+
+def test_handlers_are_left_as_they_were():
+    before = signal.getsignal(signal.SIGINT)
+    with ending.told(True):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_reader_that_has_enough_ends_it_quietly():
+    program = "from ds_jax import ending\nwith ending.told(True):\n    print('x' * 1_000_000)"
+    read, write = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    os.read(read, 10)
+    os.close(read)
+    assert child.communicate(timeout=60)[1] == ""
+    assert child.returncode == ending.UNREAD
