@@ -24,16 +24,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
 
-from benchmarks import chirps
-from ds_jax import ending, files
+from benchmarks import chirps, measuring
+from ds_jax import ending
 
-_KILLS = flags.DEFINE_integer("kills", 50, "how often a run is killed", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "of the moments", lower_bound=0)
-_JSON = flags.DEFINE_string("json", "runs/benchmarks/kills.json", "where the numbers go")
-
-ROOT = Path(__file__).parents[1]
 EXPERIMENT = (
     "--config=configs/ds_am_emodb.py",
     "--config.picture.canvas=48",
@@ -61,11 +55,12 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", PROGRAM, *EXPERIMENT, "--config.corpus=chirps"]
     command += ["--config.folds.count=3", f"--corpora_dir={folder / 'corpora'}"]
     command += [f"--data_dir={run / 'data'}", f"--workdir={run / 'run'}"]
-    if (folder / "vgg16.h5").exists():
-        command.append(f"--config.weights={folder / 'vgg16.h5'}")
+    command.append(f"--config.weights={folder / 'vgg16.h5'}")
     output = (run / "output.txt").open("ab")
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    return subprocess.Popen(
+        command, cwd=measuring.ROOT, env=environment, stdout=output, stderr=output
+    )
 
 
 def listing(run: Path) -> set[str]:
@@ -184,17 +179,19 @@ def check_outcome(run: Path, wanted: dict[str, bytes]) -> list[str]:
     return wrong
 
 
-def survive(folder: Path, wanted: dict[str, bytes], duration: float, total: int) -> dict:
-    """Kills as often as is asked for; returns what happened."""
-    rng, kills, wrong, runs = np.random.default_rng(_SEED.value), [], [], 0
-    while len(kills) < _KILLS.value and not wrong:
+def survive(
+    folder: Path, times: int, seed: int, wanted: dict[str, bytes], duration: float, total: int
+) -> dict:
+    """Kills so many times; returns what happened."""
+    rng, kills, wrong, runs = np.random.default_rng(seed), [], [], 0
+    while len(kills) < times and not wrong:
         run = folder / f"run_{runs}"
         run.mkdir()
         disturbed, ended = 0, False
         while not ended and not wrong:
             began, before = time.monotonic(), said(run)
             process, kind = start(folder, run), ""
-            if len(kills) < _KILLS.value:  # the last run is then left in peace
+            if len(kills) < times:  # the last run is then left in peace
                 kind = wait_for_moment(process, run, rng, duration, total)
             if kind:
                 number, listening = SIGNALS[len(kills) % 2], said(run) > before
@@ -236,21 +233,22 @@ def table(found: dict) -> str:
     return "\n".join(lines + found["faults"])
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Kills, counts and compares."""
-    if arguments[1:]:
-        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    parser = measuring.parser("kills", __doc__)
+    parser.add_argument("--kills", type=measuring.positive, default=50, help="how often")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chirps.write_corpus(folder / "corpora" / "chirps")
-        if any("ds_am" in argument for argument in EXPERIMENT):
-            chirps.write_weights(folder / "vgg16.h5")
-        found = survive(folder, *undisturbed(folder))
+        chirps.write_weights(folder / "vgg16.h5")
+        found = survive(folder, flags.kills, flags.seed, *undisturbed(folder))
     print(table(found))
-    files.write_json(_JSON.value, found)
+    measuring.save(flags.output, found)
     if found["faults"]:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -26,17 +26,15 @@ from pathlib import Path
 
 import jax
 import psutil
-from absl import app, flags, logging
+from absl import flags as absl_flags
+from absl import logging
 
-from benchmarks import chirps
+from benchmarks import chirps, measuring
 from configs import ds_am_emodb
 from datasets import prepare
-from ds_jax import cross_validation, devices, files, transfer, vgg, weights
+from ds_jax import cross_validation, devices, transfer, vgg, weights
 
-_MINUTES = flags.DEFINE_float("minutes", 60.0, "how long it goes on", lower_bound=0.0)
-_BOUND = flags.DEFINE_float("bound", 64.0, "MiB by which memory may grow", lower_bound=0.0)
-_JSON = flags.DEFINE_string("json", "runs/benchmarks/soak.json", "where the numbers go")
-
+BOUND = 64  # MiB by which memory may grow
 WARM = 12  # rounds that do not count
 LEAST = 18  # rounds, however long they take
 SHOWN = 30.0  # seconds between two lines
@@ -76,10 +74,10 @@ def measure() -> dict[str, float]:
     }
 
 
-def soak(folder: Path) -> list[dict[str, float]]:
-    """Takes rounds until the time is over; what was held after each."""
+def soak(folder: Path, longest: float) -> list[dict[str, float]]:
+    """Takes rounds until so many minutes are over; what was held after each."""
     began, rounds, shown = time.monotonic(), [], -SHOWN
-    while len(rounds) < WARM + LEAST or time.monotonic() - began < 60 * _MINUTES.value:
+    while len(rounds) < WARM + LEAST or time.monotonic() - began < 60 * longest:
         with contextlib.redirect_stdout(io.StringIO()):
             take_round(folder, len(rounds))
         minutes = (time.monotonic() - began) / 60
@@ -98,10 +96,12 @@ def growth(rounds: list[dict[str, float]], name: str) -> float:
     return statistics.median(values[-third:]) - statistics.median(values[:third])
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Soaks, and fails where memory has grown."""
-    if arguments[1:]:
-        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    parser = measuring.parser("soak", __doc__)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long it goes on")
+    flags = parser.parse_args()
+    absl_flags.FLAGS.mark_as_parsed()  # grain reads them
     logging.set_verbosity(logging.ERROR)
     chirps.use_narrow_network()
     weights.BLOCKS = vgg.BLOCKS
@@ -111,14 +111,14 @@ def main(arguments: list[str]) -> None:
         devices.start()
         chirps.write_corpus(folder / "corpora" / "chirps")
         chirps.write_weights(folder / "vgg16.h5")
-        rounds = soak(folder)
+        rounds = soak(folder, flags.minutes)
     grown = {key: growth(rounds, key) for key in rounds[0] if key != "minutes"}
     found = {
         "rounds": len(rounds),
         "minutes": rounds[-1]["minutes"],
         "MiB at the end": rounds[-1]["MiB"],
         "grown": grown,
-        "bound, MiB": _BOUND.value,
+        "bound, MiB": BOUND,
         "all": rounds,
     }
     print(
@@ -126,10 +126,10 @@ def main(arguments: list[str]) -> None:
         f"{found['MiB at the end']:.0f} MiB at the end, grown by "
         + ", ".join(f"{value:.1f} {key}" for key, value in grown.items())
     )
-    files.write_json(_JSON.value, found)
-    if grown["MiB"] > _BOUND.value:
-        sys.exit(f"memory has grown by more than {_BOUND.value:.0f} MiB")
+    measuring.save(flags.output, found)
+    if grown["MiB"] > BOUND:
+        sys.exit(f"memory has grown by more than {BOUND} MiB")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -1,6 +1,7 @@
 """The benchmarks on tiny sizes: what they count is right, and what they time is there."""
 
 import json
+import subprocess
 import sys
 
 import flax.linen as nn
@@ -9,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import cross_validation, generated, roofline, scaling, scaling_trial, streaming
+from benchmarks import (
+    cross_validation,
+    generated,
+    measuring,
+    preparing,
+    roofline,
+    scaling,
+    scaling_trial,
+    soak,
+    streaming,
+)
 from benchmarks import throughput as throughput_benchmark
 from ds_jax import devices, models, vgg, weights
 
@@ -228,6 +239,25 @@ def test_streaming(tmp_path):
         assert own["sum of all pixels"] == stored.inputs[:].sum(dtype=np.int64)  # once each
     with pytest.raises(ValueError, match="holds 300 pictures, not 400: delete it"):
         streaming.main([*flags, "--pictures=400"])
+
+
+def test_preparing(tmp_path):
+    output = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.preparing", "--utterances=90"]
+    done = subprocess.run(
+        [*command, f"--output={output}"], cwd=measuring.ROOT, capture_output=True, text=True
+    )
+    assert json.loads(output.read_text())["utterances"] == 90, done.stderr
+    assert done.returncode == 0 or "memory has grown" in done.stderr
+
+
+def test_what_grows_is_found():
+    steady = [5.0, 90.0] * 10 + [100.0, 102.0, 101.0] * 20
+    assert abs(preparing.grown(steady)) < 3
+    assert preparing.grown(list(np.linspace(0, 400, 50))) > 90
+    rounds = [{"MiB": 1.0 * number} for number in range(42)]
+    assert soak.growth(rounds, "MiB") == 20
+    assert soak.growth(rounds[: soak.WARM] + [{"MiB": 3.0}] * 30, "MiB") == 0
 
 
 def test_batches_that_differ_are_found(tmp_path):
