@@ -15,9 +15,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of all below, unless they are given; of inner folds and of boosted trees
     # What is drawn at random in training, each of it apart; folds.seed deals the folds.
     config.seeds = ml_collections.ConfigDict()
-    config.seeds.initialisation = config.get_ref("seed")  # of new layers
-    config.seeds.order = config.get_ref("seed")  # in which an epoch reads the training side
-    config.seeds.dropout = config.get_ref("seed")
+    config.seeds.initialisation = config.get_oneway_ref("seed")  # of new layers
+    config.seeds.order = config.get_oneway_ref("seed")  # in which an epoch reads the training side
+    config.seeds.dropout = config.get_oneway_ref("seed")
     config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
     # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
     # one on each and the last ones on all. The results are the same.

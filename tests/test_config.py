@@ -184,3 +184,15 @@ def test_chosen_folds():
     for text in ("x", "3-1", "-1", "1,2"):
         with pytest.raises(ValueError, match=f"--fold={text}"):
             configuration.chosen_folds(text)
+
+
+def test_each_seed_is_apart_and_follows_the_one_of_all():
+    for name in ("initialisation", "order", "dropout"):
+        config = base.get_config()
+        config.seeds[name] = 7
+        others = {other: seed for other, seed in config.seeds.items() if other != name}
+        assert {config.seed, config.folds.seed, *others.values()} == {0}
+    config = base.get_config()
+    config.seed = 5
+    assert {*config.seeds.values()} == {5}
+    assert config.folds.seed == 0

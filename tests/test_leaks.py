@@ -173,16 +173,21 @@ def test_folds_that_were_tampered_with_end_the_run(tmp_path):
     corpus = with_digests(tiny.corpus(21), "u00 u07")
     cross_validation.run(config(), corpus, tmp_path, [])
     path = tmp_path / "folds.json"
-    written = json.loads(path.read_text())
-    for tamper in (
+    written = path.read_text()
+    for change in (
         lambda fold: fold["train"].append(fold["test"][0]),  # the same name
         lambda fold: fold["train"].append("u07" if "u00" in fold["test"] else "u00"),
         lambda fold: fold["dev"].append(fold["test"][0]),
     ):
-        spoilt = json.loads(json.dumps(written))
-        fold = next(fold for fold in spoilt["folds"] if len({"u00", "u07"} & {*fold["test"]}) == 1)
-        tamper(fold)
-        path.write_text(json.dumps(spoilt))
+
+        def change_one(content, change=change):
+            folds = (
+                fold for fold in content["folds"] if len({"u00", "u07"} & {*fold["test"]}) == 1
+            )
+            change(next(folds))
+
+        path.write_text(written)
+        tiny.tamper(path, change_one)
         with pytest.raises(ValueError, match=r"folds\.json, fold \d: "):
             cross_validation.run(config(), corpus, tmp_path)
         assert not list(tmp_path.glob("fold_*/predictions.csv"))

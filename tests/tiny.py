@@ -1,5 +1,7 @@
 """A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 from configs import base
 from ds_jax import train, train_state, vgg
 from ds_jax.corpus import LABELS, Corpus, Utterance
+from ds_jax.files import CHECKSUM, seal
 from ds_jax.folds import Fold
 from ds_jax.networks import create_network
 
@@ -88,3 +91,13 @@ def train_fold(experiment: train.Experiment, number: int, fold: Fold, workdir: P
 def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> train.Experiment:
     """An experiment on the tiny corpus."""
     return train.create_experiment(config, of or corpus(), pretrained())
+
+
+def tamper(path: Path, change: Callable[[dict], None]) -> None:
+    """Changes an object of JSON, and its checksum with it, as who wants to be believed does."""
+    content = json.loads(path.read_text())
+    sealed = content.get("custom_metadata", content)  # Orbax' own fields lie around ours
+    del sealed[CHECKSUM]
+    change(content)
+    sealed |= seal(sealed)
+    path.write_text(json.dumps(content))
