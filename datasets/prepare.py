@@ -121,7 +121,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
         return module.Builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()
-    module.Builder.find(folder)  # says what is missing, before anything is made or removed
+    if not folder.is_dir():
+        module.Builder.find(folder)  # says what is missing, before anything is made or removed
     check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
         if not _is_whole(path):  # another process may have done it

@@ -42,7 +42,7 @@ def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray], s
         FileNotFoundError, ValueError: It cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(path, wanted.sample_rate)
-    seconds, digest = len(samples) / rate, hashlib.sha256(samples.tobytes()).hexdigest()
+    seconds, digest = len(samples) / rate, hashlib.sha256(samples).hexdigest()
     if isinstance(wanted, FeatureSettings):
         return seconds, [_represent(samples, rate, wanted)], digest
     cut = picture.cut(samples, rate, wanted)
