@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import generated
-from ds_jax import devices, train
+from ds_jax import devices, representation, train, vgg_features
 from ds_jax.devices import BATCH
 from ds_jax.preprocessing import network_input
-from ds_jax.vgg import VGG16
 
 
 def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dict[str, dict]:
@@ -26,7 +25,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
 
     Returns:
         By the name of a variant: how many `parameters` it has, and functions to compute its
-        `loss`, `features` and a `training step`, that return when the device has.
+        `loss`, `forward`, `features` and a `training step`, that return when the device has.
     """
     del threads, cuda
     devices.start()
@@ -48,13 +47,16 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
         jax.block_until_ready(held[0])
         return float(losses[0])
 
-    trunk = VGG16(devices.compute_dtype())
-    pool = jax.jit(lambda params, x: trunk.apply({"params": params}, x)["block5_pool"])
-    trunk_params = jax.device_put(params["vgg16"])
+    predict_step = experiment.programs_for(BATCH).predict_step
+    chunk = arguments[2:]
+    extract = vgg_features.create_extractor(
+        ["block5_pool"], representation.settings(config), experiment.pretrained
+    )
     trial: dict[str, int | Callable] = {
         "parameters": sum(leaf.size for leaf in named.values()),
         "loss": training_step,
-        "features": lambda: jax.block_until_ready(pool(trunk_params, x)),
+        "forward": lambda: jax.device_get(predict_step(held[0].variables, *chunk)),
+        "features": lambda: extract(corpus.inputs, BATCH.width(batch))(),
         "training step": training_step,
     }
     return {"ds_jax": trial}

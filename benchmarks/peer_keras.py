@@ -69,6 +69,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
         "Keras": {
             "parameters": sum(weight.value.size for weight in model.trainable_weights),
             "loss": training_step,
+            "forward": lambda: model.predict_on_batch(x),
             "features": lambda: trunk.predict_on_batch(x),
             "training step": training_step,
         }

@@ -50,15 +50,17 @@ class Network(nn.Module):
             pools.append(x)
         return pools[-2:]
 
-    def loss(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The weighted sum of the heads' cross-entropies."""
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Returns each head's logits."""
         pools = [pool.float() for pool in self.trunk(x)]
         with torch.autocast(x.device.type, enabled=False):
-            parts = zip((1.0, 0.8), pools, self.heads, self.logits, strict=True)
-            return sum(
-                weight * nn.functional.cross_entropy(logits(head(pool)), labels)
-                for weight, pool, head, logits in parts
-            )
+            parts = zip(pools, self.heads, self.logits, strict=True)
+            return [logits(head(pool)) for pool, head, logits in parts]
+
+    def loss(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The weighted sum of the heads' cross-entropies."""
+        both = zip((1.0, 0.8), self(x), strict=True)
+        return sum(weight * nn.functional.cross_entropy(logits, labels) for weight, logits in both)
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Takes the weights that `peer_ds_jax` drew; kernels there are [h, w, in, out]."""
@@ -122,6 +124,12 @@ def _create(
         optimiser.step()
         return loss.item()
 
+    def forward() -> None:
+        network.eval()
+        with torch.inference_mode(), autocast():
+            sum(logits.softmax(1) for logits in network(x)).cpu()
+        network.train()
+
     def features() -> None:
         with torch.inference_mode(), autocast():
             network.trunk(x)[-1][:1, :1].cpu()
@@ -129,6 +137,7 @@ def _create(
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "loss": training_step,
+        "forward": forward,
         "features": features,
         "training step": training_step,
     }

@@ -2,8 +2,9 @@
 
 The same network (VGG16 trained entirely under two attention heads), batch, precision and pictures
 in each, from the same weights; parameters are counted and first losses compared before anything
-is timed. PyTorch and Keras are given the network's input; here each step starts from stored
-pictures. On a GPU all compute in bfloat16.
+is timed. "forward" is the whole network that judges, "features" its trunk, "training step" the
+gradients of all layers and Adam's step. PyTorch and Keras are given the network's input; here all
+three are the program's own and start from stored pictures. On a GPU all compute in bfloat16.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.peers --size=224 --batch=16
@@ -24,7 +25,7 @@ import numpy as np
 
 from benchmarks import measuring
 
-TASKS = ("features", "training step")
+TASKS = ("forward", "features", "training step")
 OURS = "ds_jax"
 PEERS = (OURS, "torch", "keras")
 LEAST_SECONDS = 0.3  # of one measurement
@@ -46,6 +47,7 @@ class Worker:
         environment = os.environ | (ALLOCATOR if tuned else {})
         if not settings["cuda"]:
             environment |= {"JAX_PLATFORMS": "cpu"}
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is for all workers
         self._peer, given = peer, [json.dumps(settings), str(folder)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers", f"--worker={peer}", *given],

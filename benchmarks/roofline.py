@@ -5,20 +5,23 @@ addition, whatever algorithm computes them. The heads of DS-AM are left out: 0.0
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator
 
 from ds_jax import vgg
 
 # Dense peaks in FLOP/s of what jax calls a device, for bfloat16 with float32 sums (V100 and T4:
-# float16), as their makers publish them. The first name that occurs in the device's is taken.
+# float16), as their makers publish them. The first name whose words the device's has is taken.
 PEAKS = {
     "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
     "H100": 989e12,
     "H200": 989e12,
     "B200": 2250e12,
     "A100": 312e12,
     "A10G": 70e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "T4": 65e12,
     "V100": 125e12,
@@ -80,7 +83,8 @@ class Convolution:
 
 def peak(device_kind: str) -> float | None:
     """A device's dense peak in FLOP/s; None where it is not known."""
-    return next((value for name, value in PEAKS.items() if name in device_kind), None)
+    names = (name for name in PEAKS if re.search(rf"\b{name}\b", device_kind))
+    return PEAKS.get(next(names, ""))
 
 
 def convolutions(size: int) -> Iterator[Convolution]:

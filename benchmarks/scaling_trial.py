@@ -21,7 +21,7 @@ from ds_jax.devices import BATCH, FOLDS, Layout
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 COLLECTIVE = re.compile(
-    r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\("
+    r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
 )
 ARRAY = re.compile(r"([a-z]+)(\d+)[a-z0-9]*\[([\d,]*)\]")
 # Folds are trained by a VGG16 of few channels, one layer a block: what is counted there does not

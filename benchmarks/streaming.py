@@ -23,7 +23,7 @@ import psutil
 import soundfile
 from absl import flags as absl_flags
 
-from benchmarks import measuring
+from benchmarks import measuring, preparing
 from configs import base
 from datasets import prepare
 from ds_jax import corpus, devices
@@ -35,6 +35,7 @@ from ds_jax.representation import settings
 
 NAME, RATE, WINDOW = "generated", 4000, 0.1  # Hz, seconds
 WINDOWS = 250  # in a recording
+BOUND = 64e6  # bytes by which memory may grow between two quarters of an epoch
 COMPARED = 2000  # pictures that are read from memory as well
 
 
@@ -209,6 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     found = {"settings": {"batch": flags.batch}, "machine": measuring.machine(), "corpora": corpora}
     show(found)
     measuring.save(flags.output, found)
+    for own in corpora:
+        if preparing.grown(own["memory at each tenth"]) > BOUND:
+            sys.exit(f"memory has grown by more than {BOUND / 1e6:.0f} MB over an epoch")
     return found
 
 

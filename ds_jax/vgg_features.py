@@ -166,12 +166,16 @@ def _run(
     width = min(WIDTH, BATCH.width(len(pictures)))
     size = width * jax.device_count()
     began, shown = time.monotonic(), devices.is_first_process()
-    parts = []
+    parts, under_way = [], None
     with progress.bar("VGG16 features", len(pictures), "pictures", shown=shown) as bar:
         for start in range(0, len(pictures), size):
             batch = pictures[start : start + size]
-            parts.append(extract(batch, width)())
+            # The host cuts and sends a batch while the devices work at the one before.
+            before, under_way = under_way, extract(batch, width)
+            if before:
+                parts.append(before())
             bar.update(len(batch))
+        parts.append(under_way())
     if (seconds := time.monotonic() - began) > LONG:
         rate = len(pictures) / seconds
         devices.say(f"VGG16 features: {len(pictures)} pictures, {rate:.1f} pictures/s")

@@ -10,17 +10,20 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 import optax
 import tiny
 
-from ds_jax import devices, inference, train, train_state, vgg
+from ds_jax import devices, inference, models, train, train_state, vgg
 from ds_jax.networks import create_network
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
-COLLECTIVE = re.compile(r"= (.*) (all-reduce|all-gather|reduce-scatter|collective-permute)\(")
+COLLECTIVE = re.compile(
+    r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
+)
 SHAPE = re.compile(r"\w\[([\d,]*)\]")
 # The sides differ in length: fold 2 has one batch of eight, the others two of which the second has
 # fewer rows than eight devices.
@@ -48,11 +51,21 @@ def run(folder: Path, parallel: str = "batch") -> dict[str, np.ndarray]:
     config.model.freeze, config.parallel = "block4", parallel
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 5e-5, 5e-4
     experiment = tiny.experiment(config)
-    arrays = descend(experiment) if parallel == "batch" else {}
+    arrays = {}
+    if parallel == "batch":
+        arrays = descend(experiment) | with_dropout()
     arrays |= train_all(experiment, folder) | collectives(experiment)
     arrays["devices"] = jax.device_count()
     arrays["streamed"] = experiment.inputs.streamed
     return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def with_dropout() -> dict:
+    """The same with a head that draws at random."""
+    config = tiny.config("ds_fc")
+    config.model.head, config.model.freeze = "fc", "block4"
+    with mock.patch.object(models, "FULL_SIZE", config.picture.size):
+        return {f"dropout {name}": x for name, x in descend(tiny.experiment(config)).items()}
 
 
 def descend(experiment: train.Experiment) -> dict:
@@ -130,7 +143,7 @@ if __name__ == "__main__":
     folder, parallel, length, memory = sys.argv[1:]
     devices.start(distributed="DS_JAX_PROCESSES" in os.environ)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    vgg.BLOCKS = tiny.BLOCKS
+    vgg.BLOCKS, vgg.UNITS = tiny.BLOCKS, tiny.UNITS
     devices.batches_in_dispatch = lambda batches: int(length)
     if memory == "small":
         devices.fits = lambda size: False

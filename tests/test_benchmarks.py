@@ -109,7 +109,10 @@ def test_a_device_is_known_by_its_name():
     assert roofline.peak("TPU v5 lite") == 197e12
     assert roofline.peak("TPU v5") == 459e12
     assert roofline.peak("NVIDIA L40S") == 362e12
-    assert roofline.peak("cpu") is None
+    assert roofline.peak("NVIDIA L40") == 181e12
+    assert roofline.peak("NVIDIA A100-SXM4-80GB") == 312e12
+    for unknown in ("cpu", "NVIDIA RTX A1000", "NVIDIA GB200"):
+        assert roofline.peak(unknown) is None
 
 
 def test_the_line_that_says_that_weights_are_read(weights_file, capsys):

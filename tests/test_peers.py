@@ -52,7 +52,10 @@ def test_the_network_here_learns_and_leaves_what_peers_need(tmp_path):
     trial = peer_ds_jax.create(tmp_path, size=32, batch=2, threads=1, cuda=False)["ds_jax"]
     losses = [trial["training step"]() for _ in range(3)]
     assert losses[-1] < losses[0]
-    assert trial["features"]().shape == (2, 1, 1, 512)
+    assert trial["features"]()["block5_pool"].shape == (2, 512)
+    logits = trial["forward"]()[0]
+    assert logits.shape == (1, 2, 7)
+    assert np.isfinite(logits).all()
     with np.load(tmp_path / "network.npz") as left:
         numbers = {name: left[name].size for name in left.files}
     assert (numbers.pop("pictures"), numbers.pop("labels")) == (2 * 32 * 32 * 3, 2)
