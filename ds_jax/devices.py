@@ -97,6 +97,13 @@ def wait_for_others(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def in_any_process(flags: Sequence[bool]) -> np.ndarray:
+    """Which flags are set in any process, bool [n]; all wait for each other, and hear the same."""
+    if jax.process_count() == 1:
+        return np.asarray(flags, bool)
+    return multihost_utils.process_allgather(np.asarray(flags, np.int32)).any(axis=0)
+
+
 def forget_programs() -> None:
     """Lets go of what was compiled, and of the arrays that it reads; it is kept on the disk.
 
@@ -114,14 +121,14 @@ def fits(size: int) -> bool:
     """Whether an array of so many bytes can lie whole on every device, beside a network.
 
     Asked of a device's memory and not of what is free of it, so that a run that goes on decides
-    as it did before.
+    as it did before. All processes decide alike, by the smallest of their devices.
     """
     stats = [device.memory_stats() for device in jax.local_devices()]
     if all(known and "bytes_limit" in known for known in stats):
         memory = min(known["bytes_limit"] for known in stats)
     else:  # the CPU, whose devices share the host's
         memory = psutil.virtual_memory().total // jax.local_device_count()
-    return size <= RESIDENT_SHARE * memory
+    return not in_any_process([size > RESIDENT_SHARE * memory])[0]
 
 
 def batches_in_dispatch(batches: int) -> int:
@@ -167,10 +174,11 @@ class Layout:
         return None if self.folds or jax.device_count() == 1 else AXIS
 
     def any_process(self, flag: bool) -> bool:
-        """Whether a flag is set in any of the processes that share a model; all hear the same."""
-        if self.folds or jax.process_count() == 1:
-            return flag
-        return bool(multihost_utils.process_allgather(np.int32(flag)).any())
+        """Whether a flag is set in any of the processes that share a model.
+
+        They wait for each other, and for what they have dispatched.
+        """
+        return flag if self.folds else bool(in_any_process([flag])[0])
 
     def width(self, batch_size: int) -> int:
         """Rows of a model's batch that one device takes."""

@@ -97,7 +97,9 @@ def compute(
             digest = _digest(layer, settings, weights, (pictures.shape, seen))
             paths[layer] = cache / f"vgg16-{layer}-{settings.preprocessing}-{digest}.npz"
             known[layer] = _read(paths[layer], (len(pictures), _width(layer)))
-    missing = _in_any_process([known.get(layer) is None for layer in layers])
+    # Processes that found different files, each on a disk of its own, would wait for each other
+    # for ever.
+    missing = devices.in_any_process([known.get(layer) is None for layer in layers])
     wanted = [layer for layer, absent in zip(layers, missing, strict=True) if absent]
     if wanted:
         known |= _run(pictures, wanted, settings, weights)
@@ -188,18 +190,6 @@ def _content(pictures: np.ndarray | StoredPictures) -> str:
     for start in range(0, len(pictures), 1024):
         digest.update(np.ascontiguousarray(pictures[start : start + 1024]))
     return digest.hexdigest()
-
-
-def _in_any_process(flags: list[bool]) -> np.ndarray:
-    """bool: which flags are set in any process.
-
-    Processes that found different files, each on a disk of its own, would otherwise wait for each
-    other for ever.
-    """
-    any_process = BATCH.parallel(
-        lambda x: jax.lax.pmax(x, devices.AXIS), models=0, whole=0, spread=1
-    )
-    return np.asarray(any_process(np.tile(np.int32(flags), (jax.local_device_count(), 1)))) > 0
 
 
 def _used(layer: str) -> list[str]:
