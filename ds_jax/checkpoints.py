@@ -67,8 +67,8 @@ class Checkpoints:
     """The checkpoints of one fold, numbered by epoch. Use it as a context manager.
 
     Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
-    metadata, the run's config, the labels, and the training's progress up to it. All of it is
-    checked against checksums before it is used.
+    metadata, the run's config, the labels, the fold's digest, and the training's progress up to it.
+    All of it is checked against checksums before it is used.
 
     Args:
         directory: Where they lie.
@@ -163,7 +163,14 @@ class Checkpoints:
         return self._best[1]
 
     def save(
-        self, epoch: int, variables: Any, optimizer: Any, loss: float, config: dict, progress: dict
+        self,
+        epoch: int,
+        variables: Any,
+        optimizer: Any,
+        loss: float,
+        config: dict,
+        progress: dict,
+        fold: str = "",
     ) -> None:
         """Starts to save an epoch, and to delete those that are neither of the best nor latest.
 
@@ -176,6 +183,7 @@ class Checkpoints:
             loss: On the side that chooses the epoch; the lowest is the best.
             config: The run's config, as JSON.
             progress: What the training loop remembers, as JSON.
+            fold: Of `leaks.fold_digest`.
 
         Raises:
             OSError: This one cannot be saved, or the one before could not.
@@ -186,6 +194,7 @@ class Checkpoints:
         self._best = min(self._best or (loss, epoch), (loss, epoch))
         metrics = {"loss": loss, "epoch": epoch}
         kept = {"config": config, "labels": list(LABELS), "progress": progress}
+        kept["fold"] = fold
         with told_about(self.directory):
             self._manager.save(
                 epoch,
@@ -195,14 +204,14 @@ class Checkpoints:
             )
 
     def metadata(self, epoch: int) -> dict:
-        """Returns `config`, `labels` and `progress` as they were saved.
+        """Returns `config`, `labels`, `progress` and `fold` as they were saved.
 
         Raises:
             ValueError: The checkpoint was trained on other labels.
         """
         self._wait()
         read = _read(self.directory / str(epoch))
-        metadata = {name: read[name] for name in ("config", "labels", "progress")}
+        metadata = {name: read[name] for name in ("config", "labels", "progress", "fold")}
         if metadata["labels"] != list(LABELS):
             raise ValueError(
                 f"the checkpoint in {self.directory} tells {', '.join(metadata['labels'])} apart, "

@@ -154,6 +154,16 @@ def load_config(directory: Path) -> ml_collections.ConfigDict:
         return ml_collections.ConfigDict(checkpoints.metadata(checkpoints.best)["config"])
 
 
+def load_fold(directory: Path) -> str:
+    """Reads the digest of the fold that the best checkpoint in a folder was trained on.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_config`.
+    """
+    with Checkpoints(directory) as checkpoints:
+        return checkpoints.metadata(checkpoints.best)["fold"]
+
+
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
     """Loads the best checkpoint of a fold.
 

@@ -191,8 +191,10 @@ def _open(
     checkpoints = Checkpoints(directory / "checkpoints", trains=True, alone=layout.folds)
     progress, latest = Progress(), checkpoints.latest
     parts = {"variables": state.variables, "optimizer": state.optimizer}
+    digest = leaks.fold_digest(number, fold.sides, corpus.digests)
     if latest is not None:
         saved = checkpoints.metadata(latest)
+        leaks.check_fold(checkpoints.directory, saved["fold"], digest)
         there = ml_collections.ConfigDict(saved["config"])
         if different := configuration.difference(there, config):
             raise ValueError(
@@ -203,7 +205,7 @@ def _open(
         progress = Progress(**saved["progress"])
     notice, losses, seconds = checkpoints.notice, np.empty(0, np.float32), 0.0
     try:
-        begun = unfinished.load(directory, (latest or 0) + 1, **parts)
+        begun = unfinished.load(directory, (latest or 0) + 1, digest, **parts)
     except ValueError as error:  # the checkpoint before it is whole
         begun, notice = None, notice or f"{error}: the epoch starts anew"
     if begun is not None:
@@ -213,6 +215,7 @@ def _open(
     training = FoldTraining(
         number,
         fold,
+        digest,
         rows,
         chooser_rows,
         corpus.rows_of(fold.test),
@@ -288,7 +291,7 @@ def _save_unfinished(
 ) -> None:
     if training.writes:
         begun = unfinished.Unfinished(state.variables, state.optimizer, losses, seconds)
-        unfinished.save(training.directory, training.epoch + 1, begun)
+        unfinished.save(training.directory, training.epoch + 1, training.digest, begun)
         training.say(f"is saved after epoch {training.epoch} and {len(losses)} steps")
 
 
@@ -328,6 +331,7 @@ def _end_epoch(
         scores["loss"],
         config.to_dict(),
         dataclasses.asdict(training.progress),
+        training.digest,
     )
     training.log()
     training.end_epoch()
