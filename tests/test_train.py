@@ -185,18 +185,20 @@ def test_checkpoints_of_another_fold_are_refused(
     assert "going on" not in said
 
 
-@pytest.mark.parametrize("asked", range(12))
+@pytest.mark.parametrize("asked", range(17))
 def test_going_on_after_sigterm_gives_the_same_bits(
     experiment, undisturbed, tmp_path, capsys, monkeypatch, asked
 ):
-    """It is asked for before each of the four epochs and after each of their two steps."""
+    """It is asked for before each of the four epochs, after each of their two steps and before the
+    judging of dev; and before the judging of test."""
     answers = itertools.chain([False] * asked, itertools.repeat(True))
     long = longer(experiment, epochs=4)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "is_asked", lambda: next(answers))
         with pytest.raises(ending.Interrupted):
             tiny.train_fold(long, 1, FOLD, tmp_path)
-    epochs, steps = divmod(asked, 3)
+    epochs, steps = divmod(asked, 4)
+    steps = min(steps, 2)
     saved = f"is saved after epoch {epochs} and {steps} steps"
     assert (saved in capsys.readouterr().out) == (steps > 0)
     judgement = tiny.train_fold(long, 1, FOLD, tmp_path)
@@ -211,7 +213,7 @@ def test_going_on_after_sigterm_gives_the_same_bits(
 def test_a_damaged_unfinished_epoch_starts_anew(
     experiment, undisturbed, tmp_path, capsys, monkeypatch
 ):
-    answers = itertools.chain([False] * 4, itertools.repeat(True))
+    answers = itertools.chain([False] * 5, itertools.repeat(True))
     long = longer(experiment, epochs=4)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "is_asked", lambda: next(answers))
