@@ -21,6 +21,8 @@ from ds_jax.files import seal, told_about, unseal
 PARTS = ("variables", "optimizer")
 # As Orbax names them in a checkpoint's folder.
 _METADATA, _METRICS = "_CHECKPOINT_METADATA", "metrics/metrics"
+DAMAGED = ".damaged"  # ends the name of an epoch that was put aside
+_MISSING = FileNotFoundError, NotADirectoryError
 
 
 def _is_told(record: LogRecord) -> bool:
@@ -67,21 +69,22 @@ class Checkpoints:
     """The checkpoints of one fold, numbered by epoch. Use it as a context manager.
 
     Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
-    metadata, the run's config, the labels, and the training's progress up to it. All of it is
-    checked against checksums before it is used.
+    metadata, the run's config, the labels, the fold's digest, and the training's progress up to it.
+    All of it is checked against checksums before it is used.
 
     Args:
         directory: Where they lie.
-        trains: Whether they are to be saved. What a killed save has left is then removed, and so
-            are damaged epochs and those that cannot be gone on from without them; a reader leaves
-            both, since the first may be a save under way.
+        trains: Whether they are to be saved. What a killed save has left is then removed, and
+            damaged epochs, and those that cannot be gone on from without them, are renamed; a
+            reader leaves both, since the first may be a save under way.
         alone: Whether of several processes only this one uses them.
 
     Attributes:
-        notice: What was found damaged and removed; empty if nothing was missed.
+        notice: What was found damaged and put aside; empty if nothing was missed.
 
     Raises:
         ValueError: They are damaged, and this is a reader.
+        OSError: They cannot be read.
     """
 
     def __init__(self, directory: Path, trains: bool = False, alone: bool = False):
@@ -94,7 +97,7 @@ class Checkpoints:
             self.directory.mkdir(parents=True, exist_ok=True)  # Orbax would ask all processes
         self.notice = ""
         if trains and (alone or devices.is_first_process()):
-            self.notice = _remove_damaged(self.directory)
+            self.notice = _put_damaged_aside(self.directory)
         if trains and not alone:
             devices.wait_for_others(str(self.directory))
         if not trains and (damage := _damage_of_needed(self.directory)):
@@ -163,7 +166,14 @@ class Checkpoints:
         return self._best[1]
 
     def save(
-        self, epoch: int, variables: Any, optimizer: Any, loss: float, config: dict, progress: dict
+        self,
+        epoch: int,
+        variables: Any,
+        optimizer: Any,
+        loss: float,
+        config: dict,
+        progress: dict,
+        fold: str = "",
     ) -> None:
         """Starts to save an epoch, and to delete those that are neither of the best nor latest.
 
@@ -176,6 +186,7 @@ class Checkpoints:
             loss: On the side that chooses the epoch; the lowest is the best.
             config: The run's config, as JSON.
             progress: What the training loop remembers, as JSON.
+            fold: Of `leaks.fold_digest`.
 
         Raises:
             OSError: This one cannot be saved, or the one before could not.
@@ -186,6 +197,7 @@ class Checkpoints:
         self._best = min(self._best or (loss, epoch), (loss, epoch))
         metrics = {"loss": loss, "epoch": epoch}
         kept = {"config": config, "labels": list(LABELS), "progress": progress}
+        kept["fold"] = fold
         with told_about(self.directory):
             self._manager.save(
                 epoch,
@@ -195,14 +207,14 @@ class Checkpoints:
             )
 
     def metadata(self, epoch: int) -> dict:
-        """Returns `config`, `labels` and `progress` as they were saved.
+        """Returns `config`, `labels`, `progress` and `fold` as they were saved.
 
         Raises:
             ValueError: The checkpoint was trained on other labels.
         """
         self._wait()
         read = _read(self.directory / str(epoch))
-        metadata = {name: read[name] for name in ("config", "labels", "progress")}
+        metadata = {name: read[name] for name in ("config", "labels", "progress", "fold")}
         if metadata["labels"] != list(LABELS):
             raise ValueError(
                 f"the checkpoint in {self.directory} tells {', '.join(metadata['labels'])} apart, "
@@ -265,11 +277,15 @@ def _damage(epoch: Path, parts: tuple[str, ...] = ()) -> str:
     Args:
         epoch: Its folder.
         parts: Of its trees, which take longest to look through.
+
+    Raises:
+        OSError: It cannot be read, which says nothing of what is there.
     """
     try:
         if _read(epoch)["metrics"] != _json(epoch / _METRICS):
             return f"{epoch / _METRICS} is damaged"
-    except (OSError, ValueError, TypeError, LookupError) as error:
+        ocp.metadata.get_step_metadata(epoch)  # which beside ours has names of Orbax' own
+    except (*_MISSING, ValueError, TypeError, LookupError) as error:
         return f"{epoch} is damaged ({error!r})"
     return next(filter(None, (arrays.damage(epoch / part) for part in parts)), "")
 
@@ -282,8 +298,10 @@ def _damage_of_needed(directory: Path) -> str:
     return _damage(epochs[-1]) or _damage(directory / str(_read(epochs[-1])["best"][1]))
 
 
-def _remove_damaged(directory: Path) -> str:
+def _put_damaged_aside(directory: Path) -> str:
     """Keeps what can be gone on from, and says what that costs.
+
+    Remains of an epoch that was being deleted are deleted.
 
     An epoch whose best one so far is lost would end with another network than it began with.
     """
@@ -293,9 +311,16 @@ def _remove_damaged(directory: Path) -> str:
     usable = [n for n in whole if _read(directory / str(n))["best"][1] in whole]
     last = max(usable, default=0)
     for number in damages:
-        if number > last or number not in whole:
-            shutil.rmtree(directory / str(number))
+        epoch = directory / str(number)
+        if number > last:
+            aside = epoch.with_name(f"{number}{DAMAGED}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            epoch.rename(aside)
+        elif number not in whole:
+            shutil.rmtree(epoch)
     if not damages or last == max(damages):
         return ""  # at most remains of one that was being deleted
     first = next(filter(None, damages.values()))
-    return f"{first}: " + (f"going back to epoch {last}" if last else "the fold starts anew")
+    how = f"going back to epoch {last}" if last else "the fold starts anew"
+    return f"{first}: {how}; what comes later is kept as *{DAMAGED}"

@@ -29,7 +29,7 @@ SYSTEMS = {"mlr": "MLR", "svc": "SVC", "xgboost": "XGBoost", "ds_svc": "DS-SVC"}
 KERNELS = ("linear", "rbf")
 SCALINGS = ("standardised", "none")
 FILE = "classifier.json"
-FIELDS = ("system", "labels", "classes", "settings", "tried", "sha256", "version", "config")
+FIELDS = ("system", "labels", "classes", "settings", "tried", "sha256", "version", "fold", "config")
 
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
@@ -171,13 +171,14 @@ def fit(
     return Classifier(system, classes, space | {"svc": svc}, settings, tried)
 
 
-def save(directory: Path, classifier: Classifier, config: dict) -> None:
+def save(directory: Path, classifier: Classifier, config: dict, fold: str = "") -> None:
     """Writes `model.skops` or `model.json` (XGBoost's own format) and, last, classifier.json.
 
     Args:
         directory: Made where it does not exist. What it held before is replaced.
         classifier: To be saved.
         config: The run's config, as JSON.
+        fold: Of `leaks.fold_digest`.
     """
     (directory / FILE).unlink(missing_ok=True)  # From here until the end there is no classifier.
     if classifier.system == "xgboost":
@@ -197,6 +198,7 @@ def save(directory: Path, classifier: Classifier, config: dict) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
         "version": library.__version__,
         "config": config,
+        "fold": fold,
     }
     write_json(directory / FILE, description, sealed=True)
 
@@ -204,11 +206,6 @@ def save(directory: Path, classifier: Classifier, config: dict) -> None:
 def is_saved(directory: Path) -> bool:
     """Whether a whole classifier lies in the folder."""
     return (directory / FILE).is_file()
-
-
-def load_config(directory: Path) -> dict:
-    """Reads the config that the classifier in a folder was fitted by, as `load` does."""
-    return _describe(directory)["config"]
 
 
 def load(directory: Path) -> tuple[dict, Classifier]:
@@ -219,7 +216,7 @@ def load(directory: Path) -> tuple[dict, Classifier]:
         ValueError: It is damaged, of other labels or of another version of scikit-learn, or its
             file holds anything that skops does not trust.
     """
-    description = _describe(directory)
+    description = describe(directory)
     system = description["system"]
     path = directory / ("model.json" if system == "xgboost" else "model.skops")
     if not path.is_file():
@@ -236,7 +233,12 @@ def load(directory: Path) -> tuple[dict, Classifier]:
     return description["config"], Classifier(system, classes, fitted, chosen, description["tried"])
 
 
-def _describe(directory: Path) -> dict:
+def describe(directory: Path) -> dict:
+    """Reads classifier.json: `FIELDS`, of which "config" and "fold" are what `save` was given.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
     if not is_saved(directory):
         raise FileNotFoundError(f"there is no {directory / FILE}: train this fold first")
     description = read_json(directory / FILE)

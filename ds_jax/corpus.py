@@ -112,6 +112,11 @@ class Corpus:
         of_utterance = [LABELS.index(utterance.label) for utterance in self.utterances]
         return np.asarray(of_utterance, np.int32)[self.owners]
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of the recordings, by the names of their utterances."""
+        return {utterance.name: utterance.digest for utterance in self.utterances}
+
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
         """int32: rows of `inputs` that come from the named utterances, in order."""
         wanted = set(names)

@@ -106,7 +106,7 @@ def _folds(
         elif changed := configuration.changed_versions(workdir):
             devices.say(f"note: the run began with other versions ({changed})")
     devices.wait_for_others("folds.json")
-    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on)
+    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
     _check_chosen(chosen, len(divided))
     return protocol, divided
 
@@ -210,7 +210,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         ValueError: The run has nothing to report, or the corpus has changed.
     """
     protocol, divided = folds.read_folds(
-        workdir / "folds.json", corpus.utterances, config.select_on
+        workdir / "folds.json", corpus.utterances, config.select_on, own=True
     )
     if protocol == "whole_corpus":
         raise ValueError(
@@ -225,6 +225,12 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
     for number, directory in directories.items():
         tested = predictions.read(directory / results.PREDICTIONS)
         rows, fold = results.read_metrics(directory), divided[number]
+        if sorted(tested.utterances) != list(fold.test):
+            raise ValueError(
+                f"{directory / results.PREDICTIONS} tests other utterances than fold {number} of "
+                f"{workdir / 'folds.json'}: delete {directory} and run this fold again, or bring "
+                "back its own"
+            )
         sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         chosen = systems.chosen(config, rows)
         if "epoch" not in chosen:  # then dev was fitted too, see `systems`

@@ -22,10 +22,12 @@ INTERRUPTED = 128 + signal.SIGINT  # by Ctrl-C
 UNREAD = 128 + signal.SIGPIPE  # by whoever stopped reading its output
 AGAIN = 0.1  # seconds after which a signal comes again that nobody could take
 GRACE = 20.0  # seconds after SIGTERM in which the program leaves, wherever it may be
-TURN = 1.0  # seconds that the first of several processes leaves the others to go before it
+TURN = 1.0  # seconds that the first of several processes leaves the others to be gone before it
 
 ADVICE = "start the same command again, and it goes on where it was"
 _asked = threading.Event()
+_deadline: list[float] = []  # the moment, by the monotonic clock, at which GRACE is over
+_leaving = threading.Event()  # from when it is said why
 _deferred = [0]  # how many blocks are under way that SIGTERM may not break off
 
 
@@ -99,9 +101,16 @@ def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
 
 
 def _take(number: int, frame: FrameType | None) -> None:
+    _note()
     _asked.set()
     if not _deferred[0]:
         _raise(Interrupted, number, frame)
+
+
+def _note() -> None:
+    """Begins the time that is left after SIGTERM, which main thread and watcher hear of each."""
+    if not _deadline:
+        _deadline.append(time.monotonic() + GRACE)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -121,8 +130,10 @@ def _leave_at_last(received: int) -> None:
     """Ends the program some time after SIGTERM, also while it waits or compiles outside Python."""
     while os.read(received, 1) != bytes([signal.SIGTERM]):
         pass
-    time.sleep(GRACE)
-    print(f"stopped by SIGTERM: {ADVICE}", file=sys.stderr, flush=True)
+    _note()
+    time.sleep(max(0.0, _deadline[0] - time.monotonic()))
+    if not _leaving.is_set():
+        print(f"stopped by SIGTERM: {ADVICE}", file=sys.stderr, flush=True)
     _leave(STATUS)
 
 
@@ -133,6 +144,7 @@ def _is_one_of_several() -> bool:
 
 
 def _end(text: str, status: int) -> None:
+    _leaving.set()
     print(text, file=sys.stderr, flush=True)
     if not _is_one_of_several():
         sys.exit(status)
@@ -143,7 +155,21 @@ def _end(text: str, status: int) -> None:
 
 
 def _leave(status: int) -> None:
-    """Ends this process at once; the first of several last, since JAX aborts the others then."""
-    if _is_one_of_several() and sys.modules["jax"].process_index() == 0:
-        time.sleep(TURN)
+    """Ends this process at once; the first of several last, since JAX aborts the others then.
+
+    After SIGTERM, which each may take some time to answer, the first one waits for the others as
+    long as there is time; after an error they could go on for ever, and are not waited for.
+    """
+    if _is_one_of_several():
+        jax = sys.modules["jax"]
+        client, rank = jax._src.distributed.global_state.client, jax.process_index()
+        with contextlib.suppress(Exception):  # time is over, or the other is gone
+            if rank:
+                client.key_value_set(f"gone/{rank}", "")
+            elif _deadline:
+                for other in range(1, jax.process_count()):
+                    left = max(0.0, _deadline[0] - time.monotonic())
+                    client.blocking_key_value_get(f"gone/{other}", round(1000 * left))
+        if not rank:
+            time.sleep(TURN)
     os._exit(status)

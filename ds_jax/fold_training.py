@@ -53,6 +53,7 @@ class FoldTraining:
     Attributes:
         number: The fold's.
         fold: Its sides.
+        digest: Of `leaks.fold_digest`.
         rows: int32, of the corpus' inputs: the training side.
         chooser_rows: Of the side that chooses the epoch.
         test_rows: Of the test side.
@@ -67,6 +68,7 @@ class FoldTraining:
 
     number: int
     fold: Fold
+    digest: str
     rows: np.ndarray
     chooser_rows: np.ndarray
     test_rows: np.ndarray

@@ -29,7 +29,7 @@ _DEV_PARTS = 10
 _MOST = 100_000  # folds
 # What no fold of these protocols has on both sides.
 _DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
-_SIDES = ("train", "dev", "test")
+SIDES = ("train", "dev", "test")
 # What the sides of a fold may share, and where an utterance says it.
 _SHARED = {"speakers": "speaker", "sentences": "sentence", "recordings": "digest"}
 
@@ -54,7 +54,7 @@ class Fold:
     @property
     def sides(self) -> dict[str, tuple[str, ...]]:
         """Each side by its name."""
-        return {side: getattr(self, side) for side in _SIDES}
+        return {side: getattr(self, side) for side in SIDES}
 
 
 def check(made: Mapping, select_on: str) -> None:
@@ -163,13 +163,19 @@ def write_folds(
 
 
 def read_folds(
-    path: str | Path, utterances: Sequence[Utterance], select_on: str = "dev"
+    path: str | Path, utterances: Sequence[Utterance], select_on: str = "dev", own: bool = False
 ) -> tuple[str, list[Fold]]:
     """Reads folds.json, one written here or one's own, and uses it as it is.
 
     The least a file must hold is `{"folds": [{"train": [names], "dev": [names], "test":
     [names]}]}`; "dev" may be left out where `select_on` is "test". Not every utterance need occur,
     but no recording may occur on two sides.
+
+    Args:
+        path: The file.
+        utterances: All of the corpus.
+        select_on: As in `make_folds`.
+        own: Whether it is of a run on this corpus, whose recordings must be those of then.
 
     Returns:
         The file's protocol, "custom" if it names none, and the folds.
@@ -180,6 +186,11 @@ def read_folds(
         leaks.LeakError: A recording is on two sides of a fold.
     """
     protocol, entries = read_entries(path)
+    if own:
+        try:
+            leaks.check_recordings(read_json(path).get("digests", {}), utterances)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     known = {utterance.name for utterance in utterances}
     optional = {"dev"} if select_on == "test" else set()
     if protocol == "whole_corpus" and select_on == "dev":
@@ -354,14 +365,14 @@ def _shuffled(utterances: Sequence[Utterance], unit: attrgetter, key: str) -> li
 def _read_fold(entry: object, known: set[str], optional: set[str]) -> Fold:
     if not isinstance(entry, dict):
         raise ValueError('it must be an object with "train", "dev" and "test"')
-    sides = {side: _read_side(entry.get(side, []), side, known) for side in _SIDES}
-    for side in _SIDES:
+    sides = {side: _read_side(entry.get(side, []), side, known) for side in SIDES}
+    for side in SIDES:
         if not sides[side] and side not in optional:
             advice = ' or choose the epoch with select_on="test"' if side == "dev" else ""
             raise ValueError(f'"{side}" is missing or empty: name its utterances{advice}')
-    repeated = _repeated([name for side in _SIDES for name in sides[side]])
+    repeated = _repeated([name for side in SIDES for name in sides[side]])
     if repeated:
-        where = " and ".join(side for side in _SIDES if repeated in sides[side])
+        where = " and ".join(side for side in SIDES if repeated in sides[side])
         raise ValueError(f"{repeated!r} is in both {where}: leave it in one")
     return Fold(**sides, dev_rule=str(entry.get("dev_rule", "")))
 

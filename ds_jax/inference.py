@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import scipy.special
 
-from ds_jax import devices, models, progress
+from ds_jax import devices, ending, models, progress
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import Corpus, StoredPictures
 from ds_jax.devices import BATCH, Layout
@@ -85,12 +85,17 @@ def judge(
 
     Returns:
         What each model says of its rows; None where it has none.
+
+    Raises:
+        Interrupted: SIGTERM came in a block that defers it.
     """
     batches = [cut(own, batch_size) for own in rows]
     late, judged = [], []
     steps, shown = max(map(len, batches)), devices.is_first_process()
     with progress.bar("judging", steps, "steps", shown=shown) as bar:
         for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
+            if layout.any_process(ending.is_asked()):
+                raise ending.Interrupted
             # The host reads a dispatch while the devices work at the next.
             late.append(predict_step(variables, *chunk))
             if len(late) > 1:
@@ -152,6 +157,16 @@ def load_config(directory: Path) -> ml_collections.ConfigDict:
         raise FileNotFoundError(f"no checkpoints in {directory}: train this fold first")
     with Checkpoints(directory) as checkpoints:
         return ml_collections.ConfigDict(checkpoints.metadata(checkpoints.best)["config"])
+
+
+def load_fold(directory: Path) -> str:
+    """Reads the digest of the fold that the best checkpoint in a folder was trained on.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_config`.
+    """
+    with Checkpoints(directory) as checkpoints:
+        return checkpoints.metadata(checkpoints.best)["fold"]
 
 
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:

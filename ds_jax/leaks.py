@@ -3,7 +3,10 @@
 Names are not all: a corpus may hold the same recording under two names. `Utterance.digest` tells.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -58,6 +61,49 @@ def check_sides(sides: Sides, utterances: Sequence[Utterance]) -> None:
                     f"{first!r} in {first_side} and {name!r} in {side} are the same recording: "
                     f"leave {first!r} out"
                 )
+
+
+def fold_digest(number: int, sides: Sides, digests: Mapping[str, str]) -> str:
+    """By what the files of a fold are known to be its own: SHA-256, in hexadecimal digits.
+
+    Args:
+        number: The fold's.
+        sides: Its own.
+        digests: Of the recordings, by the names of their utterances; unknown ones are left out.
+    """
+    recordings = {side: sorted((n, digests.get(n, "")) for n in sides[side]) for side in sides}
+    return hashlib.sha256(json.dumps([number, recordings], sort_keys=True).encode()).hexdigest()
+
+
+def check_fold(place: Path, found: str, wanted: str) -> None:
+    """Checks by their digests that what lies in a place is of the fold that it lies in.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if found != wanted:
+        raise ValueError(
+            f"{place} is of another fold, or of other recordings than this one: delete "
+            f"{place.parent} and train this fold again, or bring back its own"
+        )
+
+
+def check_recordings(digests: Mapping[str, str], utterances: Sequence[Utterance]) -> None:
+    """Checks that a corpus still holds the recordings that its folds were made of.
+
+    Args:
+        digests: Of the recordings then, by the names of their utterances.
+        utterances: All of the corpus.
+
+    Raises:
+        ValueError: A name is that of another recording now.
+    """
+    for utterance in utterances:
+        if digests.get(utterance.name, utterance.digest) != utterance.digest:
+            raise ValueError(
+                f"{utterance.name!r} is another recording now than when the folds were made: bring "
+                "back the corpus of the run, or give this one a --workdir of its own"
+            )
 
 
 def check_rows(

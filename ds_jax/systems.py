@@ -141,7 +141,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
             a field of their config is impossible.
     """
     found = [
-        ml_collections.ConfigDict(classical.load_config(folder))
+        ml_collections.ConfigDict(classical.describe(folder)["config"])
         if classical.is_saved(folder)
         else inference.load_config(folder)
         for folder in checkpoints
@@ -156,6 +156,22 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
     except ValueError as error:
         raise ValueError(f"the config of the model in {checkpoints[0]}: {error}") from error
     return found[0]
+
+
+def check_folds(checkpoints: Mapping[Path, str]) -> None:
+    """Checks that models are of the folds that they lie in.
+
+    Args:
+        checkpoints: Some folds' `checkpoints` folders, and of each fold `leaks.fold_digest`.
+
+    Raises:
+        FileNotFoundError: There is no model in a folder.
+        ValueError: A model is of another fold, or was fitted on other recordings.
+    """
+    for folder, digest in checkpoints.items():
+        fitted = classical.is_saved(folder)
+        found = classical.describe(folder)["fold"] if fitted else inference.load_fold(folder)
+        leaks.check_fold(folder, found, digest)
 
 
 def judge(
@@ -280,7 +296,8 @@ def _fit_classifier(
     if devices.is_first_process():
         lines = "".join(json.dumps(row) + "\n" for row in classifier.tried)
         write_text(directory / "metrics.jsonl", lines)
-        classical.save(directory / "checkpoints", classifier, config.to_dict())
+        digest = leaks.fold_digest(number, fold.sides, corpus.digests)
+        classical.save(directory / "checkpoints", classifier, config.to_dict(), digest)
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in classifier.settings.items())
     devices.say(f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}")
     if not fold.test:

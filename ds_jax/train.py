@@ -154,7 +154,11 @@ def _train(
                     experiment, layout, learning, states, epoch_length
                 )
                 rows = {lane: training.chooser_rows for lane, training in learning.items()}
-                judged = _judge(experiment, layout, states.variables, rows, judge_length)
+                try:
+                    judged = _judge(experiment, layout, states.variables, rows, judge_length)
+                except ending.Interrupted:
+                    _save_unfinished(layout, learning, states, losses, seconds)
+                    raise
                 for lane, training in learning.items():
                     state = layout.take(states, lane)
                     _end_epoch(experiment, training, state, losses[lane], judged[lane], seconds)
@@ -191,8 +195,10 @@ def _open(
     checkpoints = Checkpoints(directory / "checkpoints", trains=True, alone=layout.folds)
     progress, latest = Progress(), checkpoints.latest
     parts = {"variables": state.variables, "optimizer": state.optimizer}
+    digest = leaks.fold_digest(number, fold.sides, corpus.digests)
     if latest is not None:
         saved = checkpoints.metadata(latest)
+        leaks.check_fold(checkpoints.directory, saved["fold"], digest)
         there = ml_collections.ConfigDict(saved["config"])
         if different := configuration.difference(there, config):
             raise ValueError(
@@ -203,7 +209,7 @@ def _open(
         progress = Progress(**saved["progress"])
     notice, losses, seconds = checkpoints.notice, np.empty(0, np.float32), 0.0
     try:
-        begun = unfinished.load(directory, (latest or 0) + 1, **parts)
+        begun = unfinished.load(directory, (latest or 0) + 1, digest, **parts)
     except ValueError as error:  # the checkpoint before it is whole
         begun, notice = None, notice or f"{error}: the epoch starts anew"
     if begun is not None:
@@ -213,6 +219,7 @@ def _open(
     training = FoldTraining(
         number,
         fold,
+        digest,
         rows,
         chooser_rows,
         corpus.rows_of(fold.test),
@@ -277,19 +284,25 @@ def _run_epoch(
     }
     seconds += max(training.seconds for training in lanes.values())
     if interrupted:
-        for lane, training in lanes.items():
-            _save_unfinished(training, layout.take(states, lane), of_lane[lane], seconds)
+        _save_unfinished(layout, lanes, states, of_lane, seconds)
         raise ending.Interrupted
     return states, of_lane, seconds
 
 
 def _save_unfinished(
-    training: FoldTraining, state: TrainState, losses: np.ndarray, seconds: float
+    layout: Layout,
+    lanes: Mapping[int, FoldTraining],
+    states: TrainState,
+    losses: Mapping[int, np.ndarray],
+    seconds: float,
 ) -> None:
-    if training.writes:
-        begun = unfinished.Unfinished(state.variables, state.optimizer, losses, seconds)
-        unfinished.save(training.directory, training.epoch + 1, begun)
-        training.say(f"is saved after epoch {training.epoch} and {len(losses)} steps")
+    """Saves the steps of an epoch that each lane has taken, be it all of them."""
+    for lane, training in lanes.items():
+        state = layout.take(states, lane)
+        if training.writes:
+            begun = unfinished.Unfinished(state.variables, state.optimizer, losses[lane], seconds)
+            unfinished.save(training.directory, training.epoch + 1, training.digest, begun)
+            training.say(f"is saved after epoch {training.epoch} and {len(losses[lane])} steps")
 
 
 def _title(lanes: Mapping[int, FoldTraining]) -> str:
@@ -328,6 +341,7 @@ def _end_epoch(
         scores["loss"],
         config.to_dict(),
         dataclasses.asdict(training.progress),
+        training.digest,
     )
     training.log()
     training.end_epoch()

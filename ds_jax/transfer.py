@@ -1,5 +1,6 @@
 """How the models of a run do on a corpus: another one, or their own test sides once more."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -53,7 +54,9 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     made = read_json(workdir / "folds.json")
     protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
-        _, divided = folds.read_folds(workdir / "folds.json", corpus.utterances, config.select_on)
+        _, divided = folds.read_folds(
+            workdir / "folds.json", corpus.utterances, config.select_on, own=True
+        )
         shared = folds.shared(divided, corpus.utterances)
         equal = len(leaks.left_out([fold.sides for fold in divided], corpus.utterances))
         tested = {fold: divided[_number(fold)].test for fold in trained}
@@ -81,6 +84,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
             f"{workdir / configuration.FILE} is not what the models were trained by: {different} "
             "here. Bring back the file of the training."
         )
+    systems.check_folds({folder: _digest(made, _number(folder.parent)) for folder in rows})
     count = np.zeros(len(corpus.utterances), int)
     total, records = None, []
     for checkpoints, judgement in systems.judge(rows, corpus.inputs, corpus.directory):
@@ -131,6 +135,12 @@ def _judges(models: int, own: bool) -> str:
 
 def _number(fold: Path) -> int:
     return int(fold.name.removeprefix("fold_"))
+
+
+def _digest(made: Mapping, number: int) -> str:
+    """The digest of a fold, going by the content of folds.json."""
+    sides = {side: made["folds"][number].get(side, ()) for side in folds.SIDES}
+    return leaks.fold_digest(number, sides, made.get("digests", {}))
 
 
 def _is_left_out(utterance: Utterance) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ds_jax import arrays
+from ds_jax import arrays, leaks
 
 DIRECTORY = "unfinished"  # in a fold's folder
 
@@ -27,22 +27,32 @@ class Unfinished(NamedTuple):
     seconds: float
 
 
-def save(directory: Path, epoch: int, what: Unfinished) -> None:
+def save(directory: Path, epoch: int, fold: str, what: Unfinished) -> None:
     """Writes it to a fold's folder, in place of an earlier one.
+
+    Args:
+        directory: The fold's.
+        epoch: Its number.
+        fold: Of `leaks.fold_digest`.
+        what: To be saved.
 
     Raises:
         OSError: The folder cannot be written.
     """
     remove(directory)
-    arrays.save(directory / DIRECTORY, {**what._asdict(), "epoch": epoch})
+    digest = np.frombuffer(bytes.fromhex(fold), np.uint8)
+    arrays.save(directory / DIRECTORY, {**what._asdict(), "epoch": epoch, "fold": digest})
 
 
-def load(directory: Path, epoch: int, variables: Any, optimizer: Any) -> Unfinished | None:
+def load(
+    directory: Path, epoch: int, fold: str, variables: Any, optimizer: Any
+) -> Unfinished | None:
     """Reads it.
 
     Args:
         directory: The fold's.
         epoch: The number of the epoch that comes next.
+        fold: Of `leaks.fold_digest`.
         variables: A tree like that which was saved.
         optimizer: Likewise.
 
@@ -50,15 +60,17 @@ def load(directory: Path, epoch: int, variables: Any, optimizer: Any) -> Unfinis
         What the epoch had come to; None where there is none, or that of another epoch.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: It is damaged, or of another fold.
     """
     if not arrays.is_whole(directory / DIRECTORY):
         return None
     named = arrays.load(directory / DIRECTORY)
-    alone = {name: named.pop(f"['{name}']", np.int32(0)) for name in ("epoch", "losses", "seconds")}
+    names = ("epoch", "fold", "losses", "seconds")
+    alone = {name: named.pop(f"['{name}']", np.int32(0)) for name in names}
     state = arrays.shape(named, {"variables": variables, "optimizer": optimizer})
     if int(alone["epoch"]) != epoch or state is None:
         return None
+    leaks.check_fold(directory / DIRECTORY, alone["fold"].tobytes().hex(), fold)
     return Unfinished(**state, losses=alone["losses"], seconds=float(alone["seconds"]))
 
 

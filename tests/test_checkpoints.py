@@ -23,7 +23,7 @@ def optimiser(epoch):
 def save(checkpoints, losses):
     for epoch, loss in losses.items():
         checkpoints.save(
-            epoch, tree(epoch), optimiser(epoch), loss, {"seed": 3}, {"history": [{"a": 1.5}]}
+            epoch, tree(epoch), optimiser(epoch), loss, {"seed": 3}, {"history": [{"a": 1.5}]}, "f"
         )
 
 
@@ -107,6 +107,7 @@ def test_metadata_come_back(tmp_path):
         "config": {"seed": 3},
         "labels": list(LABELS),
         "progress": {"history": [{"a": 1.5}]},
+        "fold": "f",
     }
 
 

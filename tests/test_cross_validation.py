@@ -1,14 +1,17 @@
 """Folds are run once, go on where they were stopped, and are reported together."""
 
+import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 from sklearn import metrics as reference
 
-from ds_jax import cross_validation, files, predictions, train, weights
+from ds_jax import config as configuration
+from ds_jax import cross_validation, files, predictions, train, transfer, weights
 from ds_jax.corpus import LABELS
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -157,6 +160,36 @@ def test_folds_of_another_corpus_are_refused(tmp_path):
     cross_validation.run(experiment(), tiny.corpus(21), tmp_path, [0])
     with pytest.raises(ValueError, match=r"folds\.json.*u"):
         cross_validation.run(experiment(), tiny.corpus(14), tmp_path)
+
+
+def test_a_fold_that_was_copied_over_another_is_not_reported(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "fold_01")
+    shutil.copytree(run / "fold_00", tmp_path / "run" / "fold_01")
+    for action in (cross_validation.run, cross_validation.report):
+        with pytest.raises(
+            ValueError, match=r"fold_01/predictions\.csv tests other utterances than"
+        ):
+            action(configuration.read(run), tiny.corpus(21), tmp_path / "run")
+
+
+def test_other_recordings_under_the_same_names_are_refused(tmp_path):
+    def corpus(*others):
+        known = tiny.corpus(21)
+        utterances = [
+            dataclasses.replace(u, digest=u.name + "!" * (u.name in others))
+            for u in known.utterances
+        ]
+        return dataclasses.replace(known, utterances=tuple(utterances))
+
+    cross_validation.run(experiment(), corpus(), tmp_path, [0])
+    refused = pytest.raises(ValueError, match=r"folds\.json: 'u20' is another recording now")
+    for action in (cross_validation.run, cross_validation.report):
+        with refused:
+            action(experiment(), corpus("u20"), tmp_path)
+    with refused:
+        transfer.run(tmp_path, corpus("u20"))
+    assert cross_validation.run(experiment(), corpus(), tmp_path)
 
 
 def test_labels_are_in_alphabetical_order():

@@ -3,6 +3,9 @@
 What comes out is what came out before, or an error names the damaged file.
 """
 
+import errno
+import io
+import os
 import shutil
 from pathlib import Path
 
@@ -187,12 +190,23 @@ def test_the_epoch_before_takes_the_place_of_a_damaged_latest(
     before, latest = sorted(int(path.name) for path in inside.iterdir())[-2:]
     path = inside / str(latest) / "variables" / "arrays.safetensors"
     flip(path, np.random.default_rng(4))
+    damaged = path.read_bytes()
     tiny.train_fold(experiment, 0, FOLD, tmp_path / "run")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == (
-        f"fold 0 {path} is damaged: it is not as it was written: going back to epoch {before}"
+        f"fold 0 {path} is damaged: it is not as it was written: going back to epoch {before}; "
+        "what comes later is kept as *.damaged"
     )
     assert said[1] == f"fold 0 going on after epoch {before} from {inside}"
+    aside = inside / f"{latest}.damaged" / "variables" / "arrays.safetensors"
+    assert aside.read_bytes() == damaged
+    flip(path, np.random.default_rng(5))  # of the same epoch, once more
+    again = path.read_bytes()
+    tiny.train_fold(experiment, 0, FOLD, tmp_path / "run")
+    assert aside.read_bytes() == again
+    assert "going back" not in capsys.readouterr().out.splitlines()[-1]
+    with Checkpoints(inside) as checkpoints:
+        assert (checkpoints.latest, checkpoints.notice) == (4, "")
 
 
 def test_without_a_whole_epoch_the_fold_starts_anew(experiment, trained, tmp_path, capsys):
@@ -202,9 +216,38 @@ def test_without_a_whole_epoch_the_fold_starts_anew(experiment, trained, tmp_pat
         cut(path, np.random.default_rng(5))
     judgement = tiny.train_fold(experiment, 0, FOLD, tmp_path / "run")
     said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith("it is not as it was written: the fold starts anew")
+    assert "it is not as it was written: the fold starts anew" in said[0]
     assert said[1].startswith("fold 0 epoch 1/4")
     jax.tree.map(np.testing.assert_array_equal, judgement, trained[1])
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "checksums.json", "arrays.safetensors"])
+def test_what_cannot_be_read_for_now_is_left_as_it_is(
+    experiment, trained, tmp_path, monkeypatch, name, error
+):
+    shutil.copytree(trained[0], tmp_path / "run")
+    inside = tmp_path / "run" / "fold_00" / "checkpoints"
+    before = {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()}
+    open_file = io.open
+
+    def failing(file, *arguments, **options):
+        if Path(str(file)).name == name and inside in Path(str(file)).parents:
+            raise OSError(error, os.strerror(error), str(file))
+        return open_file(file, *arguments, **options)
+
+    for trains in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(io, "open", failing)  # what pathlib calls
+            with pytest.raises(OSError, match=os.strerror(error)):
+                inference_or_training(trains, experiment, tmp_path / "run")
+        assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before
+
+
+def inference_or_training(trains, experiment, workdir):
+    if trains:
+        return tiny.train_fold(experiment, 0, FOLD, workdir)
+    return inference.load(workdir / "fold_00" / "checkpoints")
 
 
 def test_remains_of_an_epoch_that_was_being_deleted_are_not_told(

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,73 @@ with ending.deferred():
     )
     assert (status, out, error) == (143, "", TOLD)
     assert 0.4 < seconds < 10
+
+
+def run_two(body, grace):
+    """Runs a block in two processes of one run; SIGTERM comes when both have printed a line."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    lines = [
+        "import sys, time",
+        "from ds_jax import devices, ending",
+        f"ending.GRACE = {grace}",
+        "with ending.told(goes_on=True):",
+        "    devices.start(distributed=True)",
+        "    ending.listen()",
+        "    first = devices.is_first_process()",
+        *("    " + line for line in body.strip("\n").splitlines()),
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", "\n".join(lines)],
+            cwd=ROOT,
+            env=environment | {"DS_JAX_PROCESSES": "2", "DS_JAX_PROCESS": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs, time.monotonic() - began
+
+
+SLOW = """
+with ending.deferred():
+    print("ready", flush=True)
+    while not ending.is_asked():
+        time.sleep(0.01)
+    time.sleep({} if first else {})
+    print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seconds", [(0, 4), (4, 0)])
+def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
+    """JAX aborts the second when the first has left."""
+    statuses, outputs, lasted = run_two(SLOW.format(*seconds), grace=20)
+    assert statuses == [143, 143], outputs
+    assert outputs == [("saved\n", TOLD)] * 2
+    assert 4 <= lasted < 15
+
+
+def test_of_two_processes_neither_waits_longer_than_there_is_time():
+    statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
+    assert statuses == [143, 143], outputs
+    assert outputs[0] == ("saved\n", TOLD)
+    assert outputs[1][0] == ""
+    assert 3 <= lasted < 10
 
 
 def test_nothing_is_asked_of_a_block_that_was_left_in_peace():

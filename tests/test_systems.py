@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tiny
 from configs import base
 from ds_jax import cross_validation, predictions, systems, transfer, weights
 from ds_jax.corpus import LABELS
+from ds_jax.files import read_json, write_json
 from ds_jax.folds import make_folds
 
 USES = {
@@ -112,6 +114,28 @@ def test_systems_judge_another_corpus(runs, system, monkeypatch):
     report = transfer.run(workdir, other)
     assert report["trained_on"] == "tiny"
     assert report["n"] == len(other.utterances)
+
+
+@pytest.mark.parametrize("system", ["svc", "lstm"])
+@pytest.mark.parametrize("own", [True, False])
+def test_models_of_another_fold_judge_nothing(runs, system, own, tmp_path):
+    """Whether they were copied, or their folds changed by hand."""
+    made, corpus = runs(system)
+    workdir = tmp_path / "run"
+    corpus = corpus if own else dataclasses.replace(corpus, name="other")
+    refused = pytest.raises(ValueError, match="fold_01/checkpoints is of another fold")
+    shutil.copytree(made, workdir)
+    shutil.rmtree(workdir / "fold_01" / "checkpoints")
+    shutil.copytree(made / "fold_00" / "checkpoints", workdir / "fold_01" / "checkpoints")
+    with refused:
+        transfer.run(workdir, corpus)
+    shutil.rmtree(workdir)
+    shutil.copytree(made, workdir)
+    content = read_json(workdir / "folds.json")
+    content["folds"][1]["train"].pop()
+    write_json(workdir / "folds.json", content)
+    with refused:
+        transfer.run(workdir, corpus)
 
 
 def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_path):

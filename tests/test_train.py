@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -137,18 +138,67 @@ def test_checkpoints_of_another_experiment_are_refused(experiment, tmp_path):
     assert len(history(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("asked", range(12))
+def with_digests(corpus, *others):
+    """The corpus with digests of its recordings; some have another one."""
+    utterances = tuple(
+        dataclasses.replace(u, digest=("another " if u.name in others else "") + u.name)
+        for u in corpus.utterances
+    )
+    return dataclasses.replace(corpus, utterances=utterances)
+
+
+@pytest.mark.parametrize(
+    ("number", "fold", "others"),
+    [
+        (2, FOLD, ()),
+        (1, tiny.fold(range(10), range(10, 14), range(14, 16)), ()),
+        (1, tiny.fold(range(11), range(11, 14), range(14, 15)), ()),
+        (1, FOLD, ("u03",)),
+        (1, FOLD, ("u15",)),
+    ],
+    ids=["number", "dev", "test", "trained recording", "tested recording"],
+)
+def test_checkpoints_of_another_fold_are_refused(
+    experiment, tmp_path, capsys, monkeypatch, number, fold, others
+):
+    """Be they copied, or their folds or recordings changed; what SIGTERM left is begun anew."""
+    corpus = experiment.corpus
+    known = dataclasses.replace(experiment, corpus=with_digests(corpus))
+    changed = dataclasses.replace(experiment, corpus=with_digests(corpus, *others))
+    tiny.train_fold(known, 1, FOLD, tmp_path / "there")
+    shutil.copytree(tmp_path / "there" / "fold_01", tmp_path / "here" / f"fold_{number:02}")
+    with pytest.raises(ValueError, match=f"fold_{number:02}/checkpoints is of another fold"):
+        tiny.train_fold(changed, number, fold, tmp_path / "here")
+    assert tiny.train_fold(known, 1, FOLD, tmp_path / "there") is not None
+
+    answers = itertools.chain([False], itertools.repeat(True))
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "is_asked", lambda: next(answers))
+        with pytest.raises(ending.Interrupted):
+            tiny.train_fold(known, 1, FOLD, tmp_path / "begun")
+    (tmp_path / "begun" / "fold_01").rename(tmp_path / "begun" / f"fold_{number:02}")
+    capsys.readouterr()
+    tiny.train_fold(changed, number, fold, tmp_path / "begun")
+    said = capsys.readouterr().out
+    assert f"fold_{number:02}/unfinished is of another fold" in said
+    assert "the epoch starts anew" in said
+    assert "going on" not in said
+
+
+@pytest.mark.parametrize("asked", range(17))
 def test_going_on_after_sigterm_gives_the_same_bits(
     experiment, undisturbed, tmp_path, capsys, monkeypatch, asked
 ):
-    """It is asked for before each of the four epochs and after each of their two steps."""
+    """It is asked for before each of the four epochs, after each of their two steps and before the
+    judging of dev; and before the judging of test."""
     answers = itertools.chain([False] * asked, itertools.repeat(True))
     long = longer(experiment, epochs=4)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "is_asked", lambda: next(answers))
         with pytest.raises(ending.Interrupted):
             tiny.train_fold(long, 1, FOLD, tmp_path)
-    epochs, steps = divmod(asked, 3)
+    epochs, steps = divmod(asked, 4)
+    steps = min(steps, 2)
     saved = f"is saved after epoch {epochs} and {steps} steps"
     assert (saved in capsys.readouterr().out) == (steps > 0)
     judgement = tiny.train_fold(long, 1, FOLD, tmp_path)
@@ -163,7 +213,7 @@ def test_going_on_after_sigterm_gives_the_same_bits(
 def test_a_damaged_unfinished_epoch_starts_anew(
     experiment, undisturbed, tmp_path, capsys, monkeypatch
 ):
-    answers = itertools.chain([False] * 4, itertools.repeat(True))
+    answers = itertools.chain([False] * 5, itertools.repeat(True))
     long = longer(experiment, epochs=4)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "is_asked", lambda: next(answers))
