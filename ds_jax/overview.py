@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ds_jax import devices, progress
+from ds_jax import devices, plots, progress, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import check_writable, write_text
 from ds_jax.preprocessing import colour_table
@@ -22,8 +22,6 @@ PAGE = "corpus.html"
 SHOWN_SPEAKERS = 4  # of each class the page shows a picture by each of so many
 PRINTED = 24  # rows of a table on the terminal; the page has all
 BINS = 24  # of the histogram at most
-# The plane of the histogram in SVG units: outer size, and the frame within it.
-PLANE = {"width": 420, "height": 210, "left": 40, "right": 410, "top": 10, "bottom": 174}
 ASPECTS = ("speaker", "sentence", "gender", "style")
 
 
@@ -149,12 +147,12 @@ def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clock=progress.clock)
+    environment.filters.update(clock=progress.clock, extent=report.extent)
     page = environment.get_template("overview.html.jinja").render(
         content=content,
         labels=LABELS,
-        plane=PLANE,
-        plot=_plot(content["durations"]["histogram"]),
+        plane=plots,
+        histogram=plots.histogram(content["durations"]["histogram"]),
         largest_share=_largest_share(content),
         examples=[
             (label, [(utterance, _png(picture)) for utterance, picture in pairs])
@@ -262,32 +260,6 @@ def _shown_speakers(utterances: Sequence[Utterance]) -> list[str]:
         ranked.append((turns[genders[speaker]], genders[speaker], speaker))
         turns[genders[speaker]] += 1
     return [speaker for _, _, speaker in sorted(ranked)[:SHOWN_SPEAKERS]]
-
-
-def _plot(histogram: Mapping) -> dict:
-    """Bars (x, y, width, height, text) and ticks of either axis (place, text) in SVG units."""
-    counts, width, start = histogram["counts"], histogram["width"], histogram["start"]
-    across = (PLANE["right"] - PLANE["left"]) / len(counts)
-    up = (PLANE["bottom"] - PLANE["top"]) / max(counts)
-    bars, every = [], max(1, math.ceil(len(counts) / 8))
-    for index, count in enumerate(counts):
-        low, high = start + index * width, start + (index + 1) * width
-        bars.append(
-            {
-                "x": round(PLANE["left"] + index * across + 1, 1),
-                "y": round(PLANE["bottom"] - count * up, 1),
-                "width": round(across - 2, 1),
-                "height": round(count * up, 1),
-                "text": f"{low:.4g} to {high:.4g} s: {count}",
-            }
-        )
-    ticks = [
-        (round(PLANE["left"] + index * across, 1), f"{start + index * width:.4g}")
-        for index in range(0, len(counts) + 1, every)
-    ]
-    marks = sorted({0, max(counts) // 2, max(counts)})
-    rises = [(round(PLANE["bottom"] - count * up, 1), count) for count in marks]
-    return {"bars": bars, "ticks": ticks, "rises": rises}
 
 
 def _png(picture: np.ndarray) -> str:

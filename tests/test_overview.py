@@ -68,8 +68,7 @@ def utterance(name, label="ANGER", speaker="a", gender="female", sentence="s1", 
     return Utterance(name, label, speaker, gender, sentence, "normal", seconds)
 
 
-@pytest.fixture
-def corpus():
+def made_up():
     """Two speakers, three classes, of which the largest is three times the smallest."""
     return corpus_of(
         [
@@ -104,6 +103,11 @@ def test_counts(corpus):
     assert durations["longest"].name == "u5"
     assert durations["median"] == 3.5
     assert content["duplicates"] == []
+
+
+@pytest.fixture
+def corpus():
+    return made_up()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 7.0, 1000.0])
@@ -171,8 +175,10 @@ def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
     ]
     assert page.rows["sentence"][1][:2] == ["s1", "2"]
     assert "There is no DISGUST, no JOY, no NEUTRAL, no SADNESS" in page.text
-    bars = page.all("rect")
-    (svg,) = page.all("svg")
+    bars = [rect for rect in page.all("rect") if "x" in rect]
+    lengths = [float(r["width"]) for r in page.all("rect") if r["class"] == "fill" and "x" not in r]
+    assert lengths == [100, 0, 66.67, 0, 0, 0, 33.33]  # of the largest class
+    (svg,) = [svg for svg in page.all("svg") if svg["class"] == "plot"]
     assert svg["role"] == "img"
     counts = [int(text) for text in re.findall(r" s: (\d+)", page.text)]
     assert sum(counts) == 2 * 6  # each bar's title, and once more in the text alternative
