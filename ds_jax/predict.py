@@ -22,6 +22,7 @@ from ds_jax.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.results import PREDICTIONS
 
 FORMATS = ("table", "csv", "json")
+SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
 
 
@@ -59,11 +60,11 @@ def run(
 
     - "table": for people.
     - "csv": a header, then `recording,start,end,prediction` and the probability of each label.
-    - "json": an object of `system`, `models` (how many), `labels`, `recordings` and `unusable`.
-      Each recording has `recording` (its name), `seconds`, `prediction` and `probabilities` (by
-      label, the mean over its windows, of those asked for by the length of each), and `windows`,
-      one or more of `start`, `end`, `prediction` and `probabilities`. What is unusable has
-      `recording` and `reason`.
+    - "json": an object of `system`, `models` (how many), `synthetic` (whether they were trained on
+      synthetic speech), `labels`, `recordings` and `unusable`. Each recording has `recording` (its
+      name), `seconds`, `prediction` and `probabilities` (by label, the mean over its windows, of
+      those asked for by the length of each), and `windows`, one or more of `start`, `end`,
+      `prediction` and `probabilities`. What is unusable has `recording` and `reason`.
 
     Args:
         checkpoint: A run's folder, of which all finished folds' models are averaged; or a fold's.
@@ -103,6 +104,8 @@ def run(
             raise ValueError(f"--explain shows attention gates, which {title} has none of")
         if explain:
             files.check_writable(explain, "--explain")
+        if config.synthetic:
+            print(SYNTHETIC)
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
@@ -118,6 +121,7 @@ def run(
                     _write_csv(answers, output)
                 else:
                     about = {"system": systems.title(config), "models": len(checkpoints)}
+                    about["synthetic"] = config.synthetic
                     _write_json(answers, about, unusable, asked, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))

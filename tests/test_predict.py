@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 import soundfile
@@ -111,7 +112,8 @@ def test_json_says_the_same_and_more(run, folder, capsys):
     with pytest.raises(ValueError, match="bad"):
         predict.run(run, [folder, folder / "mono.wav", folder / "mono.wav"], "json", 0.25)
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"system", "models", "labels", "recordings", "unusable"}
+    assert set(told) == {"system", "models", "synthetic", "labels", "recordings", "unusable"}
+    assert told["synthetic"] is False
     assert (told["system"], told["models"], told["labels"]) == ("DS-AM", 3, list(LABELS))
     (unusable,) = told["unusable"]
     assert unusable["recording"] == f"{folder}/bad.wav"
@@ -264,6 +266,23 @@ def test_only_answers_go_to_standard_output(run, folder, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3
     assert captured.err == "this is no answer\n"  # and no progress where there is no terminal
+
+
+def test_models_of_synthetic_speech_say_so(run, folder, capsys, monkeypatch):
+    predict.run(run, [folder / "mono.wav"])
+    assert "SYNTHETIC" not in capsys.readouterr().err
+    load = inference.load_config
+
+    def generated(directory):
+        return ml_collections.ConfigDict(load(directory).to_dict() | {"synthetic": True})
+
+    monkeypatch.setattr(inference, "load_config", generated)
+    for form in predict.FORMATS:
+        predict.run(run, [folder / "mono.wav"], form)
+        captured = capsys.readouterr()
+        assert captured.err == f"{predict.SYNTHETIC}\n"
+        assert "SYNTHETIC" not in captured.out
+    assert json.loads(captured.out)["synthetic"] is True
 
 
 def test_an_explanation_is_drawn_for_each_answer(run, folder, tmp_path, capsys, monkeypatch):
