@@ -1,22 +1,19 @@
 """What a prepared corpus holds: as tables on the terminal, and in corpus.html with its pictures."""
 
-import base64
 import csv
 import hashlib
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
+import ml_collections
 import numpy as np
-from PIL import Image
 
-from ds_jax import devices, plots, progress, report
+from ds_jax import devices, overlay, plots, progress, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import check_writable, write_text
-from ds_jax.preprocessing import colour_table
 
 PAGE = "corpus.html"
 SHOWN_SPEAKERS = 4  # of each class the page shows a picture by each of so many
@@ -25,13 +22,13 @@ BINS = 24  # of the histogram at most
 ASPECTS = ("speaker", "sentence", "gender", "style")
 
 
-def run(corpus: Corpus, directory: Path, synthetic: bool = False) -> None:
+def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> None:
     """Prints what a corpus holds and writes corpus.html.
 
     Args:
+        config: Of an experiment on it: the colours of its pictures, and whether it is synthetic.
         corpus: In memory.
         directory: Where corpus.html goes.
-        synthetic: Whether its recordings were generated.
 
     Raises:
         OSError: The folder cannot be written.
@@ -41,7 +38,9 @@ def run(corpus: Corpus, directory: Path, synthetic: bool = False) -> None:
     check_writable(directory)
     content = summarise(corpus)
     print("\n".join(lines(content)))
-    write(directory / PAGE, content | {"synthetic": synthetic}, _examples(corpus))
+    colour_map = config.picture.colour_map if "picture" in config else ""
+    content |= {"synthetic": config.synthetic}
+    write(directory / PAGE, content, _examples(corpus), colour_map)
     print(f"page: {directory / PAGE}")
 
 
@@ -132,13 +131,16 @@ def lines(content: Mapping) -> list[str]:
     return found
 
 
-def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) -> None:
+def write(
+    path: Path, content: Mapping, examples: Sequence[tuple[str, list]], colour_map: str
+) -> None:
     """Writes a summary as one self-contained HTML file.
 
     Args:
         path: The file to write, whole or not at all.
         content: Of `summarise`, and `synthetic`.
         examples: For each label pairs of an utterance and its picture, uint8 [canvas, canvas].
+        colour_map: Of the pictures.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -155,7 +157,13 @@ def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) ->
         histogram=plots.histogram(content["durations"]["histogram"]),
         largest_share=_largest_share(content),
         examples=[
-            (label, [(utterance, _png(picture)) for utterance, picture in pairs])
+            (
+                label,
+                [
+                    (utterance, report.picture_uri(overlay.colour(picture, colour_map)))
+                    for utterance, picture in pairs
+                ],
+            )
             for label, pairs in examples
         ],
     )
@@ -260,15 +268,6 @@ def _shown_speakers(utterances: Sequence[Utterance]) -> list[str]:
         ranked.append((turns[genders[speaker]], genders[speaker], speaker))
         turns[genders[speaker]] += 1
     return [speaker for _, _, speaker in sorted(ranked)[:SHOWN_SPEAKERS]]
-
-
-def _png(picture: np.ndarray) -> str:
-    """Indices into the colour map, uint8 [height, width], as the data URI of a PNG with palette."""
-    image = Image.fromarray(picture)
-    image.putpalette(colour_table("viridis")[:, ::-1].astype(np.uint8).tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _largest_share(content: Mapping) -> float:

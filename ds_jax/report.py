@@ -123,6 +123,11 @@ def printed(share: float) -> str:
     return f"{100 * share:.2f}".removesuffix("0")
 
 
+def picture_uri(pixels: np.ndarray) -> str:
+    """A picture, uint8 [height, width, 3], as a data URI."""
+    return _uri("image/png", overlay.png(pixels))
+
+
 def extent(share: float | None) -> str:
     """A share in the units of a bar 100 wide; a share of nothing has no length."""
     return f"{100 * share:.2f}" if _is_known(share) else "0"
@@ -165,13 +170,13 @@ def _illustrate(example: Example, colour_map: str) -> dict:
     pictures = [overlay.colour(picture, colour_map) for picture in example.pictures]
     return {
         "of": example,
-        "pictures": [_uri("image/png", overlay.png(pixels)) for pixels in pictures],
+        "pictures": [picture_uri(pixels) for pixels in pictures],
         "gates": [
             {
                 "name": name,
                 "low": gate.min(),
                 "high": gate.max(),
-                "uri": _uri("image/png", overlay.png(overlay.veil(pictures[0], gate))),
+                "uri": picture_uri(overlay.veil(pictures[0], gate)),
             }
             for name, gate in example.gates.items()
         ],

@@ -68,6 +68,12 @@ def utterance(name, label="ANGER", speaker="a", gender="female", sentence="s1", 
     return Utterance(name, label, speaker, gender, sentence, "normal", seconds)
 
 
+def look(corpus, directory, **changes):
+    config = tiny.config()
+    config.update(changes)
+    overview.run(config, corpus, directory)
+
+
 def made_up():
     """Two speakers, three classes, of which the largest is three times the smallest."""
     return corpus_of(
@@ -145,7 +151,7 @@ def test_of_windows_all_have_to_be_equal():
 
 
 def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     printed = capsys.readouterr().out
     assert "made_up: 6 utterances, 0:26, 2 speakers, 2 sentences, 0 skipped" in printed
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
@@ -158,7 +164,7 @@ def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
 
 def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
     many = corpus_of([utterance(f"u{i:03}", LABELS[i % 7], f"speaker{i:03}") for i in range(60)])
-    overview.run(many, tmp_path)
+    look(many, tmp_path)
     printed = capsys.readouterr().out
     assert "... and 36 more" in printed
     assert "speaker059" not in printed
@@ -167,7 +173,7 @@ def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
 
 
 def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     page = Page(tmp_path / "corpus.html")
     assert page.rows["speaker"][1:] == [
         ["a", "female", "2", "0", "0", "0", "0", "0", "1", "3", "4.0"],
@@ -188,17 +194,18 @@ def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
             source = attributes.get("src") or attributes["href"]
             assert source.startswith(("data:", "#"))
     assert "Synthetic speech" not in page.text
-    overview.run(corpus, tmp_path, synthetic=True)
+    look(corpus, tmp_path, synthetic=True)
     assert "Synthetic speech" in Page(tmp_path / "corpus.html").text
 
 
 def test_a_balanced_corpus_is_called_so(tmp_path, capsys):
-    overview.run(corpus_of([utterance(f"u{i}", LABELS[i]) for i in range(7)]), tmp_path)
+    look(corpus_of([utterance(f"u{i}", LABELS[i]) for i in range(7)]), tmp_path)
     assert "accuracy 0.143; all classes are equally frequent" in capsys.readouterr().out
     assert "All classes are equally frequent." in Page(tmp_path / "corpus.html").text
 
 
-def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
+@pytest.mark.parametrize("colour_map", ["viridis", "magma"])
+def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path, colour_map):
     utterances = [
         utterance(f"{speaker}{label}{take}", label, speaker, gender, seconds=1.0 + take)
         for speaker, gender in (*((f"f{i}", "female") for i in range(4)), ("m0", "male"))
@@ -206,7 +213,7 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
         for take in range(3)
     ]
     many = corpus_of(utterances)
-    overview.run(many, tmp_path)
+    look(many, tmp_path, picture={"colour_map": colour_map})
     page = Page(tmp_path / "corpus.html")
     shown = [image["alt"] for image in page.all("img")]
     assert (
@@ -220,12 +227,12 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
     data = base64.b64decode(page.all("img")[0]["src"].partition(",")[2])
     found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     row = [one.name for one in utterances].index("f0ANGER1")
-    np.testing.assert_array_equal(found, colour_table("viridis")[many.inputs[row]][..., ::-1])
+    np.testing.assert_array_equal(found, colour_table(colour_map)[many.inputs[row]][..., ::-1])
 
 
 def test_features_have_no_pictures(corpus, tmp_path):
     features = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    overview.run(dataclasses.replace(corpus, inputs=features), tmp_path)
+    look(dataclasses.replace(corpus, inputs=features), tmp_path)
     page = Page(tmp_path / "corpus.html")
     assert not page.all("img")
     assert "this config reads features" in page.text
@@ -239,7 +246,7 @@ def test_names_are_no_markup(tmp_path):
     (tmp_path / "skipped.csv").write_text(
         f"utterance,file,reason\n{HOSTILE},{HOSTILE}.wav,is silent\n", encoding="utf-8"
     )
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     text = (tmp_path / "corpus.html").read_text(encoding="utf-8")
     assert "<script" not in text
     page = Page(tmp_path / "corpus.html")
@@ -253,4 +260,4 @@ def test_names_are_no_markup(tmp_path):
 def test_a_closed_folder_is_named(corpus, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/look cannot be written .*--workdir"):
-        overview.run(corpus, tmp_path / "file" / "look")
+        look(corpus, tmp_path / "file" / "look")

@@ -49,7 +49,7 @@ def page(request, tmp_path_factory):
     if request.param == "paper":
         paper_report.write(path, test_paper_report.made_up())
     elif request.param == "corpus":
-        overview.run(test_overview.made_up(), path.parent, synthetic=True)
+        test_overview.look(test_overview.made_up(), path.parent, synthetic=True)
         path = path.with_name(overview.PAGE)
     elif request.param == "awkward":
         report.write(path, *made_up.awkward())
