@@ -1,7 +1,6 @@
 """What a prepared corpus holds: as tables on the terminal, and in corpus.html with its pictures."""
 
 import csv
-import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +50,7 @@ def summarise(corpus: Corpus) -> dict:
         `name`, `utterances` (their number), `seconds` (of all), `classes` (a row for each of the
         seven labels), `tables` (by aspect: speaker, sentence, gender, style; a row for each of its
         values), `durations`, `largest` and `smallest` class that there is, `skipped` (rows of
-        skipped.csv) and `duplicates` (groups of utterances with the same content).
+        skipped.csv) and `equal` (groups of utterances that are the same recording).
     """
     utterances = corpus.utterances
     seconds = np.asarray([utterance.seconds for utterance in utterances])
@@ -74,18 +73,18 @@ def summarise(corpus: Corpus) -> dict:
         "smallest": min(present, key=counts.__getitem__),
         "imbalance": max(counts.values()) / min(counts.values()),
         "skipped": _skipped(corpus.directory),
-        "duplicates": _duplicates(corpus),
+        "equal": _equal(utterances),
     }
 
 
 def lines(content: Mapping) -> list[str]:
     """The tables of a summary as text."""
-    tables, duplicates = content["tables"], content["duplicates"]
+    tables, equal = content["tables"], content["equal"]
     found = [
         f"{content['name']}: {content['utterances']} utterances, "
         f"{progress.clock(content['seconds'])}, {len(tables['speaker'])} speakers, "
         f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, "
-        f"{sum(map(len, duplicates))} of equal content",
+        f"{sum(map(len, equal))} of equal recordings",
         "",
     ]
     head = ("label", "utterances", "share", "speakers", "sentences", "median s")
@@ -123,7 +122,7 @@ def lines(content: Mapping) -> list[str]:
             found.append(f"... and {len(rows) - PRINTED} more")
     for title, rows in (
         ("skipped", [f"{file}: {reason}" for _, file, reason in content["skipped"]]),
-        ("equal content", [", ".join(_described(one) for one in group) for group in duplicates]),
+        ("equal recordings", [", ".join(_described(one) for one in group) for group in equal]),
     ):
         if rows:
             found += ["", f"{title}:", *(f"  {row}" for row in rows[:PRINTED])]
@@ -223,13 +222,12 @@ def _skipped(directory: Path | None) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _duplicates(corpus: Corpus) -> list[list[Utterance]]:
-    """Groups of utterances of one length whose pictures or features are the same to the byte."""
+def _equal(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    """Groups of utterances that are the same recording, as `leaks` knows them."""
     groups = defaultdict(list)
-    starts = np.searchsorted(corpus.owners, np.arange(len(corpus.utterances) + 1))
-    for utterance, start, stop in zip(corpus.utterances, starts, starts[1:], strict=False):
-        digest = hashlib.sha256(np.ascontiguousarray(corpus.inputs[start:stop]).tobytes()).digest()
-        groups[utterance.seconds, digest].append(utterance)
+    for utterance in utterances:
+        if utterance.digest:
+            groups[utterance.digest].append(utterance)
     return [group for group in groups.values() if len(group) > 1]
 
 

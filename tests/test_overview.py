@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from ds_jax import overview
+from ds_jax import leaks, overview
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.preprocessing import colour_table
 
@@ -108,7 +108,7 @@ def test_counts(corpus):
     assert durations["shortest"].name == "u3"
     assert durations["longest"].name == "u5"
     assert durations["median"] == 3.5
-    assert content["duplicates"] == []
+    assert content["equal"] == []
 
 
 @pytest.fixture
@@ -128,26 +128,29 @@ def test_the_histogram_holds_every_utterance(scale):
     assert re.fullmatch(r"[125]\.?0*", f"{width:e}".split("e")[0])
 
 
-def test_equal_content_is_found_by_picture_and_length(corpus):
-    pictures = corpus.inputs.copy()
-    pictures[3], pictures[5] = pictures[0], pictures[0]
-    utterances = list(corpus.utterances)
-    utterances[3] = utterance("u3", "FEAR", seconds=2.0)  # as long as u0; u5 is not
-    copied = dataclasses.replace(corpus, inputs=pictures, utterances=tuple(utterances))
+def test_equal_recordings_are_those_that_training_leaves_out(corpus, tmp_path):
+    digests = {"u0": "abc", "u3": "abc", "u4": "d"}  # the others' are not known
+    pictures = 0 * corpus.inputs  # which are the same of recordings that differ in loudness alone
+    utterances = tuple(
+        dataclasses.replace(one, digest=digests.get(one.name, "")) for one in corpus.utterances
+    )
+    copied = dataclasses.replace(corpus, inputs=pictures, utterances=utterances)
     content = overview.summarise(copied)
-    assert [[one.name for one in group] for group in content["duplicates"]] == [["u0", "u3"]]
+    assert [[one.name for one in group] for group in content["equal"]] == [["u0", "u3"]]
+    assert leaks.equals(["u0"], utterances) == {"u0", "u3"}
     text = "\n".join(overview.lines(content))
-    assert "2 of equal content" in text
-    assert "u0 (ANGER, a), u3 (FEAR, a)" in text
-
-
-def test_of_windows_all_have_to_be_equal():
-    windows = tiny.corpus(3, windows=2)
-    inputs = windows.inputs.copy()
-    inputs[2:4] = inputs[0:2]  # the second utterance is the first
-    inputs[4] = inputs[0]  # the third begins like it
-    content = overview.summarise(dataclasses.replace(windows, inputs=inputs))
-    assert [[one.name for one in group] for group in content["duplicates"]] == [["u00", "u01"]]
+    assert "2 of equal recordings" in text
+    assert "u0 (ANGER, a), u3 (FEAR, b)" in text
+    look(copied, tmp_path)
+    page = Page(tmp_path / "corpus.html")
+    assert "2 utterances of equal recordings" in page.text
+    assert (
+        "leaves it out of training in the folds in which one of its copies is tested" in page.text
+    )
+    rows = [row for table in page.rows.values() for row in table]
+    assert ["1", "u0", "ANGER", "a", "s1", "2.00"] in rows
+    assert ["1", "u3", "FEAR", "b", "s2", "1.00"] in rows
+    assert not [row for row in rows if row[1] == "u4"]
 
 
 def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
@@ -242,7 +245,8 @@ def test_names_are_no_markup(tmp_path):
     corpus = corpus_of(
         [utterance(f"{HOSTILE}{i}", LABELS[i], HOSTILE, sentence=HOSTILE) for i in range(3)]
     )
-    corpus = dataclasses.replace(corpus, name=HOSTILE, inputs=0 * corpus.inputs, directory=tmp_path)
+    same = tuple(dataclasses.replace(one, digest="abc") for one in corpus.utterances)
+    corpus = dataclasses.replace(corpus, name=HOSTILE, utterances=same, directory=tmp_path)
     (tmp_path / "skipped.csv").write_text(
         f"utterance,file,reason\n{HOSTILE},{HOSTILE}.wav,is silent\n", encoding="utf-8"
     )
