@@ -79,7 +79,7 @@ def run(paths: list[Path]) -> None:
     elif mode == "report":
         cross_validation.report(config, load(config, config.corpus), workdir)
     elif mode == "corpus":
-        overview.run(load(config, config.corpus), workdir, config.synthetic)
+        overview.run(config, load(config, config.corpus), workdir)
     elif config.system == "paper":
         paper.run(config, read_experiment, load, workdir)
     else:

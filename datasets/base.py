@@ -100,7 +100,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     source: str  # how to get the corpus
     suffixes: tuple[str, ...] = WAV_OR_FLAC
     totals: tuple[int, ...] = ()  # published numbers of utterances; others are warned about
-    audio_terms: str = ""  # on which recordings may be passed on in a report; empty: they may not
+    audio_terms: str = ""  # of recordings in a report, see ds_jax.licences; empty: they may not be
 
     @staticmethod
     @abstractmethod

@@ -9,6 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from ds_jax.windows import count, count_to_end, in_samples
+
 HEADERLESS = (".l16", ".raw")  # ELRA-S0329: 16-bit little-endian PCM, mono
 HEADERLESS_RATE = 16_000  # Hz
 # Three steps of a 16-bit recorder: what stays within that is a dead channel, not quiet speech.
@@ -51,48 +53,48 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
 
 
 def windows(
-    path: str | os.PathLike, sample_rate: int, window: float, hop: float
-) -> Iterator[tuple[float, int, np.ndarray]]:
+    path: str | os.PathLike, sample_rate: int, window: float, hop: float, to_end: bool = False
+) -> Iterator[tuple[float, float, int, np.ndarray]]:
     """Reads a recording of any length window by window; the memory needed is that of a few.
 
-    The samples are those of `read`, and the windows those that `picture.cut` cuts of them: one for
-    every whole hop and at least one, the last ones possibly shorter. A recording is decoded twice,
-    so that one that cannot be used is refused before its first window is given.
+    The samples are those of `read`, and the windows those that `picture.cut` cuts of them. A
+    recording is decoded twice, so that one that cannot be used is refused before its first window
+    is given.
 
     Args:
         path: The recording, as in `read`.
         sample_rate: Hz wanted; 0 keeps the recording's own.
         window: Seconds, above 0.
         hop: Seconds between the starts of windows; 0 is window.
+        to_end: Whether the end of the recording is in a window, see `windows.count_to_end`.
 
     Yields:
-        The start in seconds, the rate in Hz, and samples, float32 [n].
+        The length of the recording and the window's start in seconds, the rate in Hz, and samples,
+        float32 [n].
 
     Raises:
         FileNotFoundError, ValueError: As `read`.
     """
     own_rate, blocks = _decode(path)
-    for _ in _checked(path, blocks):
-        pass
+    seconds = sum(map(len, _checked(path, blocks))) / own_rate
     rate = sample_rate or own_rate
-    length = max(1, int(window * rate))
-    step = max(1, int(hop * rate)) if hop else length
-    kept, start, count = np.zeros(0, np.float32), 0, 0  # samples from `start` on, windows given
+    length, step = in_samples(window, hop, rate)
+    kept, start, given = np.zeros(0, np.float32), 0, 0  # samples from `start` on, windows given
     for block in _resampled(_decode(path)[1], own_rate, rate):
         kept = np.concatenate([kept, block])
-        # A window is whole when it is full and the hop after it is, see `picture.cut`.
-        while start + len(kept) >= count * step + max(length, step):
-            first = count * step - start
-            yield count * step / rate, rate, kept[first : first + length]
-            count += 1
-        passed = min(count * step - start, len(kept))
+        # A window is whole when it is full and the hop after it is, see `windows.count`.
+        while start + len(kept) >= given * step + max(length, step):
+            first = given * step - start
+            yield seconds, given * step / rate, rate, kept[first : first + length]
+            given += 1
+        passed = min(given * step - start, len(kept))
         kept, start = kept[passed:], start + passed
     total = start + len(kept)
     if not total:
         raise ValueError(f"{path} is too short: nothing of it is left at {rate} Hz")
-    for index in range(count, max(1, total // step)):
+    for index in range(given, count_to_end(total, length, step) if to_end else count(total, step)):
         first = index * step - start
-        yield index * step / rate, rate, kept[first : first + length]
+        yield seconds, index * step / rate, rate, kept[first : first + length]
 
 
 def _resampled(blocks: Iterable[np.ndarray], own: int, wanted: int) -> Iterator[np.ndarray]:

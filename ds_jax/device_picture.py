@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ds_jax import picture
+from ds_jax import picture, windows
 from ds_jax.picture import AMIN, PictureSettings
 
 
@@ -81,9 +81,9 @@ def cut(
     """
     if not settings.window:
         return samples[None], length[None], jnp.ones(1, bool)
-    window, hop = picture.window_samples(settings, rate)
-    starts = jnp.arange(jax.core.max_dim(samples.shape[0] // hop, 1)) * hop
-    samples = jnp.pad(samples, (0, window))
-    windows = samples[starts[:, None] + jnp.arange(window)[None]]
-    real = starts < jnp.maximum(length // hop, 1) * hop
-    return windows, jnp.clip(length - starts, 0, window), real
+    size, step = windows.in_samples(settings.window, settings.window_hop, rate)
+    starts = jnp.arange(windows.count(samples.shape[0], step, larger=jax.core.max_dim)) * step
+    real = starts < windows.count(length, step, larger=jnp.maximum) * step
+    samples = jnp.pad(samples, (0, size))
+    parts = samples[starts[:, None] + jnp.arange(size)[None]]
+    return parts, jnp.clip(length - starts, 0, size), real

@@ -228,13 +228,19 @@ def _readme(facts: Mapping) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(plain=_plain, score=_score)
+    environment.filters.update(plain=_plain, score=_score, shared=_shared)
     return environment.get_template("export.md.jinja").render(facts)
 
 
 def _plain(name: str) -> str:
     """A name of which Markdown makes no markup."""
     return re.sub(r"([\\`*_{}\[\]<>()#|])", r"\\\1", name)
+
+
+def _shared(counts: Mapping) -> str:
+    """ "0 speakers, 14 sentences, 0 recordings", without those that are not known."""
+    kinds = ("speakers", "sentences", "recordings")
+    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind) is not None)
 
 
 def _score(score: Mapping) -> str:

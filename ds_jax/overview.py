@@ -1,39 +1,33 @@
 """What a prepared corpus holds: as tables on the terminal, and in corpus.html with its pictures."""
 
-import base64
 import csv
-import hashlib
-import io
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
+import ml_collections
 import numpy as np
-from PIL import Image
 
-from ds_jax import devices, progress
+from ds_jax import devices, overlay, plots, progress, report
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import check_writable, write_text
-from ds_jax.preprocessing import colour_table
 
 PAGE = "corpus.html"
 SHOWN_SPEAKERS = 4  # of each class the page shows a picture by each of so many
 PRINTED = 24  # rows of a table on the terminal; the page has all
 BINS = 24  # of the histogram at most
-# The plane of the histogram in SVG units: outer size, and the frame within it.
-PLANE = {"width": 420, "height": 210, "left": 40, "right": 410, "top": 10, "bottom": 174}
 ASPECTS = ("speaker", "sentence", "gender", "style")
 
 
-def run(corpus: Corpus, directory: Path, synthetic: bool = False) -> None:
+def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> None:
     """Prints what a corpus holds and writes corpus.html.
 
     Args:
+        config: Of an experiment on it: the colours of its pictures, and whether it is synthetic.
         corpus: In memory.
         directory: Where corpus.html goes.
-        synthetic: Whether its recordings were generated.
 
     Raises:
         OSError: The folder cannot be written.
@@ -43,7 +37,9 @@ def run(corpus: Corpus, directory: Path, synthetic: bool = False) -> None:
     check_writable(directory)
     content = summarise(corpus)
     print("\n".join(lines(content)))
-    write(directory / PAGE, content | {"synthetic": synthetic}, _examples(corpus))
+    colour_map = config.picture.colour_map if "picture" in config else ""
+    content |= {"synthetic": config.synthetic}
+    write(directory / PAGE, content, _examples(corpus), colour_map)
     print(f"page: {directory / PAGE}")
 
 
@@ -54,7 +50,7 @@ def summarise(corpus: Corpus) -> dict:
         `name`, `utterances` (their number), `seconds` (of all), `classes` (a row for each of the
         seven labels), `tables` (by aspect: speaker, sentence, gender, style; a row for each of its
         values), `durations`, `largest` and `smallest` class that there is, `skipped` (rows of
-        skipped.csv) and `duplicates` (groups of utterances with the same content).
+        skipped.csv) and `equal` (groups of utterances that are the same recording).
     """
     utterances = corpus.utterances
     seconds = np.asarray([utterance.seconds for utterance in utterances])
@@ -77,18 +73,18 @@ def summarise(corpus: Corpus) -> dict:
         "smallest": min(present, key=counts.__getitem__),
         "imbalance": max(counts.values()) / min(counts.values()),
         "skipped": _skipped(corpus.directory),
-        "duplicates": _duplicates(corpus),
+        "equal": _equal(utterances),
     }
 
 
 def lines(content: Mapping) -> list[str]:
     """The tables of a summary as text."""
-    tables, duplicates = content["tables"], content["duplicates"]
+    tables, equal = content["tables"], content["equal"]
     found = [
         f"{content['name']}: {content['utterances']} utterances, "
         f"{progress.clock(content['seconds'])}, {len(tables['speaker'])} speakers, "
         f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, "
-        f"{sum(map(len, duplicates))} of equal content",
+        f"{sum(map(len, equal))} of equal recordings",
         "",
     ]
     head = ("label", "utterances", "share", "speakers", "sentences", "median s")
@@ -126,7 +122,7 @@ def lines(content: Mapping) -> list[str]:
             found.append(f"... and {len(rows) - PRINTED} more")
     for title, rows in (
         ("skipped", [f"{file}: {reason}" for _, file, reason in content["skipped"]]),
-        ("equal content", [", ".join(_described(one) for one in group) for group in duplicates]),
+        ("equal recordings", [", ".join(_described(one) for one in group) for group in equal]),
     ):
         if rows:
             found += ["", f"{title}:", *(f"  {row}" for row in rows[:PRINTED])]
@@ -134,13 +130,16 @@ def lines(content: Mapping) -> list[str]:
     return found
 
 
-def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) -> None:
+def write(
+    path: Path, content: Mapping, examples: Sequence[tuple[str, list]], colour_map: str
+) -> None:
     """Writes a summary as one self-contained HTML file.
 
     Args:
         path: The file to write, whole or not at all.
         content: Of `summarise`, and `synthetic`.
         examples: For each label pairs of an utterance and its picture, uint8 [canvas, canvas].
+        colour_map: Of the pictures.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -149,15 +148,21 @@ def write(path: Path, content: Mapping, examples: Sequence[tuple[str, list]]) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clock=progress.clock)
+    environment.filters.update(clock=progress.clock, extent=report.extent)
     page = environment.get_template("overview.html.jinja").render(
         content=content,
         labels=LABELS,
-        plane=PLANE,
-        plot=_plot(content["durations"]["histogram"]),
+        plane=plots,
+        histogram=plots.histogram(content["durations"]["histogram"]),
         largest_share=_largest_share(content),
         examples=[
-            (label, [(utterance, _png(picture)) for utterance, picture in pairs])
+            (
+                label,
+                [
+                    (utterance, report.picture_uri(overlay.colour(picture, colour_map)))
+                    for utterance, picture in pairs
+                ],
+            )
             for label, pairs in examples
         ],
     )
@@ -217,13 +222,12 @@ def _skipped(directory: Path | None) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _duplicates(corpus: Corpus) -> list[list[Utterance]]:
-    """Groups of utterances of one length whose pictures or features are the same to the byte."""
+def _equal(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    """Groups of utterances that are the same recording, as `leaks` knows them."""
     groups = defaultdict(list)
-    starts = np.searchsorted(corpus.owners, np.arange(len(corpus.utterances) + 1))
-    for utterance, start, stop in zip(corpus.utterances, starts, starts[1:], strict=False):
-        digest = hashlib.sha256(np.ascontiguousarray(corpus.inputs[start:stop]).tobytes()).digest()
-        groups[utterance.seconds, digest].append(utterance)
+    for utterance in utterances:
+        if utterance.digest:
+            groups[utterance.digest].append(utterance)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -262,41 +266,6 @@ def _shown_speakers(utterances: Sequence[Utterance]) -> list[str]:
         ranked.append((turns[genders[speaker]], genders[speaker], speaker))
         turns[genders[speaker]] += 1
     return [speaker for _, _, speaker in sorted(ranked)[:SHOWN_SPEAKERS]]
-
-
-def _plot(histogram: Mapping) -> dict:
-    """Bars (x, y, width, height, text) and ticks of either axis (place, text) in SVG units."""
-    counts, width, start = histogram["counts"], histogram["width"], histogram["start"]
-    across = (PLANE["right"] - PLANE["left"]) / len(counts)
-    up = (PLANE["bottom"] - PLANE["top"]) / max(counts)
-    bars, every = [], max(1, math.ceil(len(counts) / 8))
-    for index, count in enumerate(counts):
-        low, high = start + index * width, start + (index + 1) * width
-        bars.append(
-            {
-                "x": round(PLANE["left"] + index * across + 1, 1),
-                "y": round(PLANE["bottom"] - count * up, 1),
-                "width": round(across - 2, 1),
-                "height": round(count * up, 1),
-                "text": f"{low:.4g} to {high:.4g} s: {count}",
-            }
-        )
-    ticks = [
-        (round(PLANE["left"] + index * across, 1), f"{start + index * width:.4g}")
-        for index in range(0, len(counts) + 1, every)
-    ]
-    marks = sorted({0, max(counts) // 2, max(counts)})
-    rises = [(round(PLANE["bottom"] - count * up, 1), count) for count in marks]
-    return {"bars": bars, "ticks": ticks, "rises": rises}
-
-
-def _png(picture: np.ndarray) -> str:
-    """Indices into the colour map, uint8 [height, width], as the data URI of a PNG with palette."""
-    image = Image.fromarray(picture)
-    image.putpalette(colour_table("viridis")[:, ::-1].astype(np.uint8).tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _largest_share(content: Mapping) -> float:

@@ -19,6 +19,8 @@ import numpy as np
 import scipy.fft
 from scipy.sparse import csr_array
 
+from ds_jax import windows
+
 AMIN = 1e-10  # the power below which librosa.power_to_db sees silence
 LINEAR_HZ = 1000.0  # below this the axis of librosa.display.specshow(y_axis="mel") is linear
 BLOCK = 64  # frames transformed at a time, so that their spectra stay in the cache
@@ -143,7 +145,7 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
 
 
 def cut(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.ndarray]:
-    """Cuts audio in windows as DeepSpectrum does: the last ones may be shorter.
+    """Cuts audio in windows as DeepSpectrum does, see `windows.count`.
 
     Args:
         samples: float [n].
@@ -151,18 +153,13 @@ def cut(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.nd
         settings: window and window_hop in seconds are used.
 
     Returns:
-        Views of samples, one for every whole window_hop and at least one; [samples] if window is 0.
+        Views of samples; [samples] if window is 0.
     """
     if not settings.window:
         return [samples]
-    window, hop = window_samples(settings, rate)
-    return [samples[i * hop : i * hop + window] for i in range(max(1, len(samples) // hop))]
-
-
-def window_samples(settings: PictureSettings, rate: int) -> tuple[int, int]:
-    """Samples in a window, of settings that have one, and between the starts of two."""
-    window = max(1, int(settings.window * rate))
-    return window, max(1, int(settings.window_hop * rate)) if settings.window_hop else window
+    length, step = windows.in_samples(settings.window, settings.window_hop, rate)
+    starts = (index * step for index in range(windows.count(len(samples), step)))
+    return [samples[start : start + length] for start in starts]
 
 
 class Plan(NamedTuple):

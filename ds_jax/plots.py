@@ -1,4 +1,4 @@
-"""The geometry of the report's plots: numbers become places on a plane, in SVG units."""
+"""The geometry of the pages' plots: numbers become places on a plane, in SVG units."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -96,6 +96,34 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         bars=bars,
         levels=levels,
         counts=counts,
+    )
+
+
+def histogram(bins: Mapping) -> Plot:
+    """A bar for the utterances of each duration.
+
+    Args:
+        bins: `counts` of equal bins, their `width` and where the first begins, `start`, in seconds.
+    """
+    counts, edges = bins["counts"], len(bins["counts"]) + 1
+    texts = [f"{bins['start'] + index * bins['width']:.4g}" for index in range(edges)]
+    width = (RIGHT - LEFT) / len(counts)
+    step = max(1, round(_step(max(counts))))
+    ceiling = step * math.ceil(max(counts) / step)
+    bars = []
+    for index, count in enumerate(counts):
+        name, y = f"{texts[index]} to {texts[index + 1]} s: {count}", _up(count, ceiling)
+        bars.append((name, _unit(LEFT + index * width + 1), y, _unit(width - 2), _unit(BOTTOM - y)))
+    return Plot(
+        title="Utterances by duration",
+        description="; ".join(name for name, *_ in bars) + ".",
+        columns=[
+            (_unit(LEFT + index * width), texts[index])
+            for index in range(0, edges, math.ceil(edges / 9))
+        ],
+        rises=[(_up(count, ceiling), f"{count}") for count in range(0, ceiling + 1, step)],
+        across="seconds",
+        bars=bars,
     )
 
 

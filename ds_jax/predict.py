@@ -22,6 +22,7 @@ from ds_jax.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.results import PREDICTIONS
 
 FORMATS = ("table", "csv", "json")
+SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
 
 
@@ -59,17 +60,19 @@ def run(
 
     - "table": for people.
     - "csv": a header, then `recording,start,end,prediction` and the probability of each label.
-    - "json": an object of `system`, `models` (how many), `labels`, `recordings` and `unusable`.
-      Each recording has `recording` (its name), `seconds`, `prediction` and `probabilities` (by
-      label, the mean over its windows), and `windows`, one or more of `start`, `end`, `prediction`
-      and `probabilities`. What is unusable has `recording` and `reason`.
+    - "json": an object of `system`, `models` (how many), `synthetic` (whether they were trained on
+      synthetic speech), `labels`, `recordings` and `unusable`. Each recording has `recording` (its
+      name), `seconds`, `prediction` and `probabilities` (by label, the mean over its windows, of
+      those asked for by the length of each), and `windows`, one or more of `start`, `end`,
+      `prediction` and `probabilities`. What is unusable has `recording` and `reason`.
 
     Args:
         checkpoint: A run's folder, of which all finished folds' models are averaged; or a fold's.
         arguments: Files of any rate and number of channels that libsndfile decodes, folders,
             patterns, and "-" for the bytes of a recording on standard input.
         form: One of `FORMATS`.
-        window: Seconds; 0 takes the windows that the models were trained on, if they were.
+        window: Seconds; the last window may be shorter, and reaches the end. 0 takes the windows
+            that the models were trained on, if they were, as they were cut there.
         hop: Seconds between the starts of windows; 0 is one after the other.
         explain: A folder for a picture of each window under each attention gate; None draws none.
 
@@ -91,6 +94,7 @@ def run(
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
         settings = representation.settings(config)
+        asked = bool(window)
         if not window and isinstance(settings, PictureSettings):
             window, hop = settings.window, hop or settings.window_hop
         if hop and not window:
@@ -100,11 +104,14 @@ def run(
             raise ValueError(f"--explain shows attention gates, which {title} has none of")
         if explain:
             files.check_writable(explain, "--explain")
+        if config.synthetic:
+            print(SYNTHETIC)
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 judge = systems.create_judge(checkpoints)
-                answers = _answers(found, settings, window, hop, judge, unusable, output.isatty())
+                quiet = output.isatty()
+                answers = _answers(found, settings, window, hop, judge, unusable, quiet, asked)
                 if explain:
                     answers = _explained(answers, found, Path(explain), settings, bool(window))
                 if form == "table":
@@ -114,7 +121,8 @@ def run(
                     _write_csv(answers, output)
                 else:
                     about = {"system": systems.title(config), "models": len(checkpoints)}
-                    _write_json(answers, about, unusable, output)
+                    about["synthetic"] = config.synthetic
+                    _write_json(answers, about, unusable, asked, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
 
@@ -144,10 +152,12 @@ def _answers(
     judge: Callable[[np.ndarray, int], Callable[[], Judgement]],
     unusable: list[Unusable],
     quiet: bool,
+    to_end: bool,
 ) -> Iterator[Answer]:
     """Judges batch after batch; in the end it says what was too long to be judged as a whole."""
     long = []
-    for batch, judged in recordings.process(found, settings, window, hop, judge, unusable, quiet):
+    batches = recordings.process(found, settings, window, hop, judge, unusable, quiet, to_end)
+    for batch, judged in batches:
         for row, one in enumerate(batch):
             if not window and one.end > LONG:
                 long.append(one.recording.title)
@@ -202,7 +212,11 @@ def _write_csv(answers: Iterable[Answer], output: TextIO) -> None:
 
 
 def _write_json(
-    answers: Iterable[Answer], about: dict, unusable: Sequence[Unusable], output: TextIO
+    answers: Iterable[Answer],
+    about: dict,
+    unusable: Sequence[Unusable],
+    by_length: bool,
+    output: TextIO,
 ) -> None:
     """Writes one object, a recording a line; while it is not whole, it is not valid either."""
     head = json.dumps(about | {"labels": LABELS}, ensure_ascii=False)
@@ -211,9 +225,11 @@ def _write_json(
     # By identity, since a recording may be given twice.
     for _, group in itertools.groupby(answers, lambda answer: id(answer.window.recording)):
         windows = list(group)
-        recording = windows[0].window.recording
-        mean = np.mean([answer.probabilities for answer in windows], axis=0)
-        record = {"recording": recording.title, "seconds": round(windows[-1].window.end, 6)}
+        first = windows[0].window
+        # A short last window would count too much; windows of training are as they were there.
+        lengths = [one.window.end - one.window.start if by_length else 1 for one in windows]
+        mean = np.average([one.probabilities for one in windows], axis=0, weights=lengths)
+        record = {"recording": first.recording.title, "seconds": round(first.seconds, 6)}
         record |= _said(mean) | {
             "windows": [
                 {"start": round(answer.window.start, 6), "end": round(answer.window.end, 6)}

@@ -53,12 +53,14 @@ class Window(NamedTuple):
 
     Attributes:
         recording: Where it comes from.
+        seconds: Of the whole recording.
         start: Seconds.
         end: Seconds.
         represented: A picture or features.
     """
 
     recording: Recording
+    seconds: float
     start: float
     end: float
     represented: np.ndarray
@@ -137,6 +139,7 @@ def process(
     start: Callable[[np.ndarray, int], Callable[[], Any]],
     unusable: list[Unusable],
     quiet: bool = False,
+    to_end: bool = False,
 ) -> Iterator[tuple[list[Window], Any]]:
     """Takes recordings through a network, batch after batch of one shape.
 
@@ -152,12 +155,13 @@ def process(
             batch, given the rows that each device takes, and returns what waits for its result.
         unusable: What cannot be used is added to it.
         quiet: Whether there is no progress bar even on a terminal.
+        to_end: Whether the end of a recording is in a window, see `windows.count_to_end`.
 
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
     size = WIDTH * jax.device_count()
-    items = _read(recordings, settings, window, hop, 2 * size, quiet)
+    items = _read(recordings, settings, window, hop, 2 * size, quiet, to_end)
     width, begun = 0, None
     for batch in _batches(items, size, unusable):
         width = width or BATCH.width(len(batch))  # the first is the largest
@@ -196,6 +200,7 @@ def _read(
     hop: float,
     ahead: int,
     quiet: bool,
+    to_end: bool,
 ) -> Iterator[Window | Unusable]:
     """Reads and represents recordings in order, at most `ahead` of them before they are asked for.
 
@@ -208,7 +213,7 @@ def _read(
 
         def begin(count: int) -> None:
             for recording in itertools.islice(todo, count):
-                windows = _windows(recording, settings, window, hop)
+                windows = _windows(recording, settings, window, hop, to_end)
                 waiting.append((windows, pool.submit(_some, windows)))
 
         try:
@@ -231,18 +236,21 @@ def _some(windows: Iterator[Window | Unusable]) -> list[Window | Unusable]:
 
 
 def _windows(
-    recording: Recording, settings: representation.Settings, window: float, hop: float
+    recording: Recording,
+    settings: representation.Settings,
+    window: float,
+    hop: float,
+    to_end: bool,
 ) -> Iterator[Window | Unusable]:
     """The windows of a recording, and what of it cannot be used."""
     title = recording.title
     try:
-        for start, end, represented in representation.windows(
-            recording.path, settings, window, hop
-        ):
+        found = representation.windows(recording.path, settings, window, hop, to_end)
+        for seconds, start, end, represented in found:
             if isinstance(represented, ValueError):
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
-                yield Window(recording, start, end, represented)
+                yield Window(recording, seconds, start, end, represented)
     except (ValueError, OSError) as error:
         reason = str(error).replace(str(recording.path), title)
         yield Unusable(title, reason if title in reason else f"{title}: {reason}")

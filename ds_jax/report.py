@@ -97,7 +97,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, extent=_extent, cell=_cell, printed=printed)
+    environment.filters.update(percent=_percent, extent=extent, cell=_cell, printed=printed)
     content = OPTIONAL | dict(report)
     colour_map = content["settings"].get("picture.colour_map", "viridis")
     page = environment.get_template("report.html.jinja").render(
@@ -123,14 +123,19 @@ def printed(share: float) -> str:
     return f"{100 * share:.2f}".removesuffix("0")
 
 
+def picture_uri(pixels: np.ndarray) -> str:
+    """A picture, uint8 [height, width, 3], as a data URI."""
+    return _uri("image/png", overlay.png(pixels))
+
+
+def extent(share: float | None) -> str:
+    """A share in the units of a bar 100 wide; a share of nothing has no length."""
+    return f"{100 * share:.2f}" if _is_known(share) else "0"
+
+
 def _percent(share: float | None, unit: str = "\N{NO-BREAK SPACE}%") -> str:
     """0.714 as 71.4 %; a dash for a share of nothing (None or NaN)."""
     return f"{100 * share:.1f}{unit}" if _is_known(share) else "\N{EN DASH}"
-
-
-def _extent(share: float | None) -> str:
-    """A share in the units of a bar 100 wide; a share of nothing has no length."""
-    return f"{100 * share:.2f}" if _is_known(share) else "0"
 
 
 def _is_known(share: float | None) -> bool:
@@ -165,13 +170,13 @@ def _illustrate(example: Example, colour_map: str) -> dict:
     pictures = [overlay.colour(picture, colour_map) for picture in example.pictures]
     return {
         "of": example,
-        "pictures": [_uri("image/png", overlay.png(pixels)) for pixels in pictures],
+        "pictures": [picture_uri(pixels) for pixels in pictures],
         "gates": [
             {
                 "name": name,
                 "low": gate.min(),
                 "high": gate.max(),
-                "uri": _uri("image/png", overlay.png(overlay.veil(pictures[0], gate))),
+                "uri": picture_uri(overlay.veil(pictures[0], gate)),
             }
             for name, gate in example.gates.items()
         ],

@@ -50,8 +50,8 @@ def read(path: str | Path, wanted: Settings) -> tuple[float, list[np.ndarray], s
 
 
 def windows(
-    path: str | Path, wanted: Settings, window: float, hop: float
-) -> Iterator[tuple[float, float, np.ndarray | ValueError]]:
+    path: str | Path, wanted: Settings, window: float, hop: float, to_end: bool = False
+) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
     """Represents a recording window by window; of a long one only a few are in memory at a time.
 
     Args:
@@ -59,24 +59,27 @@ def windows(
         wanted: How; windows of its own are left aside.
         window: Seconds; 0 takes the recording whole.
         hop: Seconds between the starts of windows; 0 is window.
+        to_end: Whether the end of the recording is in a window, see `windows.count_to_end`.
 
     Yields:
-        Start and end in seconds; and a picture, an array of features, or, where a recording has
-        several windows, why this one has no features.
+        Length of the recording, start and end in seconds; and a picture, an array of features,
+        or, where a recording has several windows, why this one has no features.
 
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     if not window:
         samples, rate = audio.read(path, wanted.sample_rate)
-        yield 0.0, len(samples) / rate, _represent(samples, rate, wanted)
+        seconds = len(samples) / rate
+        yield seconds, 0.0, seconds, _represent(samples, rate, wanted)
         return
-    for start, rate, samples in audio.windows(path, wanted.sample_rate, window, hop):
+    found = audio.windows(path, wanted.sample_rate, window, hop, to_end)
+    for seconds, start, rate, samples in found:
         try:
             represented = _represent(samples, rate, wanted)
         except ValueError as error:  # of silence or of too few samples
             represented = error
-        yield start, start + len(samples) / rate, represented
+        yield seconds, start, start + len(samples) / rate, represented
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds_jax import audio
+from ds_jax import audio, windows
 from ds_jax.picture import PictureSettings, cut
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4800) / 48_000)).astype(np.float32)
@@ -186,12 +186,36 @@ def test_windows_are_those_that_training_cuts(tmp_path, small_blocks, own, wante
         found = list(audio.windows(path, wanted, window, hop))
         assert len(found) == len(expected)
         step = int((hop or window) * rate)
-        for number, ((start, at_rate, own_samples), other) in enumerate(
+        for number, ((whole, start, at_rate, own_samples), other) in enumerate(
             zip(found, expected, strict=True)
         ):
+            assert whole == soundfile.info(path).duration
             assert (start, at_rate) == (pytest.approx(number * step / rate), rate)
             assert own_samples.dtype == np.float32
             np.testing.assert_array_equal(own_samples, other)
+
+
+@pytest.mark.parametrize(("window", "hop"), WINDOWS)
+@pytest.mark.parametrize(("own", "wanted"), [(16_000, 16_000), (44_100, 16_000)])
+def test_windows_to_the_end_are_those_and_what_remains(
+    tmp_path, small_blocks, own, wanted, window, hop
+):
+    for seconds in LENGTHS:
+        path = write(tmp_path / "a.wav", noise(seconds, own, 2), own)
+        samples, rate = audio.read(path, wanted)
+        usual = list(audio.windows(path, wanted, window, hop))
+        found = list(audio.windows(path, wanted, window, hop, to_end=True))
+        length, step = windows.in_samples(window, hop, rate)
+        heard = np.zeros(len(samples), bool)
+        for number, (_, start, _, own_samples) in enumerate(found):
+            first = number * step
+            assert start == pytest.approx(first / rate)
+            np.testing.assert_array_equal(own_samples, samples[first : first + length])
+            assert own_samples.size
+            heard[first : first + length] = True
+        assert len(found) - len(usual) in (0, 1)
+        if step <= length:
+            assert heard.all()
 
 
 def test_what_cannot_be_used_is_refused_before_its_first_window(tmp_path, small_blocks):

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import tiny
 
-from ds_jax import audio, export, predict, representation, systems
+from ds_jax import audio, export, files, predict, representation, systems
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS
 
@@ -191,10 +191,10 @@ def test_facts_for_programs_and_people(run, exported):
         "protocol `speakers`",
         "the mean of 3 models",
         "six months",
-        "Every recording of tiny trained at least one",
+        "a recording that trained one of these models, or chose its epoch, is no test.",
         "ask whoever recorded it",
         "CC BY 4.0",
-        "Training and test share 0 speakers",
+        "Training and test share 0 speakers, 0 sentences, 0 recordings, summed over the folds.",
     ):
         assert said in readme, said
     assert "synthetic" not in readme
@@ -202,10 +202,12 @@ def test_facts_for_programs_and_people(run, exported):
 
 def test_scores_say_whose_they_are(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    report = json.loads((run / "report.json").read_text())
+    report = files.read_json(run / "report.json")
     other = tmp_path / "run" / "evaluations" / "o|ther" / "report.json"
     other.parent.mkdir(parents=True)
-    other.write_text(json.dumps(report | {"corpus": "o|ther", "selected_on": "test"}))
+    shared = {"speakers": None, "sentences": None, "recordings": 3}
+    changes = {"corpus": "o|ther", "selected_on": "test", "shared": shared}
+    other.write_text(json.dumps(report | changes))
     judged = {}
     for given in (tmp_path / "run", tmp_path / "run" / "fold_01"):
         export.run(given)
@@ -216,6 +218,7 @@ def test_scores_say_whose_they_are(run, tmp_path):
     readme = (tmp_path / "run" / "export" / "README.md").read_text()
     assert "| o\\|ther |" in readme
     assert "The test fold chose the epoch" in readme
+    assert "Training and test share 3 recordings, summed" in readme
 
 
 def test_a_synthetic_run_is_called_so(tmp_path):
@@ -227,6 +230,7 @@ def test_a_synthetic_run_is_called_so(tmp_path):
     assert "Trained on synthetic speech" in readme
     assert "nobody's" in readme
     assert "None: nothing was tested yet" in readme
+    assert "a recording that trained this model, or chose its epoch, is no test." in readme
 
 
 def test_the_same_run_gives_the_same_bytes_and_names_no_folder(run, exported, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from ds_jax import overview
+from ds_jax import leaks, overview
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.preprocessing import colour_table
 
@@ -68,8 +68,13 @@ def utterance(name, label="ANGER", speaker="a", gender="female", sentence="s1", 
     return Utterance(name, label, speaker, gender, sentence, "normal", seconds)
 
 
-@pytest.fixture
-def corpus():
+def look(corpus, directory, **changes):
+    config = tiny.config()
+    config.update(changes)
+    overview.run(config, corpus, directory)
+
+
+def made_up():
     """Two speakers, three classes, of which the largest is three times the smallest."""
     return corpus_of(
         [
@@ -103,7 +108,12 @@ def test_counts(corpus):
     assert durations["shortest"].name == "u3"
     assert durations["longest"].name == "u5"
     assert durations["median"] == 3.5
-    assert content["duplicates"] == []
+    assert content["equal"] == []
+
+
+@pytest.fixture
+def corpus():
+    return made_up()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.3, 1.0, 7.0, 1000.0])
@@ -118,30 +128,33 @@ def test_the_histogram_holds_every_utterance(scale):
     assert re.fullmatch(r"[125]\.?0*", f"{width:e}".split("e")[0])
 
 
-def test_equal_content_is_found_by_picture_and_length(corpus):
-    pictures = corpus.inputs.copy()
-    pictures[3], pictures[5] = pictures[0], pictures[0]
-    utterances = list(corpus.utterances)
-    utterances[3] = utterance("u3", "FEAR", seconds=2.0)  # as long as u0; u5 is not
-    copied = dataclasses.replace(corpus, inputs=pictures, utterances=tuple(utterances))
+def test_equal_recordings_are_those_that_training_leaves_out(corpus, tmp_path):
+    digests = {"u0": "abc", "u3": "abc", "u4": "d"}  # the others' are not known
+    pictures = 0 * corpus.inputs  # which are the same of recordings that differ in loudness alone
+    utterances = tuple(
+        dataclasses.replace(one, digest=digests.get(one.name, "")) for one in corpus.utterances
+    )
+    copied = dataclasses.replace(corpus, inputs=pictures, utterances=utterances)
     content = overview.summarise(copied)
-    assert [[one.name for one in group] for group in content["duplicates"]] == [["u0", "u3"]]
+    assert [[one.name for one in group] for group in content["equal"]] == [["u0", "u3"]]
+    assert leaks.equals(["u0"], utterances) == {"u0", "u3"}
     text = "\n".join(overview.lines(content))
-    assert "2 of equal content" in text
-    assert "u0 (ANGER, a), u3 (FEAR, a)" in text
-
-
-def test_of_windows_all_have_to_be_equal():
-    windows = tiny.corpus(3, windows=2)
-    inputs = windows.inputs.copy()
-    inputs[2:4] = inputs[0:2]  # the second utterance is the first
-    inputs[4] = inputs[0]  # the third begins like it
-    content = overview.summarise(dataclasses.replace(windows, inputs=inputs))
-    assert [[one.name for one in group] for group in content["duplicates"]] == [["u00", "u01"]]
+    assert "2 of equal recordings" in text
+    assert "u0 (ANGER, a), u3 (FEAR, b)" in text
+    look(copied, tmp_path)
+    page = Page(tmp_path / "corpus.html")
+    assert "2 utterances of equal recordings" in page.text
+    assert (
+        "leaves it out of training in the folds in which one of its copies is tested" in page.text
+    )
+    rows = [row for table in page.rows.values() for row in table]
+    assert ["1", "u0", "ANGER", "a", "s1", "2.00"] in rows
+    assert ["1", "u3", "FEAR", "b", "s2", "1.00"] in rows
+    assert not [row for row in rows if row[1] == "u4"]
 
 
 def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     printed = capsys.readouterr().out
     assert "made_up: 6 utterances, 0:26, 2 speakers, 2 sentences, 0 skipped" in printed
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
@@ -154,7 +167,7 @@ def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
 
 def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
     many = corpus_of([utterance(f"u{i:03}", LABELS[i % 7], f"speaker{i:03}") for i in range(60)])
-    overview.run(many, tmp_path)
+    look(many, tmp_path)
     printed = capsys.readouterr().out
     assert "... and 36 more" in printed
     assert "speaker059" not in printed
@@ -163,7 +176,7 @@ def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
 
 
 def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     page = Page(tmp_path / "corpus.html")
     assert page.rows["speaker"][1:] == [
         ["a", "female", "2", "0", "0", "0", "0", "0", "1", "3", "4.0"],
@@ -171,8 +184,10 @@ def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
     ]
     assert page.rows["sentence"][1][:2] == ["s1", "2"]
     assert "There is no DISGUST, no JOY, no NEUTRAL, no SADNESS" in page.text
-    bars = page.all("rect")
-    (svg,) = page.all("svg")
+    bars = [rect for rect in page.all("rect") if "x" in rect]
+    lengths = [float(r["width"]) for r in page.all("rect") if r["class"] == "fill" and "x" not in r]
+    assert lengths == [100, 0, 66.67, 0, 0, 0, 33.33]  # of the largest class
+    (svg,) = [svg for svg in page.all("svg") if svg["class"] == "plot"]
     assert svg["role"] == "img"
     counts = [int(text) for text in re.findall(r" s: (\d+)", page.text)]
     assert sum(counts) == 2 * 6  # each bar's title, and once more in the text alternative
@@ -182,17 +197,18 @@ def test_the_page_shows_the_counts_and_asks_for_no_other_file(corpus, tmp_path):
             source = attributes.get("src") or attributes["href"]
             assert source.startswith(("data:", "#"))
     assert "Synthetic speech" not in page.text
-    overview.run(corpus, tmp_path, synthetic=True)
+    look(corpus, tmp_path, synthetic=True)
     assert "Synthetic speech" in Page(tmp_path / "corpus.html").text
 
 
 def test_a_balanced_corpus_is_called_so(tmp_path, capsys):
-    overview.run(corpus_of([utterance(f"u{i}", LABELS[i]) for i in range(7)]), tmp_path)
+    look(corpus_of([utterance(f"u{i}", LABELS[i]) for i in range(7)]), tmp_path)
     assert "accuracy 0.143; all classes are equally frequent" in capsys.readouterr().out
     assert "All classes are equally frequent." in Page(tmp_path / "corpus.html").text
 
 
-def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
+@pytest.mark.parametrize("colour_map", ["viridis", "magma"])
+def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path, colour_map):
     utterances = [
         utterance(f"{speaker}{label}{take}", label, speaker, gender, seconds=1.0 + take)
         for speaker, gender in (*((f"f{i}", "female") for i in range(4)), ("m0", "male"))
@@ -200,7 +216,7 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
         for take in range(3)
     ]
     many = corpus_of(utterances)
-    overview.run(many, tmp_path)
+    look(many, tmp_path, picture={"colour_map": colour_map})
     page = Page(tmp_path / "corpus.html")
     shown = [image["alt"] for image in page.all("img")]
     assert (
@@ -214,12 +230,12 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path):
     data = base64.b64decode(page.all("img")[0]["src"].partition(",")[2])
     found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     row = [one.name for one in utterances].index("f0ANGER1")
-    np.testing.assert_array_equal(found, colour_table("viridis")[many.inputs[row]][..., ::-1])
+    np.testing.assert_array_equal(found, colour_table(colour_map)[many.inputs[row]][..., ::-1])
 
 
 def test_features_have_no_pictures(corpus, tmp_path):
     features = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    overview.run(dataclasses.replace(corpus, inputs=features), tmp_path)
+    look(dataclasses.replace(corpus, inputs=features), tmp_path)
     page = Page(tmp_path / "corpus.html")
     assert not page.all("img")
     assert "this config reads features" in page.text
@@ -229,11 +245,12 @@ def test_names_are_no_markup(tmp_path):
     corpus = corpus_of(
         [utterance(f"{HOSTILE}{i}", LABELS[i], HOSTILE, sentence=HOSTILE) for i in range(3)]
     )
-    corpus = dataclasses.replace(corpus, name=HOSTILE, inputs=0 * corpus.inputs, directory=tmp_path)
+    same = tuple(dataclasses.replace(one, digest="abc") for one in corpus.utterances)
+    corpus = dataclasses.replace(corpus, name=HOSTILE, utterances=same, directory=tmp_path)
     (tmp_path / "skipped.csv").write_text(
         f"utterance,file,reason\n{HOSTILE},{HOSTILE}.wav,is silent\n", encoding="utf-8"
     )
-    overview.run(corpus, tmp_path)
+    look(corpus, tmp_path)
     text = (tmp_path / "corpus.html").read_text(encoding="utf-8")
     assert "<script" not in text
     page = Page(tmp_path / "corpus.html")
@@ -247,4 +264,4 @@ def test_names_are_no_markup(tmp_path):
 def test_a_closed_folder_is_named(corpus, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file/look cannot be written .*--workdir"):
-        overview.run(corpus, tmp_path / "file" / "look")
+        look(corpus, tmp_path / "file" / "look")

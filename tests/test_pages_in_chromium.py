@@ -2,10 +2,11 @@
 
 import made_up
 import pytest
+import test_overview
 import test_paper_report
 from browser import CHROMIUM, Browser
 
-from ds_jax import paper_report, report
+from ds_jax import overview, paper_report, report
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")
 
@@ -18,13 +19,16 @@ LEAST_CONTRAST = """
   const linear = part => part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4;
   const light = rgb => rgb.map(part => linear(part / 255))
     .reduce((sum, part, i) => sum + part * [.2126, .7152, .0722][i], 0);
-  const texts = "td, th, p, h1, h2, h3, figcaption, dt, dd, a, span, b, small, strong";
+  const texts = "td, th, p, h1, h2, h3, figcaption, dt, dd, a, span, b, small, strong, "
+    + "svg text";
   return [...document.querySelectorAll(texts)].map(element => {
     const chain = [];
     for (let at = element; at; at = at.parentElement) chain.unshift(at);
     const behind = chain.reduce(
       (below, at) => over(parse(getComputedStyle(at).backgroundColor), below), [255, 255, 255]);
-    const both = [light(over(parse(getComputedStyle(element).color), behind)), light(behind)];
+    const style = getComputedStyle(element);
+    const ink = parse(element.closest("svg") ? style.fill : style.color);
+    const both = [light(over(ink, behind)), light(behind)];
     const contrast = (Math.max(...both) + .05) / (Math.min(...both) + .05);
     return [contrast, element.outerHTML.slice(0, 100)];
   }).sort((one, other) => one[0] - other[0])[0];
@@ -38,12 +42,15 @@ def browser(tmp_path_factory):
         yield started
 
 
-@pytest.fixture(scope="module", params=["usual", "awkward", "paper"])
+@pytest.fixture(scope="module", params=["usual", "awkward", "paper", "corpus"])
 def page(request, tmp_path_factory):
     """The file of a page."""
     path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
     if request.param == "paper":
         paper_report.write(path, test_paper_report.made_up())
+    elif request.param == "corpus":
+        test_overview.look(test_overview.made_up(), path.parent, synthetic=True)
+        path = path.with_name(overview.PAGE)
     elif request.param == "awkward":
         report.write(path, *made_up.awkward())
     else:
@@ -88,11 +95,9 @@ def test_sound_can_be_played(browser, tmp_path):
     assert shown.evaluate(loaded) == pytest.approx(0.5)
 
 
-def test_no_text_of_a_plot_leaves_it_and_none_of_a_table_is_cut(browser, tmp_path):
-    path = tmp_path / "report.html"
-    report.write(path, *made_up.awkward())
+def test_no_text_of_a_plot_leaves_it_and_none_of_a_table_is_cut(browser, page):
     for width in (400, 1400):
-        shown = browser.open(path, width)
+        shown = browser.open(page, width)
         outside = """[...document.querySelectorAll("svg.plot text")].filter(text => {
           const [box, plot] = [text, text.ownerSVGElement].map(e => e.getBoundingClientRect());
           return box.left < plot.left - 1 || box.right > plot.right + 1 || box.top < plot.top - 1;
@@ -102,6 +107,29 @@ def test_no_text_of_a_plot_leaves_it_and_none_of_a_table_is_cut(browser, tmp_pat
           !element.closest(".wide, svg") && element.getBoundingClientRect().right > innerWidth
         ).map(element => element.outerHTML.slice(0, 100))"""
         assert shown.evaluate(wide) == []
+
+
+def test_what_is_drawn_is_seen_as_large_as_it_says(browser, page):
+    """No rule of the style overrides an attribute, and all that is drawn has a colour."""
+    shown = browser.open(page, 1400)
+    other = """[...document.querySelectorAll("svg rect")].filter(rect => {
+      const box = rect.getBBox();
+      return ["width", "height"].some(side => Math.abs(box[side] - rect.getAttribute(side)) > .01);
+    }).map(rect => rect.outerHTML)"""
+    assert shown.evaluate(other) == []
+    unseen = """[...document.querySelectorAll("svg :is(line, rect, path, circle)")].filter(
+      shape => {
+      const style = getComputedStyle(shape);
+      return style.stroke === "none" && ["none", "rgb(0, 0, 0)"].includes(style.fill);
+    }).map(shape => shape.outerHTML)"""
+    assert shown.evaluate(unseen) == []
+    unstyled = """[...document.querySelectorAll("svg")].filter(svg =>
+      !["plot", "bar"].includes(svg.getAttribute("class")) && !svg.closest(".key")
+    ).map(svg => svg.outerHTML.slice(0, 100))"""
+    assert shown.evaluate(unstyled) == []
+    lists = """[...document.querySelectorAll("ul")].filter(list =>
+      getComputedStyle(list).listStyleType !== "none").map(list => list.outerHTML.slice(0, 100))"""
+    assert shown.evaluate(lists) == []
 
 
 def test_it_prints_in_light_colours_and_with_the_settings(browser, tmp_path):

@@ -83,3 +83,23 @@ def test_the_reliability_diagram_shows_accuracy_confidence_and_number():
         assert count[2] == str(row["n"])
         assert name in plot.description
     assert f"{100 * filled[0][1]['accuracy']:.1f} % right" in plot.description
+
+
+@pytest.mark.parametrize("counts", [[1], [3, 0, 1], [0, 17, 123, 9] * 6])
+def test_a_histogram_has_a_bar_a_bin_and_round_ticks(counts):
+    plot = plots.histogram({"counts": counts, "width": 0.5, "start": 1.0})
+    ceiling = int(plot.rises[-1][1])
+    assert ceiling >= max(counts)
+    assert (plot.rises[0][0], plot.rises[-1][0]) == (plots.BOTTOM, plots.TOP)
+    width = (plots.RIGHT - plots.LEFT) / len(counts)
+    for index, ((name, x, y, across, length), count) in enumerate(
+        zip(plot.bars, counts, strict=True)
+    ):
+        left = plots.LEFT + index * width
+        assert left < x < x + across < left + width + 0.1
+        assert y == height(count / ceiling)
+        assert y + length == pytest.approx(plots.BOTTOM, abs=0.11)
+        assert name == f"{1 + index / 2:g} to {1.5 + index / 2:g} s: {count}"
+    assert len(plot.columns) <= 9
+    assert all(plots.LEFT <= x <= plots.RIGHT for x, _ in plot.columns)
+    assert plot.columns[0] == (plots.LEFT, "1")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import ml_collections
 import numpy as np
 import pytest
 import soundfile
@@ -111,13 +112,14 @@ def test_json_says_the_same_and_more(run, folder, capsys):
     with pytest.raises(ValueError, match="bad"):
         predict.run(run, [folder, folder / "mono.wav", folder / "mono.wav"], "json", 0.25)
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"system", "models", "labels", "recordings", "unusable"}
+    assert set(told) == {"system", "models", "synthetic", "labels", "recordings", "unusable"}
+    assert told["synthetic"] is False
     assert (told["system"], told["models"], told["labels"]) == ("DS-AM", 3, list(LABELS))
     (unusable,) = told["unusable"]
     assert unusable["recording"] == f"{folder}/bad.wav"
     assert unusable["reason"].startswith(f"{folder}/bad.wav cannot be decoded")
     counts = [len(one["windows"]) for one in told["recordings"]]
-    assert counts == [4, 3, 1, 4, 4]  # one that is given twice is answered twice
+    assert counts == [4, 4, 2, 4, 4]  # one that is given twice is answered twice
     mono = told["recordings"][0]
     assert set(mono) == {"recording", "seconds", "prediction", "probabilities", "windows"}
     assert (mono["recording"], mono["seconds"]) == (f"{folder}/mono.wav", 1.0)
@@ -142,6 +144,46 @@ def test_long_recordings_are_judged_window_by_window(run, tmp_path, capsys):
     np.testing.assert_allclose(said[0][4], alone[4], atol=1e-6)
 
 
+def test_the_end_is_judged_where_windows_are_asked_for(run, tmp_path, capsys):
+    path, rate = tmp_path / "a.wav", 16_000
+    tone(path, seconds=5.9)
+    whole, _ = soundfile.read(path)
+    soundfile.write(path, whole * np.linspace(0.01, 1, len(whole)), rate)  # no part like another
+    first, last = answers(capsys, run, [path], window=3)
+    assert (first[1:3], last[1:3]) == ((0, 3), (3, 5.9))
+    predict.run(run, [path], "json", window=3)
+    (told,) = json.loads(capsys.readouterr().out)["recordings"]
+    assert told["seconds"] == 5.9
+    assert [(one["start"], one["end"]) for one in told["windows"]] == [(0, 3), (3, 5.9)]
+    expected = (3 * first[4] + 2.9 * last[4]) / 5.9
+    np.testing.assert_allclose(list(told["probabilities"].values()), expected, atol=1e-9)
+    assert np.abs(expected - (first[4] + last[4]) / 2).max() > 1e-7
+    samples, _ = soundfile.read(path)
+    soundfile.write(path, samples[3 * rate :], rate)  # is what the last window is
+    (alone,) = answers(capsys, run, [path])
+    np.testing.assert_allclose(last[4], alone[4], atol=1e-5)
+    soundfile.write(path, samples[: 3 * rate], rate)
+    assert [one[1:3] for one in answers(capsys, run, [path], window=3)] == [(0, 3)]
+
+
+def test_seconds_are_those_of_the_recording_whatever_its_windows(
+    run, tmp_path, capsys, monkeypatch
+):
+    tone(tmp_path / "a.wav", seconds=1.9)
+    load = inference.load_config
+
+    def of_windows(directory):
+        config = load(directory)
+        config.picture.window = 0.5
+        return config
+
+    monkeypatch.setattr(inference, "load_config", of_windows)
+    predict.run(run, [tmp_path], "json")
+    (told,) = json.loads(capsys.readouterr().out)["recordings"]
+    assert told["seconds"] == 1.9
+    assert told["windows"][-1]["end"] == 1.5  # as the models were trained
+
+
 def test_a_model_of_windows_judges_its_own(run, tmp_path, capsys, monkeypatch):
     tone(tmp_path / "a.wav", seconds=1.5)
     load = inference.load_config
@@ -155,7 +197,7 @@ def test_a_model_of_windows_judges_its_own(run, tmp_path, capsys, monkeypatch):
     times = [one[1:3] for one in answers(capsys, run, [tmp_path])]
     assert times == [(k / 4, min(k / 4 + 0.5, 1.5)) for k in range(6)]
     times = [one[1:3] for one in answers(capsys, run, [tmp_path], window=1)]
-    assert times == [(0, 1)]  # what is asked for counts, and one hop is one window
+    assert times == [(0, 1), (1, 1.5)]  # what is asked for counts, and one hop is one window
     times = [one[1:3] for one in answers(capsys, run, [tmp_path], hop=0.5)]
     assert times == [(0, 0.5), (0.5, 1), (1, 1.5)]
 
@@ -224,6 +266,23 @@ def test_only_answers_go_to_standard_output(run, folder, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3
     assert captured.err == "this is no answer\n"  # and no progress where there is no terminal
+
+
+def test_models_of_synthetic_speech_say_so(run, folder, capsys, monkeypatch):
+    predict.run(run, [folder / "mono.wav"])
+    assert "SYNTHETIC" not in capsys.readouterr().err
+    load = inference.load_config
+
+    def generated(directory):
+        return ml_collections.ConfigDict(load(directory).to_dict() | {"synthetic": True})
+
+    monkeypatch.setattr(inference, "load_config", generated)
+    for form in predict.FORMATS:
+        predict.run(run, [folder / "mono.wav"], form)
+        captured = capsys.readouterr()
+        assert captured.err == f"{predict.SYNTHETIC}\n"
+        assert "SYNTHETIC" not in captured.out
+    assert json.loads(captured.out)["synthetic"] is True
 
 
 def test_an_explanation_is_drawn_for_each_answer(run, folder, tmp_path, capsys, monkeypatch):

@@ -42,15 +42,17 @@ def test_windows_are_the_pictures_of_training_one_by_one(recording, mode):
     settings = picture.PictureSettings(canvas=16, mode=mode, window=0.3, window_hop=0.1)
     _, expected, _ = representation.read(recording, settings)
     found = list(representation.windows(recording, settings, 0.3, 0.1))
-    assert [start for start, _, _ in found] == pytest.approx([0.1 * k for k in range(10)])
-    assert [end for _, end, _ in found] == pytest.approx([min(0.1 * k + 0.3, 1) for k in range(10)])
-    np.testing.assert_array_equal([array for _, _, array in found], expected)
+    assert [start for _, start, _, _ in found] == pytest.approx([0.1 * k for k in range(10)])
+    assert [end for _, _, end, _ in found] == pytest.approx(
+        [min(0.1 * k + 0.3, 1) for k in range(10)]
+    )
+    np.testing.assert_array_equal([array for _, _, _, array in found], expected)
 
 
 def test_without_a_window_a_recording_is_whole(recording):
     settings = picture.PictureSettings(canvas=16, window=0.25)  # not asked for here
-    ((start, end, array),) = representation.windows(recording, settings, 0, 0)
-    assert (start, end) == (0, 1)
+    ((seconds, start, end, array),) = representation.windows(recording, settings, 0, 0)
+    assert (seconds, start, end) == (1, 0, 1)
     whole = picture.PictureSettings(canvas=16)
     np.testing.assert_array_equal(array, representation.read(recording, whole)[1][0])
 
@@ -64,8 +66,10 @@ def test_a_window_without_features_says_why_and_the_others_have_some(recording, 
     monkeypatch.setattr(features, "compute", compute)
     settings = features.FeatureSettings("mfcc")
     found = list(representation.windows(recording, settings, 0.4, 0.2))
-    assert [str(array) for _, _, array in found if isinstance(array, ValueError)] == ["too short"]
-    assert [isinstance(array, np.ndarray) for _, _, array in found] == [True] * 4 + [False]
+    assert [str(array) for _, _, _, array in found if isinstance(array, ValueError)] == [
+        "too short"
+    ]
+    assert [isinstance(array, np.ndarray) for _, _, _, array in found] == [True] * 4 + [False]
     monkeypatch.setattr(features, "compute", lambda *_: compute(np.zeros(1), 16_000, settings))
     with pytest.raises(ValueError, match="too short"):  # a whole recording has nothing besides
         list(representation.windows(recording, settings, 0, 0))

@@ -129,7 +129,7 @@ def test_what_would_trust_is_found(line):
 
 
 def test_pages_are_made_by_templates_that_escape():
-    assert len(TEMPLATES) == 5
+    assert len(TEMPLATES) == 6
     for path in TEMPLATES:
         text = path.read_text(encoding="utf-8")
         text = re.sub(r"'[^']*' \| safe", "", text)  # of constants
@@ -508,7 +508,7 @@ def test_hostile_names_of_files_are_text_in_a_corpus_page(tmp_path):
     with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows(rows)
     builder = prepare("own", tmp_path, tmp_path / "data", PictureSettings(canvas=16))
-    overview.run(load(builder, "own"), tmp_path / "page")
+    overview.run(tiny.config(), load(builder, "own"), tmp_path / "page")
     check_page(
         tmp_path / "page" / overview.PAGE, HOSTILE[1], HOSTILE[3], "<script>alert(1)<script>.wav"
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
+from ds_jax.licences import OF_CORPORA
 
 SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
 # <speaker>/sess<style>00<session>/
@@ -35,12 +36,10 @@ class Builder(CorpusBuilder):
     """
 
     layout = "files named like S0329/INTER1SP_01/f/sessa001/*.l16"
-    source = (
-        "ELRA-S0329 is licensed by ELRA (https://catalogue.elra.info): copy the delivered folder "
-        "there."
-    )
+    source = "Copy the folder that ELRA delivers (https://catalogue.elra.info) there."
     suffixes = SUFFIXES
     totals = (6041,)
+    audio_terms = OF_CORPORA["elra_s0329"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

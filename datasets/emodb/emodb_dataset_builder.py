@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
+from ds_jax.licences import OF_CORPORA
 
 # Speaker, text, emotion, version.
 NAME = r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[wleaftn])[a-z]"
@@ -18,9 +19,9 @@ class Builder(CorpusBuilder):
     """Prepares EmoDB without boredom, which is none of the seven emotions."""
 
     layout = "files named like wav/03a01Fa.wav"
-    source = "EmoDB is free: unpack the archive from http://emodb.bilderbar.info there."
+    source = "Unpack the archive from http://emodb.bilderbar.info there."
     totals = (454,)
-    audio_terms = "EmoDB is free; name Burkhardt et al. (2005)"
+    audio_terms = OF_CORPORA["emodb"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

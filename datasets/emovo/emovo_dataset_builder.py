@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
+from ds_jax.licences import OF_CORPORA
 
 NAME = r"(?P<emotion>rab|dis|pau|gio|neu|tri|sor)-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"
 # Rabbia, disgusto, paura, gioia, neutralità, tristezza, sorpresa.
@@ -23,10 +24,10 @@ class Builder(CorpusBuilder):
 
     layout = "files named like f1/dis-f1-b1.wav"
     source = (
-        "EMOVO is free for non-commercial use: unpack the archive from "
-        "http://voice.fub.it/activities/corpora/emovo/index.html there."
+        "Unpack the archive from http://voice.fub.it/activities/corpora/emovo/index.html there."
     )
     totals = (588,)
+    audio_terms = OF_CORPORA["emovo"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

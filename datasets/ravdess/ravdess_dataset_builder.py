@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
+from ds_jax.licences import OF_CORPORA
 
 # Modality (03 audio only), channel (01 speech, 02 song), emotion, intensity, statement,
 # repetition, actor.
@@ -26,14 +27,10 @@ class Builder(CorpusBuilder):
 
     layout = "files named like Actor_12/03-01-05-02-01-01-12.wav"
     source = (
-        "RAVDESS is free for non-commercial use: unpack Audio_Speech_Actors_01-24.zip from "
-        "https://doi.org/10.5281/zenodo.1188976 there."
+        "Unpack Audio_Speech_Actors_01-24.zip from https://doi.org/10.5281/zenodo.1188976 there."
     )
     totals = (1248,)
-    audio_terms = (
-        "RAVDESS is under CC BY-NC-SA 4.0: name Livingstone and Russo (2018), nothing commercial, "
-        "and the same licence for what is made of it"
-    )
+    audio_terms = OF_CORPORA["ravdess"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:
