@@ -320,7 +320,7 @@ class Layout:
 BATCH, FOLDS = Layout(folds=False), Layout(folds=True)
 
 
-def share(numbers: Sequence[int], parallel: str) -> list[tuple[Layout, list[int]]]:
+def share(numbers: Sequence[int], parallel: str) -> tuple[list[int], list[int]]:
     """Says which folds this process trains one a device, and which all devices train together.
 
     Args:
@@ -333,7 +333,7 @@ def share(numbers: Sequence[int], parallel: str) -> list[tuple[Layout, list[int]
     if count == 1:  # both are the same
         apart = 0
     own = list(numbers[:apart])[jax.process_index() :: jax.process_count()]
-    return [(FOLDS, own), (BATCH, list(numbers[apart:]))]
+    return own, list(numbers[apart:])
 
 
 def _local_mesh() -> Mesh:

@@ -15,7 +15,7 @@ from ds_jax import config as configuration
 from ds_jax import devices, ending, inference, leaks, metrics, progress, unfinished
 from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.devices import Layout
+from ds_jax.devices import BATCH, FOLDS, Layout
 from ds_jax.events import Events
 from ds_jax.fold_training import FoldTraining, Progress
 from ds_jax.folds import Fold, fold_directory
@@ -106,8 +106,11 @@ def train_folds(
         FloatingPointError: A loss is not finite; the last good checkpoint is named.
     """
     longest = _longest(experiment, folds)
-    for layout, numbers in devices.share(list(folds), experiment.config.parallel):
-        yield from _train(experiment, layout, longest, {n: folds[n] for n in numbers}, workdir)
+    own, rest = devices.share(list(folds), experiment.config.parallel)
+    # A device that a fold has freed early takes one of the rest; processes would have to agree.
+    spare = rest if jax.process_count() == 1 else []
+    yield from _train(experiment, FOLDS, longest, folds, own, spare, workdir)
+    yield from _train(experiment, BATCH, longest, folds, rest, [], workdir)
 
 
 def _longest(experiment: Experiment, folds: Mapping[int, Fold]) -> tuple[int, int]:
@@ -128,19 +131,26 @@ def _train(
     layout: Layout,
     longest: tuple[int, int],
     folds: Mapping[int, Fold],
+    waiting: list[int],
+    spare: list[int],
     workdir: Path,
 ) -> Iterator[tuple[int, inference.Judgement | None]]:
-    """Trains folds in the lanes of a layout; a fold that is over makes room for the next."""
+    """Trains folds in the lanes of a layout; a fold that is over makes room for the next.
+
+    Those that wait are all taken, and of the spare ones as many as find room beside others.
+    """
     config = experiment.config
     width = layout.width(config.train.batch_size)
     epoch_length, judge_length = (experiment.inputs.length(n, width) for n in longest)
-    waiting, running, states = list(folds), {}, None
+    running, states = {}, None
     with ending.deferred(), contextlib.ExitStack() as opened:
         while waiting or running:
             if layout.any_process(ending.is_asked()):
                 raise ending.Interrupted
-            for lane in sorted(set(range(layout.lanes)) - set(running))[: len(waiting)]:
-                number = waiting.pop(0)
+            for lane in sorted(set(range(layout.lanes)) - set(running)):
+                if not waiting and not (spare and running):
+                    break
+                number = (waiting or spare).pop(0)
                 directory = fold_directory(workdir, number)
                 running[lane], state = _open(experiment, layout, number, folds[number], directory)
                 opened.callback(running[lane].close)
