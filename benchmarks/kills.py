@@ -127,7 +127,8 @@ def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
     last = (run / "output.txt").read_text(errors="replace")[-500:]
-    if status == 0 or (status == ending.STATUS and ending.ADVICE in last):
+    told = ending.ADVICE in last or ending.LATER in last
+    if status == 0 or (status == ending.STATUS and told):
         return []  # it was at its end already, or it left as it should
     if status == -signal.SIGTERM and (not listening or "\nreport: " in last):
         return []  # Python was still starting, or all was done and Python was ending

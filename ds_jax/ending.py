@@ -24,10 +24,14 @@ AGAIN = 0.1  # seconds after which a signal comes again that nobody could take
 GRACE = 20.0  # seconds after SIGTERM in which the program leaves, wherever it may be
 TURN = 1.0  # seconds that the first of several processes leaves the others to be gone before it
 
+# What becomes of the work: after SIGTERM was answered, after less than that, and in other modes.
 ADVICE = "start the same command again, and it goes on where it was"
+LATER = "start the same command again, and it goes on after what was saved last"
+ANEW = "the same command starts anew"
 _asked = threading.Event()
 _deadline: list[float] = []  # the moment, by the monotonic clock, at which GRACE is over
 _leaving = threading.Event()  # from when it is said why
+_goes_on = [False]  # as `told` was told
 _deferred = [0]  # how many blocks are under way that SIGTERM may not break off
 
 
@@ -75,17 +79,17 @@ def told(goes_on: bool, debug: bool = False) -> Iterator[None]:
         goes_on: Whether the same command goes on where it was stopped.
         debug: Whether all errors pass.
     """
+    _goes_on[0] = goes_on
     handler = signal.signal(signal.SIGINT, _interrupt)
     try:
         yield
         sys.stdout.flush()
     except Interrupted:
-        _end(f"stopped by SIGTERM: {ADVICE}", STATUS)
+        _end(_stopped("SIGTERM", ADVICE), STATUS)
     except KeyboardInterrupt:
         if debug:
             raise
-        how = "goes on after the last epoch that was saved" if goes_on else "starts anew"
-        _end(f"\nstopped; the same command {how}", INTERRUPTED)
+        _end("\n" + _stopped("Ctrl-C", LATER), INTERRUPTED)  # the line shows ^C already
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it is flushed at exit
         sys.exit(UNREAD)
@@ -133,7 +137,7 @@ def _leave_at_last(received: int) -> None:
     _note()
     time.sleep(max(0.0, _deadline[0] - time.monotonic()))
     if not _leaving.is_set():
-        print(f"stopped by SIGTERM: {ADVICE}", file=sys.stderr, flush=True)
+        print(_stopped("SIGTERM", LATER), file=sys.stderr, flush=True)
     _leave(STATUS)
 
 
@@ -141,6 +145,11 @@ def _is_one_of_several() -> bool:
     """Whether other processes of the same run may wait for this one."""
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def _stopped(by: str, advice: str) -> str:
+    """Says what ended the program, and what the same command would do."""
+    return f"stopped by {by}: {advice if _goes_on[0] else ANEW}"
 
 
 def _end(text: str, status: int) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from ds_jax import (
+    checksums,
     compare,
     cross_validation,
     devices,
@@ -148,6 +149,10 @@ def _state(run: Run, workdir: Path) -> str:
         return WAITING
     except ValueError as error:  # its folds are there, and it is made of them once more
         devices.say(_sentence(error))
+        return WAITING
+    sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]
+    for damage in filter(None, map(checksums.damage, sources)):  # which is made anew
+        devices.say(damage)
         return WAITING
     return DONE
 

@@ -17,14 +17,14 @@ from ds_jax import config, ending, errors
 ROOT = Path(__file__).parents[1]
 
 
-def run(body, *, grace=15.0, listen=True, send=True, **options):
+def run(body, *, grace=15.0, goes_on=True):
     """Runs a block under `told`; SIGTERM comes when it has printed a line."""
     lines = [
         "import sys, time",
         "from ds_jax import ending",
         f"ending.GRACE = {grace}",
-        "with ending.told(goes_on=True):",
-        *(["    ending.listen()"] if listen else []),
+        f"with ending.told(goes_on={goes_on}):",
+        "    ending.listen()",
         *("    " + line for line in body.strip("\n").splitlines()),
     ]
     process = subprocess.Popen(
@@ -34,15 +34,24 @@ def run(body, *, grace=15.0, listen=True, send=True, **options):
         stderr=subprocess.PIPE,
         text=True,
     )
-    if send:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     out, error = process.communicate(timeout=60)
     return process.returncode, out, error, time.monotonic() - began
 
 
 TOLD = f"stopped by SIGTERM: {ending.ADVICE}\n"
+LEFT = f"stopped by SIGTERM: {ending.LATER}\n"
+ANEW = f"stopped by SIGTERM: {ending.ANEW}\n"
+
+
+def test_what_is_said_is_what_is_true():
+    assert "goes on where it was" in TOLD
+    assert "where it was" not in LEFT
+    assert "goes on" in LEFT
+    assert "starts anew" in ANEW
+    assert "goes on" not in ANEW
 
 
 def test_sigterm_ends_it_at_once_and_says_how_to_go_on():
@@ -87,8 +96,24 @@ with ending.deferred():
 """,
         grace=0.5,
     )
-    assert (status, out, error) == (143, "", TOLD)
+    assert (status, out, error) == (143, "", LEFT)
     assert 0.4 < seconds < 10
+
+
+@pytest.mark.parametrize("defers", [True, False])
+def test_what_starts_anew_says_so_however_it_is_ended(defers):
+    status, _, error, _ = run(
+        """
+with ending.deferred():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+        if defers
+        else 'print("ready", flush=True)\ntime.sleep(60)',
+        grace=0.5,
+        goes_on=False,
+    )
+    assert (status, error) == (143, ANEW)
 
 
 def run_two(body, grace):
@@ -154,7 +179,7 @@ def test_of_two_processes_neither_waits_longer_than_there_is_time():
     statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
     assert statuses == [143, 143], outputs
     assert outputs[0] == ("saved\n", TOLD)
-    assert outputs[1][0] == ""
+    assert outputs[1] == ("", LEFT)
     assert 3 <= lasted < 10
 
 

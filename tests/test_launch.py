@@ -17,6 +17,7 @@ import pytest
 import soundfile
 
 from ds_jax import config as configuration
+from ds_jax import ending
 from ds_jax.corpus import LABELS
 
 ROOT = Path(__file__).parents[1]
@@ -341,7 +342,7 @@ def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
     interrupted.send_signal(signal.SIGINT)
     said = interrupted.communicate(timeout=300)[1]
     assert interrupted.returncode == 130
-    assert said.strip() == "stopped; the same command goes on after the last epoch that was saved"
+    assert said.strip() == f"stopped by Ctrl-C: {ending.LATER}"
 
 
 def test_the_quick_start_crosses_corpora(weights_file, tmp_path):

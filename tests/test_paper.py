@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs import paper as paper_config
-from ds_jax import config as configuration
 from ds_jax import (
+    checksums,
     cross_validation,
     evaluate,
     folds,
@@ -24,6 +24,7 @@ from ds_jax import (
     targets,
     transfer,
 )
+from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.files import write_json
 
@@ -113,6 +114,7 @@ def stand_in(patch):
                 part, probabilities = say(tested)
                 path = workdir / f"fold_{number:02}" / "predictions.csv"
                 predictions.write(path, tested, probabilities)
+                checksums.write(path.parent, {path.name: checksums.digest(path)})
                 parts.append(part)
         if parts:
             said, shared = predictions.concatenate(parts), folds.shared(divided, corpus.utterances)
@@ -360,6 +362,22 @@ def test_a_killed_run_leaves_the_latest_state_and_goes_on(tmp_path, calls, monke
     content, _ = run(tmp_path, calls)
     assert len(calls["run"]) == len(set(calls["run"])) == RUNS
     assert all(one["status"] == "done" for one in content["cells"])
+
+
+def test_a_cell_whose_predictions_are_damaged_is_run_again(tmp_path, calls, capsys):
+    run(tmp_path, calls)
+    (tested,) = tmp_path.glob("whole_corpus/ds_am_elra/evaluations/*")
+    checksums.write(tested, {"report.json": checksums.digest(tested / "report.json")})
+    damaged = [tmp_path / "paper/ds_am_elra/fold_00/predictions.csv", tested / "report.json"]
+    for path in damaged:
+        path.write_text(path.read_text().replace("0.1", "0.2", 1))
+    for made in calls.values():
+        made.clear()
+    content, _ = run(tmp_path, calls)
+    assert calls["run"] == ["paper/ds_am_elra", "whole_corpus/ds_am_elra"]
+    said = capsys.readouterr().out
+    assert all(f"{path} is damaged" in said for path in damaged)
+    assert all(one["status"] == "done" for one in content["cells"] + content["ds_am"])
 
 
 def test_a_folder_of_another_experiment_is_left_alone(tmp_path, calls):
