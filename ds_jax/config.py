@@ -6,7 +6,7 @@ import math
 import runpy
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ MODES_OF = {
     "eval_on": ("evaluate",),
     "checkpoint": ("predict", "export"),
     "audio": ("train", "evaluate", "report"),
+    "config": tuple(mode for mode in MODES if mode != "compare"),
+    "workdir": tuple(mode for mode in MODES if mode != "features"),
+    **dict.fromkeys(("corpora_dir", "data_dir"), ("train", "evaluate", "report", "corpus")),
     "distributed": ("train", "evaluate"),
     **dict.fromkeys(("format", "window", "hop", "explain"), ("predict",)),
     **dict.fromkeys(("output", "labels"), ("features",)),
@@ -68,9 +71,12 @@ def parse(arguments: list[str], default: str) -> list[str]:
         sys.exit()
     try:
         check_arguments(arguments, default)
-        if _given_config(arguments) is None:
+        given = _given_config(arguments) is not None
+        if not given:
             arguments = [arguments[0], f"--config={default}", *arguments[1:]]
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
+        flags.FLAGS["config"].present = int(given)
+        return rest
     except flags.Error as error:
         sys.exit(f"error: {errors.of_flag(error)}")
     except (ValueError, FileNotFoundError) as error:
@@ -165,7 +171,7 @@ def corpora(config: ml_collections.ConfigDict, mode: str, eval_on: str) -> dict[
     return named
 
 
-def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: str) -> None:
+def check_flags(mode: str, given: Collection[str], paths: Sequence[Path], system: str) -> None:
     """Refuses what belongs to another mode; a run's own config.json rules once it is trained.
 
     Args:
@@ -189,6 +195,10 @@ def check_flags(mode: str, given: Iterable[str], paths: Sequence[Path], system: 
     if system == "paper" and (mode == "corpus" or "audio" in given):
         what = "--mode=corpus" if mode == "corpus" else "--audio"
         raise ValueError(f"{what} is for one experiment, and the paper's tables are many")
+    if mode == "predict" and {"checkpoint", "workdir"} <= set(given):
+        raise ValueError(
+            "--workdir does nothing in --mode=predict beside --checkpoint: leave it out"
+        )
     for name in given:
         modes = MODES_OF_FIELDS if name.startswith("config.") else MODES_OF.get(name, (mode,))
         if mode not in modes:

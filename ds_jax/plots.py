@@ -7,6 +7,7 @@ from dataclasses import dataclass
 # Outer size of a plot, and the frame of its plane.
 WIDTH, HEIGHT = 400, 236
 LEFT, RIGHT, TOP, BOTTOM = 44, 380, 18, 194
+LINE, NUMBER = 10, 16  # height of a text, and width of a fold's number
 MEASURES = {"loss": "Loss", "uar": "UAR"}
 SIDES = ("train", "dev", "test")
 
@@ -25,7 +26,7 @@ class Plot:
         dots: (name, x, y).
         bars: (name, x, y, width, height).
         levels: Horizontal marks: (x, y, width).
-        counts: Texts above a bar: (x, y, text).
+        notes: Texts within the plane: (middle x, y, text).
     """
 
     title: str
@@ -37,11 +38,13 @@ class Plot:
     dots: Sequence[tuple] = ()
     bars: Sequence[tuple] = ()
     levels: Sequence[tuple] = ()
-    counts: Sequence[tuple] = ()
+    notes: Sequence[tuple] = ()
 
 
 def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Plot]:
     """One plot of the loss and one of the UAR, each with a line a fold and side.
+
+    The number of a fold stands at the end of its line, not of training, where there is room.
 
     Args:
         histories: For each fold the rows of its metrics.jsonl, one an epoch.
@@ -58,7 +61,7 @@ def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> 
                 points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
                 if points:
                     chosen = None if side == "train" else record.get("epoch")
-                    lines.append((f"Fold {record.get('fold', number)}", side, points, chosen))
+                    lines.append((record.get("fold", number), side, points, chosen))
         if lines:
             plots.append(_curve(measure, lines))
     return plots
@@ -71,7 +74,7 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         bins: Of `metrics.calibration`; those without utterances are left out.
     """
     width = (RIGHT - LEFT) / len(bins)
-    bars, levels, counts, told = [], [], [], []
+    bars, levels, notes, told = [], [], [], []
     for index, row in enumerate(bins):
         if not row["n"]:
             continue
@@ -83,7 +86,7 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         )
         bars.append((name, _unit(x + 3), y, _unit(width - 6), _unit(BOTTOM - y)))
         levels.append((_unit(x), level, _unit(width)))
-        counts.append((_unit(x + width / 2), _unit(min(y, level) - 5), f"{row['n']}"))
+        notes.append((_unit(x + width / 2), _unit(min(y, level) - 5), f"{row['n']}"))
         told.append(name)
     ticks = [share / 10 for share in range(0, 11, 2)]
     return Plot(
@@ -95,7 +98,7 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         paths=[("as right as sure", "diagonal", f"M{LEFT} {BOTTOM} L{RIGHT} {TOP}")],
         bars=bars,
         levels=levels,
-        counts=counts,
+        notes=notes,
     )
 
 
@@ -139,13 +142,17 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
     def right(epoch: int) -> float:
         return _unit(LEFT + (RIGHT - LEFT) * (epoch - first) / max(1, last - first))
 
-    paths, dots, told = [], [], []
-    for fold, side, points, chosen in lines:
+    paths, dots, ends, told = [], [], [], []
+    for number, side, points, chosen in lines:
+        fold = f"Fold {number}"
         # The last point is drawn twice, so that a single epoch shows as a dot.
         places = [f"{right(x)} {_up(y, ceiling)}" for x, y in [*points, points[-1]]]
         paths.append((f"{fold}, {side}", side, "M" + " L".join(places)))
-        ends = [_value(measure, y) for y in (points[0][1], points[-1][1])]
-        told.append(f"{fold}, {side}: from {ends[0]} to {ends[1]}")
+        first_value, last_value = (_value(measure, y) for y in (points[0][1], points[-1][1]))
+        told.append(f"{fold}, {side}: from {first_value} to {last_value}")
+        if side != "train":
+            x, y = points[-1]
+            ends.append((_unit(right(x) + 10), _unit(_up(y, ceiling) + 4), f"{number}"))
         if chosen in dict(points):
             height = dict(points)[chosen]
             dots.append((f"{fold}: epoch {chosen}", right(chosen), _up(height, ceiling)))
@@ -161,7 +168,22 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
         across="epoch",
         paths=paths,
         dots=dots,
+        notes=_apart(ends),
     )
+
+
+def _apart(notes: Sequence[tuple]) -> list[tuple]:
+    """Moves texts (x, y, text) up or down until none lies on another; none if there is no room."""
+    if len(notes) * LINE > BOTTOM - TOP:
+        return []
+    down, up = [], []
+    for x, y, text in sorted(notes, key=lambda note: note[1]):
+        above = [other + LINE for at, other, _ in down if abs(at - x) < NUMBER]
+        down.append((x, max([y, *above]), text))
+    for x, y, text in reversed(down):
+        below = [other - LINE for at, other, _ in up if abs(at - x) < NUMBER]
+        up.append((x, _unit(min([y, BOTTOM, *below])), text))
+    return up[::-1]
 
 
 def _value(measure: str, value: float, digits: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""The numbers that the paper printed (Ortega-Beltran et al.), and which of them a run has."""
+"""The numbers that the paper printed (Ortega-Beltrán et al.), and which of them a run has."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

@@ -107,10 +107,20 @@ def test_flags_of_another_mode_are_refused():
         ("export", "config.seed", "train and --mode=features"),
         ("evaluate", "config.picture.size", "train"),
         ("predict", "fold", "train"),
+        ("compare", "config", "train and --mode=evaluate"),
+        ("features", "workdir", "train and --mode=evaluate"),
+        *((mode, "corpora_dir", "train") for mode in ("predict", "features", "compare", "export")),
+        *((mode, "data_dir", "train") for mode in ("predict", "features", "compare", "export")),
     ):
         with pytest.raises(ValueError, match=f"--{flag} is for --mode={wanted}"):
             configuration.check_flags(mode, [flag], [], "ds_am")
     configuration.check_flags("predict", ["window", "hop", "format"], [Path("a.wav")], "ds_am")
+    configuration.check_flags("predict", ["config", "workdir"], [Path("a.wav")], "ds_am")
+    with pytest.raises(ValueError, match=r"--workdir does nothing .* beside --checkpoint"):
+        configuration.check_flags("predict", ["checkpoint", "workdir"], [Path("a.wav")], "ds_am")
+    for mode in ("train", "evaluate", "report", "corpus"):
+        everywhere = ["config", "workdir", "corpora_dir", "data_dir"]
+        configuration.check_flags(mode, everywhere, [], "ds_am")
     configuration.check_flags("features", ["config.picture.size", "output"], [Path("a")], "ds_svc")
     for mode, flag in (("train", "window"), ("features", "format"), ("predict", "labels")):
         with pytest.raises(ValueError, match=f"--{flag} is for .* nothing in --mode={mode}"):

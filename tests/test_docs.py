@@ -166,8 +166,11 @@ def test_the_readme_installs_from_files_that_there_are_and_tells_all_terms():
     assert all((ROOT / name).is_file() for name in wanted)
     terms = readme.partition("## Licences")[2].partition("\n## ")[0]
     assert all(f"| {TITLES[name]} |" in terms for name in KNOWN)
+    launch = (ROOT / "launch.py").read_text(encoding="utf-8")
     for mode in configuration.MODES:
-        assert f"| `{mode}` |" in readme
+        (module,) = re.findall(rf"^\| `{mode}` \|.*\| `(\w+)\.py` \|$", readme, re.MULTILINE)
+        assert (ROOT / "ds_jax" / f"{module}.py").is_file()
+        assert f" {module}.{'report' if mode == 'report' else 'run'}(" in launch
     for name in re.findall(r"`([a-z_*]+\.py)`", readme.partition("| config |")[2]):
         assert list((ROOT / "configs").glob(name)), name
     for name in re.findall(r"(?:datasets|ds_jax|docs|configs|tests)/[\w/]+\.\w+", readme):

@@ -298,6 +298,8 @@ def test_mistakes_are_one_sentence(tmp_path):
         (("--fold",), "--fold needs a value"),
         (("predict", "a.wav"), "write --mode=predict"),
         (("--mode=compare",), "name the folders of two or more"),
+        (("--mode=compare", "--config=configs/quickstart.py"), "--config is for --mode=train"),
+        (("--mode=predict", "--corpora_dir=x", "a.wav"), "--corpora_dir is for --mode=train"),
         (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
         (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
         (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),

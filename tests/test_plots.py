@@ -44,6 +44,45 @@ def test_the_epoch_that_was_taken_has_a_dot_on_its_line():
     assert not plots.curves(made_up.histories(), [])[0].dots  # no records, no epochs
 
 
+def test_the_number_of_a_fold_stands_at_the_end_of_its_line():
+    histories = made_up.histories()
+    histories[1] = [row | {"dev_loss": row["dev_loss"] + 0.2} for row in histories[1][:6]]
+    folds = [{"fold": 3, "epoch": 2}, {"fold": 7, "epoch": 2}]
+    loss, uar = plots.curves(histories, folds)
+    for plot in (loss, uar):
+        ends = {
+            name.split()[1][:-1]: points(d)[-1] for name, side, d in plot.paths if side == "dev"
+        }
+        assert sorted(text for _, _, text in plot.notes) == sorted(ends) == ["3", "7"]
+        for x, y, text in plot.notes:
+            assert (x - 10, y - 4) == pytest.approx(ends[text], abs=0.11)
+
+
+@pytest.mark.parametrize("count", [2, 9, 17])
+def test_no_number_lies_on_another(count):
+    rng = np.random.default_rng(0)
+    histories = [
+        [{"epoch": k, "dev_uar": float(rng.uniform(0.49, 0.51))} for k in (1, 2, 3)]
+        for _ in range(count)
+    ]
+    for level in (0.0, 1.0, None):
+        for rows in histories:
+            rows[-1]["dev_uar"] = level if level is not None else rows[-1]["dev_uar"]
+        [plot] = plots.curves(histories, [])
+        heights = sorted(y for _, y, _ in plot.notes)
+        assert len(heights) == count
+        assert all(np.diff(heights) >= plots.LINE - 0.11)
+        assert heights[-1] <= plots.BOTTOM
+        assert heights[0] >= plots.TOP - plots.LINE / 2
+
+
+def test_where_there_is_no_room_for_numbers_there_are_none():
+    histories = [[{"epoch": k, "dev_uar": 0.5} for k in (1, 2)] for _ in range(50)]
+    [plot] = plots.curves(histories, [])
+    assert len(plot.paths) == 50
+    assert not plot.notes
+
+
 def test_ticks_are_round_few_and_at_their_places():
     rows = [{"epoch": epoch, "dev_loss": 0.37} for epoch in range(1, 41)]
     [loss] = plots.curves([rows], [])
@@ -69,10 +108,10 @@ def test_the_reliability_diagram_shows_accuracy_confidence_and_number():
     bins = metrics.calibration(rng.integers(0, 7, 300), rng.dirichlet(np.ones(7) / 3, 300))
     filled = [(index, row) for index, row in enumerate(bins) if row["n"]]
     plot = plots.reliability(bins)
-    assert len(plot.bars) == len(plot.levels) == len(plot.counts) == len(filled)
+    assert len(plot.bars) == len(plot.levels) == len(plot.notes) == len(filled)
     width = (plots.RIGHT - plots.LEFT) / 10
     for (index, row), bar, level, count in zip(
-        filled, plot.bars, plot.levels, plot.counts, strict=True
+        filled, plot.bars, plot.levels, plot.notes, strict=True
     ):
         name, x, y, _, length = bar
         assert plots.LEFT + index * width < x < plots.LEFT + (index + 1) * width
