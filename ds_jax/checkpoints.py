@@ -39,16 +39,22 @@ class _Trees(ocp.AsyncCheckpointHandler):
 
     Orbax' own way with host arrays lets the first process alone write them; folds that are
     trained apart are written each by its own process.
+
+    Args:
+        writes: Whether this process is the one that does.
     """
 
-    def __init__(self):
-        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+    def __init__(self, writes: bool):
+        self._writes, self._writer = writes, concurrent.futures.ThreadPoolExecutor(1)
 
     async def async_save(self, directory: Path, args: "_Tree") -> list[concurrent.futures.Future]:
+        if not self._writes:
+            return []
         return [self._writer.submit(arrays.save, Path(directory), args.tree)]
 
     def save(self, directory: Path, args: "_Tree") -> None:
-        arrays.save(Path(directory), args.tree)
+        if self._writes:
+            arrays.save(Path(directory), args.tree)
 
     def restore(self, directory: Path, args: "_Tree") -> dict[str, np.ndarray]:
         return arrays.load(Path(directory))
@@ -96,7 +102,8 @@ class Checkpoints:
             processes = ocp.options.MultiprocessingOptions(own, {own}, self.directory.parent.name)
             self.directory.mkdir(parents=True, exist_ok=True)  # Orbax would ask all processes
         self.notice = ""
-        if trains and (alone or devices.is_first_process()):
+        writes = alone or devices.is_first_process()
+        if trains and writes:
             self.notice = _put_damaged_aside(self.directory)
         if trains and not alone:
             devices.wait_for_others(str(self.directory))
@@ -111,7 +118,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers={part: _Trees() for part in PARTS},
+            item_handlers={part: _Trees(writes) for part in PARTS},
             options=ocp.CheckpointManagerOptions(
                 create=not alone,
                 cleanup_tmp_directories=trains,

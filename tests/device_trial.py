@@ -17,6 +17,7 @@ import numpy as np
 import optax
 import tiny
 
+from ds_jax import arrays as saved_arrays
 from ds_jax import devices, inference, models, train, train_state, vgg
 from ds_jax.networks import create_network
 
@@ -95,9 +96,12 @@ def descend(experiment: train.Experiment) -> dict:
 def train_all(experiment: train.Experiment, folder: Path) -> dict:
     """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
     arrays, compilations = {}, []
-    for number, judgement in train.train_folds(experiment, FOLDS, folder):
-        arrays[f"probabilities_{number}"] = judgement.probabilities
-        compilations.append(len(compiled))
+    with mock.patch.object(saved_arrays, "save", wraps=saved_arrays.save) as save:
+        for number, judgement in train.train_folds(experiment, FOLDS, folder):
+            arrays[f"probabilities_{number}"] = judgement.probabilities
+            compilations.append(len(compiled))
+    written = {int(re.search(r"fold_(\d+)", str(call.args[0]))[1]) for call in save.mock_calls}
+    arrays[f"written_{jax.process_index()}"] = sorted(written)
     devices.wait_for_others("metrics")
     arrays["compilations"] = compilations
     for number in FOLDS:

@@ -164,6 +164,14 @@ def test_a_device_that_a_fold_has_freed_takes_the_next(trials):
     assert "collectives_batch" not in trials["freed"]  # nothing was left to be spread
 
 
+@pytest.mark.parametrize("name", ["two processes", "four processes"])
+def test_each_checkpoint_is_written_by_one_process(trials, name):
+    count = TRIALS[name][0]
+    written = [trials[name][f"written_{rank}"].tolist() for rank in range(count)]
+    assert all(written)
+    assert sorted(fold for folds in written for fold in folds) == list(device_trial.FOLDS)
+
+
 def test_rows_of_a_batch_are_spread_in_order_and_padded_with_mask_0(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
