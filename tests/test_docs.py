@@ -136,6 +136,18 @@ def test_they_leave_what_the_pages_say(outcomes, desk):
         "paper_open/paper.json",
     ):
         assert (runs / name).exists(), name
+    tree = (ROOT / "docs" / "first_hour.md").read_text().partition("    runs/robots/\n")[2]
+    of_run, of_fold = tree.partition("\n\n")[0].partition("fold_00/")[::2]
+    of_fold, _, of_evaluation = of_fold.partition("evaluations/")
+    for folder, text, least in (
+        ("robots", of_run, 5),
+        ("robots/fold_00", of_fold, 7),
+        ("emodb_whole/evaluations/emovo", of_evaluation, 5),
+    ):
+        found = re.findall(r"\w+(?:\.\w+|/ |/$)", text)
+        assert len(found) >= least
+        for name in found:
+            assert (runs / folder / name.strip()).exists(), (folder, name)
     assert 'selected_on": "test' in (runs / "emodb_leaking" / "report.json").read_text()
     assert "data:audio/flac" in (runs / "robots" / "report.html").read_text()
     assert list((desk / "pictures").glob("*.png"))
