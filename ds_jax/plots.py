@@ -152,7 +152,7 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
         told.append(f"{fold}, {side}: from {first_value} to {last_value}")
         if side != "train":
             x, y = points[-1]
-            ends.append((_unit(right(x) + 10), _unit(_up(y, ceiling) + 4), f"{number}"))
+            ends.append((_unit(right(x) + 12), _unit(_up(y, ceiling) + 4), f"{number}"))
         if chosen in dict(points):
             height = dict(points)[chosen]
             dots.append((f"{fold}: epoch {chosen}", right(chosen), _up(height, ceiling)))

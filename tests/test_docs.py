@@ -14,6 +14,7 @@ from ds_jax.corpus import LABELS, TITLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+RESULTS = ROOT / "benchmarks" / "results.md"  # whose commands take hours
 RUN = ("first_hour", "how_the_numbers_are_made", "add_a_corpus_or_a_system")
 # The quick start and --help have tests of their own in test_launch.py.
 ELSEWHERE = ([], ["--help"])
@@ -22,7 +23,7 @@ HELP = ROOT / "ds_jax" / "help.txt"
 
 def test_every_command_that_is_shown_can_be_parsed(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    documents = [ROOT / "README.md", *PAGES, *(ROOT / "configs").glob("*.py"), HELP]
+    documents = [ROOT / "README.md", RESULTS, *PAGES, *(ROOT / "configs").glob("*.py"), HELP]
     shown = [(path.name, one) for path in documents for one in commands.of_document(path)]
     assert len(shown) > 80
     outcomes = commands.run([command for _, command in shown], tmp_path, parse_only=True)
@@ -123,6 +124,10 @@ def test_every_command_of_a_page_runs(page, outcomes):
         assert outcome.status == 0, (command.arguments, outcome.printed)
 
 
+def test_all_pages_are_run():
+    assert {page.stem for page in PAGES} == set(RUN)
+
+
 def test_they_leave_what_the_pages_say(outcomes, desk):
     runs = desk / "runs"
     for name in (
@@ -136,6 +141,18 @@ def test_they_leave_what_the_pages_say(outcomes, desk):
         "paper_open/paper.json",
     ):
         assert (runs / name).exists(), name
+    tree = (ROOT / "docs" / "first_hour.md").read_text().partition("    runs/robots/\n")[2]
+    of_run, of_fold = tree.partition("\n\n")[0].partition("fold_00/")[::2]
+    of_fold, _, of_evaluation = of_fold.partition("evaluations/")
+    for folder, text, least in (
+        ("robots", of_run, 5),
+        ("robots/fold_00", of_fold, 7),
+        ("emodb_whole/evaluations/emovo", of_evaluation, 5),
+    ):
+        found = re.findall(r"\w+(?:\.\w+|/ |/$)", text)
+        assert len(found) >= least
+        for name in found:
+            assert (runs / folder / name.strip()).exists(), (folder, name)
     assert 'selected_on": "test' in (runs / "emodb_leaking" / "report.json").read_text()
     assert "data:audio/flac" in (runs / "robots" / "report.html").read_text()
     assert list((desk / "pictures").glob("*.png"))
@@ -149,7 +166,7 @@ def test_they_leave_what_the_pages_say(outcomes, desk):
 
 
 def test_links_lead_somewhere():
-    for path in [ROOT / "README.md", *PAGES]:
+    for path in [ROOT / "README.md", RESULTS, *PAGES]:
         for target in re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", path.read_text(encoding="utf-8")):
             file, anchor = path.parent / target[0] if target[0] else path, target[1]
             assert file.exists(), (path.name, target)
@@ -173,5 +190,7 @@ def test_the_readme_installs_from_files_that_there_are_and_tells_all_terms():
         assert f" {module}.{'report' if mode == 'report' else 'run'}(" in launch
     for name in re.findall(r"`([a-z_*]+\.py)`", readme.partition("| config |")[2]):
         assert list((ROOT / "configs").glob(name)), name
-    for name in re.findall(r"(?:datasets|ds_jax|docs|configs|tests)/[\w/]+\.\w+", readme):
+    for name in re.findall(
+        r"(?:datasets|ds_jax|docs|configs|tests|benchmarks)/[\w/]+\.\w+", readme
+    ):
         assert (ROOT / name).exists(), name

@@ -55,7 +55,7 @@ def test_the_number_of_a_fold_stands_at_the_end_of_its_line():
         }
         assert sorted(text for _, _, text in plot.notes) == sorted(ends) == ["3", "7"]
         for x, y, text in plot.notes:
-            assert (x - 10, y - 4) == pytest.approx(ends[text], abs=0.11)
+            assert (x - 12, y - 4) == pytest.approx(ends[text], abs=0.11)
 
 
 @pytest.mark.parametrize("count", [2, 9, 17])
