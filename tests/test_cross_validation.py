@@ -162,6 +162,34 @@ def test_folds_of_another_corpus_are_refused(tmp_path):
         cross_validation.run(experiment(), tiny.corpus(14), tmp_path)
 
 
+def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """Its folds.json, and its fold: both when this one has just come to hold the lock."""
+    corpus, made = tiny.corpus(21), {}
+
+    def another(name, chosen):
+        """Has another process be the first whenever a lock is wanted."""
+        hold = getattr(cross_validation, name)
+
+        def hold_after_another(*arguments):
+            monkeypatch.setattr(cross_validation, name, hold)
+            cross_validation.run(experiment(), corpus, tmp_path, chosen)
+            paths = [*tmp_path.glob("*.json"), *tmp_path.glob("fold_*/predictions.csv")]
+            made.update({path: path.stat().st_mtime_ns for path in paths})
+            return hold(*arguments)
+
+        monkeypatch.setattr(cross_validation, name, hold_after_another)
+
+    another("_hold_reports", [])
+    assert not cross_validation.run(experiment(), corpus, tmp_path, [])
+    assert {path.name for path in made} == {"config.json", "folds.json"}
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    another("_hold", [1])
+    assert not cross_validation.run(experiment(), corpus, tmp_path, [0, 1])
+    assert tmp_path / "fold_01" / "predictions.csv" in made
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert (tmp_path / "fold_00" / "predictions.csv").is_file()
+
+
 def test_a_fold_that_was_copied_over_another_is_not_reported(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "fold_01")
