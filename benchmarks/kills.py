@@ -57,11 +57,11 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
     command += ["--config.folds.count=3", f"--corpora_dir={folder / 'corpora'}"]
     command += [f"--data_dir={run / 'data'}", f"--workdir={run / 'run'}"]
     command.append(f"--config.weights={folder / 'vgg16.h5'}")
-    output = (run / "output.txt").open("ab")
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        command, cwd=measuring.ROOT, env=environment, stdout=output, stderr=output
-    )
+    with (run / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            command, cwd=measuring.ROOT, env=environment, stdout=output, stderr=output
+        )
 
 
 def listing(run: Path) -> set[str]:
