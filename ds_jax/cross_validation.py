@@ -106,8 +106,10 @@ def _folds(
     if devices.is_first_process():
         if not path.is_file():
             _write_folds(config, corpus, workdir, path, chosen)
-        elif changed := configuration.changed_versions(workdir):
-            devices.say(f"note: the run began with other versions ({changed})")
+        else:
+            configuration.check_weights(config, workdir)
+            if changed := configuration.changed_versions(workdir):
+                devices.say(f"note: the run began with other versions ({changed})")
     devices.wait_for_others("folds.json")
     protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
     _check_chosen(chosen, len(divided))

@@ -1,6 +1,7 @@
 """Folds are run once, go on where they were stopped, and are reported together."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -218,6 +219,22 @@ def test_other_recordings_under_the_same_names_are_refused(tmp_path):
     with refused:
         transfer.run(tmp_path, corpus("u20"))
     assert cross_validation.run(experiment(), corpus(), tmp_path)
+
+
+def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
+    own, corpus = tmp_path / "own.h5", tiny.corpus(21)
+    own.write_bytes(b"one")
+    config = experiment(weights=str(own))
+    assert not cross_validation.run(config, corpus, tmp_path / "run", [0])
+    one, other = (hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
+    assert files.read_json(tmp_path / "run" / "config.json")["weights_sha256"] == one
+    assert configuration.read(tmp_path / "run").weights == str(own)
+    own.write_bytes(b"other")
+    with pytest.raises(ValueError, match=f"own.h5' is another file .*{one} and is {other} now"):
+        cross_validation.run(config, corpus, tmp_path / "run", [1])
+    assert not (tmp_path / "run" / "fold_01").exists()
+    own.write_bytes(b"one")
+    assert not cross_validation.run(config, corpus, tmp_path / "run", [1])
 
 
 def test_labels_are_in_alphabetical_order():
