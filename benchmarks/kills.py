@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,11 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
     command += ["--config.folds.count=3", f"--corpora_dir={folder / 'corpora'}"]
     command += [f"--data_dir={run / 'data'}", f"--workdir={run / 'run'}"]
     command.append(f"--config.weights={folder / 'vgg16.h5'}")
-    output = (run / "output.txt").open("ab")
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
-    return subprocess.Popen(
-        command, cwd=measuring.ROOT, env=environment, stdout=output, stderr=output
-    )
+    with (run / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            command, cwd=measuring.ROOT, env=environment, stdout=output, stderr=output
+        )
 
 
 def listing(run: Path) -> set[str]:
@@ -234,12 +235,12 @@ def table(found: dict) -> str:
     return "\n".join(lines + found["faults"])
 
 
-def main() -> None:
-    """Kills, counts and compares."""
+def main(arguments: Sequence[str] | None = None) -> dict:
+    """Kills, counts, compares, prints, and writes."""
     parser = measuring.parser("kills", __doc__)
     parser.add_argument("--kills", type=measuring.positive, default=50, help="how often")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chirps.write_corpus(folder / "corpora" / "chirps")
@@ -247,9 +248,8 @@ def main() -> None:
         found = survive(folder, flags.kills, flags.seed, *undisturbed(folder))
     print(table(found))
     measuring.save(flags.output, found)
-    if found["faults"]:
-        sys.exit(1)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(bool(main()["faults"]))

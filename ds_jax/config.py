@@ -15,7 +15,7 @@ import ml_collections
 from absl import flags
 
 from configs import base, paper
-from ds_jax import errors, versions
+from ds_jax import checksums, errors, versions
 from ds_jax.files import read_json, write_json
 
 FILE = "config.json"
@@ -52,6 +52,7 @@ RANGES = {
 }
 WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", str: "text"}
 VERSIONS = "versions"  # what config.json holds besides fields: of the libraries, as the run began
+WEIGHTS = "weights_sha256"  # likewise: of the file that `config.weights` names
 
 
 def parse(arguments: list[str], default: str) -> list[str]:
@@ -309,8 +310,9 @@ def difference(there: ml_collections.ConfigDict, here: ml_collections.ConfigDict
 
 
 def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes config.json: the fields, and the versions that the run begins with."""
+    """Writes config.json: the fields, and the versions and weights that the run begins with."""
     content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
+    content |= {WEIGHTS: _digest_of_weights(config)}
     write_json(workdir / FILE, content, sealed=True)
 
 
@@ -322,13 +324,36 @@ def read(workdir: Path) -> ml_collections.ConfigDict:
         ValueError: The file is damaged.
     """
     content = _read(workdir)
-    content.pop(VERSIONS, None)
+    for name in (VERSIONS, WEIGHTS):
+        content.pop(name, None)
     return ml_collections.ConfigDict(content)
 
 
 def changed_versions(workdir: Path) -> str:
     """Says which libraries have another version than when the run began; empty if none has."""
     return versions.difference(_read(workdir).get(VERSIONS, {}))
+
+
+def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that a run goes on with the file of weights that it began with.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        ValueError: It is another one.
+    """
+    before, now = _read(workdir).get(WEIGHTS), _digest_of_weights(config)
+    if before not in (None, now):
+        raise ValueError(
+            f"weights={config.weights!r} is another file than the run in {workdir} began with: its "
+            f"SHA-256 was {before} and is {now} now. Bring back that of then, or give this one a "
+            "--workdir of its own."
+        )
+
+
+def _digest_of_weights(config: ml_collections.ConfigDict) -> str:
+    """Of one's own file; empty without, since the published ones have hashes of their own."""
+    path = config.get("weights")
+    return checksums.digest(Path(path).expanduser()) if path else ""
 
 
 def _read(workdir: Path) -> dict:

@@ -77,6 +77,9 @@ def run(
     chosen = range(len(divided)) if chosen is None else chosen
     open_folds = [number for number in chosen if not _is_whole(workdir, number)]
     with _hold(workdir, open_folds):
+        devices.wait_for_others("locks")
+        # Another process may have had a fold until now, and have finished it.
+        open_folds = [number for number in open_folds if not _is_whole(workdir, number, tell=True)]
         if open_folds:
             fit_folds = systems.create(config, corpus, protocol)
             for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
@@ -103,8 +106,10 @@ def _folds(
     if devices.is_first_process():
         if not path.is_file():
             _write_folds(config, corpus, workdir, path, chosen)
-        elif changed := configuration.changed_versions(workdir):
-            devices.say(f"note: the run began with other versions ({changed})")
+        else:
+            configuration.check_weights(config, workdir)
+            if changed := configuration.changed_versions(workdir):
+                devices.say(f"note: the run began with other versions ({changed})")
     devices.wait_for_others("folds.json")
     protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
     _check_chosen(chosen, len(divided))
@@ -123,6 +128,8 @@ def _write_folds(
     files.check_writable(workdir)
     with _hold_reports(workdir):  # only now: what is impossible leaves no trace
         configuration.check_same(config, workdir)
+        if path.is_file():  # by another process, which had the lock
+            return
         files.remove_unfinished(workdir)
         configuration.write(config, workdir)
         made = config.folds.seed, config.select_on, divided, corpus.utterances
@@ -176,12 +183,12 @@ def _is_done(workdir: Path, number: int) -> bool:
     return (folds.fold_directory(workdir, number) / results.PREDICTIONS).is_file()
 
 
-def _is_whole(workdir: Path, number: int) -> bool:
-    """Whether a fold is done and as it was written; tells what is damaged, which is made anew."""
+def _is_whole(workdir: Path, number: int, tell: bool = False) -> bool:
+    """Whether a fold is done and as it was written; may tell what is damaged, and is made anew."""
     if not _is_done(workdir, number):
         return False
     damage = checksums.damage(folds.fold_directory(workdir, number))
-    if damage:
+    if damage and tell:
         devices.say(f"fold {number}: {damage}, and is made anew")
     return not damage
 

@@ -1,6 +1,7 @@
 """Locks by which processes keep out of each other's way; one that dies lets go of them."""
 
 import contextlib
+import errno
 import getpass
 import os
 import socket
@@ -11,7 +12,11 @@ from pathlib import Path
 
 import filelock
 
+from ds_jax import paths
 from ds_jax.files import told_about
+
+# Of a file system whose server locks nothing, as NFS without its lock service.
+_LOCKLESS = errno.ENOLCK, errno.ENOTSUP
 
 
 @contextlib.contextmanager
@@ -30,7 +35,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
 
     Raises:
         BlockingIOError: Another process has it; the message names its owner.
-        OSError: The lock cannot be written.
+        OSError: The lock cannot be written, or its file system has none.
     """
     lock, owner = filelock.FileLock(path), path.with_name(f"{path.name}.owner")
     with told_about(path):
@@ -39,11 +44,19 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             held = f"{what} is in the hands of {_read(owner)}"
+            gone = f"if that process is gone, with its machine perhaps, delete {path}"
             if not wait:
                 advice = f", or {advice}" if advice else ""
-                raise BlockingIOError(f"{held}: wait for its end{advice}") from error
-            print(f"{held}: waiting for it", flush=True)
+                raise BlockingIOError(f"{held}: wait for its end{advice}; {gone}") from error
+            print(paths.printable(f"{held}: waiting for it; {gone}"), flush=True)
             lock.acquire()
+        except OSError as error:
+            if error.errno not in _LOCKLESS:
+                raise
+            raise OSError(
+                f"{path} cannot be locked ({error.strerror}): its file system has no locks. Have "
+                "it mounted with them, or name a folder on another disk"
+            ) from error
     try:
         with told_about(owner):
             owner.write_text(_this_process(), encoding="utf-8")

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import (
     cross_validation,
     generated,
+    kills,
     measuring,
     preparing,
     roofline,
@@ -176,6 +177,18 @@ def test_collectives_are_read_from_a_program_s_text():
         {"name": "all-reduce", "numbers": 4, "bytes": 10},
         {"name": "all-gather", "numbers": 4, "bytes": 16},
     ]
+
+
+@pytest.mark.slow
+def test_kills(tmp_path):
+    """A few of them, by either signal; the seed brings both kinds of moments."""
+    output = tmp_path / "found.json"
+    found = kills.main(["--kills", "6", "--seed", "3", f"--output={output}"])
+    assert found["faults"] == []
+    assert [one["signal"] for one in found["all"]] == ["SIGKILL", "SIGTERM"] * 3
+    assert {one["moment"] for one in found["all"]} == {"any time", "a new file"}
+    assert found["slowest to leave after SIGTERM, seconds"] < kills.PATIENCE
+    assert json.loads(output.read_text()) == json.loads(json.dumps(found))
 
 
 def test_scaling(tmp_path):

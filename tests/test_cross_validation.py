@@ -1,6 +1,7 @@
 """Folds are run once, go on where they were stopped, and are reported together."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -162,6 +163,34 @@ def test_folds_of_another_corpus_are_refused(tmp_path):
         cross_validation.run(experiment(), tiny.corpus(14), tmp_path)
 
 
+def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """Its folds.json, and its fold: both when this one has just come to hold the lock."""
+    corpus, made = tiny.corpus(21), {}
+
+    def another(name, chosen):
+        """Has another process be the first whenever a lock is wanted."""
+        hold = getattr(cross_validation, name)
+
+        def hold_after_another(*arguments):
+            monkeypatch.setattr(cross_validation, name, hold)
+            cross_validation.run(experiment(), corpus, tmp_path, chosen)
+            paths = [*tmp_path.glob("*.json"), *tmp_path.glob("fold_*/predictions.csv")]
+            made.update({path: path.stat().st_mtime_ns for path in paths})
+            return hold(*arguments)
+
+        monkeypatch.setattr(cross_validation, name, hold_after_another)
+
+    another("_hold_reports", [])
+    assert not cross_validation.run(experiment(), corpus, tmp_path, [])
+    assert {path.name for path in made} == {"config.json", "folds.json"}
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    another("_hold", [1])
+    assert not cross_validation.run(experiment(), corpus, tmp_path, [0, 1])
+    assert tmp_path / "fold_01" / "predictions.csv" in made
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert (tmp_path / "fold_00" / "predictions.csv").is_file()
+
+
 def test_a_fold_that_was_copied_over_another_is_not_reported(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "fold_01")
@@ -190,6 +219,22 @@ def test_other_recordings_under_the_same_names_are_refused(tmp_path):
     with refused:
         transfer.run(tmp_path, corpus("u20"))
     assert cross_validation.run(experiment(), corpus(), tmp_path)
+
+
+def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
+    own, corpus = tmp_path / "own.h5", tiny.corpus(21)
+    own.write_bytes(b"one")
+    config = experiment(weights=str(own))
+    assert not cross_validation.run(config, corpus, tmp_path / "run", [0])
+    one, other = (hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
+    assert files.read_json(tmp_path / "run" / "config.json")["weights_sha256"] == one
+    assert configuration.read(tmp_path / "run").weights == str(own)
+    own.write_bytes(b"other")
+    with pytest.raises(ValueError, match=f"own.h5' is another file .*{one} and is {other} now"):
+        cross_validation.run(config, corpus, tmp_path / "run", [1])
+    assert not (tmp_path / "run" / "fold_01").exists()
+    own.write_bytes(b"one")
+    assert not cross_validation.run(config, corpus, tmp_path / "run", [1])
 
 
 def test_labels_are_in_alphabetical_order():

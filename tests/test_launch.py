@@ -109,19 +109,32 @@ def test_a_run_ends_in_a_report(undisturbed):
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
-def test_killed_in_the_second_fold_it_ends_with_the_same_bytes(
-    undisturbed, corpora, weights_file, tmp_path
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+        (signal.SIGTERM, ending.STATUS, f"stopped by SIGTERM: {ending.ADVICE}\n"),
+    ],
+    ids=["SIGKILL", "SIGTERM"],
+)
+def test_stopped_in_the_second_fold_it_ends_with_the_same_bytes(
+    undisturbed, corpora, weights_file, tmp_path, number, status, told
 ):
     arguments = experiment(corpora, weights_file, tmp_path / "run")
-    killed = subprocess.Popen(
-        command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    stopped = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     second = tmp_path / "run" / "fold_01"
     first_epoch, deadline = second / "checkpoints" / "1", time.monotonic() + 300
     while not first_epoch.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+    stopped.send_signal(number)
+    assert stopped.communicate(timeout=300)[1] == told
+    assert stopped.returncode == status
     assert first_epoch.exists()
     assert not (second / "predictions.csv").exists()
     done = launch(*arguments)
@@ -327,6 +340,24 @@ def test_help_is_a_page_and_answers_at_once():
     assert "absl.flags" in modules
     assert not {"jax", "numpy", "tensorflow_datasets"} & set(modules)
     assert "--stderrthreshold" in launch("--helpfull").stdout
+
+
+def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_file, tmp_path):
+    arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50", "--fold=1")
+    owner = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "fold_01/checkpoints").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        refused = launch(*arguments)
+        held = f"error: fold 1 of {tmp_path} is in the hands of process {owner.pid} of "
+        assert refused.stderr.startswith(held)
+        assert "wait for its end, or choose other folds by --fold" in refused.stderr
+        assert refused.returncode == 1
+        assert owner.poll() is None
+    finally:
+        owner.kill()
+        owner.wait()
 
 
 def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):

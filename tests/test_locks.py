@@ -1,5 +1,6 @@
 """A lock keeps others out, names its owner, and goes with it."""
 
+import errno
 import os
 import signal
 import socket
@@ -22,6 +23,9 @@ with locks.hold(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+GONE = "if that process is gone, with its machine perhaps"
 
 
 @pytest.fixture
@@ -50,7 +54,8 @@ def test_the_owner_is_named(tmp_path, owner):
     assert message.startswith(f"fold 3 is in the hands of process {owner.pid} of ")
     assert f"on {socket.gethostname()} since {time.strftime('%Y-')}" in message
     assert "(python" in message
-    assert message.endswith(": wait for its end, or take another")
+    assert ": wait for its end, or take another; if that process is gone" in message
+    assert message.endswith(f", delete {tmp_path / 'a.lock'}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -62,7 +67,8 @@ def test_a_dead_owner_blocks_nobody(tmp_path, owner, number):
 
 
 def test_those_who_wait_say_so_and_come_next(tmp_path, owner, capsys):
-    taken = []
+    taken, note = [], tmp_path / "a.lock.owner"
+    note.write_text(note.read_text() + "\033[2J")  # an argument of somebody else's command
 
     def wait():
         with locks.hold(tmp_path / "a.lock", "it", wait=True):
@@ -72,7 +78,11 @@ def test_those_who_wait_say_so_and_come_next(tmp_path, owner, capsys):
     thread.start()
     thread.join(0.5)
     assert thread.is_alive()
-    assert f"it is in the hands of process {owner.pid} of" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"it is in the hands of process {owner.pid} of" in said
+    assert "\033" not in said
+    assert r"\x1b[2J" in said
+    assert said.endswith(f": waiting for it; {GONE}, delete {tmp_path / 'a.lock'}\n")
     owner.kill()
     thread.join(10)
     assert taken
@@ -87,6 +97,23 @@ def test_a_lock_is_let_go_of(tmp_path):
         raise KeyError
     with locks.hold(tmp_path / "a.lock", "it"), locks.hold(tmp_path / "b.lock", "another"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, number):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(
+            OSError, match=f"{tmp_path / 'a.lock'} cannot be locked .*no locks"
+        ) as refused,
+        locks.hold(tmp_path / "a.lock", "it"),
+    ):
+        pass
+    assert os.strerror(number) in str(refused.value)
+    assert "make room" not in str(refused.value)
 
 
 def test_an_owner_that_left_no_note_is_another_process(tmp_path):
