@@ -12,9 +12,10 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
-from ds_jax import train, vgg
+from ds_jax import vgg
 from ds_jax.corpus import LABELS, Corpus, Utterance
 from ds_jax.devices import Layout
+from ds_jax.experiment import Experiment
 from ds_jax.folds import Fold
 from ds_jax.train_state import create_state
 
@@ -88,7 +89,7 @@ def _set(names, values) -> None:
     jax.clear_caches()
 
 
-def arguments(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
+def arguments(experiment: Experiment, layout: Layout, batches: int) -> tuple:
     """All that a train step is called with, for a full dispatch of an epoch of so many batches."""
     state = create_state(
         experiment.programs_for(layout).network,
@@ -107,7 +108,7 @@ def arguments(experiment: train.Experiment, layout: Layout, batches: int) -> tup
     )
 
 
-def _chunk(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
+def _chunk(experiment: Experiment, layout: Layout, batches: int) -> tuple:
     size = experiment.config.train.batch_size
     rows = np.arange(len(experiment.corpus.inputs), dtype=np.int32)[:size]
     width = layout.width(size)
@@ -117,7 +118,7 @@ def _chunk(experiment: train.Experiment, layout: Layout, batches: int) -> tuple:
     return chunk
 
 
-def host_seconds(experiment: train.Experiment, layout: Layout, batches: int) -> tuple[float, float]:
+def host_seconds(experiment: Experiment, layout: Layout, batches: int) -> tuple[float, float]:
     """What the host needs for a dispatch, if the device had nothing to do.
 
     It makes a chunk of the inputs and calls a step that returns the state which it is given. Where

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import generated
-from ds_jax import devices, representation, train, vgg_features
+from ds_jax import devices, representation, vgg_features
 from ds_jax.devices import BATCH
+from ds_jax.experiment import create_experiment
 from ds_jax.preprocessing import network_input
 
 
@@ -31,7 +32,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
     devices.start()
     config = generated.config(size, batch, epochs=1)
     corpus = generated.corpus(batch, config.picture.canvas)
-    experiment = train.create_experiment(config, corpus, generated.weights(size))
+    experiment = create_experiment(config, corpus, generated.weights(size))
     step = experiment.programs_for(BATCH).train_step
     state, *arguments = generated.arguments(experiment, BATCH, batches=1)
     params = jax.device_get(state.params)

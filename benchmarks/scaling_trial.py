@@ -18,6 +18,7 @@ from benchmarks import generated
 from benchmarks.throughput import chosen, counted
 from ds_jax import devices, train, vgg
 from ds_jax.devices import BATCH, FOLDS, Layout
+from ds_jax.experiment import Experiment, Programs, create_experiment
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 COLLECTIVE = re.compile(
@@ -49,18 +50,18 @@ def collectives(text: str) -> list[dict]:
     return found
 
 
-def create_experiment(parallel: str) -> train.Experiment:
+def create_trial(parallel: str) -> Experiment:
     """For one fold more than there are devices, each of pictures of its own and others'."""
     config = generated.config(SIZE, BATCH_SIZE, 1)
     config.parallel = parallel
     pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
     corpus = generated.corpus(pictures, config.picture.canvas)
-    return train.create_experiment(config, corpus, generated.weights(SIZE))
+    return create_experiment(config, corpus, generated.weights(SIZE))
 
 
 def of_step(layout: Layout) -> dict:
     """The compiled train step, and the host's time for one of an epoch's dispatches."""
-    experiment = create_experiment("auto")
+    experiment = create_trial("auto")
     arguments = generated.arguments(experiment, layout, BATCHES)
     trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))
     began = time.perf_counter()
@@ -75,14 +76,14 @@ def of_step(layout: Layout) -> dict:
 
 def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
     """Trains all folds, and counts dispatches and compilations."""
-    experiment, count = create_experiment(parallel), jax.device_count() + 1
+    experiment, count = create_trial(parallel), jax.device_count() + 1
     train_side = BATCHES * BATCH_SIZE
     folds = {
         k: generated.fold(experiment.corpus, train_side, BATCH_SIZE, start=k) for k in range(count)
     }
     programs, learning, heard, compiled = experiment.programs_for(layout), [], [], []
     step = counted(programs.train_step, learning)
-    experiment.programs[layout] = train.Programs(programs.network, step, programs.predict_step)
+    experiment.programs[layout] = Programs(programs.network, step, programs.predict_step)
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
     )

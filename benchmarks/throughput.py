@@ -33,6 +33,7 @@ from benchmarks import generated, measuring, roofline
 from configs import base
 from ds_jax import devices, train
 from ds_jax.devices import BATCH
+from ds_jax.experiment import Experiment, Programs, create_experiment
 from ds_jax.folds import fold_directory
 from ds_jax.inputs import Inputs
 from ds_jax.models import FULL_SIZE, POOLS
@@ -78,7 +79,7 @@ def counted(step: Callable, calls: list) -> Callable:
     return call
 
 
-def compile_seconds(experiment: train.Experiment, batches: int) -> dict[str, float]:
+def compile_seconds(experiment: Experiment, batches: int) -> dict[str, float]:
     """Of the train step: to trace it, to compile it, and to find it in the cache instead."""
     arguments = generated.arguments(experiment, BATCH, batches)
 
@@ -138,7 +139,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     corpus = generated.corpus(learnt + dev, config.picture.canvas)
     began = time.perf_counter()
     weights = generated.weights(config.picture.size, full)
-    experiment = train.create_experiment(config, corpus, weights)
+    experiment = create_experiment(config, corpus, weights)
     jax.block_until_ready(experiment.inputs.corpus)
     found = {"seconds until the corpus is on the devices": time.perf_counter() - began}
     found["seconds of the train step"] = compile_seconds(experiment, batches)
@@ -146,7 +147,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
 
     inputs = TimedInputs(**vars(experiment.inputs))
     programs, learning, judging = experiment.programs_for(BATCH), [], []
-    programs = train.Programs(
+    programs = Programs(
         programs.network,
         counted(programs.train_step, learning),
         counted(programs.predict_step, judging),

@@ -25,6 +25,7 @@ from ds_jax import (
 )
 from ds_jax import config as configuration
 from ds_jax.corpus import Corpus
+from ds_jax.experiment import create_experiment
 from ds_jax.features import SETS
 from ds_jax.files import write_text
 from ds_jax.inference import Judgement
@@ -129,7 +130,7 @@ def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> 
     pretrained = {}
     if config.system in models.SYSTEMS:
         pretrained = weights.load(config.weights, full=needs_full_weights(config))
-    return functools.partial(train.train_folds, train.create_experiment(config, corpus, pretrained))
+    return functools.partial(train.train_folds, create_experiment(config, corpus, pretrained))
 
 
 def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:

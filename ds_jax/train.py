@@ -3,13 +3,12 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import ml_collections
 import numpy as np
-import optax
 
 from ds_jax import config as configuration
 from ds_jax import devices, ending, inference, leaks, metrics, progress, unfinished
@@ -17,75 +16,11 @@ from ds_jax.checkpoints import Checkpoints
 from ds_jax.corpus import LABELS, Corpus
 from ds_jax.devices import BATCH, FOLDS, Layout
 from ds_jax.events import Events
+from ds_jax.experiment import Experiment
 from ds_jax.fold_training import FoldTraining, Progress
 from ds_jax.folds import Fold, fold_directory
-from ds_jax.inputs import Inputs, create_inputs, cut
-from ds_jax.networks import Network, create_network
-from ds_jax.train_state import TrainState, create_optimiser, create_state, create_train_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """What is compiled for a layout.
-
-    Attributes:
-        network: Of the config, made for the layout.
-        train_step: Of `create_train_step`.
-        predict_step: Of `inference.create_predict_step`.
-    """
-
-    network: Network
-    train_step: Callable
-    predict_step: Callable
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Experiment:
-    """What all folds of a run share, so that nothing is compiled or computed twice.
-
-    Attributes:
-        config: The run's config.
-        corpus: Whose folds they are.
-        pretrained: VGG16's ImageNet weights, by layer.
-        inputs: The corpus as steps read it.
-        optimiser: Of `create_optimiser`.
-        programs: For each layout that was needed.
-    """
-
-    config: ml_collections.ConfigDict
-    corpus: Corpus
-    pretrained: Mapping
-    inputs: Inputs
-    optimiser: optax.GradientTransformation
-    programs: dict[Layout, Programs] = dataclasses.field(default_factory=dict)
-
-    def programs_for(self, layout: Layout) -> Programs:
-        """The steps for a layout, which compile when they are first called."""
-        if layout not in self.programs:
-            network = create_network(self.config, layout)
-            self.programs[layout] = Programs(
-                network,
-                create_train_step(
-                    network, self.optimiser, self.inputs, layout, self.config.seeds.dropout
-                ),
-                inference.create_predict_step(network, self.inputs, layout),
-            )
-        return self.programs[layout]
-
-
-def create_experiment(
-    config: ml_collections.ConfigDict, corpus: Corpus, pretrained: Mapping
-) -> Experiment:
-    """Puts the corpus on the devices, or prepares to stream it.
-
-    Args:
-        config: The run's config.
-        corpus: Represented as the config says.
-        pretrained: VGG16's ImageNet weights, by layer, see `weights.load`; empty for features.
-    """
-    network = create_network(config)
-    inputs = create_inputs(network, {"vgg16": pretrained}, corpus.inputs, corpus.labels)
-    return Experiment(config, corpus, pretrained, inputs, create_optimiser(config.train))
+from ds_jax.inputs import cut
+from ds_jax.train_state import TrainState, create_state
 
 
 def train_folds(

@@ -19,6 +19,7 @@ import tiny
 
 from ds_jax import arrays as saved_arrays
 from ds_jax import devices, inference, models, train, train_state, vgg
+from ds_jax.experiment import Experiment
 from ds_jax.networks import create_network
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
@@ -69,7 +70,7 @@ def with_dropout() -> dict:
         return {f"dropout {name}": x for name, x in descend(tiny.experiment(config)).items()}
 
 
-def descend(experiment: train.Experiment) -> dict:
+def descend(experiment: Experiment) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
     layout, optimiser = devices.BATCH, optax.sgd(1e-3)
     network = create_network(experiment.config, layout)
@@ -93,7 +94,7 @@ def descend(experiment: train.Experiment) -> dict:
     return arrays
 
 
-def train_all(experiment: train.Experiment, folder: Path) -> dict:
+def train_all(experiment: Experiment, folder: Path) -> dict:
     """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
     arrays, compilations = {}, []
     with mock.patch.object(saved_arrays, "save", wraps=saved_arrays.save) as save:
@@ -114,7 +115,7 @@ def train_all(experiment: train.Experiment, folder: Path) -> dict:
     return arrays
 
 
-def collectives(experiment: train.Experiment) -> dict:
+def collectives(experiment: Experiment) -> dict:
     """What the compiled step of each layout in use exchanges: how often, and how many numbers."""
     arrays = {}
     for layout, programs in experiment.programs.items():

@@ -11,6 +11,7 @@ import numpy as np
 from configs import base
 from ds_jax import train, train_state, vgg
 from ds_jax.corpus import LABELS, Corpus, Utterance
+from ds_jax.experiment import Experiment, create_experiment
 from ds_jax.files import CHECKSUM, seal
 from ds_jax.folds import Fold
 from ds_jax.networks import create_network
@@ -72,7 +73,7 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     return config
 
 
-def state(experiment: train.Experiment, seed: int = 0) -> train_state.TrainState:
+def state(experiment: Experiment, seed: int = 0) -> train_state.TrainState:
     """The network as training begins with it."""
     return train_state.create_state(
         create_network(experiment.config),
@@ -83,14 +84,14 @@ def state(experiment: train.Experiment, seed: int = 0) -> train_state.TrainState
     )
 
 
-def train_fold(experiment: train.Experiment, number: int, fold: Fold, workdir: Path):
+def train_fold(experiment: Experiment, number: int, fold: Fold, workdir: Path):
     """Trains one fold; returns what its model says of the test side."""
     return dict(train.train_folds(experiment, {number: fold}, workdir))[number]
 
 
-def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> train.Experiment:
+def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> Experiment:
     """An experiment on the tiny corpus."""
-    return train.create_experiment(config, of or corpus(), pretrained())
+    return create_experiment(config, of or corpus(), pretrained())
 
 
 def tamper(path: Path, change: Callable[[dict], None]) -> None:
