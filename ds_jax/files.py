@@ -5,13 +5,16 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 CHECKSUM = "checksum"  # the field of a sealed object that all others are checked against
+ABANDONED = 24 * 3600  # seconds after which nobody uses a temporary folder any more
 UNFINISHED = ".tmp"  # ends the name of a file that is being written
 
 
@@ -151,6 +154,17 @@ def remove_unfinished(directory: Path) -> None:
     """Removes what killed processes have left half-written; only where no other one writes."""
     for left in directory.glob(f"*{UNFINISHED}"):
         left.unlink(missing_ok=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes temporary folders that killed processes have left, a day old or older.
+
+    Younger ones may be in use: what is cached for a user is written without a lock.
+    """
+    for left in directory.glob(f"{tempfile.gettempprefix()}*"):
+        with contextlib.suppress(OSError):  # another process may remove it too
+            if left.is_dir() and time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left)
 
 
 @contextlib.contextmanager

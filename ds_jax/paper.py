@@ -13,6 +13,7 @@ from ds_jax import (
     compare,
     cross_validation,
     devices,
+    locks,
     paired,
     paper_report,
     predictions,
@@ -24,7 +25,7 @@ from ds_jax import (
 )
 from ds_jax import config as configuration
 from ds_jax.corpus import LABELS, Corpus
-from ds_jax.files import read_json, write_json
+from ds_jax.files import read_json, remove_unfinished, write_json
 from ds_jax.metrics import SCORES
 from ds_jax.paper_config import changed, override
 
@@ -237,8 +238,10 @@ def _write(
         "comparisons": _comparisons(runs, reports, workdir),
         "slips": list(targets.SLIPS),
     }
-    write_json(workdir / "paper.json", content)
-    paper_report.write(workdir / "paper.html", content)
+    with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
+        remove_unfinished(workdir)
+        write_json(workdir / "paper.json", content)
+        paper_report.write(workdir / "paper.html", content)
 
 
 def _cell(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax import devices, files, progress, vgg
+from ds_jax import devices, files, locks, progress, vgg
 from ds_jax.corpus import StoredPictures
 from ds_jax.devices import BATCH
 from ds_jax.models import FULL_SIZE, POOLS
@@ -107,7 +107,9 @@ def compute(
         if cache and devices.is_first_process():
             content = io.BytesIO()
             np.savez(content, features=known[layer])  # which has a checksum
-            files.write_bytes(paths[layer], content.getvalue())
+            with locks.hold(cache.with_name(f"{cache.name}.lock"), f"{cache}", wait=True):
+                files.remove_unfinished(cache)
+                files.write_bytes(paths[layer], content.getvalue())
     return np.concatenate([known[layer] for layer in layers], axis=1)
 
 

@@ -27,7 +27,7 @@ import onnx.external_data_helper
 import safetensors.numpy
 
 from ds_jax import progress
-from ds_jax.files import cache_directory, sync
+from ds_jax.files import cache_directory, remove_abandoned, sync
 from ds_jax.vgg import BLOCKS, UNITS
 
 Params = dict[str, dict[str, np.ndarray]]
@@ -282,6 +282,7 @@ def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
 
 
 def _cached(full: bool) -> tuple[Path, str] | None:
+    remove_abandoned(cache_directory())
     for name, digest in (FULL,) if full else (TRUNK, WHEEL_TRUNK):
         file = cache_directory() / name
         if file.is_file():

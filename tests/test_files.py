@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import pytest
 
@@ -7,11 +8,26 @@ from ds_jax.files import (
     check_writable,
     open_text,
     read_json,
+    remove_abandoned,
     remove_unfinished,
     seal,
     write_json,
     write_text,
 )
+
+
+def test_temporary_folders_of_the_day_before_are_removed_and_nothing_else(tmp_path):
+    yesterday = time.time() - 25 * 3600
+    names = {"tmpold": yesterday, "tmpyoung": time.time() - 3600, "compiled": yesterday}
+    for name, moment in names.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_bytes(b"half")
+        os.utime(tmp_path / name, (moment, moment))
+    (tmp_path / "tmpfile").write_bytes(b"")
+    os.utime(tmp_path / "tmpfile", (yesterday, yesterday))
+    remove_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tmpyoung", "compiled", "tmpfile"}
+    remove_abandoned(tmp_path / "none")
 
 
 def test_text_is_kept_as_given_in_a_new_folder(tmp_path):

@@ -337,7 +337,11 @@ def test_what_is_done_is_neither_run_nor_loaded_again(tmp_path, calls):
     before = run(tmp_path, calls)
     for made in calls.values():
         made.clear()
+    left = [tmp_path / f"{name}.3f.tmp" for name in ("paper.json", "paper.html")]
+    for path in left:
+        path.write_text("half")
     assert run(tmp_path, calls) == before
+    assert not any(path.exists() for path in left)
     assert not any(calls.values())
 
 

@@ -236,6 +236,14 @@ def test_an_interrupted_write_leaves_no_features(tmp_path, monkeypatch, runs):
     assert len(runs) == 2
 
 
+def test_what_a_killed_write_has_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / "vgg16-block3_pool-caffe-12ab.npz.3f.tmp"
+    left.write_bytes(b"half")
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_long_pass_says_how_fast_it_was(monkeypatch, capsys):
     compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None)
     assert capsys.readouterr().out == ""

@@ -382,6 +382,15 @@ def test_downloads_from_keras_once(places, narrow, monkeypatch, full):
     assert cached() == {name}
 
 
+def test_what_a_download_killed_long_ago_has_left_is_removed(places):
+    left = Path(os.environ["XDG_CACHE_HOME"]) / "ds_jax" / "tmpabc"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    (left.parent / weights.TRUNK[0]).write_bytes(places["trunk"])
+    weights.load()
+    assert cached() == {weights.TRUNK[0]}
+
+
 def test_the_source_is_printed(places, monkeypatch, capsys):
     with serving({weights.TRUNK[0]: places["trunk"]}) as (address, _):
         monkeypatch.setattr(weights, "KERAS_ADDRESS", address)
