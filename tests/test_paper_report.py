@@ -1,38 +1,14 @@
 """The page of the paper's tables: every number, nothing fetched, names kept from being markup."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
+from made_up import Page
 
 from ds_jax import paper_report, targets
 from ds_jax.corpus import LABELS
 
-VOID = {"meta", "link"}
 HOSTILE = "<script>alert(1)</script>"
-
-
-class Page(HTMLParser):
-    """Collects the elements and the text of a page, and checks that elements are closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.elements, self.text, self.open = [], "", []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, text):
-        if self.open and self.open[-1] != "style":
-            self.text += re.sub(r"\s+", " ", text)
 
 
 def score(value):
