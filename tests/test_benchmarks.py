@@ -15,6 +15,7 @@ from benchmarks import (
     generated,
     kills,
     measuring,
+    predicting,
     preparing,
     roofline,
     scaling,
@@ -265,6 +266,15 @@ def test_preparing(tmp_path):
     )
     assert json.loads(output.read_text())["utterances"] == 90, done.stderr
     assert done.returncode == 0 or "memory has grown" in done.stderr
+
+
+def test_predicting(tmp_path, monkeypatch):
+    monkeypatch.setattr(vgg, "BLOCKS", scaling_trial.SMALL)
+    output = tmp_path / "found.json"
+    found = predicting.main(["--recordings=50", "--size=32", f"--output={output}"])
+    assert json.loads(output.read_text()) == found
+    assert found["recordings"] == 50
+    assert 0 < found["ratio"] == found["seconds"]["alone"] / found["seconds"]["from files"]
 
 
 def test_what_grows_is_found():

@@ -1,0 +1,84 @@
+"""Whether a folder of short recordings is worked off at the rate of the network.
+
+    python -m benchmarks.predicting
+    python -m benchmarks.predicting --size=128 --recordings=200
+
+Links to chirps of half a second are found, decoded, drawn and taken through VGG16 in the way of
+`--mode=predict` and `--mode=features`; before and after, VGG16 alone is given as many pictures
+that lie in memory. The ratio is of the seconds for a recording: 1 where all else goes on beside the
+network, and costs nothing.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks import chirps, generated, measuring
+from ds_jax import devices, recordings, representation, vgg_features
+from ds_jax.devices import BATCH
+
+ALONE = 8  # batches of which the network's own time is measured
+
+
+def link(count: int, folder: Path) -> None:
+    """Makes a folder of links to chirps."""
+    chirps.write_corpus(folder / "chirps")
+    sounds = sorted((folder / "chirps").glob("*.wav"))
+    (folder / "many").mkdir()
+    for number in range(count):
+        (folder / "many" / f"{number:06}.wav").symlink_to(sounds[number % len(sounds)])
+
+
+def network_alone(extract: Callable, canvas: int) -> float:
+    """Seconds for a picture, of batches as large as `recordings.process` makes them."""
+    size = recordings.WIDTH * jax.device_count()
+    pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
+    width = BATCH.width(size)
+    extract(pictures, width)()  # compiles
+    began, under_way = time.perf_counter(), None
+    for _ in range(ALONE):
+        before, under_way = under_way, extract(pictures, width)
+        if before:
+            before()
+    under_way()
+    return (time.perf_counter() - began) / (ALONE * size)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Measures, prints and writes."""
+    parser = measuring.parser("predicting", __doc__)
+    parser.add_argument("--recordings", type=measuring.positive, default=1000, help="how many")
+    parser.add_argument("--size", type=measuring.positive, default=224, help="pixels")
+    flags = parser.parse_args(arguments)
+    devices.start()
+    config = generated.config(flags.size, recordings.WIDTH, epochs=1)
+    settings = representation.settings(config)
+    extract = vgg_features.create_extractor(
+        ["block5_pool"], settings, generated.weights(flags.size)
+    )
+    with tempfile.TemporaryDirectory() as name:
+        link(flags.recordings, Path(name))
+        alone = network_alone(extract, config.picture.canvas)
+        began, unusable, done = time.perf_counter(), [], 0
+        found, _ = recordings.find([Path(name) / "many"])
+        for windows, _ in recordings.process(found, settings, 0, 0, extract, unusable, quiet=True):
+            done += len(windows)
+        whole = (time.perf_counter() - began) / flags.recordings
+        alone = (alone + network_alone(extract, config.picture.canvas)) / 2
+    if done != flags.recordings:
+        raise ValueError(f"{flags.recordings - done} recordings were not worked off: {unusable}")
+    rows = [("the network alone", 1 / alone), ("from files", 1 / whole)]
+    measuring.table(f"{done} recordings, {flags.size} pixels", ("", "a second"), rows)
+    found = {"machine": measuring.machine(), "recordings": done, "size": flags.size}
+    found |= {"seconds": {"alone": alone, "from files": whole}, "ratio": alone / whole}
+    print(f"the rate from files is {found['ratio']:.2f} of the network's")
+    measuring.save(flags.output, found)
+    return found
+
+
+if __name__ == "__main__":
+    main()
