@@ -217,10 +217,15 @@ class Checkpoints:
         """Returns `config`, `labels`, `progress` and `fold` as they were saved.
 
         Raises:
-            ValueError: The checkpoint was trained on other labels.
+            ValueError: The checkpoint was trained on other labels, or by an earlier version.
         """
         self._wait()
         read = _read(self.directory / str(epoch))
+        if "fold" not in read:
+            raise ValueError(
+                f"the checkpoint in {self.directory} is of an earlier version of this program, and "
+                "does not say which fold it is of: train it again"
+            )
         metadata = {name: read[name] for name in ("config", "labels", "progress", "fold")}
         if metadata["labels"] != list(LABELS):
             raise ValueError(
