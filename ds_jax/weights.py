@@ -375,7 +375,8 @@ def _watched(folder: Path, size: int) -> Iterator[None]:
         with progress.bar(DOWNLOADING, size, "B") as bar:
             while not over.wait(0.2):
                 with contextlib.suppress(OSError):  # files come and go
-                    come = sum(file.stat().st_size for file in folder.rglob("*"))
+                    files = [file for file in folder.rglob("*") if file.is_file()]
+                    come = sum(file.stat().st_size for file in files)
                     bar.update(min(come, size) - bar.n)
 
     thread = threading.Thread(target=watch)
