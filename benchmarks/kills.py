@@ -119,21 +119,32 @@ def wait_for_moment(process: subprocess.Popen, run: Path, rng, duration: float, 
     return ""
 
 
-def check_end(process: subprocess.Popen, sent: float, run: Path, listening: bool) -> list[str]:
-    """Waits for the end after SIGTERM; returns what was wrong with it."""
+def check_end(
+    process: subprocess.Popen, sent: float, run: Path, before: int, listening: bool
+) -> list[str]:
+    """Waits for the end after SIGTERM; returns what was wrong with it.
+
+    Args:
+        process: That was sent it.
+        sent: When, by the monotonic clock.
+        run: Its files.
+        before: Bytes of output that earlier processes have printed.
+        listening: Whether it had begun to take SIGTERM.
+    """
     try:
         status = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
-    last = (run / "output.txt").read_text(errors="replace")[-500:]
-    told = ending.ADVICE in last or ending.LATER in last
+    said = (run / "output.txt").read_bytes()[before:].decode(errors="replace")
+    told = ending.ADVICE in said or ending.LATER in said
     if status == 0 or (status == ending.STATUS and told):
         return []  # it was at its end already, or it left as it should
-    if status == -signal.SIGTERM and (not listening or "\nreport: " in last):
+    if status == -signal.SIGTERM and (not listening or "\nreport: " in said):
         return []  # Python was still starting, or all was done and Python was ending
-    return [f"SIGTERM ended it with status {status} after {time.monotonic() - sent:.1f} s"]
+    seconds = time.monotonic() - sent
+    return [f"SIGTERM ended it with status {status} after {seconds:.1f} s: {said[-2000:]}"]
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
@@ -160,14 +171,14 @@ def said(run: Path) -> int:
 
 
 def kill(
-    process: subprocess.Popen, run: Path, number: signal.Signals, listening: bool
+    process: subprocess.Popen, run: Path, number: signal.Signals, before: int, listening: bool
 ) -> tuple[dict, list[str]]:
     """Sends a signal and waits for the end; returns what it met, and what was wrong."""
     met = {"signal": number.name, "phase": phase(run)}
     sent, wrong = time.monotonic(), []
     process.send_signal(number)
     if number == signal.SIGTERM:
-        wrong = check_end(process, sent, run, listening)
+        wrong = check_end(process, sent, run, before, listening)
     process.wait()
     return met | {"seconds": time.monotonic() - sent}, wrong
 
@@ -197,7 +208,7 @@ def survive(
                 kind = wait_for_moment(process, run, rng, duration, total)
             if kind:
                 number, listening = SIGNALS[len(kills) % 2], said(run) > before
-                met, faults = kill(process, run, number, listening)
+                met, faults = kill(process, run, number, before, listening)
                 kills.append(met | {"moment": kind})
                 wrong += faults
                 disturbed += 1
