@@ -1,14 +1,17 @@
 """What TensorBoard reads: the scores of a fold, epoch by epoch."""
 
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
 from ds_jax.files import told_about
+
+_START = event_pb2.SessionLog.START
 
 
 class Events:
@@ -21,13 +24,13 @@ class Events:
 
     def __init__(self, directory: Path, step: int):
         self._directory = directory
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         with told_about(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            self._writer = EventsWriter(str(directory / "events"))
-            if step > 1:
-                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                self._writer.write_event(event_pb2.Event(step=step, session_log=start))
-            self._writer.flush()
+            self._writer = RecordWriter(str(directory / name))
+        self._add(file_version="brain.Event:2")
+        if step > 1:
+            self._add(step=step, session_log=event_pb2.SessionLog(status=_START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds numbers by their names.
@@ -37,10 +40,13 @@ class Events:
         """
         with told_about(self._directory):
             for name, value in values.items():
-                scalar = summary.scalar(name, value)
-                event = event_pb2.Event(wall_time=time.time(), step=step, summary=scalar)
-                self._writer.write_event(event)
+                self._add(step=step, summary=summary.scalar(name, value))
             self._writer.flush()
+
+    def _add(self, **fields) -> None:
+        """Adds an event, which is in memory until the file is flushed or closed."""
+        event = event_pb2.Event(wall_time=time.time(), **fields)
+        self._writer.write(event.SerializeToString())
 
     def close(self) -> None:
         """Lets go of the file."""
