@@ -111,6 +111,11 @@ def _folds(
             if changed := configuration.changed_versions(workdir):
                 devices.say(f"note: the run began with other versions ({changed})")
     devices.wait_for_others("folds.json")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} was written by the first process, and is not here: give all processes one "
+            "--workdir and one --data_dir, on a disk that they share"
+        )
     protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
     _check_chosen(chosen, len(divided))
     return protocol, divided

@@ -12,7 +12,7 @@ import tiny
 from sklearn import metrics as reference
 
 from ds_jax import config as configuration
-from ds_jax import cross_validation, files, predictions, train, transfer, weights
+from ds_jax import cross_validation, devices, files, predictions, train, transfer, weights
 from ds_jax.corpus import LABELS
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -115,6 +115,12 @@ def test_impossible_folds_leave_the_workdir_to_the_corrected_command(tmp_path):
     with pytest.raises(ValueError, match="speakers"):
         cross_validation.run(experiment(**{"folds.protocol": "speaker"}), tiny.corpus(21), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_on_a_disk_of_its_own_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "is_first_process", lambda: False)
+    with pytest.raises(FileNotFoundError, match="one --workdir and one --data_dir, on a disk that"):
+        cross_validation.run(experiment(), tiny.corpus(21), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
