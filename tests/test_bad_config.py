@@ -370,13 +370,6 @@ def test_a_checkpoint_of_another_architecture_is_refused(spoilt):
         inference.load(spoilt / "fold_00" / "checkpoints")
 
 
-def test_a_checkpoint_of_an_earlier_version_is_told(spoilt):
-    path = metadata_of(spoilt / "fold_00")
-    tiny.tamper(path, lambda content: content["custom_metadata"].pop("fold"))
-    with pytest.raises(ValueError, match="of an earlier version of this program"):
-        inference.load(spoilt / "fold_00" / "checkpoints")
-
-
 def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
     spoilt, monkeypatch, tmp_path
 ):

@@ -1,8 +1,11 @@
 """Which epochs are kept, what they hold, and that nothing left behind disturbs."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from ds_jax import checkpoints as checkpoints_module
 from ds_jax.checkpoints import Checkpoints
@@ -140,3 +143,14 @@ def test_what_a_killed_save_leaves_behind_does_not_matter(tmp_path):
         assert (checkpoints.best, checkpoints.latest) == (2, 2)
         assert bits(load(checkpoints, 2)["variables"]) == bits(tree(2))
     assert kept(tmp_path) == [1, 2]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_told(run, tmp_path):
+    fold = shutil.copytree(run / "fold_00", tmp_path / "fold_00")
+    (path,) = fold.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")
+    tiny.tamper(path, lambda content: content["custom_metadata"].pop("fold"))
+    with (
+        Checkpoints(fold / "checkpoints") as checkpoints,
+        pytest.raises(ValueError, match="of an earlier version of this program"),
+    ):
+        checkpoints.metadata(checkpoints.latest)
