@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ds_jax import config as configuration
-from ds_jax import ending
+from ds_jax.runtime import shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
@@ -34,16 +34,18 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
-    from ds_jax import compare, cross_validation, deep_features, devices, export
+    from ds_jax.commands import compare, export, features, train
+    from ds_jax.runtime import processes
 
     # isort: split
-    from ds_jax import overview, paper, paper_config, predict, systems, transfer
+    from ds_jax.commands import corpus, evaluate, paper, paper_config, predict
+    from ds_jax.systems import base as systems
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     configuration.check_flags(mode, given, paths, _CONFIG.value.get("system"))
-    devices.start(_DISTRIBUTED.value)
-    ending.listen()
+    processes.start(_DISTRIBUTED.value)
+    shutdown.listen()
     file = Path(flags.FLAGS["config"].config_filename)
     workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
@@ -55,12 +57,12 @@ def run(paths: list[Path]) -> None:
         if config.get("system") == "paper":
             paper_config.check(config, read_experiment)
         else:
-            cross_validation.check(config, chosen) if mode == "train" else systems.check(config)
+            train.check(config, chosen) if mode == "train" else systems.check(config)
     if mode == "predict":
         how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
         return predict.run(checkpoint, paths, *how)
     if mode == "features":
-        return deep_features.run(config, paths, Path(_OUTPUT.value), _LABELS.value)
+        return features.run(config, paths, Path(_OUTPUT.value), _LABELS.value)
     if mode == "export":
         return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
     if mode == "compare":
@@ -69,29 +71,29 @@ def run(paths: list[Path]) -> None:
     data = workdir / "prepared" if config.synthetic else Path(_DATA.value)
     prepare.check_names(config, configuration.corpora(config, mode, _EVAL_ON.value), raw)
     if config.synthetic:
-        devices.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
-        if devices.is_first_process():
+        processes.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
+        if processes.is_first_process():
             synthetic.write_corpora(raw)
-        devices.wait_for_others("synthetic")
+        processes.wait_for_others("synthetic")
     load = functools.partial(prepare.load, raw, data, config.synthetic, _AUDIO.value)
     if mode == "evaluate":
-        transfer.run(workdir, load(config, _EVAL_ON.value or config.corpus))
+        evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus))
     elif mode == "report":
-        cross_validation.report(config, load(config, config.corpus), workdir)
+        train.report(config, load(config, config.corpus), workdir)
     elif mode == "corpus":
-        overview.run(config, load(config, config.corpus), workdir)
+        corpus.run(config, load(config, config.corpus), workdir)
     elif config.system == "paper":
         paper.run(config, read_experiment, load, workdir)
     else:
         others = [load(config, name) for name in config.eval_on]  # first: they may be missing
-        if cross_validation.run(config, load(config, config.corpus), workdir, chosen):
+        if train.run(config, load(config, config.corpus), workdir, chosen):
             for other in others:
-                transfer.run(workdir, other)
+                evaluate.run(workdir, other)
 
 
 def main(arguments: list[str]) -> None:
     """Runs; SIGTERM and a user's mistake end it with a sentence, and --debug shows where from."""
-    with ending.told(goes_on=_MODE.value == "train", debug=_DEBUG.value):
+    with shutdown.exits_cleanly(goes_on=_MODE.value == "train", debug=_DEBUG.value):
         run([Path(argument) for argument in arguments[1:]])
 
 

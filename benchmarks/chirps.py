@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import soundfile
 
-from ds_jax import vgg
-from ds_jax.corpus import LABELS
+from ds_jax.data.corpus import LABELS
+from ds_jax.models import vgg16
 
 # As deep as VGG16, and narrow: a run is short, and its checkpoints have some megabytes.
 CHANNELS = (4, 8, 16, 64, 128)
@@ -16,8 +16,8 @@ SPEAKERS, SECONDS, RATE = 6, 0.5, 16_000
 
 def use_narrow_network() -> None:
     """Puts the narrow network in VGG16's place; call it before others import `vgg.BLOCKS`."""
-    blocks = zip(CHANNELS, vgg.BLOCKS, strict=True)
-    vgg.BLOCKS = tuple((channels, count) for channels, (_, count) in blocks)
+    blocks = zip(CHANNELS, vgg16.BLOCKS, strict=True)
+    vgg16.BLOCKS = tuple((channels, count) for channels, (_, count) in blocks)
 
 
 def write_corpus(folder: Path) -> None:
@@ -37,7 +37,7 @@ def write_weights(path: Path) -> None:
     """Writes random numbers as VGG16's convolutions, in the layout of Keras' file."""
     rng, channels = np.random.default_rng(0), 3
     with h5py.File(path, "w") as file:
-        for block, (width, (_, count)) in enumerate(zip(CHANNELS, vgg.BLOCKS, strict=True), 1):
+        for block, (width, (_, count)) in enumerate(zip(CHANNELS, vgg16.BLOCKS, strict=True), 1):
             for index in range(1, count + 1):
                 group = file.create_group(f"block{block}_conv{index}")
                 kernel = rng.standard_normal((3, 3, channels, width), np.float32)

@@ -12,12 +12,12 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
-from ds_jax import vgg
-from ds_jax.corpus import LABELS, Corpus, Utterance
-from ds_jax.devices import Layout
-from ds_jax.experiment import Experiment
-from ds_jax.folds import Fold
-from ds_jax.train_state import create_state
+from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.folds import Fold
+from ds_jax.models import vgg16
+from ds_jax.training.experiment import Experiment
+from ds_jax.training.parallel import Layout
+from ds_jax.training.step import create_state
 
 CALLS = 20  # that a median is taken of
 
@@ -44,13 +44,13 @@ def fold(of: Corpus, train: int, dev: int, start: int = 0) -> Fold:
 def weights(size: int, full: bool = False) -> dict:
     """Random weights that keep the signal's size; `full` adds fc1 and fc2."""
     rng, shapes, channels = np.random.default_rng(0), {}, 3
-    for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
+    for block, (width, count) in enumerate(vgg16.BLOCKS, start=1):
         for index in range(1, count + 1):
             shapes[f"block{block}_conv{index}"] = (3, 3, channels, width)
             channels = width
     if full:
-        inputs = (size // 2 ** len(vgg.BLOCKS)) ** 2 * channels
-        shapes |= {"fc1": (inputs, vgg.UNITS), "fc2": (vgg.UNITS, vgg.UNITS)}
+        inputs = (size // 2 ** len(vgg16.BLOCKS)) ** 2 * channels
+        shapes |= {"fc1": (inputs, vgg16.UNITS), "fc2": (vgg16.UNITS, vgg16.UNITS)}
     params = {}
     for name, shape in shapes.items():
         scale = np.float32(np.sqrt(2 / np.prod(shape[:-1])))

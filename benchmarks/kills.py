@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import chirps, measuring
-from ds_jax import ending
+from ds_jax.runtime import shutdown
 
 EXPERIMENT = (
     "--config=configs/ds_am_emodb.py",
@@ -138,8 +138,8 @@ def check_end(
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
     said = (run / "output.txt").read_bytes()[before:].decode(errors="replace")
-    told = ending.ADVICE in said or ending.LATER in said
-    if status == 0 or (status == ending.STATUS and told):
+    told = shutdown.ADVICE in said or shutdown.LATER in said
+    if status == 0 or (status == shutdown.STATUS and told):
         return []  # it was at its end already, or it left as it should
     if status == -signal.SIGTERM and (not listening or "\nreport: " in said):
         return []  # Python was still starting, or all was done and Python was ending

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import generated
-from ds_jax import devices, representation, vgg_features
-from ds_jax.devices import BATCH
-from ds_jax.experiment import create_experiment
-from ds_jax.preprocessing import network_input
+from ds_jax.features import representation
+from ds_jax.models.preprocessing import network_input
+from ds_jax.runtime import processes
+from ds_jax.systems import deep_features
+from ds_jax.training.experiment import create_experiment
+from ds_jax.training.parallel import BATCH
 
 
 def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dict[str, dict]:
@@ -29,7 +31,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
         `loss`, `forward`, `features` and a `training step`, that return when the device has.
     """
     del threads, cuda
-    devices.start()
+    processes.start()
     config = generated.config(size, batch, epochs=1)
     corpus = generated.corpus(batch, config.picture.canvas)
     experiment = create_experiment(config, corpus, generated.weights(size))
@@ -50,7 +52,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
 
     predict_step = experiment.programs_for(BATCH).predict_step
     chunk = arguments[2:]
-    extract = vgg_features.create_extractor(
+    extract = deep_features.create_extractor(
         ["block5_pool"], representation.settings(config), experiment.pretrained
     )
     trial: dict[str, int | Callable] = {

@@ -39,8 +39,9 @@ from matplotlib import pyplot
 
 from benchmarks.measuring import RESULTS
 from datasets import base, prepare, workers
-from ds_jax import audio, files, picture
-from ds_jax.picture import PictureSettings
+from ds_jax.features import audio, spectrogram
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import files
 
 _SECONDS = flags.DEFINE_float("seconds", 4.7, "length of the generated recordings", lower_bound=0.1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "how often both sides take turns", lower_bound=1)
@@ -142,7 +143,7 @@ def prepare_all(folder: Path) -> None:
 def share_unlike(samples: np.ndarray, rate: int) -> float:
     """The share of pixels in which the two pictures differ by more than 3 of 255 in a colour."""
     colours = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255)
-    ours = colours[picture.draw(samples, rate, SETTINGS)]
+    ours = colours[spectrogram.draw(samples, rate, SETTINGS)]
     return float(np.mean(np.abs(ours - painted(samples, rate)).max(axis=2) > 3))
 
 
@@ -176,7 +177,7 @@ def to_picture(decoded: list[tuple[np.ndarray, int]]) -> dict:
     def draw_all() -> None:
         for recording in decoded:
             for _ in range(DRAWINGS):
-                picture.draw(*recording, SETTINGS)
+                spectrogram.draw(*recording, SETTINGS)
 
     def ours() -> float:
         return cost(draw_all) / DRAWINGS / len(decoded)
@@ -204,7 +205,7 @@ def parts(paths: list[Path], total: float) -> dict:
     """Divides our milliseconds from a file to its record; writing is what the others leave."""
     decoded = [audio.read(path, 0) for path in paths]
     resampled = [audio.read(path, SETTINGS.sample_rate) for path in paths]
-    pictures = [picture.draw(*recording, SETTINGS) for recording in resampled]
+    pictures = [spectrogram.draw(*recording, SETTINGS) for recording in resampled]
 
     def each(function: Callable, arguments: list[tuple]) -> float:
         def all_of_them() -> None:
@@ -217,7 +218,7 @@ def parts(paths: list[Path], total: float) -> dict:
     if any(rate != SETTINGS.sample_rate for _, rate in decoded):
         read = each(audio.read, [(path, SETTINGS.sample_rate) for path in paths])
         found["resample"] = read - found["decode"]
-    found["draw"] = each(picture.draw, [(*recording, SETTINGS) for recording in resampled])
+    found["draw"] = each(spectrogram.draw, [(*recording, SETTINGS) for recording in resampled])
     found["encode"] = each(workers.png, [(pixels,) for pixels in pictures])
     return found | {"write": total - sum(found.values()), "total": total}
 

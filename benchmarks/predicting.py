@@ -18,8 +18,11 @@ import jax
 import numpy as np
 
 from benchmarks import chirps, generated, measuring
-from ds_jax import devices, recordings, representation, vgg_features
-from ds_jax.devices import BATCH
+from ds_jax.data import recordings
+from ds_jax.features import representation
+from ds_jax.runtime import processes
+from ds_jax.systems import deep_features
+from ds_jax.training.parallel import BATCH
 
 ALONE = 8  # batches of which the network's own time is measured
 
@@ -54,10 +57,10 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--recordings", type=measuring.positive, default=1000, help="how many")
     parser.add_argument("--size", type=measuring.positive, default=224, help="pixels")
     flags = parser.parse_args(arguments)
-    devices.start()
+    processes.start()
     config = generated.config(flags.size, recordings.WIDTH, epochs=1)
     settings = representation.settings(config)
-    extract = vgg_features.create_extractor(
+    extract = deep_features.create_extractor(
         ["block5_pool"], settings, generated.weights(flags.size)
     )
     with tempfile.TemporaryDirectory() as name:

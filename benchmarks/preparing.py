@@ -23,7 +23,7 @@ import psutil
 from benchmarks import chirps, measuring
 from configs import base
 from datasets import prepare
-from ds_jax import representation
+from ds_jax.features import representation
 
 NAME = "many"
 POLL = 0.2  # seconds between two looks

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from ds_jax import vgg
+from ds_jax.models import vgg16
 
 # Dense peaks in FLOP/s of what jax calls a device, for bfloat16 with float32 sums (V100 and T4:
 # float16), as their makers publish them. The first name whose words the device's has is taken.
@@ -90,7 +90,7 @@ def peak(device_kind: str) -> float | None:
 def convolutions(size: int) -> Iterator[Convolution]:
     """Yields the layers of VGG16 on pictures of `size` x `size`, from below."""
     side, below = size, 3
-    for block, (channels, count) in enumerate(vgg.BLOCKS, start=1):
+    for block, (channels, count) in enumerate(vgg16.BLOCKS, start=1):
         for index in range(1, count + 1):
             yield Convolution(block, side, (below, channels), pooled=index == count)
             below = channels
@@ -99,8 +99,8 @@ def convolutions(size: int) -> Iterator[Convolution]:
 
 def fully_connected_flops(size: int) -> int:
     """Of fc1 and fc2, forward."""
-    inputs = (size // 2 ** len(vgg.BLOCKS)) ** 2 * vgg.BLOCKS[-1][0]
-    return 2 * vgg.UNITS * (inputs + vgg.UNITS)
+    inputs = (size // 2 ** len(vgg16.BLOCKS)) ** 2 * vgg16.BLOCKS[-1][0]
+    return 2 * vgg16.UNITS * (inputs + vgg16.UNITS)
 
 
 def forward_flops(size: int, first: int = 1) -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import measuring, roofline
 from benchmarks.roofline import Chip
-from ds_jax import devices
+from ds_jax.training import parallel as devices
 
 UTILISATIONS = (0.2, 0.3, 0.5)
 # The experiment of the paper's table 1: DS-AM on ELRA-S0329.

@@ -16,9 +16,11 @@ import numpy as np
 
 from benchmarks import generated
 from benchmarks.throughput import chosen, counted
-from ds_jax import devices, train, vgg
-from ds_jax.devices import BATCH, FOLDS, Layout
-from ds_jax.experiment import Experiment, Programs, create_experiment
+from ds_jax.models import vgg16
+from ds_jax.runtime import processes
+from ds_jax.training import loop
+from ds_jax.training.experiment import Experiment, Programs, create_experiment
+from ds_jax.training.parallel import BATCH, FOLDS, Layout
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 COLLECTIVE = re.compile(
@@ -87,7 +89,7 @@ def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
     )
-    for _ in train.train_folds(experiment, folds, folder):
+    for _ in loop.train_folds(experiment, folds, folder):
         compiled.append(len(heard))
     return {
         "folds": count,
@@ -103,17 +105,17 @@ def main(small: bool) -> dict:
     Args:
         small: Whether the step that is compiled is that of the small network, too.
     """
-    devices.start()
+    processes.start()
     found = {"devices": jax.device_count()}
     # One device has one layout: its folds are trained one after the other.
     folds = BATCH if jax.device_count() == 1 else FOLDS
     with chosen("auto", "accelerator"):
         for parallel, layout in (("folds", folds), ("batch", BATCH)):
-            with mock.patch.object(vgg, "BLOCKS", SMALL if small else vgg.BLOCKS):
+            with mock.patch.object(vgg16, "BLOCKS", SMALL if small else vgg16.BLOCKS):
                 found[parallel] = of_step(layout)
             jax.clear_caches()  # what is known of one network is not so of the other
             with (
-                mock.patch.object(vgg, "BLOCKS", SMALL),
+                mock.patch.object(vgg16, "BLOCKS", SMALL),
                 tempfile.TemporaryDirectory() as folder,
             ):
                 found[parallel] |= of_folds(layout, parallel, Path(folder))

@@ -32,7 +32,9 @@ from absl import logging
 from benchmarks import chirps, measuring
 from configs import ds_am_emodb
 from datasets import prepare
-from ds_jax import cross_validation, devices, transfer, vgg, weights
+from ds_jax.commands import evaluate, train
+from ds_jax.models import pretrained, vgg16
+from ds_jax.runtime import processes
 
 BOUND = 64  # MiB by which memory may grow
 WARM = 12  # rounds that do not count
@@ -58,8 +60,8 @@ def take_round(folder: Path, seed: int) -> None:
     config.seed = config.folds.seed = seed
     corpora, data = folder / "corpora", folder / "data"
     corpus = prepare.load(corpora, data, False, False, config, config.corpus)
-    cross_validation.run(config, corpus, folder / "run")
-    transfer.run(folder / "run", corpus)
+    train.run(config, corpus, folder / "run")
+    evaluate.run(folder / "run", corpus)
     shutil.rmtree(folder / "run")
 
 
@@ -104,11 +106,11 @@ def main() -> None:
     absl_flags.FLAGS.mark_as_parsed()  # grain reads them
     logging.set_verbosity(logging.ERROR)
     chirps.use_narrow_network()
-    weights.BLOCKS = vgg.BLOCKS
+    pretrained.BLOCKS = vgg16.BLOCKS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        devices.start()
+        processes.start()
         chirps.write_corpus(folder / "corpora" / "chirps")
         chirps.write_weights(folder / "vgg16.h5")
         rounds = soak(folder, flags.minutes)

@@ -26,12 +26,14 @@ from absl import flags as absl_flags
 from benchmarks import measuring, preparing
 from configs import base
 from datasets import prepare
-from ds_jax import corpus, devices
-from ds_jax.corpus import LABELS, Corpus
-from ds_jax.devices import BATCH
-from ds_jax.inputs import Inputs, create_inputs, cut
-from ds_jax.networks import create_network
-from ds_jax.representation import settings
+from ds_jax.data import corpus
+from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.features.representation import settings
+from ds_jax.models.create import create_network
+from ds_jax.runtime import processes
+from ds_jax.training import parallel
+from ds_jax.training.input_pipeline import Inputs, create_inputs, split_batches
+from ds_jax.training.parallel import BATCH
 
 NAME, RATE, WINDOW = "generated", 4000, 0.1  # Hz, seconds
 WINDOWS = 250  # in a recording
@@ -44,7 +46,7 @@ def no_room() -> Iterator[None]:
     """No corpus is small enough for the host's memory or a device's."""
     with (
         mock.patch.object(corpus, "HOST_SHARE", 0),
-        mock.patch.object(devices, "fits", return_value=False),
+        mock.patch.object(parallel, "fits", return_value=False),
     ):
         yield
 
@@ -82,7 +84,7 @@ def load(config, pictures: int, folder: Path) -> tuple[Corpus, float]:
 
 def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
     """All rows in random order, cut in batches."""
-    return cut(np.random.default_rng(0).permutation(rows).astype(np.int32), size)
+    return split_batches(np.random.default_rng(0).permutation(rows).astype(np.int32), size)
 
 
 def epoch(inputs: Inputs, wanted: Sequence[np.ndarray]) -> dict:
@@ -95,7 +97,7 @@ def epoch(inputs: Inputs, wanted: Sequence[np.ndarray]) -> dict:
             return total + jnp.sum(stored[rows], dtype=jnp.uint32), ()
 
         total, _ = BATCH.scan(step, total, rows, count)
-        return jax.lax.psum(total, devices.AXIS)
+        return jax.lax.psum(total, parallel.AXIS)
 
     size = len(wanted[0])
     width = BATCH.width(size)
@@ -201,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     flags = parser.parse_args(arguments)
     if not absl_flags.FLAGS.is_parsed():
         absl_flags.FLAGS.mark_as_parsed()  # grain reads them
-    devices.start()
+    processes.start()
     large = base.get_config().picture.canvas
     with contextlib.ExitStack() as stack:
         folder = flags.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -31,12 +31,13 @@ import jax.numpy as jnp
 
 from benchmarks import generated, measuring, roofline
 from configs import base
-from ds_jax import devices, train
-from ds_jax.devices import BATCH
-from ds_jax.experiment import Experiment, Programs, create_experiment
-from ds_jax.folds import fold_directory
-from ds_jax.inputs import Inputs
-from ds_jax.models import FULL_SIZE, POOLS
+from ds_jax.data.folds import fold_directory
+from ds_jax.models.deep_spectrum import FULL_SIZE, POOLS
+from ds_jax.runtime import processes
+from ds_jax.training import loop, parallel
+from ds_jax.training.experiment import Experiment, Programs, create_experiment
+from ds_jax.training.input_pipeline import Inputs
+from ds_jax.training.parallel import BATCH
 
 DEV_SHARE = 9  # one picture chooses the epoch for so many that are learnt from
 PRODUCT = 2048  # side of the matrices whose product says what a CPU can do
@@ -122,13 +123,13 @@ def chosen(precision: str, dispatch: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if precision != "auto":
             dtype = PRECISIONS[precision]
-            stack.enter_context(mock.patch.object(devices, "compute_dtype", return_value=dtype))
+            stack.enter_context(mock.patch.object(parallel, "compute_dtype", return_value=dtype))
         if dispatch == "accelerator":
 
             def part(batches: int) -> int:
-                return -(-batches // devices.DISPATCHES)
+                return -(-batches // parallel.DISPATCHES)
 
-            stack.enter_context(mock.patch.object(devices, "batches_in_dispatch", part))
+            stack.enter_context(mock.patch.object(parallel, "batches_in_dispatch", part))
         yield
 
 
@@ -153,7 +154,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
         counted(programs.predict_step, judging),
     )
     experiment = dataclasses.replace(experiment, inputs=inputs, programs={BATCH: programs})
-    list(train.train_folds(experiment, {0: generated.fold(corpus, learnt, dev)}, folder))
+    list(loop.train_folds(experiment, {0: generated.fold(corpus, learnt, dev)}, folder))
     lines = (fold_directory(folder, 0) / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["seconds"] for line in lines]
     dispatches = len(learning) // len(epochs)
@@ -257,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     if flags.system == "ds_fc":
         base.use_ds_fc(config)
         config.model.head, config.model.freeze = "fc" if full else "gap", flags.freeze
-    devices.start()
+    processes.start()
     batches = flags.batches or (6 if jax.default_backend() == "cpu" else 160)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         chosen(flags.precision, flags.dispatch),
     ):
         found = measure(config, full, batches, Path(folder))
-        precision = jnp.dtype(devices.compute_dtype()).name
+        precision = jnp.dtype(parallel.compute_dtype()).name
     settings = {
         "system": flags.system,
         "size": flags.size,

@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.weights = ""  # VGG16's ImageNet weights; empty: the cache, else the published ones
     config.synthetic = False  # generate the two Spanish corpora first; reports say so
 
-    # From waveform to the network's input: ds_jax.picture.PictureSettings.
+    # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ml_collections.ConfigDict()
     config.picture.sample_rate = 16_000  # Hz; 0 keeps each recording's own
     config.picture.mode = "mel"  # or "spectrogram", "chroma"
@@ -44,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.picture.preprocessing = "caffe"  # BGR, centred; "deepspectrum": BGR, not centred
 
     config.folds = ml_collections.ConfigDict()
-    config.folds.protocol = "stratified"  # see ds_jax.folds.PROTOCOLS
+    config.folds.protocol = "stratified"  # see ds_jax.data.folds.PROTOCOLS
     config.folds.count = 10
     config.folds.seed = 0
     config.folds.file = ""  # a folds.json to use as it is, in place of a protocol
@@ -148,7 +148,7 @@ def use_ffnn(config: ml_collections.ConfigDict, features: str) -> None:
 
 def _use_features(config: ml_collections.ConfigDict, system: str, features: str) -> None:
     config.system = system
-    config.features = features  # one of ds_jax.features.SETS, in place of a picture
+    config.features = features  # one of ds_jax.features.extract.SETS, in place of a picture
     config.model = ml_collections.ConfigDict()
     del config.picture
     del config.weights

@@ -21,10 +21,11 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
-from ds_jax import progress, representation
-from ds_jax.corpus import FEATURES, LABELS, PICTURE
-from ds_jax.paths import below, printable, shown
-from ds_jax.picture import PictureSettings
+from ds_jax.data.corpus import FEATURES, LABELS, PICTURE
+from ds_jax.features import representation
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import progress
+from ds_jax.runtime.paths import below, printable, shown
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
 SHARD = 256  # recordings in one file of records
@@ -38,7 +39,7 @@ class Recording:
     Attributes:
         path: Where the file is.
         name: The utterance's name, unique in the corpus.
-        label: One of `ds_jax.corpus.LABELS`.
+        label: One of `ds_jax.data.corpus.LABELS`.
         speaker: The corpus' own name of the speaker.
         gender: "female", "male" or "unknown".
         sentence: The corpus' own name of the text spoken; empty if unknown.
@@ -100,7 +101,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     source: str  # how to get the corpus
     suffixes: tuple[str, ...] = WAV_OR_FLAC
     totals: tuple[int, ...] = ()  # published numbers of utterances; others are warned about
-    audio_terms: str = ""  # of recordings in a report, see ds_jax.licences; empty: they may not be
+    audio_terms: str = (
+        ""  # of recordings in a report, see ds_jax.data.licences; empty: they may not be
+    )
 
     @staticmethod
     @abstractmethod

@@ -13,10 +13,12 @@ from pathlib import Path
 from absl import logging
 
 from datasets.synthetic import NAMES
-from ds_jax import checksums, corpus, files, locks, representation
-from ds_jax.features import FeatureSettings
-from ds_jax.files import check_writable
-from ds_jax.representation import Settings
+from ds_jax.data import corpus
+from ds_jax.features import representation
+from ds_jax.features.extract import FeatureSettings
+from ds_jax.features.representation import Settings
+from ds_jax.runtime import checksums, files, locks
+from ds_jax.runtime.files import check_writable
 
 KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
 
@@ -146,7 +148,7 @@ def _write(builder, config, data_dir: Path, path: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory() as downloads,  # TFDS wants a folder for downloads
-        files.told_about(path),
+        files.explain_write_errors(path),
     ):
         try:
             builder(data_dir=data_dir, config=config).download_and_prepare(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ds_jax import locks, progress
+from ds_jax.runtime import locks, progress
 
 NAMES = ("elra_s0329", "emomatch_spanish_db")  # of the corpora that are written
 

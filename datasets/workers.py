@@ -15,7 +15,7 @@ from pathlib import Path
 import loky
 import numpy as np
 
-from ds_jax import representation
+from ds_jax.features import representation
 
 BATCH = 4  # recordings that a worker takes at a time
 AHEAD = 8  # batches for each worker that may be under way or wait for their turn

@@ -15,12 +15,12 @@ import ml_collections
 from absl import flags
 
 from configs import base, paper
-from ds_jax import checksums, errors, versions
-from ds_jax.files import read_json, write_json
+from ds_jax.runtime import checksums, errors, versions
+from ds_jax.runtime.files import read_json, write_json
 
 FILE = "config.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
-HELP = Path(__file__).with_name("help.txt")
+HELP = Path(__file__).with_name("cli_help.txt")
 MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
 # The modes in which a flag means something; flags that are not here do in all of them.
 MODES_OF = {

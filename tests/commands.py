@@ -87,7 +87,7 @@ def _serve() -> None:
     if not request["parse_only"]:
         import tensorflow_datasets  # noqa: F401
 
-        from ds_jax import cross_validation, deep_features, export, overview, paper  # noqa: F401
+        from ds_jax.commands import corpus, export, features, paper, train  # noqa: F401
 
     def parse(arguments: list[str]) -> list[str]:
         return config.parse(arguments, launch.QUICKSTART)

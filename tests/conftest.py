@@ -11,9 +11,11 @@ import pytest
 import tiny
 from absl import flags
 
-from ds_jax import cross_validation, devices, vgg, weights
+from ds_jax.commands import train
+from ds_jax.models import pretrained, vgg16
+from ds_jax.runtime import processes
 
-devices.start()
+processes.start()
 flags.FLAGS.mark_as_parsed()  # grain reads them
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -22,8 +24,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def narrow():
     """VGG16 as deep as the real one and a few channels wide."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vgg, "BLOCKS", tiny.BLOCKS)
-        patch.setattr(vgg, "UNITS", tiny.UNITS)
+        patch.setattr(vgg16, "BLOCKS", tiny.BLOCKS)
+        patch.setattr(vgg16, "UNITS", tiny.UNITS)
         yield
 
 
@@ -36,8 +38,8 @@ def run(tmp_path_factory, narrow):
     config.folds.protocol, config.folds.count = "speakers", 3
     config.model.freeze, config.train.epochs = "block4", 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "load", lambda path, full: tiny.pretrained())
-        cross_validation.run(config, tiny.corpus(21), workdir)
+        patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+        train.run(config, tiny.corpus(21), workdir)
     return workdir
 
 
@@ -47,7 +49,7 @@ def weights_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "vgg16.h5"
     rng, channels = np.random.default_rng(0), 3
     with h5py.File(path, "w") as file:
-        for block, (width, count) in enumerate(vgg.BLOCKS, start=1):
+        for block, (width, count) in enumerate(vgg16.BLOCKS, start=1):
             for index in range(1, count + 1):
                 name = f"block{block}_conv{index}"
                 kernel = rng.standard_normal((3, 3, channels, width), np.float32)

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import soundfile
 
-from ds_jax import report
-from ds_jax.corpus import LABELS
+from ds_jax.data.corpus import LABELS
+from ds_jax.report import run as report
 
 VOID = {"meta", "link", "img", "br", "line"}
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"

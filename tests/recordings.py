@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds_jax.picture import PictureSettings
+from ds_jax.features.spectrogram import PictureSettings
 
 SMALL = PictureSettings(canvas=16)
 RATE = 16_000

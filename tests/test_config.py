@@ -9,7 +9,8 @@ import pytest
 import launch
 from configs import base
 from ds_jax import config as configuration
-from ds_jax import paper, systems
+from ds_jax.commands import paper
+from ds_jax.systems import base as systems
 
 CONFIGS = sorted(
     path for path in Path("configs").glob("*.py") if path.stem not in ("base", "paper")

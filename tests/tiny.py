@@ -9,15 +9,18 @@ import ml_collections
 import numpy as np
 
 from configs import base
-from ds_jax import train, train_state, vgg
-from ds_jax.corpus import LABELS, Corpus, Utterance
-from ds_jax.experiment import Experiment, create_experiment
-from ds_jax.files import CHECKSUM, seal
-from ds_jax.folds import Fold
-from ds_jax.networks import create_network
+from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.folds import Fold
+from ds_jax.models import vgg16
+from ds_jax.models.create import create_network
+from ds_jax.runtime.files import CHECKSUM, seal
+from ds_jax.training import loop, step
+from ds_jax.training.experiment import Experiment, create_experiment
 
 CHANNELS = (4, 6, 8, 16, 16)
-BLOCKS = tuple((channels, count) for channels, (_, count) in zip(CHANNELS, vgg.BLOCKS, strict=True))
+BLOCKS = tuple(
+    (channels, count) for channels, (_, count) in zip(CHANNELS, vgg16.BLOCKS, strict=True)
+)
 UNITS = 24  # of fc1 and fc2
 
 
@@ -73,9 +76,9 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     return config
 
 
-def state(experiment: Experiment, seed: int = 0) -> train_state.TrainState:
+def state(experiment: Experiment, seed: int = 0) -> step.TrainState:
     """The network as training begins with it."""
-    return train_state.create_state(
+    return step.create_state(
         create_network(experiment.config),
         experiment.optimiser,
         experiment.pretrained,
@@ -86,7 +89,7 @@ def state(experiment: Experiment, seed: int = 0) -> train_state.TrainState:
 
 def train_fold(experiment: Experiment, number: int, fold: Fold, workdir: Path):
     """Trains one fold; returns what its model says of the test side."""
-    return dict(train.train_folds(experiment, {number: fold}, workdir))[number]
+    return dict(loop.train_folds(experiment, {number: fold}, workdir))[number]
 
 
 def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> Experiment:

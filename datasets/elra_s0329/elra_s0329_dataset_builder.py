@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
-from ds_jax.licences import OF_CORPORA
+from ds_jax.data.licences import OF_CORPORA
 
 SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
 # <speaker>/sess<style>00<session>/

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.licences import OF_CORPORA
+from ds_jax.data.licences import OF_CORPORA
 
 # Speaker, text, emotion, version.
 NAME = r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[wleaftn])[a-z]"

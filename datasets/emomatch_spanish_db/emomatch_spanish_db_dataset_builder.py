@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.licences import OF_CORPORA
+from ds_jax.data.licences import OF_CORPORA
 
 # Some copies double an underscore.
 NAME = (

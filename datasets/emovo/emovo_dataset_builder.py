@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.licences import OF_CORPORA
+from ds_jax.data.licences import OF_CORPORA
 
 NAME = r"(?P<emotion>rab|dis|pau|gio|neu|tri|sor)-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"
 # Rabbia, disgusto, paura, gioia, neutralità, tristezza, sorpresa.

@@ -1,0 +1,338 @@
+"""The benchmarks on tiny sizes: what they count is right, and what they time is there."""
+
+import json
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import (
+    cross_validation,
+    generated,
+    kills,
+    measuring,
+    predicting,
+    preparing,
+    roofline,
+    scaling,
+    scaling_trial,
+    soak,
+    streaming,
+)
+from benchmarks import throughput as throughput_benchmark
+from ds_jax.models import deep_spectrum, pretrained, vgg16
+from ds_jax.training import parallel as devices
+
+# A launch.py that is done at once. A fold's steps take half a second an epoch, by what it writes.
+LAUNCH = """
+import json, pathlib, sys, time
+flags = dict(argument.split("=", 1) for argument in sys.argv[1:])
+print("VGG16's ImageNet weights: a file, from a test", flush=True)
+time.sleep(0.6)
+epochs = int(flags["--config.train.epochs"])
+folds = [int(flags["--fold"])] if "--fold" in flags else range(int(flags["--config.folds.count"]))
+for fold in folds:
+    folder = pathlib.Path(flags["--workdir"]) / f"fold_{fold:02}"
+    folder.mkdir(parents=True)
+    lines = []
+    for epoch in range(epochs):
+        print(f"fold {fold} epoch {epoch + 1}/{epochs}  loss 1", flush=True)
+        lines.append(json.dumps({"seconds": 0.5}) + chr(10))
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    (folder / "predictions.csv").write_text(str(fold))
+"""
+
+
+class Plain(nn.Module):
+    """VGG16's convolutions as Flax has them."""
+
+    first: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        for block, (channels, count) in enumerate(vgg16.BLOCKS, start=1):
+            if block >= self.first:
+                for _ in range(count):
+                    x = nn.relu(nn.Conv(channels, (3, 3))(x))
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        return jnp.sum(x)
+
+
+def counted_by_xla(first: int, step: bool) -> float:
+    """XLA's own count of operations, of the blocks from `first` on, on a picture of 224."""
+    network = Plain(first)
+    below = vgg16.BLOCKS[first - 2][0] if first > 1 else 3
+    x = jax.ShapeDtypeStruct((1, 224 >> (first - 1), 224 >> (first - 1), below), np.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), x)
+    function = jax.grad(network.apply) if step else network.apply
+    return jax.jit(function).lower(params, x).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("frozen_blocks", [0, 3])
+def test_operations_are_those_that_xla_counts(frozen_blocks, monkeypatch):
+    """XLA leaves out products with the zeros around a map, and counts biases and the like too."""
+    assert roofline.forward_flops(224) == pytest.approx(30.7e9, rel=0.001)
+    first = frozen_blocks + 1
+    lower = roofline.forward_flops(224) - roofline.forward_flops(224, first)
+    kept = roofline.step_flops(224, frozen_blocks, kept=True)
+    assert roofline.step_flops(224, frozen_blocks) == kept + lower
+
+    def inside(layer: roofline.Convolution) -> float:
+        taps = layer.side * 3 - 2  # of a row of outputs that see no zero
+        return 2 * taps**2 * layer.channels[0] * layer.channels[1]
+
+    monkeypatch.setattr(roofline.Convolution, "flops", property(inside))
+    counted = counted_by_xla(first, step=False)
+    assert roofline.forward_flops(224, first) == pytest.approx(counted, rel=0.01)
+    counted = counted_by_xla(first, step=True)
+    assert roofline.step_flops(224, frozen_blocks, kept=True) == pytest.approx(counted, rel=0.01)
+
+
+def test_operations_of_fc1_and_fc2():
+    assert roofline.fully_connected_flops(224) == 2 * (25088 * 4096 + 4096 * 4096)
+
+
+def test_a_roofline_bends_at_the_chip_s_ridge():
+    chip = roofline.Chip("a chip", peak=100.0, bandwidth=10.0)
+    assert roofline.seconds([(1000, 10), (1000, 1000)], chip) == 10 + 100
+    for chip in (roofline.H100, roofline.V5E):
+        few, many = (roofline.ceiling(224, batch, chip) for batch in (1, 256))
+        assert 0 < few < many < 1
+        operations = [one for own in roofline.step_costs(224, 32).values() for one in own]
+        assert sum(flops for flops, _ in operations) == 32 * roofline.step_flops(224)
+
+
+def test_a_device_is_known_by_its_name():
+    assert roofline.peak("NVIDIA H100 80GB HBM3") == 989e12
+    assert roofline.peak("NVIDIA H100 PCIe") == 756e12
+    assert roofline.peak("TPU v5 lite") == 197e12
+    assert roofline.peak("TPU v5") == 459e12
+    assert roofline.peak("NVIDIA L40S") == 362e12
+    assert roofline.peak("NVIDIA L40") == 181e12
+    assert roofline.peak("NVIDIA A100-SXM4-80GB") == 312e12
+    for unknown in ("cpu", "NVIDIA RTX A1000", "NVIDIA GB200"):
+        assert roofline.peak(unknown) is None
+
+
+def test_the_line_that_says_that_weights_are_read(weights_file, capsys):
+    pretrained.load(str(weights_file))
+    assert cross_validation.READ.match(capsys.readouterr().out)
+
+
+def test_throughput(monkeypatch, tmp_path, capsys):
+    """Of eleven batches, on the accelerators' path and with frozen blocks computed beforehand."""
+    monkeypatch.setattr(vgg16, "BLOCKS", scaling_trial.SMALL)
+    monkeypatch.setattr(deep_spectrum, "BLOCKS", scaling_trial.SMALL)
+    output = tmp_path / "found.json"
+    flags = ["--size=32", "--batch=2", "--batches=11", "--epochs=1", "--freeze=block4"]
+    found = throughput_benchmark.main([*flags, "--dispatch=accelerator", f"--output={output}"])
+    assert json.loads(output.read_text()) == found
+    assert found["dispatches an epoch, training"] == 4
+    assert found["dispatches an epoch, judging"] == 2  # three pictures to choose by
+    assert found["settings"]["precision"] == "float32"
+    assert found["kept"]
+    assert not found["streamed"]
+    assert found["GFLOP a picture"] == roofline.step_flops(32, 4, kept=True) / 1e9
+    reached = found["GFLOP a picture"] / 1e3 * found["pictures a second"]
+    assert found["utilisation"] == pytest.approx(reached / found["peak TFLOP/s"])
+    assert found["milliseconds a step"] == pytest.approx(2000 / found["pictures a second"])
+    assert 0 < found["input wait"] < 1
+    compiling = found["seconds of the train step"]
+    assert compiling["from the cache"] < compiling["compile"]
+    assert found["peak memory"] > 1e8
+    printed = capsys.readouterr().out
+    assert "dispatches an epoch  4 to train" in printed
+    assert any(cross_validation.FIRST_EPOCH.match(line) for line in printed.splitlines())
+    assert devices.batches_in_dispatch(11) == 1  # as it was
+
+
+def test_numbers_on_the_command_line_are_checked(capsys):
+    with pytest.raises(SystemExit):
+        throughput_benchmark.main(["--batch=0"])
+    assert "'0' is not a whole number above 0" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"model.freeze='block9' is not one of"):
+        throughput_benchmark.main(["--freeze=block9", "--size=32", "--batch=2", "--batches=1"])
+
+
+def test_precision_and_dispatch_are_chosen():
+    with throughput_benchmark.chosen("bfloat16", "accelerator"):
+        assert devices.compute_dtype() == jnp.bfloat16
+        assert devices.batches_in_dispatch(153) == 39
+    with throughput_benchmark.chosen("auto", "auto"):
+        assert devices.compute_dtype() == jnp.float32
+        assert devices.batches_in_dispatch(153) == 1
+
+
+def test_collectives_are_read_from_a_program_s_text():
+    text = """
+  %a = f32[7,2]{1,0} all-reduce(%x), channel_id=1
+  %b = (f32[], bf16[3]{0}) all-reduce(%y, %z), to_apply=%add
+  ROOT %c = s32[4]{0} all-gather(%w), dimensions={0}
+  %d = f32[9]{0} add(%a, %all-reduce)
+"""
+    assert scaling_trial.collectives(text) == [
+        {"name": "all-reduce", "numbers": 14, "bytes": 56},
+        {"name": "all-reduce", "numbers": 4, "bytes": 10},
+        {"name": "all-gather", "numbers": 4, "bytes": 16},
+    ]
+
+
+@pytest.mark.slow
+def test_kills(tmp_path):
+    """A few of them, by either signal; the seed brings both kinds of moments."""
+    output = tmp_path / "found.json"
+    found = kills.main(["--kills", "6", "--seed", "3", f"--output={output}"])
+    assert found["faults"] == []
+    assert [one["signal"] for one in found["all"]] == ["SIGKILL", "SIGTERM"] * 3
+    assert {one["moment"] for one in found["all"]} == {"any time", "a new file"}
+    assert found["slowest to leave after SIGTERM, seconds"] < kills.PATIENCE
+    assert json.loads(output.read_text()) == json.loads(json.dumps(found))
+
+
+def test_scaling(tmp_path):
+    """On two simulated devices."""
+    output = tmp_path / "found.json"
+    found = scaling.main(["--devices", "2", "--small", f"--output={output}"])
+    (trial,) = json.loads(output.read_text())["trials"]
+    assert trial["devices"] == 2
+    assert trial["folds"]["collectives"] == []
+    (sums,) = scaling.gradient_sums(trial["batch"])
+    assert sums["name"] == "all-reduce"
+    assert sums["numbers"] == trial["batch"]["parameters"] + 1  # with the loss
+    assert sums["bytes"] == 4 * sums["numbers"]
+    for layout in ("folds", "batch"):
+        own = trial[layout]
+        assert own["folds"] == 3
+        assert own["dispatches an epoch"] == devices.DISPATCHES
+        first, last = (
+            own[f"compilations until the {one} fold is done"] for one in ("first", "last")
+        )
+        assert 0 < first == last
+        assert own["host seconds a dispatch"] > 0
+    assert len(found["model"]) == 4 * len(scaling.UTILISATIONS)
+
+
+def test_the_model_of_time():
+    counted = {"collectives": [], "parameters": 0, "host seconds a dispatch": 0.0}
+    chip = roofline.H100
+    one, many = scaling.Cluster(chip, 1, 0.0), scaling.Cluster(chip, 5, 1e9)
+    work = 10 * (
+        (4894 * 40) * roofline.step_flops(224) + (543 * 40 + 604) * roofline.forward_flops(224)
+    )
+    for parallel in ("auto", "folds", "batch"):  # the same on one device
+        taken = 60 * scaling.minutes(one, 0.5, parallel, counted)
+        assert taken == pytest.approx(work / 0.5 / chip.peak, rel=0.01)  # the last batch is padded
+    apart = scaling.minutes(many, 0.5, "folds", counted)
+    assert apart == pytest.approx(work / 5 / 0.5 / chip.peak / 60)
+    assert scaling.minutes(many, 0.5, "auto", counted) == apart
+    # Batches of 32 on five devices: seven pictures each at most.
+    quiet = scaling.minutes(many, 0.5, "batch", counted)
+    assert apart < quiet < 1.2 * apart
+    steps = 10 * 40 * 153
+    counted["collectives"] = [{"numbers": 1, "bytes": 1e6}] * 3
+    ring = steps * (1.6 * 3e6 / 1e9 + 3 * scaling.LATENCY) / 60
+    assert scaling.minutes(many, 0.5, "batch", counted) == pytest.approx(quiet + ring)
+    counted["host seconds a dispatch"] = 0.1
+    waited = 10 * 40 * 8 * 0.1 / 60
+    assert scaling.minutes(many, 0.5, "batch", counted) == pytest.approx(quiet + ring + waited)
+
+
+def test_streaming(tmp_path):
+    output = tmp_path / "found.json"
+    flags = ["--pictures=300", "--large_pictures=20", "--batch=8", f"--folder={tmp_path}"]
+    found = streaming.main([*flags, f"--output={output}"])
+    assert json.loads(output.read_text()) == found
+    for own, canvas, pictures in zip(found["corpora"], (32, 227), (300, 20), strict=True):
+        assert (own["canvas"], own["pictures"]) == (canvas, pictures)
+        assert own["streamed"]
+        assert own["batches that differ"] == 0
+        assert own["pictures a second"] > 0
+        assert len(own["memory at each tenth"]) == 10
+        config = streaming.create_config(canvas)
+        stored, _ = streaming.load(config, pictures, tmp_path / str(canvas))  # as it was prepared
+        assert own["sum of all pixels"] == stored.inputs[:].sum(dtype=np.int64)  # once each
+    with pytest.raises(ValueError, match="holds 300 pictures, not 400: delete it"):
+        streaming.main([*flags, "--pictures=400"])
+
+
+def test_preparing(tmp_path):
+    output = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.preparing", "--utterances=90"]
+    done = subprocess.run(
+        [*command, f"--output={output}"], cwd=measuring.ROOT, capture_output=True, text=True
+    )
+    assert json.loads(output.read_text())["utterances"] == 90, done.stderr
+    assert done.returncode == 0 or "memory has grown" in done.stderr
+
+
+def test_predicting(tmp_path, monkeypatch):
+    monkeypatch.setattr(vgg16, "BLOCKS", scaling_trial.SMALL)
+    output = tmp_path / "found.json"
+    found = predicting.main(["--recordings=50", "--size=32", f"--output={output}"])
+    assert json.loads(output.read_text()) == found
+    assert found["recordings"] == 50
+    assert 0 < found["ratio"] == found["seconds"]["alone"] / found["seconds"]["from files"]
+
+
+def test_what_grows_is_found():
+    steady = [5.0, 90.0] * 10 + [100.0, 102.0, 101.0] * 20
+    assert abs(preparing.grown(steady)) < 3
+    assert preparing.grown(list(np.linspace(0, 400, 50))) > 90
+    rounds = [{"MiB": 1.0 * number} for number in range(42)]
+    assert soak.growth(rounds, "MiB") == 20
+    assert soak.growth(rounds[: soak.WARM] + [{"MiB": 3.0}] * 30, "MiB") == 0
+
+
+def test_batches_that_differ_are_found(tmp_path):
+    stored = generated.corpus(20, 32)
+    network = streaming.create_network(streaming.create_config(32))
+    assert streaming.same_batches(network, stored, 8) == 0
+
+    class Damaged:
+        shape, dtype = stored.inputs.shape, stored.inputs.dtype
+
+        def __len__(self):
+            return len(stored.inputs)
+
+        def __getitem__(self, rows):
+            if np.ndim(rows) and len(rows) == 20:  # all, to be kept in memory
+                return stored.inputs[rows]
+            return stored.inputs[rows] * (np.asarray(rows) != 3)[..., None, None]
+
+    damaged = streaming.Corpus("damaged", stored.utterances, Damaged(), stored.owners)
+    assert streaming.same_batches(network, damaged, 8) == 1
+
+
+def test_cross_validation(tmp_path, monkeypatch, capsys):
+    script, output = tmp_path / "launch.py", tmp_path / "found.json"
+    script.write_text(LAUNCH)
+    monkeypatch.setattr(cross_validation, "LAUNCH", (sys.executable, str(script)))
+    flags = [f"--corpora_dir={tmp_path}", "--folds=3", "--epochs=2", f"--output={output}"]
+    found = cross_validation.main(flags)
+    assert json.loads(output.read_text())["ratio"] == found["ratio"]
+    assert found["same predictions"]
+    assert found["one"][0]["training"] == 3.0
+    assert [own["training"] for own in found["separate"]] == [1.0] * 3
+    for own in found["one"] + found["separate"]:
+        assert own["freeze"] == pytest.approx(0.6 - 0.5, abs=0.09)
+        total = sum(own[part] for part in ("start", "freeze", "training", "rest"))
+        assert total == pytest.approx(own["seconds"])
+        assert own["cpu"] > 0
+    separate = sum(own["seconds"] for own in found["separate"])
+    assert found["ratio"] == pytest.approx(found["one"][0]["seconds"] / separate)
+    assert "3 folds of emomatch_spanish_db, real recordings" in capsys.readouterr().out
+    script.write_text("print('no memory'); raise SystemExit(1)")
+    with pytest.raises(RuntimeError, match="no memory"):
+        cross_validation.main(flags)
+
+
+def test_the_ratio_nears_one_as_folds_train_longer():
+    one = cross_validation.Run(20, 20, start=1, freeze=2, training=15)
+    separate = [cross_validation.Run(5, 5, start=1, freeze=2, training=1.5)] * 10
+    assert one.rest == 2
+    assert cross_validation.ratio(one, separate) == pytest.approx(20 / 50)
+    assert cross_validation.ratio(one, separate, 10) == pytest.approx((20 + 9 * 17) / (50 + 9 * 17))

@@ -1,0 +1,1 @@
+"""One file for each `--mode`, called as the mode."""

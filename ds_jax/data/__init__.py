@@ -1,0 +1,1 @@
+"""A corpus in memory, its folds, and what must not leak between their splits."""

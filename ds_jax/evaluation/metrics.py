@@ -1,0 +1,123 @@
+"""Scores, from confusion matrices alone.
+
+A confusion matrix is [..., 7, 7] with a row for each true label and a column for each prediction,
+in the order of `LABELS`. All means are over the classes present among the true labels, and a share
+of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
+"""
+
+import numpy as np
+
+from ds_jax.data.corpus import LABELS
+
+
+def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """int64 [7, 7]: how often each label (row) was taken for each (column); both int [n]."""
+    matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
+    np.add.at(matrix, (labels, predictions), 1)
+    return matrix
+
+
+def accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Float [...]: the share of utterances that were recognised."""
+    return _ratio(_hits(matrix).sum(-1), matrix.sum((-2, -1)))
+
+
+def uar(matrix: np.ndarray) -> np.ndarray:
+    """Float [...]: unweighted average recall, the mean recall of the classes present."""
+    return _mean_over_present(_recall(matrix), matrix)
+
+
+def macro_f1(matrix: np.ndarray) -> np.ndarray:
+    """Float [...]: the mean F1 of the classes present."""
+    return _mean_over_present(_f1(matrix), matrix)
+
+
+SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
+
+
+def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
+    """Precision, recall, F1 and support of each label, from one [7, 7] matrix."""
+    columns = zip(
+        LABELS, _precision(matrix), _recall(matrix), _f1(matrix), matrix.sum(1), strict=True
+    )
+    return {
+        label: {
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "support": int(support),
+        }
+        for label, precision, recall, f1, support in columns
+    }
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error (Guo et al. 2017): how far confidence is from being right.
+
+    Args:
+        labels: int [n].
+        probabilities: Float [n, 7].
+        bins: Equally wide ranges of the winning probability; the distance between its mean and
+            the share of right answers is averaged over them, weighted by their size.
+    """
+    return sum(
+        row["n"] * abs(row["confidence"] - row["accuracy"])
+        for row in calibration(labels, probabilities, bins)
+        if row["n"]
+    ) / len(labels)
+
+
+def calibration(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
+) -> list[dict[str, float | int | None]]:
+    """The reliability diagram: how often a system is right that is so sure.
+
+    Args:
+        labels: int [n].
+        probabilities: Float [n, 7].
+        bins: As in `calibration_error`.
+
+    Returns:
+        For each bin `low` and `high` of the winning probability, `n` of the utterances in it,
+        their mean winning probability `confidence`, and `accuracy`; both None where n is 0.
+    """
+    confidence = probabilities.max(1)
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(bin_of, minlength=bins)
+    sure = np.bincount(bin_of, confidence, bins)
+    right = np.bincount(bin_of, probabilities.argmax(1) == labels, bins)
+    return [
+        {
+            "low": index / bins,
+            "high": (index + 1) / bins,
+            "n": int(count),
+            "confidence": float(sure[index] / count) if count else None,
+            "accuracy": float(right[index] / count) if count else None,
+        }
+        for index, count in enumerate(counts)
+    ]
+
+
+def _hits(matrix: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _precision(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(_hits(matrix), matrix.sum(-2))
+
+
+def _recall(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(_hits(matrix), matrix.sum(-1))
+
+
+def _f1(matrix: np.ndarray) -> np.ndarray:
+    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
+
+
+def _mean_over_present(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    present = matrix.sum(-1) > 0
+    return _ratio((values * present).sum(-1), present.sum(-1))
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)

@@ -1,0 +1,1 @@
+"""The networks, in Flax: no files but those of weights, and no devices."""

@@ -1,0 +1,232 @@
+"""The numbers that the paper printed (Ortega-Beltrán et al.), and which of them a run has."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+# The corpora of the paper's two columns, by the names that `configs/paper.py` gives their places.
+CORPORA = {"elra": "elra_s0329", "emomatch": "emomatch_spanish_db"}
+# The protocols that the paper's text allows for in either place, ten folds each.
+FOLDS = {"elra": ("stratified", "split_70_30"), "emomatch": ("speakers",)}
+FOLD_COUNT = 10
+PICTURE_SIZE = 224  # pixels
+# Where the numbers of a table are quoted from.
+QUOTED = {1: "Kerkeni et al.", 2: "Garcia-Cuesta et al."}
+
+
+class Row(NamedTuple):
+    """A system on a corpus, as the paper's tables have it.
+
+    Attributes:
+        config: Name of the config file that runs it.
+        place: "elra" or "emomatch".
+        tables: Numbers of the tables that print it.
+        features: The paper's name of the feature set.
+        system: The paper's name of the classifier.
+        accuracy: 0 to 1, as table 1, 2, 3 or 4 prints it, corrected where `SLIPS` says so.
+        f1: 0 to 1; None where the paper has none.
+    """
+
+    config: str
+    place: str
+    tables: tuple[int, ...]
+    features: str
+    system: str
+    accuracy: float
+    f1: float | None = None
+
+    @property
+    def title(self) -> str:
+        """For example "MSF + SVC"; DS-SVC, DS-FC and DS-AM are called so."""
+        return f"{self.features} + {self.system}" if self.features != "VGG16" else self.system
+
+
+ROWS = (
+    # Table 1 is quoted from Kerkeni et al.
+    Row("msf_mlr_elra", "elra", (1, 3), "MSF", "MLR", 0.706),
+    Row("msf_svc_elra", "elra", (1, 3), "MSF", "SVC", 0.776),
+    Row("msf_lstm_elra", "elra", (1, 4), "MSF", "RNN", 0.823),
+    Row("mfcc_mlr_elra", "elra", (1, 3), "MFCC", "MLR", 0.761),
+    Row("mfcc_svc_elra", "elra", (1, 3), "MFCC", "SVC", 0.707),
+    Row("mfcc_lstm_elra", "elra", (1, 4), "MFCC", "RNN", 0.866),
+    Row("msf_mfcc_mlr_elra", "elra", (1, 3), "MSF+MFCC", "MLR", 0.824),
+    Row("msf_mfcc_svc_elra", "elra", (1, 3), "MSF+MFCC", "SVC", 0.681),
+    Row("msf_mfcc_lstm_elra", "elra", (1, 4), "MSF+MFCC", "RNN", 0.9005),
+    # Table 2 is quoted from Garcia-Cuesta et al.
+    Row("egemaps_svc_emomatch", "emomatch", (2, 3), "eGeMAPS", "SVC", 0.542, 0.522),
+    Row("egemaps_xgboost_emomatch", "emomatch", (2, 3), "eGeMAPS", "XGBoost", 0.562, 0.503),
+    Row("egemaps_ffnn_emomatch", "emomatch", (2, 4), "eGeMAPS", "FFNN", 0.554, 0.511),
+    Row("compare_svc_emomatch", "emomatch", (2, 3), "ComParE", "SVC", 0.642, 0.589),
+    Row("compare_xgboost_emomatch", "emomatch", (2, 3), "ComParE", "XGBoost", 0.642, 0.588),
+    Row("compare_ffnn_emomatch", "emomatch", (2, 4), "ComParE", "FFNN", 0.596, 0.567),
+    # Tables 3 and 4 add the paper's own systems.
+    Row("ds_svc_elra", "elra", (3,), "VGG16", "DS-SVC", 0.821),
+    Row("ds_fc_elra", "elra", (4,), "VGG16", "DS-FC", 0.975),
+    Row("ds_am_elra", "elra", (4,), "VGG16", "DS-AM", 0.984),
+    Row("ds_svc_emomatch", "emomatch", (3,), "VGG16", "DS-SVC", 0.525),
+    Row("ds_fc_emomatch", "emomatch", (4,), "VGG16", "DS-FC", 0.659),
+    Row("ds_am_emomatch", "emomatch", (4,), "VGG16", "DS-AM", 0.683),
+)
+
+# Table 7: accuracy of DS-AM by (place trained on, place tested on).
+CROSS = {
+    ("elra", "elra"): 0.9838,
+    ("elra", "emomatch"): 0.3566,
+    ("emomatch", "elra"): 0.4154,
+    ("emomatch", "emomatch"): 0.6420,
+}
+
+# The classification reports of DS-AM by (place trained on, place tested on): the table's number,
+# and for each label precision, recall and F1.
+PER_CLASS = {
+    ("elra", "elra"): (
+        5,
+        {
+            "ANGER": (0.986, 0.992, 0.989),
+            "DISGUST": (0.927, 0.991, 0.958),
+            "FEAR": (0.980, 0.978, 0.979),
+            "JOY": (0.996, 0.985, 0.990),
+            "NEUTRAL": (0.996, 0.977, 0.986),
+            "SADNESS": (0.994, 0.981, 0.987),
+            "SURPRISE": (0.994, 0.989, 0.991),
+        },
+    ),
+    ("emomatch", "emomatch"): (
+        6,
+        {
+            "ANGER": (0.732, 0.809, 0.769),
+            "DISGUST": (0.624, 0.443, 0.518),
+            "FEAR": (0.711, 0.738, 0.724),
+            "JOY": (0.530, 0.488, 0.508),
+            "NEUTRAL": (0.710, 0.841, 0.770),
+            "SADNESS": (0.643, 0.580, 0.610),
+            "SURPRISE": (0.727, 0.618, 0.668),
+        },
+    ),
+    ("elra", "emomatch"): (
+        8,
+        {
+            "ANGER": (1.000, 0.010, 0.010),
+            "DISGUST": (0.350, 0.050, 0.080),
+            "FEAR": (0.380, 0.510, 0.440),
+            "JOY": (0.200, 0.220, 0.210),
+            "NEUTRAL": (0.350, 0.870, 0.500),
+            "SADNESS": (0.110, 0.010, 0.010),
+            "SURPRISE": (0.610, 0.350, 0.450),
+        },
+    ),
+    ("emomatch", "elra"): (
+        9,
+        {
+            "ANGER": (0.480, 0.510, 0.490),
+            "DISGUST": (0.350, 0.420, 0.380),
+            "FEAR": (0.420, 0.540, 0.470),
+            "JOY": (1.000, 0.000, 0.010),
+            "NEUTRAL": (0.610, 0.150, 0.240),
+            "SADNESS": (0.330, 0.680, 0.440),
+            "SURPRISE": (0.550, 0.620, 0.580),
+        },
+    ),
+}
+
+# The confusion matrices, printed as pictures without numbers that could be compared.
+FIGURES = {
+    ("elra", "elra"): "5a",
+    ("emomatch", "emomatch"): "5b",
+    ("emomatch", "elra"): "6a",
+    ("elra", "emomatch"): "6b",
+}
+
+# Where the paper disagrees with itself.
+SLIPS = (
+    {
+        "tables": (1, 4),
+        "of": "MSF+MFCC + RNN",
+        "printed": 0.905,
+        "elsewhere": 0.9005,
+        "note": "the text says 90.05 % and counts the gains of DS-FC and DS-AM from there, so "
+        "that is taken",
+    },
+    {
+        "tables": (4,),
+        "of": "ComParE + FFNN",
+        "printed": 0.554,
+        "elsewhere": 0.596,
+        "note": "table 2 has the latter, which is taken; the former is eGeMAPS' one row above",
+    },
+    {
+        "tables": (7,),
+        "of": "DS-AM trained and tested on EmoMatchSpanishDB",
+        "printed": 0.6420,
+        "elsewhere": 0.683,
+        "note": "table 4 has the latter; each table is shown with its own",
+    },
+)
+
+
+def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int) -> dict | None:
+    """The paper's numbers for a run, and in what the run departs from the paper.
+
+    Args:
+        config: Of the run.
+        tested_on: Name of the corpus.
+        protocol: Of the folds.
+        folds: How many there are.
+
+    Returns:
+        `title`, `tables` (their numbers), `accuracy`, `macro_f1` and `per_class` (None where the
+        paper has none) and `departures`, one phrase each; None unless the system and the corpora
+        are the paper's.
+    """
+    places = {corpus: place for place, corpus in CORPORA.items()}
+    if config["synthetic"] or not {config["corpus"], tested_on} <= set(places):
+        return None
+    trained, tested = places[config["corpus"]], places[tested_on]
+    parts = [config["features"]] if "features" in config else []
+    name = "_".join([*parts, config["system"], tested])
+    row = next((row for row in ROWS if row.config == name), None)
+    if row is None or (trained != tested and row.system != "DS-AM"):
+        return None
+    found = {"title": row.title, "tables": list(row.tables), "accuracy": row.accuracy}
+    found |= {"macro_f1": row.f1, "per_class": None}
+    if row.system == "DS-AM":
+        number, classes = PER_CLASS[trained, tested]
+        found["tables"].append(number)
+        found["per_class"] = {
+            label: dict(zip(("precision", "recall", "f1"), printed, strict=True))
+            for label, printed in classes.items()
+        }
+    if trained != tested:
+        found |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
+        departures = _of_one_model(protocol, folds)
+    else:
+        departures = _of_the_folds(config, row, protocol, folds)
+    return found | {"departures": [*departures, *_of_the_input(config)]}
+
+
+def _of_one_model(protocol: str, folds: int) -> Iterator[str]:
+    if protocol != "whole_corpus":
+        yield f"the paper tests one model of a whole corpus, here {folds} models judge together"
+
+
+def _of_the_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
+    if row.tables[0] in QUOTED:
+        yield f"the paper quotes this number from {QUOTED[row.tables[0]]}"
+    if protocol not in FOLDS[row.place] or folds != FOLD_COUNT:
+        wanted = FOLDS[row.place][0]
+        yield f"the paper has {FOLD_COUNT} folds ({wanted}), here there are {folds} ({protocol})"
+    if row.system in ("DS-FC", "DS-AM") and config["select_on"] == "dev":
+        yield "the paper's test fold chooses the epoch, here a development set does"
+
+
+def _of_the_input(config: Mapping) -> Iterator[str]:
+    """In what the pictures and the layers that read them are not the paper's."""
+    if "picture" not in config:
+        return
+    if config["picture"]["size"] != PICTURE_SIZE:
+        yield f"the paper's pictures have {PICTURE_SIZE} pixels, these {config['picture']['size']}"
+    if frozen := config["model"].get("freeze"):
+        yield f"the layers up to {frozen} keep their ImageNet weights here"
+    if config["system"] == "ds_fc" and config["model"]["head"] == "gap":
+        yield "a mean over positions stands in place of fc1 and fc2 here"
+    if config["system"] == "ds_svc" and tuple(config["model"]["layers"]) != ("fc2",):
+        yield f"the paper's features are fc2, here {' and '.join(config['model']['layers'])}"

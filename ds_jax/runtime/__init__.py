@@ -1,0 +1,1 @@
+"""What every room needs: files, locks, how the program ends, processes, progress."""

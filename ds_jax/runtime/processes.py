@@ -1,0 +1,93 @@
+"""Starts processes and JAX in them, and lets several processes of one run agree."""
+
+import ctypes
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+
+import jax
+import jaxlib
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ds_jax.runtime import progress
+from ds_jax.runtime.files import cache_directory
+
+
+def start(distributed: bool = False) -> None:
+    """Prepares JAX; call it before anything else uses a device.
+
+    What is compiled is kept in the user's cache folder (`JAX_COMPILATION_CACHE_DIR` names
+    another) and found there by later runs.
+
+    Args:
+        distributed: Whether this process is one of several that train together. They find each
+            other by themselves under SLURM, Open MPI and on Cloud TPU; elsewhere by
+            JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
+
+    Raises:
+        ValueError: They do not.
+    """
+    accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
+    if not accelerated:
+        _keep_freed_memory()
+    if jaxlib.__version__.startswith("0.10.") and not accelerated:
+        # Since jaxlib 0.10 float32 convolutions on the CPU go to YNNPACK, whose weight gradient is
+        # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
+        flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
+        os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+    if distributed:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
+        try:
+            jax.distributed.initialize(
+                num_processes=int(count) if count else None, process_id=int(rank) if rank else None
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"--distributed: the processes do not find each other ({error}): set "
+                "JAX_COORDINATOR_ADDRESS=host:port, DS_JAX_PROCESSES and DS_JAX_PROCESS for each, "
+                "or leave --distributed out"
+            ) from error
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc's malloc keep what is freed, for the next step to use again.
+
+    By itself it returns large blocks to the system, and new pages take an eighth of a step.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # as malloc.h numbers them
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(mmap_max, 0)  # large blocks come from the heap too,
+    mallopt(arena_max, 1)  # of which there is one, that may grow,
+    mallopt(trim_threshold, -1)  # and never shrinks
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_first_process():
+        progress.say(text)
+
+
+def wait_for_others(name: str) -> None:
+    """Returns when every process has come to the same place."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def in_any_process(flags: Sequence[bool]) -> np.ndarray:
+    """Which flags are set in any process, bool [n]; all wait for each other, and hear the same."""
+    if jax.process_count() == 1:
+        return np.asarray(flags, bool)
+    return multihost_utils.process_allgather(np.asarray(flags, np.int32)).any(axis=0)

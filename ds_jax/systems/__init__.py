@@ -1,0 +1,1 @@
+"""What is fitted on a fold and predicts, behind one protocol."""

@@ -1,0 +1,1 @@
+"""How networks are trained: the loop, the step, devices and checkpoints."""

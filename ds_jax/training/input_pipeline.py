@@ -1,0 +1,194 @@
+"""What a network reads of a corpus: resident on the devices, or streamed to them."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import grain
+import jax
+import numpy as np
+
+from ds_jax.data.corpus import StoredPictures
+from ds_jax.models.create import Network, frozen_layers
+from ds_jax.runtime import processes, progress
+from ds_jax.training import parallel as devices
+from ds_jax.training.parallel import BATCH, Layout
+
+WIDTH = 32  # pictures that go through frozen blocks together on a device, at most
+# Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
+STREAMED_AT_ONCE = 1 << 28
+THREADS = 16  # that read and decode; they wait for the disk as often as they compute
+PARTS_AHEAD = 256  # batches' parts that are read before they are asked for, at most
+
+Chunk = tuple  # what a mapped step takes after its models, see `Inputs.chunks`
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """A corpus as a network's steps read it.
+
+    Attributes:
+        corpus: On every device, or on the host or its disk where it is streamed: the corpus'
+            inputs, or what the frozen blocks make of its pictures.
+        labels: int32 [n], where the corpus is.
+        method: Of the network, which reads it: "upper" where the frozen blocks' work is done.
+        streamed: Whether it is sent to the devices batch by batch.
+    """
+
+    corpus: jax.Array | np.ndarray | StoredPictures
+    labels: jax.Array | np.ndarray
+    method: str
+    streamed: bool
+
+    def length(self, batches: int, width: int) -> int:
+        """How many batches of `width` rows a device a chunk holds, of `batches` in all."""
+        length = devices.batches_in_dispatch(batches)
+        if self.streamed:
+            row = int(np.prod(self.corpus.shape[1:])) * self.corpus.dtype.itemsize
+            length = min(length, max(1, STREAMED_AT_ONCE // (width * row)))
+        return length
+
+    def parallel(self, layout: Layout, step: Callable, models: int, donate: bool = False):
+        """Maps a step `(*models, corpus, labels, rows, mask, count)` over devices.
+
+        Args:
+            layout: How models lie on devices.
+            step: Works off a chunk: `corpus[rows[k]]` are the inputs of batch k < count, the rows
+                of `mask[k]` 0 are padding.
+            models: How many arguments belong to a model.
+            donate: Whether the first argument's memory is taken for the result.
+        """
+        own = 2 if self.streamed else 0
+        return layout.parallel(step, models=models, whole=2 - own, spread=3 + own, donate=donate)
+
+    def chunks(
+        self, layout: Layout, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
+    ) -> Iterator[Chunk]:
+        """Yields the arguments of mapped steps, chunk by chunk.
+
+        Args:
+            layout: How models lie on devices.
+            batches: For each model its batches of row numbers, int32; a model may have fewer than
+                others, or none.
+            length: Batches of a chunk, of `length`.
+            width: Rows a device takes of a batch.
+
+        Yields:
+            Corpus, labels, rows [devices, length, width], mask and counts, see `Layout.spread`;
+            where the corpus is streamed, the first two are the chunk's own.
+        """
+        starts = range(0, max(map(len, batches)), length)
+        spread = (
+            layout.spread([own[start : start + length] for own in batches], length, width)
+            for start in starts
+        )
+        if not self.streamed:
+            yield from ((self.corpus, self.labels, *chunk) for chunk in spread)
+            return
+        spread = list(spread)
+        if not spread:
+            return
+        for (rows, mask, counts), pictures in zip(spread, self._read(spread), strict=True):
+            parts = len(rows), length * width
+            own_rows = np.broadcast_to(
+                np.arange(length * width, dtype=np.int32).reshape(length, width), rows.shape
+            )
+            yield (
+                layout.put(pictures.reshape(*parts, *self.corpus.shape[1:])),
+                layout.put(self.labels[rows].reshape(parts)),
+                own_rows,
+                mask,
+                counts,
+            )
+
+    def _read(self, spread: Sequence[tuple[np.ndarray, ...]]) -> Iterator[np.ndarray]:
+        """Yields the pictures of each chunk, some of the next ones being read meanwhile."""
+        shape, dtype = self.corpus.shape[1:], self.corpus.dtype
+
+        def read(rows: np.ndarray) -> np.ndarray:
+            pictures, real = np.zeros((len(rows), *shape), dtype), rows >= 0
+            pictures[real] = self.corpus[rows[real]]
+            return pictures
+
+        # A batch's part for a device at a time: a picture takes less time than handing it on.
+        wanted = [np.where(mask, rows, -1) for rows, mask, _ in spread]
+        parts = np.concatenate([rows.reshape(-1, rows.shape[-1]) for rows in wanted])
+        part = parts.shape[1] * math.prod(shape) * dtype.itemsize  # bytes
+        ahead = min(PARTS_AHEAD, max(1, STREAMED_AT_ONCE // part))
+        return iter(
+            grain.MapDataset.source(parts)
+            .map(read)
+            .to_iter_dataset(grain.ReadOptions(min(THREADS, ahead), prefetch_buffer_size=ahead))
+            .batch(len(parts) // len(spread))
+        )
+
+
+def create_inputs(
+    network: Network,
+    params: Mapping,
+    corpus: np.ndarray | StoredPictures,
+    labels: np.ndarray | None = None,
+) -> Inputs:
+    """Puts a corpus on every device, or prepares to stream it where it is too large for that.
+
+    What frozen blocks make of the pictures is computed once and kept, if it fits; else the
+    pictures are kept and the steps compute it each time, without gradients.
+
+    Args:
+        network: That reads it.
+        params: All parameters of the network, by layer.
+        corpus: Inputs as `corpus.Corpus` has them.
+        labels: int32 [n]; needed for training.
+    """
+    labels = np.zeros(len(corpus), np.int32) if labels is None else labels
+    if network.frozen_blocks:
+        frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
+        lower = functools.partial(network.apply, method="lower")
+        features = _resident(lower, {"params": {"vgg16": frozen}}, corpus)
+        if features is not None:
+            return Inputs(features, devices.replicate(labels), "upper", streamed=False)
+    resident = _resident(lambda variables, pictures: pictures, {}, corpus)
+    if resident is not None:
+        return Inputs(resident, devices.replicate(labels), "__call__", streamed=False)
+    return Inputs(corpus, labels, "__call__", streamed=True)
+
+
+def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cuts row numbers in batches; the last may be smaller."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def _resident(
+    lower: Callable, variables: Mapping, corpus: np.ndarray | StoredPictures
+) -> jax.Array | None:
+    """What `lower` makes of a corpus, on every device; None where that does not fit.
+
+    Each device works on its share and gets those of the others. At the end come rows of padding.
+    """
+    width = min(WIDTH, BATCH.width(len(corpus)))
+    size = width * jax.device_count()
+    chunks = -(-len(corpus) // size)
+    part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
+    made = jax.eval_shape(lower, variables, part)
+    shape = (chunks * size, *made.shape[1:])
+    if not devices.fits(int(np.prod(shape)) * made.dtype.itemsize):
+        return None
+
+    def fill(resident, variables, start, part):
+        made = jax.lax.all_gather(lower(variables, part), devices.AXIS, tiled=True)
+        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0), start + len(made)
+
+    fill = BATCH.parallel(fill, models=3, whole=0, spread=1, donate=True)
+    resident, variables = devices.zeros(shape, made.dtype), devices.replicate(variables)
+    title = "computing frozen blocks" if variables else "placing the corpus"
+    done, shown = 0, processes.is_first_process()
+    with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
+        for start in range(0, len(corpus), size):
+            rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
+            rows, _, _ = BATCH.spread([[rows]], 1, width)
+            part = BATCH.put(corpus[rows[:, 0]])
+            bar.update(int(done) - bar.n)  # waits for the part before
+            resident, done = fill(resident, variables, np.int32(start), part)
+        bar.update(min(int(done), len(corpus)) - bar.n)
+    return resident

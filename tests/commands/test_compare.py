@@ -1,0 +1,257 @@
+import json
+
+import numpy as np
+import pytest
+
+from ds_jax.commands import compare
+from ds_jax.data import folds
+from ds_jax.data.corpus import LABELS, Utterance
+from ds_jax.evaluation import predictions, significance, summary
+from ds_jax.evaluation.metrics import SCORES
+from ds_jax.report import results
+from ds_jax.runtime.files import read_json, write_json
+
+UTTERANCES = [
+    Utterance(f"u{i:02}", LABELS[i % 7], f"s{i % 6}", "unknown", "", "normal", 1.0)
+    for i in range(84)
+]
+
+
+def finished(workdir, skill, system="DS-AM", utterances=UTTERANCES, count=3, seed=0, **changes):
+    """Writes a run that is right with a probability of `skill`, and returns its folder."""
+    divided = folds.make_folds(utterances, "speakers", count, seed)
+    folds.write_folds(workdir / "folds.json", "tiny", "speakers", seed, "dev", divided)
+    generator, parts = np.random.default_rng(int(100 * skill)), []
+    for number, fold in enumerate(divided):
+        tested = [utterance for utterance in utterances if utterance.name in fold.test]
+        label = np.asarray([LABELS.index(utterance.label) for utterance in tested])
+        said = np.where(generator.random(len(tested)) < skill, label, (label + 1) % 7)
+        path = folds.fold_directory(workdir, number) / results.PREDICTIONS
+        predictions.write(path, tested, np.eye(7)[said])
+        parts.append(predictions.read(path))
+    content = {"corpus": "tiny", "protocol": "speakers", "selected_on": "dev", "shared": {}}
+    records = [summary.fold_record(number, part) for number, part in enumerate(parts)]
+    report = summary.evaluate(
+        predictions.concatenate(parts), **(content | changes), system=system, folds=records
+    )
+    write_json(workdir / "report.json", report)
+    return workdir
+
+
+@pytest.fixture
+def three(tmp_path):
+    return [
+        finished(tmp_path / "attention", 0.9, "DS-AM"),
+        finished(tmp_path / "connected", 0.8, "DS-FC"),
+        finished(tmp_path / "again", 0.5, "DS-FC"),
+    ]
+
+
+def parts_of(workdir):
+    return [predictions.read(path) for path in sorted(workdir.glob("fold_*/predictions.csv"))]
+
+
+def test_every_pair_is_compared_with_its_own_folds(three):
+    found = compare.compare_runs(three)
+    names = ["DS-AM", "DS-FC (connected)", "DS-FC (again)"]
+    assert [run["name"] for run in found["runs"]] == names
+    assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [
+        (names[0], names[1]),
+        (names[0], names[2]),
+        (names[1], names[2]),
+    ]
+    expected = significance.compare(parts_of(three[0]), parts_of(three[2]), [56, 56, 56])
+    for name in SCORES:
+        pair = dict(found["pairs"][1][name])
+        assert pair.pop("p_holm") >= pair["p"]
+        assert pair == expected[name]
+    assert found["pairs"][1]["method"] == expected["method"]
+    assert (found["corpus"], found["protocol"], found["utterances"]) == ("tiny", "speakers", 84)
+
+
+def test_differences_are_those_of_the_reports(three):
+    found = compare.compare_runs(three)
+    values = {run["name"]: run for run in found["runs"]}
+    for pair in found["pairs"]:
+        for name in SCORES:
+            first, second = (values[pair[side]][name]["value"] for side in ("first", "second"))
+            assert pair[name]["difference"] == pytest.approx(first - second)
+    report = json.loads((three[0] / "report.json").read_text(encoding="utf-8"))
+    assert found["runs"][0]["uar"] == report["uar"]
+
+
+def test_p_values_are_adjusted_for_all_pairs_of_a_score(three):
+    pairs = compare.compare_runs(three)["pairs"]
+    for name in SCORES:
+        adjusted = [pair[name]["p_holm"] for pair in pairs]
+        assert adjusted == significance.holm([pair[name]["p"] for pair in pairs])
+        assert min(adjusted) == pytest.approx(3 * 2 / 2**6)
+
+
+def test_against_a_reference_there_are_fewer_pairs_to_adjust_for(three):
+    reference, *others = three
+    found = compare.against(reference, others)
+    every = compare.compare_runs(three)["pairs"]
+    assert found["runs"][0]["name"] == "DS-AM"
+    assert [pair["second"] for pair in found["pairs"]] == ["DS-AM", "DS-AM"]
+    for one, other in zip(found["pairs"], every, strict=False):
+        assert one["first"] == other["second"]
+        for name in SCORES:
+            assert one[name]["difference"] == pytest.approx(-other[name]["difference"])
+            assert one[name]["p"] == pytest.approx(other[name]["p"])
+    for name in SCORES:
+        p = [pair[name]["p"] for pair in found["pairs"]]
+        assert [pair[name]["p_holm"] for pair in found["pairs"]] == significance.holm(p)
+
+
+def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
+    found = compare.run(three, tmp_path / "out")
+    assert json.loads((tmp_path / "out/comparison.json").read_text(encoding="utf-8")) == found
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert lines[0] == "tiny, 84 utterances, protocol speakers"
+    assert lines[2].split("  ")[0] == "run"
+    assert lines[3].startswith("DS-AM ")
+    value = found["runs"][0]["accuracy"]["value"]
+    assert lines[3].split()[1:3] == ["dev", f"{value:.3f}"]
+    row = next(line for line in lines if line.startswith("DS-AM - DS-FC (again) "))
+    pair = found["pairs"][1]["accuracy"]
+    assert f"{pair['difference']:+.3f} ({pair['low']:+.3f} to {pair['high']:+.3f})" in row
+    p = [f"{pair[key]:.3f}" for key in ("p", "p_holm", "p_folds")]
+    assert row.split()[-3:] == ["<0.001" if text == "0.000" else text for text in p]
+    assert "With 6 speakers this p is never below 0.031" in printed
+    assert "jackknife" in printed
+    assert "allows for 3 pairs" in printed
+    assert "advantage" not in printed
+
+
+def test_systems_without_epochs_have_none_chosen(three, capsys):
+    path = three[0] / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chosen": "C"}))
+    assert compare.run(three)["runs"][0]["selected_on"] == ""
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[3].split()[1] == "-"
+    assert "advantage" not in printed
+
+
+def test_nothing_is_written_without_a_folder(three, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    compare.run(three[:2])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_voices_are_said_to_be_two(tmp_path, capsys):
+    spoken = [
+        Utterance(f"u{i:02}", LABELS[i % 7], f"s{i % 2}", "unknown", f"t{i % 21}", "normal", 1.0)
+        for i in range(84)
+    ]
+    runs = [
+        finished(tmp_path / "a", 0.9, utterances=spoken),
+        finished(tmp_path / "b", 0.5, utterances=spoken),
+    ]
+    found = compare.run(runs)
+    printed = capsys.readouterr().out
+    assert (found["pairs"][0]["unit"], found["pairs"][0]["clusters"]) == ("sentences", 21)
+    assert "these two voices only" in printed
+    assert "With 21 sentences this p is never below 0.0001" in printed
+
+
+def test_choosing_on_the_test_side_is_an_advantage_that_is_told(three, tmp_path, capsys):
+    compare.run([three[0], finished(tmp_path / "peeked", 0.7, selected_on="test")])
+    assert "have an advantage over the others" in capsys.readouterr().out
+
+
+def test_a_single_fold_has_no_t_test(three, capsys):
+    for workdir in three[:2]:
+        content = read_json(workdir / "folds.json")
+        write_json(workdir / "folds.json", content | {"folds": content["folds"][:1]})
+    found = compare.run(three[:2])
+    assert found["pairs"][0]["uar"]["p_folds"] is None
+    rows = [line for line in capsys.readouterr().out.splitlines() if " UAR " in line]
+    assert rows[-1].endswith("  -")
+
+
+def test_equal_names_of_folders_are_told_apart_by_what_is_above(tmp_path):
+    runs = [finished(tmp_path / "a/emodb", 0.9), finished(tmp_path / "b/emodb", 0.5)]
+    names = [run["name"] for run in compare.compare_runs(runs)["runs"]]
+    assert names == [f"DS-AM ({run})" for run in runs]
+
+
+def test_unfinished_runs_are_refused_with_what_is_missing(three):
+    (three[1] / "fold_00/predictions.csv").unlink()
+    (three[1] / "fold_02/predictions.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"connected is not finished.* to run: 0, 2$"):
+        compare.compare_runs(three)
+    (three[2] / "report.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"again holds no finished run: report\.json"):
+        compare.compare_runs([three[0], three[2]])
+
+
+def test_a_folder_without_a_run_is_refused(three, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere holds no finished run: folds\.json"):
+        compare.compare_runs([three[0], tmp_path / "nowhere"])
+    (three[1] / "report.json").write_text("{")
+    with pytest.raises(ValueError, match=r"report\.json is not a JSON file"):
+        compare.compare_runs(three[:2])
+    write_json(three[1] / "report.json", {"corpus": "tiny"})
+    with pytest.raises(ValueError, match=r"report\.json lacks 'protocol'"):
+        compare.compare_runs(three[:2])
+
+
+def test_runs_on_other_corpora_are_refused(three, tmp_path):
+    other = finished(tmp_path / "other", 0.7, corpus="emodb")
+    with pytest.raises(ValueError, match=r"other was tested on emodb and .*attention on tiny"):
+        compare.compare_runs([three[0], other])
+
+
+def test_runs_with_other_folds_are_refused(three, tmp_path):
+    with pytest.raises(ValueError, match=r"two has 2 folds and .*attention 3"):
+        compare.compare_runs([three[0], finished(tmp_path / "two", 0.7, count=2)])
+    seeded = finished(tmp_path / "seeded", 0.7, seed=5)
+    with pytest.raises(ValueError, match=r"seeded and .* other test sides in fold \d, u\d+ is"):
+        compare.compare_runs([three[0], seeded])
+
+
+def test_runs_on_other_labels_are_refused(three, tmp_path):
+    turned = [
+        Utterance(u.name, LABELS[(i // 7 + i) % 7], u.speaker, u.gender, "", "normal", 1.0)
+        for i, u in enumerate(UTTERANCES)
+    ]
+    other = finished(tmp_path / "other", 0.7, utterances=turned)
+    with pytest.raises(ValueError, match=r"attention and .*other: fold 0: .* labels of u"):
+        compare.compare_runs([three[0], other])
+
+
+def test_predictions_of_other_folds_are_refused(three):
+    path = three[1] / "fold_00/predictions.csv"
+    path.write_bytes((three[1] / "fold_01/predictions.csv").read_bytes())
+    with pytest.raises(ValueError, match=r"fold_00.predictions\.csv and the test side in folds"):
+        compare.compare_runs(three)
+
+
+def test_a_comparison_needs_two_runs(three):
+    with pytest.raises(ValueError, match="two or more"):
+        compare.compare_runs(three[:1])
+    with pytest.raises(ValueError, match="attention is given twice"):
+        compare.compare_runs([three[0], three[1], three[1].parent / "attention"])
+
+
+def test_a_model_of_the_whole_corpus_has_nothing_to_compare(three):
+    divided = folds.make_folds(UTTERANCES, "whole_corpus", 1, 0)
+    folds.write_folds(three[1] / "folds.json", "tiny", "whole_corpus", 0, "dev", divided)
+    with pytest.raises(ValueError, match="connected: a run of protocol 'whole_corpus'"):
+        compare.compare_runs(three)
+
+
+def test_of_two_training_sides_the_smaller_counts(three):
+    whole = compare.compare_runs(three[:2])["pairs"][0]["uar"]["p_folds"]
+    content = read_json(three[1] / "folds.json")
+    for fold in content["folds"]:
+        fold["train"], fold["dev"] = fold["train"][:20], fold["dev"][:4]
+    write_json(three[1] / "folds.json", content)
+    expected = significance.compare(parts_of(three[0]), parts_of(three[1]), [24] * 3)["uar"][
+        "p_folds"
+    ]
+    for order in (three[:2], three[1::-1]):
+        found = compare.compare_runs(order)["pairs"][0]["uar"]["p_folds"]
+        assert whole < found == pytest.approx(expected)

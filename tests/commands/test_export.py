@@ -1,0 +1,278 @@
+"""An exported model says what predict says, without this program."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+import soundfile
+import tiny
+
+from ds_jax.commands import export, predict
+from ds_jax.data.corpus import LABELS
+from ds_jax.features import audio, representation
+from ds_jax.runtime import files
+from ds_jax.systems import base as systems
+from ds_jax.training.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.usefixtures("narrow")
+RATE = 16_000
+CORPORA = os.environ.get("DS_JAX_CORPORA", "")
+
+
+def wave(seconds, seed=0):
+    """A gliding tone in noise."""
+    time = np.arange(int(RATE * seconds)) / RATE
+    noise = np.random.default_rng(seed).normal(0, 0.05, len(time))
+    samples = 0.3 * np.sin(2 * np.pi * (150 + 100 * seed + 300 * time) * time) + noise
+    return samples.astype(np.float32)
+
+
+def batch_of(waves, size=None, filler=0.0):
+    """Waves in one array, `filler` beyond their ends, and their lengths."""
+    lengths = np.asarray([len(wave) for wave in waves], np.int32)
+    samples = np.full((len(waves), size or lengths.max()), filler, np.float32)
+    for row, one in zip(samples, waves, strict=True):
+        row[: len(one)] = one
+    return samples, lengths
+
+
+def predicted(checkpoint, waves, folder):
+    """What --mode=predict says of waves in files, float64 [waves, 7]."""
+    checkpoints = predict.find_checkpoints(checkpoint)
+    settings = representation.settings(systems.load_config(checkpoints))
+    judge, said = systems.create_judge(checkpoints), []
+    for number, samples in enumerate(waves):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        windows = np.stack(representation.read(path, settings)[1])
+        said.append(judge(windows, len(windows))().probabilities.mean(axis=0))
+    return np.stack(said)
+
+
+def load(directory):
+    return jax.export.deserialize(bytearray((directory / export.MODEL).read_bytes()))
+
+
+def untrained(directory, config):
+    """A fold's folder, whose network is as training begins with it."""
+    experiment = tiny.experiment(config, tiny.corpus(8))
+    state = tiny.state(experiment)
+    with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
+        checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export")
+    export.run(run, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def waves():
+    """The first is shorter than a frame."""
+    return [wave(seconds, seed) for seed, seconds in enumerate((0.01, 0.3, 1.0, 1.7371))]
+
+
+@pytest.fixture(scope="module")
+def wanted(run, waves, tmp_path_factory):
+    found = predicted(run, waves, tmp_path_factory.mktemp("waves"))
+    assert found.std(axis=0).max() > 1e-3  # the waves are told apart
+    return found
+
+
+def test_it_says_what_predict_says(exported, waves, wanted):
+    model = load(exported)
+    assert model.platforms == export.PLATFORMS
+    for rows in (slice(0, 1), slice(1, 4), slice(0, 4)):
+        found = np.asarray(model.call(*batch_of(waves[rows])))
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted[rows], atol=1e-5)
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_what_follows_a_recording_is_ignored(exported, waves, wanted):
+    found = load(exported).call(*batch_of(waves, 50_001, filler=7.0))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_fold_is_exported_alone(run, waves, tmp_path):
+    shutil.copytree(run / "fold_01", tmp_path / "fold_01")
+    for given in (tmp_path / "fold_01", tmp_path / "fold_01" / "checkpoints"):
+        export.run(given)
+        assert not (given / "checkpoints" / "export").exists()
+        directory = tmp_path / "fold_01" / "export"
+        found = load(directory).call(*batch_of(waves))
+        np.testing.assert_allclose(found, predicted(run / "fold_01", waves, tmp_path), atol=1e-5)
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize(
+    ("system", "changes"),
+    [
+        ("ds_fc", {}),
+        ("ds_am", {"mode": "spectrogram", "preprocessing": "deepspectrum"}),
+        ("ds_am", {"window": 0.5, "window_hop": 0.3}),
+    ],
+)
+def test_other_systems_and_pictures(system, changes, waves, tmp_path):
+    config = tiny.config(system)
+    config.picture.update(changes)
+    fold = untrained(tmp_path / "fold_00", config)
+    export.run(fold)
+    model, wanted = load(fold / "export"), predicted(fold, waves, tmp_path)
+    assert wanted.std(axis=0).max() > 1e-4
+    np.testing.assert_allclose(model.call(*batch_of(waves)), wanted, atol=1e-5)
+    np.testing.assert_allclose(model.call(*batch_of(waves[:1])), wanted[:1], atol=1e-5)
+
+
+@pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
+def test_real_recordings(run, exported, tmp_path):
+    paths = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[::50]
+    assert paths
+    recordings = [audio.read(path, RATE)[0] for path in paths]
+    found = load(exported).call(*batch_of(recordings))
+    np.testing.assert_allclose(found, predicted(run, recordings, tmp_path), atol=1e-5)
+
+
+def test_the_readme_s_program_runs_without_this_one(exported, tmp_path):
+    readme = (exported / "README.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    shutil.copy(exported / export.MODEL, tmp_path)
+    alone = "import importlib.util\nassert importlib.util.find_spec('ds_jax') is None\n"
+    imported = "import sys\nassert not {'flax', 'scipy.fft', 'librosa'} & set(sys.modules)\n"
+    (tmp_path / "program.py").write_text(alone + program + imported)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rate = json.loads((exported / "model.json").read_text())["sample_rate"]
+    tones = [np.sin(np.arange(2 * rate) * pitch).astype(np.float32) for pitch in (0.1, 0.2)]
+    for line, shares in zip(
+        done.stdout.splitlines(), load(exported).call(*batch_of(tones)), strict=True
+    ):
+        label, _, printed = line.partition(" ")
+        assert label == LABELS[shares.argmax()]
+        found = json.loads(printed.replace("'", '"'))
+        assert list(found) == list(LABELS)
+        np.testing.assert_allclose(list(found.values()), shares, atol=0.0006)
+
+
+def test_facts_for_programs_and_people(run, exported):
+    facts = json.loads((exported / "model.json").read_text())
+    report = json.loads((run / "report.json").read_text())
+    assert facts["labels"] == list(LABELS)
+    assert facts["sample_rate"] == RATE
+    assert facts["trained_on"] == "tiny"
+    assert facts["protocol"] == "speakers"
+    assert [model["fold"] for model in facts["models"]] == ["fold_00", "fold_01", "fold_02"]
+    assert [model["epoch"] for model in facts["models"]] == [
+        fold["epoch"] for fold in report["folds"]
+    ]
+    (score,) = facts["scores"]
+    assert score["uar"] == report["uar"]
+    assert "each fold's model" in score["judged_by"]
+    readme = (exported / "README.md").read_text(encoding="utf-8")
+    for said in (
+        f"{report['uar']['value']:.3f} ({report['uar']['low']:.3f} to",
+        report["interval"].rstrip("."),
+        "protocol `speakers`",
+        "the mean of 3 models",
+        "six months",
+        "a recording that trained one of these models, or chose its epoch, is no test.",
+        "ask whoever recorded it",
+        "CC BY 4.0",
+        "Training and test share 0 speakers, 0 sentences, 0 recordings, summed over the folds.",
+    ):
+        assert said in readme, said
+    assert "synthetic" not in readme
+
+
+def test_scores_say_whose_they_are(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    report = files.read_json(run / "report.json")
+    other = tmp_path / "run" / "evaluations" / "o|ther" / "report.json"
+    other.parent.mkdir(parents=True)
+    shared = {"speakers": None, "sentences": None, "recordings": 3}
+    changes = {"corpus": "o|ther", "selected_on": "test", "shared": shared}
+    other.write_text(json.dumps(report | changes))
+    judged = {}
+    for given in (tmp_path / "run", tmp_path / "run" / "fold_01"):
+        export.run(given)
+        facts = json.loads((given / "export" / "model.json").read_text())
+        judged[given.name] = [score["judged_by"] for score in facts["scores"]]
+    own = "each fold's model, on the utterances that its fold tests"
+    assert judged == {"run": [own, "this file"], "fold_01": [own, "the mean of 3 models"]}
+    readme = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "| o\\|ther |" in readme
+    assert "The test fold chose the epoch" in readme
+    assert "Training and test share 3 recordings, summed" in readme
+
+
+def test_a_synthetic_run_is_called_so(tmp_path):
+    config = tiny.config()
+    config.synthetic = True
+    fold = untrained(tmp_path / "fold_00", config)
+    export.run(fold)
+    readme = (fold / "export" / "README.md").read_text()
+    assert "Trained on synthetic speech" in readme
+    assert "nobody's" in readme
+    assert "None: nothing was tested yet" in readme
+    assert "a recording that trained this model, or chose its epoch, is no test." in readme
+
+
+def test_the_same_run_gives_the_same_bytes_and_names_no_folder(run, exported, tmp_path):
+    export.run(run, tmp_path)
+    content = (tmp_path / export.MODEL).read_bytes()
+    assert content == (exported / export.MODEL).read_bytes()
+    assert str(Path(export.__file__).parents[1]).encode() not in content
+    assert {path.name for path in tmp_path.iterdir()} == {export.MODEL, "README.md", "model.json"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("system", "lstm", "system='lstm' cannot be exported"),
+        ("system", "ds_svc", "system='ds_svc' cannot be exported"),
+        ("picture.mode", "chroma", "picture.mode='chroma' cannot be exported"),
+        ("picture.sample_rate", 0, "picture.sample_rate=0 cannot be exported"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(field, value, message, run, tmp_path, monkeypatch):
+    config = tiny.config()
+    config.update_from_flattened_dict({field: value})
+    monkeypatch.setattr(systems, "load_config", lambda checkpoints: config)
+    with pytest.raises(ValueError, match=message):
+        export.run(run, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_too_large_a_file_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "LARGEST", 1000)
+    with pytest.raises(ValueError, match=r"3 models .*fold_00"):
+        export.run(run, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_missing_checkpoints_and_closed_folders_are_named(run, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="--checkpoint"):
+        export.run(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(export, "trace", lambda *arguments: pytest.fail("work before the check"))
+    with pytest.raises(OSError, match=r"file/export cannot be written .*--workdir"):
+        export.run(run, tmp_path / "file" / "export")

@@ -1,0 +1,309 @@
+"""Features come in DeepSpectrum's tables, and are those of Keras and of DS-SVC."""
+
+import csv
+import io
+import itertools
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import keras
+import matplotlib
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from scipy.io import arff
+from test_vgg import he_scaled
+
+from configs import deepspectrum
+from ds_jax.commands import features
+from ds_jax.data import recordings
+from ds_jax.features import representation
+from ds_jax.models import pretrained, vgg16
+from ds_jax.systems import deep_features
+
+
+@pytest.fixture(scope="module")
+def model():
+    return keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+
+
+@pytest.fixture(autouse=True)
+def params(model, monkeypatch):
+    """Weights of the real VGG16's shapes, the same in Keras and here."""
+    params = he_scaled(model.layers)
+    monkeypatch.setattr(pretrained, "load", lambda path, full: params)
+    return params
+
+
+def experiment(*layers):
+    config = deepspectrum.get_config()
+    config.model.layers = layers or ("block1_pool",)
+    config.picture.canvas = config.picture.size = 32
+    return config
+
+
+def write(path, seconds=0.3, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
+    soundfile.write(path, noise, 16_000)
+
+
+NAMES = ("anger/a1.wav", "anger/a2.flac", "joy/j, 1.wav", "joy/sub/j 2.wav", "top.wav")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed, name in enumerate(NAMES):
+        write(tmp_path / "in" / name, 0.2 + 0.1 * seed, seed)
+    return tmp_path / "in"
+
+
+def table(output):
+    """The header, the names, and the rest of each row."""
+    header, *rows = csv.reader(io.StringIO(output.read_text(encoding="utf-8")))
+    return header, [row[0] for row in rows], [row[1:] for row in rows]
+
+
+def extract(config, arguments, output, *labels):
+    features.run(config, arguments, output, *labels)
+    return table(output)
+
+
+def test_columns_are_deepspectrum_s(folder, tmp_path):
+    header, names, rows = extract(experiment(), [folder], tmp_path / "out.csv")
+    assert header == ["name", *(f"neuron_{index}" for index in range(64)), "class"]
+    assert names == list(NAMES)
+    assert [row[-1] for row in rows] == ["anger", "anger", "joy", "sub", "in"]
+    header, _, rows = extract(experiment(), [folder], tmp_path / "out.csv", "none")
+    assert header[-1] == "neuron_63"
+    assert {len(row) for row in rows} == {64}
+
+
+def test_features_equal_those_of_keras(folder, tmp_path, model):
+    """From the pictures on by other code: matplotlib's colours and Keras' layers."""
+    config = experiment("block2_pool", "block5_pool")
+    header, _, rows = extract(config, [folder], tmp_path / "out.csv", "none")
+    assert len(header) == 1 + 128 + 512
+    settings = representation.settings(config)
+    pictures = [representation.read(folder / name, settings)[1][0] for name in NAMES]
+    colours = np.round(255 * matplotlib.colormaps["viridis"](np.stack(pictures))[..., 2::-1])
+    outputs = [model.get_layer(name).output for name in config.model.layers]
+    pools = keras.Model(model.input, outputs)(colours.astype(np.float32))
+    wanted = np.concatenate([np.asarray(pool).mean(axis=(1, 2)) for pool in pools], axis=1)
+    assert wanted.std() > 1
+    np.testing.assert_allclose(np.asarray(rows, float), wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("preprocessing", ["deepspectrum", "caffe"])
+def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing):
+    config = experiment("block4_pool", "block3_pool")  # in the order asked for
+    config.picture.preprocessing, config.picture.colour_map = preprocessing, "magma"
+    config.picture.canvas = 48
+    _, _, rows = extract(config, [folder], tmp_path / "out.csv", "none")
+    settings = representation.settings(config)
+    pictures = [representation.read(folder / name, settings)[1][0] for name in NAMES]
+    wanted = deep_features.compute(np.stack(pictures), config.model.layers, settings, params, None)
+    np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
+
+
+def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(vgg16, "BLOCKS", tiny.BLOCKS)
+    monkeypatch.setattr(vgg16, "UNITS", tiny.UNITS)
+    asked, params = [], tiny.pretrained(side=7)
+    monkeypatch.setattr(pretrained, "load", lambda path, full: asked.append(full) or params)
+    config = deepspectrum.get_config()
+    _, _, rows = extract(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
+    assert asked == [True]
+    settings = representation.settings(config)
+    pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
+    wanted = deep_features.compute(pictures, ("fc2",), settings, params, None)
+    assert (wanted > 0).any()
+    np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
+
+
+def test_windows_have_time_stamps(folder, tmp_path, params):
+    config = experiment()
+    config.picture.window, config.picture.window_hop = 0.2, 0.1
+    header, names, rows = extract(config, [folder], tmp_path / "out.csv")
+    assert header[:3] == ["name", "timeStamp", "neuron_0"]
+    counts = [len(list(group)) for _, group in itertools.groupby(names)]
+    assert counts == [2, 3, 4, 5, 6]
+    assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    settings = representation.settings(config)
+    pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
+    wanted = deep_features.compute(pictures, config.model.layers, settings, params, None)
+    found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
+    numbers = numbers.astype(np.float32)
+    monkeypatch.setattr(
+        deep_features, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
+    )
+    _, _, rows = extract(experiment(), [folder], tmp_path / "out.csv", "none")
+    np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
+
+
+def test_arff_is_read_by_scipy_as_the_csv_is(folder, tmp_path):
+    config = experiment()
+    config.picture.window = 0.2
+    header, names, rows = extract(config, [folder], tmp_path / "out.csv")
+    features.run(config, [folder], tmp_path / "out.arff")
+    data, meta = arff.loadarff(tmp_path / "out.arff")
+    assert meta.names() == header
+    assert meta.types() == ["nominal", *["numeric"] * 65, "nominal"]
+    assert meta["class"][1] == ("anger", "in", "joy", "sub")
+    assert [one.decode() for one in data["name"]] == names
+    assert [one.decode() for one in data["class"]] == [row[-1] for row in rows]
+    numbers = np.asarray([data[name] for name in header[1:-1]]).T
+    np.testing.assert_array_equal(numbers, np.asarray([row[:-1] for row in rows], float))
+
+
+HOSTILE = (
+    "niño.wav",
+    'say "hi".wav',
+    "it's.wav",
+    "a,b.wav",
+    "50%.wav",
+    "{x}.wav",
+    "two\nlines.wav",
+)
+
+
+def test_hostile_names_survive(tmp_path):
+    for name in HOSTILE:
+        write(tmp_path / "in" / "el niño" / name)
+    _, names, rows = extract(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
+    assert names == sorted(f"el niño/{name}" for name in HOSTILE)
+    assert {row[-1] for row in rows} == {"el niño"}
+    features.run(experiment(), [tmp_path / "in"], tmp_path / "out.arff")
+    lines = (tmp_path / "out.arff").read_text(encoding="utf-8").splitlines()
+    data = lines[lines.index("@data") + 1 :]
+    assert len(data) == len(HOSTILE)  # a row is a line
+    for shown in ("'el niño/niño.wav',", '"el niño/it\'s.wav",', "'el niño/a,b.wav',"):
+        assert sum(line.startswith(shown) for line in data) == 1
+        assert shown.rstrip(",") in lines[2]
+    assert all(line.endswith(",'el niño'") for line in data)
+
+
+def test_a_table_labels_by_name(folder, tmp_path, capsys):
+    labels = tmp_path / "labels.tsv"
+    labels.write_text(
+        "\ufefffile\temotion\tarousal\n"
+        "anger/a1.wav\tanger\t0.9\n./joy/j, 1.wav\tgreat joy\t-1e-1\nnowhere.wav\tnone\t3\n"
+    )
+    header, names, rows = extract(experiment(), [folder], tmp_path / "out.csv", str(labels))
+    assert header[-2:] == ["emotion", "arousal"]
+    assert names == ["anger/a1.wav", "joy/j, 1.wav"]  # the others are left out, and named
+    assert [row[-2:] for row in rows] == [["anger", "0.9"], ["great joy", "-1e-1"]]
+    said = capsys.readouterr().out
+    assert "3 recordings without a label" in said
+    assert "joy/sub/j 2.wav" in said
+    assert "1 labels without a recording" in said
+    features.run(experiment(), [folder], tmp_path / "out.arff", str(labels))
+    data, meta = arff.loadarff(tmp_path / "out.arff")
+    assert meta.types()[-2:] == ["nominal", "numeric"]
+    assert meta["emotion"][1] == ("anger", "great joy", "none")
+    np.testing.assert_array_equal(data["arousal"], [0.9, -0.1])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,label\na.wav,1\na.wav,2\n", r"line 3: 'a\.wav' is labelled a second time"),
+        ("file,label\na.wav\n", "line 2: there are 1 columns instead of 2"),
+        ("file\na.wav\n", "the header must name"),
+        ("", "the header must name"),
+        ("file,label\nbad.wav,joy\n", "labels none of the 5 recordings: it tells of 'bad.wav'"),
+        ("file,label\n\xff,joy\n".encode("latin-1"), "utf-8"),
+    ],
+)
+def test_impossible_tables_are_refused(folder, tmp_path, content, message):
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=message) as refusal:
+        features.run(experiment(), [folder], tmp_path / "out.csv", str(labels))
+    assert "labels.csv" in str(refusal.value)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_what_cannot_be_used_is_named_and_the_others_are_written(folder, tmp_path):
+    (folder / "joy" / "text.wav").write_text("no audio")
+    soundfile.write(folder / "silence.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(ValueError, match="2 could not be used") as refusal:
+        features.run(experiment(), [folder], tmp_path / "out.csv")
+    assert "text.wav cannot be decoded" in str(refusal.value)
+    assert "silence.wav is silent" in str(refusal.value)
+    assert table(tmp_path / "out.csv")[1] == list(NAMES)
+
+
+def test_without_a_usable_recording_there_is_no_file(tmp_path):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="looked for files ending in"):
+        features.run(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
+    (tmp_path / "in" / "text.wav").write_text("no audio")
+    with pytest.raises(ValueError, match=r"text\.wav cannot be decoded"):
+        features.run(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_interruption_leaves_the_file_from_before(folder, tmp_path, monkeypatch):
+    (tmp_path / "out.csv").write_text("before")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deep_features, "create_extractor", lambda *_: lambda *_: interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        features.run(experiment(), [folder], tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]
+    assert (tmp_path / "out.csv").read_text() == "before"
+
+
+def test_impossible_requests_are_refused_before_any_work(folder, tmp_path):
+    out = tmp_path / "out.csv"
+    with pytest.raises(ValueError, match=r"--output=out\.txt: give a file ending in \.csv or"):
+        features.run(experiment(), [folder], Path("out.txt"))
+    with pytest.raises(ValueError, match="give recordings"):
+        features.run(experiment(), [], out)
+    with pytest.raises(ValueError, match="the nearest is 'block1_pool'"):
+        features.run(experiment("block1_pol"), [folder], out)
+    with pytest.raises(ValueError, match="'fc2' needs picture"):
+        features.run(experiment("fc2"), [folder], out)
+    with pytest.raises(FileNotFoundError, match="or give folders or none"):
+        features.run(experiment(), [folder], out, "labels.csv")
+    config = experiment()
+    del config.picture
+    with pytest.raises(ValueError, match="configs/deepspectrum"):
+        features.run(config, [folder], out)
+    shutil.copytree(folder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"two recordings would be called 'anger/a1\.wav'"):
+        features.run(experiment(), [folder, tmp_path / "other"], out)
+    assert not out.exists()
+
+
+def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
+    """Pictures of all of them would be 53 MB, and features 26 MB."""
+    write(tmp_path / "in" / "0000.wav")
+    for number in range(1, 1024):
+        (tmp_path / "in" / f"{number:04}.wav").symlink_to("0000.wav")
+    canvas = np.zeros((227, 227), np.uint8)
+    monkeypatch.setattr(
+        recordings.representation, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
+    )
+    monkeypatch.setattr(
+        deep_features,
+        "create_extractor",
+        lambda *_: lambda x, _: lambda: {"block1_pool": np.ones((len(x), 512), np.float32)},
+    )
+    tracemalloc.start()
+    features.run(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(table(tmp_path / "out.csv")[1]) == 1024
+    assert peak < 20e6

@@ -1,0 +1,239 @@
+"""What arguments stand for, and recordings that are read ahead in order and in little memory."""
+
+import io
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ds_jax.data import recordings
+from ds_jax.data.recordings import Recording, Unusable, Window
+from ds_jax.features import representation
+from ds_jax.features.extract import FeatureSettings
+from ds_jax.features.spectrogram import PictureSettings
+
+SETTINGS = PictureSettings(canvas=16)
+
+
+def write(path, seconds=0.3, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
+    soundfile.write(path, noise, 16_000)
+    return path
+
+
+def found(*arguments):
+    """Paths below the working folder, and why others lead to nothing."""
+    files, unusable = recordings.find(arguments)
+    return [one.title for one in files], [one.reason for one in unusable]
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2.wav", "b/10.FLAC", "b/deep/er/1.wav", "a/niño con tilde.wav", "top.wav"):
+        (Path(name).parent).mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    for name in ("b/notes.txt", "b/.hidden.wav", "b/.git/1.wav", "a/1.wav.part"):
+        (Path(name).parent).mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+@pytest.mark.usefixtures("tree")
+def test_folders_are_searched_at_any_depth_in_order():
+    below = ["b/10.FLAC", "b/2.wav", "b/deep/er/1.wav"]
+    assert found("b") == (below, [])
+    assert found(".") == (["a/niño con tilde.wav", *below, "top.wav"], [])
+    assert found("top.wav", "b", "a") == (["top.wav", *below, "a/niño con tilde.wav"], [])
+
+
+@pytest.mark.usefixtures("tree")
+def test_patterns_match_files_and_folders():
+    assert found("*/*.wav") == (["a/niño con tilde.wav", "b/2.wav"], [])
+    assert found("**/1.wav") == (["b/deep/er/1.wav"], [])
+    assert found("b/d*") == (["b/deep/er/1.wav"], [])
+    Path("b/[1].wav").touch()  # looks like a pattern, and is there
+    assert found("b/[1].wav") == (["b/[1].wav"], [])
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_name_is_taken_whatever_it_ends_in():
+    assert found("b/notes.txt", "-") == (["b/notes.txt", "-"], [])
+
+
+@pytest.mark.usefixtures("tree")
+def test_what_leads_to_nothing_says_what_was_looked_for():
+    Path("empty").mkdir()
+    files, (folder, pattern, file) = found("empty", "x*/*.wav", "none.wav", "top.wav")
+    assert files == ["top.wav"]
+    assert folder.startswith("empty holds no audio: looked for files ending in .wav, .flac, .mp3")
+    assert pattern == "x*/*.wav: no file or folder matches this pattern"
+    assert file == "none.wav: there is no such file"
+
+
+@pytest.mark.usefixtures("tree")
+def test_links_are_followed_and_circles_end():
+    Path("b/deep/back").symlink_to(Path("b").absolute())
+    Path("b/itself").symlink_to(".")
+    Path("linked").symlink_to("b")
+    Path("b/gone.wav").symlink_to("nowhere.wav")
+    assert found("b")[0] == ["b/10.FLAC", "b/2.wav", "b/deep/er/1.wav", "b/gone.wav"]
+    assert len(found("linked")[0]) == 4
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_folder_that_cannot_be_read_is_named():
+    Path("b/deep").chmod(0)
+    files, reasons = found("b")
+    Path("b/deep").chmod(0o700)
+    assert files == ["b/10.FLAC", "b/2.wav"]
+    assert reasons == ["b/deep cannot be read: Permission denied"]
+
+
+def test_names_of_any_bytes_can_be_shown(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")
+    Path(path).touch()
+    ((one,), _) = recordings.find([tmp_path])
+    assert one.title == f"{tmp_path}/\\xff.wav"
+    assert one.path.is_file()
+
+
+def test_standard_input_is_kept_while_it_is_read(monkeypatch):
+    class Input:
+        buffer = io.BytesIO(b"any bytes")
+
+    monkeypatch.setattr("sys.stdin", Input)
+    files, _ = recordings.find(["-"])
+    with recordings.standard_input(files) as (one,):
+        assert (one.title, one.path.read_bytes()) == ("-", b"any bytes")
+    assert not one.path.exists()
+    with (
+        pytest.raises(ValueError, match="more than once"),
+        recordings.standard_input(recordings.find(["-", "-"])[0]),
+    ):
+        pass
+
+
+def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
+    """All windows with what became of them, what was unusable, and the shape of each batch."""
+    unusable, shapes, done = [], [], []
+
+    def double(inputs, width):
+        shapes.append((len(inputs), width))
+        return lambda: inputs * 2.0
+
+    for batch, result in recordings.process(
+        files, settings, window, hop, start or double, unusable, quiet=True
+    ):
+        done += zip(batch, result, strict=True)
+    return done, unusable, shapes
+
+
+def test_recordings_keep_their_order_and_their_results(tmp_path):
+    files = [write(tmp_path / f"{n:03}.wav", 0.1 + 0.4 * (n % 3), n) for n in range(75)]
+    done, unusable, shapes = process(recordings.find([tmp_path])[0])
+    assert [window.recording.path for window, _ in done] == files
+    assert unusable == []
+    assert shapes == [(32, 32), (32, 32), (11, 32)]  # one shape is compiled
+    for window, result in done:
+        _, (picture,), _ = representation.read(window.recording.path, SETTINGS)
+        np.testing.assert_array_equal(window.represented, picture)
+        np.testing.assert_array_equal(result, 2.0 * picture)
+
+
+def test_few_recordings_are_not_padded(tmp_path):
+    write(tmp_path / "a.wav")
+    assert process(recordings.find([tmp_path])[0])[2] == [(1, 1)]
+
+
+def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
+    seconds = {"a": 0.1, "b": 4.05, "c": 0.3, "d": 1.6}  # of 16 windows, of less, and of more
+    for name, length in seconds.items():
+        write(tmp_path / f"{name}.wav", length)
+    done, _, _ = process(recordings.find([tmp_path])[0], window=0.2, hop=0.1)
+    starts = [window.start for window, _ in done if window.recording.path.stem == "b"]
+    assert starts == pytest.approx([0.1 * k for k in range(40)])
+    stems = [window.recording.path.stem for window, _ in done]
+    assert stems == ["a"] + ["b"] * 40 + ["c"] * 3 + ["d"] * 16
+
+
+def test_what_cannot_be_used_is_named_and_the_others_are_done(tmp_path):
+    for name in ("a", "e"):
+        write(tmp_path / f"{name}.wav")
+    (tmp_path / "b.wav").write_text("no audio")
+    (tmp_path / "c.wav").touch()
+    (tmp_path / "d.wav").mkdir()
+    files = [*recordings.find([tmp_path])[0], Recording(Path("-"), Path(), "-")]
+    done, unusable, _ = process(files)
+    assert [window.recording.path.stem for window, _ in done] == ["a", "e"]
+    assert [one.title for one in unusable] == [f"{tmp_path}/b.wav", f"{tmp_path}/c.wav", "-"]
+    text = recordings.complaint(unusable)
+    assert text.count("\n") == 3
+    assert "3 could not be used" in text
+    assert recordings.complaint(unusable[1:2]) == f"{tmp_path}/c.wav is empty: it has 0 bytes"
+
+
+def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch):
+    def windows(*_):
+        yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
+        yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
+
+    monkeypatch.setattr(representation, "windows", windows)
+    done, unusable, _ = process([Recording(Path("a.wav"), Path(), "a.wav")], window=1.0)
+    assert len(done) == 1
+    assert unusable == [Unusable("a.wav", "a.wav from 1.00 to 1.50 s: nothing to hear")]
+
+
+def test_sequences_have_few_lengths(tmp_path):
+    for number in range(40):
+        write(tmp_path / f"{number:02}.wav", 0.5 + number / 100)
+    lengths = []
+
+    def start(inputs, width):
+        lengths.append(inputs.shape[1])
+        return lambda: np.isfinite(inputs[..., 0]).sum(axis=1)
+
+    done, _, _ = process(
+        recordings.find([tmp_path])[0], FeatureSettings("mfcc_frames"), start=start
+    )
+    assert set(lengths) <= {64, 128, 256}
+    assert [int(n) for _, n in done] == [len(window.represented) for window, _ in done]
+
+
+def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
+    """While the first batch is worked on others are read, and never many."""
+    begun, lock = [], threading.Lock()
+
+    def windows(path, *_):
+        with lock:
+            begun.append(path)
+        yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
+
+    monkeypatch.setattr(representation, "windows", windows)
+    monkeypatch.setattr(recordings, "WIDTH", 4)
+    files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
+    taken = 0
+    for batch, _ in recordings.process(files, SETTINGS, 0, 0, lambda x, _: lambda: x, [], True):
+        taken += len(batch)
+        deadline = time.monotonic() + 10
+        while len(begun) < min(200, taken + 8) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert min(200, taken + 8) <= len(begun) <= taken + 12
+    assert taken == 200
+
+
+def test_the_caller_may_stop_early(tmp_path):
+    for number in range(70):
+        write(tmp_path / f"{number:02}.wav", 0.1)
+    before = threading.active_count()
+    rows = recordings.process(
+        recordings.find([tmp_path])[0], SETTINGS, 0, 0, lambda x, _: lambda: x, [], True
+    )
+    assert isinstance(next(rows)[0][0], Window)
+    rows.close()
+    assert threading.active_count() == before

@@ -1,0 +1,326 @@
+"""Builders: which file becomes which utterance."""
+
+import collections
+import os
+import re
+from pathlib import Path
+
+import pytest
+from recordings import SMALL, sound, sounds
+
+from datasets.elra_s0329.elra_s0329_dataset_builder import Builder as Elra
+from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
+from datasets.emomatch_spanish_db.emomatch_spanish_db_dataset_builder import Builder as EmoMatch
+from datasets.emovo.emovo_dataset_builder import Builder as Emovo
+from datasets.manifest.manifest_dataset_builder import Builder as Manifest
+from datasets.prepare import KNOWN, prepare
+from datasets.ravdess.ravdess_dataset_builder import Builder as Ravdess
+from ds_jax.data.corpus import LABELS, load
+
+REAL = os.environ.get("DS_JAX_CORPORA")
+needs_recordings = pytest.mark.skipif(not REAL, reason="DS_JAX_CORPORA names no recordings")
+
+
+@pytest.fixture(autouse=True)
+def _without_totals(monkeypatch):
+    for builder in (Elra, EmoDb, EmoMatch, Emovo, Ravdess):
+        monkeypatch.setattr(builder, "totals", ())
+
+
+def found(builder, folder: Path) -> dict:
+    return {recording.name: recording for recording in builder.find(folder)}
+
+
+def facts(recording) -> tuple:
+    return (
+        recording.label,
+        recording.speaker,
+        recording.gender,
+        recording.sentence,
+        recording.style,
+    )
+
+
+# Names.
+
+
+def test_emodb_reads_german_letters_and_drops_boredom(tmp_path):
+    sounds(
+        tmp_path / "emodb",
+        "wav/03a01Fa.wav",
+        "wav/08b02Ac.wav",
+        "09A05wB.WAV",
+        "deep/er/10a07Ea.flac",
+        "wav/11b10Nd.wav",
+        "wav/13a04Tb.wav",
+        "wav/14a01Lb.wav",
+    )
+    (tmp_path / "emodb/erkennung.txt").write_text("a table")
+    recordings = found(EmoDb, tmp_path / "emodb")
+    assert {name: facts(recording) for name, recording in recordings.items()} == {
+        "03a01Fa": ("JOY", "03", "male", "a01", "normal"),
+        "08b02Ac": ("FEAR", "08", "female", "b02", "normal"),
+        "09A05wB": ("ANGER", "09", "female", "a05", "normal"),
+        "10a07Ea": ("DISGUST", "10", "male", "a07", "normal"),
+        "11b10Nd": ("NEUTRAL", "11", "male", "b10", "normal"),
+        "13a04Tb": ("SADNESS", "13", "female", "a04", "normal"),
+    }
+
+
+def test_emovo_reads_italian_syllables(tmp_path):
+    emotions = ("rab", "dis", "pau", "gio", "neu", "tri", "sor")
+    sounds(tmp_path / "emovo", *(f"f1/{emotion}-f1-b1.wav" for emotion in emotions))
+    sounds(tmp_path / "emovo", "M2/SOR-M2-D2.WAV")
+    recordings = found(Emovo, tmp_path / "emovo")
+    assert [recordings[f"{emotion}-f1-b1"].label for emotion in emotions] == list(LABELS)
+    assert facts(recordings["SOR-M2-D2"]) == ("SURPRISE", "m2", "male", "d2", "normal")
+    assert facts(recordings["dis-f1-b1"]) == ("DISGUST", "f1", "female", "b1", "normal")
+
+
+def test_ravdess_drops_calm_song_and_video(tmp_path):
+    labels = ["NEUTRAL", None, "JOY", "SADNESS", "ANGER", "FEAR", "DISGUST", "SURPRISE"]
+    names = [f"03-01-{code:02d}-01-02-01-12" for code in range(1, 9)]
+    sounds(tmp_path / "ravdess", *(f"Actor_12/{name}.wav" for name in names))
+    sounds(tmp_path / "ravdess", "Actor_01/03-02-05-01-01-01-01.wav")
+    sounds(tmp_path / "ravdess", "Actor_01/03-01-05-01-01-01-01.wav")
+    (tmp_path / "ravdess/Actor_01/01-01-05-01-01-01-01.mp4").write_bytes(b"video")
+    recordings = found(Ravdess, tmp_path / "ravdess")
+    assert len(recordings) == 8
+    for name, label in zip(names, labels, strict=True):
+        if label:
+            assert facts(recordings[name]) == (label, "12", "female", "02", "normal")
+    assert facts(recordings["03-01-05-01-01-01-01"]) == ("ANGER", "01", "male", "01", "normal")
+
+
+def test_emomatch_forgives_case_and_doubled_underscores(tmp_path):
+    sounds(
+        tmp_path / "emomatch",
+        "01_Ira_01.WAV",
+        "03_Alegria_02.WAV",
+        "04_Asco__12.wav",
+        "14_MIEDO_3.wav",
+        "5_neutro_04.Wav",
+        "49_Tristeza_05.WAV",
+        "50_Sorpresa_06.WAV",
+    )
+    recordings = found(EmoMatch, tmp_path / "emomatch")
+    assert {name: facts(recording) for name, recording in recordings.items()} == {
+        "01_Ira_01": ("ANGER", "01", "male", "01", "normal"),
+        "03_Alegria_02": ("JOY", "03", "female", "02", "normal"),
+        "04_Asco__12": ("DISGUST", "04", "female", "12", "normal"),
+        "14_MIEDO_3": ("FEAR", "14", "unknown", "03", "normal"),
+        "5_neutro_04": ("NEUTRAL", "05", "male", "04", "normal"),
+        "49_Tristeza_05": ("SADNESS", "49", "female", "05", "normal"),
+        "50_Sorpresa_06": ("SURPRISE", "50", "unknown", "06", "normal"),
+    }
+
+
+def test_elra_reads_emotions_and_neutral_styles_from_folders(tmp_path):
+    letters = {
+        "a": ("ANGER", "normal"),
+        "d": ("DISGUST", "normal"),
+        "f": ("FEAR", "normal"),
+        "j": ("JOY", "normal"),
+        "s": ("SADNESS", "normal"),
+        "n": ("NEUTRAL", "normal"),
+        "h": ("NEUTRAL", "loud"),
+        "l": ("NEUTRAL", "soft"),
+        "w": ("NEUTRAL", "slow"),
+        "z": ("NEUTRAL", "fast"),
+        "r": ("SURPRISE", "normal"),
+    }
+    root = tmp_path / "elra_s0329"
+    for letter in letters:
+        sounds(root, f"S0329/INTER1SP_01/m/sess{letter}001/spm1{letter}184.l16")
+    sounds(root, "S0329/INTER1SP_01/F/SESSA002/SPF2A007.L16")
+    (root / "S0329/INTER1SP_01/f/sessa002/labels.txt").parent.mkdir(parents=True, exist_ok=True)
+    (root / "S0329/INTER1SP_01/f/sessa002/labels.txt").write_text("labels")
+    recordings = found(Elra, root)
+    assert len(recordings) == 12
+    for letter, (label, style) in letters.items():
+        recording = recordings[f"m/sess{letter}001/spm1{letter}184"]
+        assert facts(recording) == (label, "m", "male", "184", style)
+    assert facts(recordings["f/sessa002/SPF2A007"]) == ("ANGER", "f", "female", "007", "normal")
+
+
+def test_elra_with_two_unknown_letters_is_an_error_that_lists_them(tmp_path):
+    sounds(tmp_path, "f/sessu001/spf1u001.l16", "f/sessp001/spf1p001.l16", "f/sessa001/x.l16")
+    with pytest.raises(ValueError, match=r"unknown styles p, u"):
+        Elra.find(tmp_path)
+
+
+def test_elra_believes_folders_and_names_the_file_that_contradicts(tmp_path, caplog):
+    sounds(tmp_path, "f/sessa001/spm1j004.l16", "f/sessa001/spf1a005.l16", "f/sessa001/take6.l16")
+    recordings = found(Elra, tmp_path)
+    assert facts(recordings["f/sessa001/spm1j004"]) == ("ANGER", "f", "female", "004", "normal")
+    assert recordings["f/sessa001/take6"].sentence == "6"
+    assert "1 audio files disagree" in caplog.text
+    assert os.path.join("f", "sessa001", "spm1j004.l16") in caplog.text
+    assert "spf1a005" not in caplog.text
+
+
+def test_elra_names_say_what_missing_folders_do_not(tmp_path, caplog):
+    sounds(tmp_path, "spf2d003.wav", "noise.wav")
+    recordings = found(Elra, tmp_path)
+    assert list(recordings) == ["f/sessd002/spf2d003"]
+    assert facts(recordings["f/sessd002/spf2d003"])[:2] == ("DISGUST", "f")
+    assert "noise.wav" in caplog.text
+
+
+def test_the_published_format_is_preferred_to_a_conversion(tmp_path):
+    sounds(tmp_path, "f/sessa001/spf1a001.wav", "f/sessa001/spf1a001.l16")
+    sounds(tmp_path, "wavs/f/sessa001/spf1a002.wav", "f/sessa001/spf1a002.raw")
+    assert [r.path.suffix for r in Elra.find(tmp_path)] == [".l16", ".raw"]
+    sounds(tmp_path / "emodb", "03a01Fa.flac", "wav/03a01Fa.wav")
+    assert [r.path.suffix for r in EmoDb.find(tmp_path / "emodb")] == [".wav"]
+
+
+def test_equal_copies_count_once_and_different_ones_are_an_error(tmp_path):
+    for copy in ("Actor_01", "all/Actor_01"):
+        sound(tmp_path / copy / "03-01-05-01-01-01-01.wav", seed=1)
+    assert [r.path.parent for r in Ravdess.find(tmp_path)] == [tmp_path / "Actor_01"]
+    sound(tmp_path / "all/Actor_01/03-01-05-01-01-01-01.wav", seed=2)
+    with pytest.raises(ValueError, match=r"Actor_01.*all.*differ.*remove") as error:
+        Ravdess.find(tmp_path)
+    assert "03-01-05-01-01-01-01" in str(error.value)
+
+
+def test_audio_of_other_names_is_passed_over_with_a_warning(tmp_path, caplog):
+    sounds(tmp_path, "wav/03a01Fa.wav", "wav/._03a01Fa.wav", "wav/test.wav", "wav/03a01Xa.wav")
+    assert list(found(EmoDb, tmp_path)) == ["03a01Fa"]
+    assert "2 audio files not named as published" in caplog.text
+    assert "test.wav" in caplog.text
+    assert "03a01Xa.wav" in caplog.text
+
+
+def test_folders_reached_by_a_link_are_searched(tmp_path):
+    sounds(tmp_path / "disk", "03a01Fa.wav")
+    (tmp_path / "emodb").mkdir()
+    (tmp_path / "emodb/wav").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert list(found(EmoDb, tmp_path / "emodb")) == ["03a01Fa"]
+
+
+def test_an_unpublished_number_of_utterances_is_warned_about(tmp_path, caplog, monkeypatch):
+    sounds(tmp_path, "03a01Fa.wav", "03a02Fa.wav")
+    monkeypatch.setattr(EmoDb, "totals", (2, 3))
+    EmoDb.find(tmp_path)
+    assert not caplog.text
+    monkeypatch.setattr(EmoDb, "totals", (3, 4))
+    EmoDb.find(tmp_path)
+    assert "2 utterances found where 3 or 4 are published" in caplog.text
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_missing_empty_and_other_folders_are_told_apart(tmp_path, name):
+    said = []
+    for content in (None, "", "readme.txt"):
+        folder = tmp_path / name
+        if content is not None:
+            folder.mkdir(exist_ok=True)
+        if content:
+            (folder / content).write_text("hello")
+        with pytest.raises(FileNotFoundError) as error:
+            prepare(name, tmp_path, tmp_path / "data", SMALL)
+        said.append(str(error.value))
+        assert f"{name}: looked for files named like " in said[-1]
+        assert str(folder) in said[-1]
+        assert re.search(r"(http|doi)", said[-1])
+    assert "no such folder" in said[0]
+    assert "is empty" in said[1]
+    assert "1 files there (such as readme.txt)" in said[2]
+    assert not list((tmp_path / "data").glob("**/dataset_info.json"))
+
+
+# Corpora described by a manifest.
+
+
+def write_manifest(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_a_manifest_describes_a_corpus(tmp_path, capsys):
+    sounds(tmp_path / "mine", "ana/1.wav", "ana/2.l16", "ben/1.ogg.wav")
+    write_manifest(
+        tmp_path / "mine",
+        "\ufeffpath,label,speaker,sentence,style,gender,remark\n"
+        "ben/1.ogg.wav,SURPRISE,ben,,,,\n"
+        "ana/1.wav,anger,ana,s1,loud,Female,\n"
+        '"ana/2.l16", JOY,ana,s2,,,"a, b"\n',
+    )
+    builder = prepare("mine", tmp_path, tmp_path / "data", SMALL)
+    assert capsys.readouterr().out == "mine: 3 utterances\n"
+    corpus = load(prepare("mine", tmp_path, tmp_path / "data", SMALL, audio=True), "mine")
+    assert corpus.recordings["ana/2.l16"] == tmp_path / "mine/ana/2.l16"
+    assert "your own" in corpus.audio_terms
+    corpus = load(builder, "mine")
+    assert (corpus.recordings, corpus.audio_terms) == ({}, "")
+    assert {u.name: facts(u) for u in corpus.utterances} == {
+        "ana/1.wav": ("ANGER", "ana", "female", "s1", "loud"),
+        "ana/2.l16": ("JOY", "ana", "unknown", "s2", "normal"),
+        "ben/1.ogg.wav": ("SURPRISE", "ben", "unknown", "", "normal"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path;label;speaker\na.wav;JOY;ana\n", r"line 1: there is no column 'path'"),
+        ("path,label\na.wav,JOY\n", r"line 1: there is no column 'speaker' among path, label"),
+        ("path,label,speaker\na.wav,JOY,ana\nb.wav,HAPPY,ana\n", r"line 3, label: 'HAPPY'.*ANGER"),
+        ("path,label,speaker\na.wav,JOY,\n", r"line 2, speaker: the field is empty"),
+        ("path,label,speaker\na.wav,JOY\n", r"line 2, speaker: the field is empty"),
+        ("path,label,speaker\n\nc.wav,JOY,ana\n", r"line 3, path: there is no file .*c\.wav"),
+        ("path,label,speaker\na.wav,JOY,ana,x\n", r"line 2: more fields"),
+        ("path,label,speaker,gender\na.wav,JOY,ana,x\n", r"line 2, gender: 'x' is none of female"),
+        ("path,label,speaker\na.wav,JOY,ana\na.wav,JOY,ana\n", r"line 3, path:.*line 2 already"),
+        ("", r"line 1: there is no column 'path' among none"),
+    ],
+)
+def test_a_faulty_manifest_is_named_with_line_and_field(tmp_path, text, said):
+    sounds(tmp_path, "a.wav", "b.wav")
+    write_manifest(tmp_path, text)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "manifest.csv")) + ".*" + said):
+        Manifest.find(tmp_path)
+
+
+def test_a_manifest_without_rows_or_of_another_encoding_is_refused(tmp_path):
+    write_manifest(tmp_path / "mine", "path,label,speaker\n")
+    with pytest.raises(FileNotFoundError, match=r"recordings listed in manifest\.csv"):
+        Manifest.find(tmp_path / "mine")
+    (tmp_path / "mine/manifest.csv").write_bytes(
+        "path,label,speaker\na.wav,JOY,Íñigo\n".encode("latin-1")
+    )
+    with pytest.raises(ValueError, match="not UTF-8"):
+        Manifest.find(tmp_path / "mine")
+
+
+# The published recordings.
+
+
+@needs_recordings
+def test_emodb_holds_what_is_published(caplog, monkeypatch):
+    monkeypatch.undo()
+    recordings = EmoDb.find(Path(REAL) / "emodb")
+    counts = collections.Counter(recording.label for recording in recordings)
+    assert counts == {
+        "ANGER": 127,
+        "DISGUST": 46,
+        "FEAR": 69,
+        "JOY": 71,
+        "NEUTRAL": 79,
+        "SADNESS": 62,
+    }
+    assert {recording.gender for recording in recordings} == {"female", "male"}
+    assert not caplog.text
+
+
+@needs_recordings
+def test_emovo_holds_what_is_published(caplog, monkeypatch):
+    monkeypatch.undo()
+    recordings = Emovo.find(Path(REAL) / "emovo")
+    counts = collections.Counter((r.speaker, r.label) for r in recordings)
+    assert len(counts) == 6 * 7
+    assert set(counts.values()) == {14}
+    assert not caplog.text

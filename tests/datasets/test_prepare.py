@@ -1,0 +1,289 @@
+"""Preparing: what is written of recordings, once, and found again."""
+
+import csv
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+import soundfile
+from recordings import RATE, SMALL, sound, sounds
+
+from datasets import base, synthetic
+from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
+from datasets.prepare import KNOWN, full_name, prepare
+from ds_jax.data.corpus import load
+from ds_jax.features import audio, spectrogram
+from ds_jax.features.spectrogram import PictureSettings
+
+
+def test_prepared_records_are_the_drawn_recordings(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(base, "SHARD", 2)
+    names = ("03a01Fa", "03a02Wa", "08a01Nb", "09b01Ta", "10b02Ac")
+    for seed, name in enumerate(reversed(names)):
+        sound(tmp_path / f"emodb/wav/{name}.wav", seed, 0.2 + 0.1 * seed, 48_000, channels=2)
+    builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
+    assert builder.info.splits["full"].num_examples == 5
+    assert capsys.readouterr().out == "emodb: 5 utterances\n"
+    corpus = load(builder, "emodb")
+    assert tuple(utterance.name for utterance in corpus.utterances) == names
+    assert [utterance.label for utterance in corpus.utterances] == [
+        "JOY",
+        "ANGER",
+        "NEUTRAL",
+        "SADNESS",
+        "FEAR",
+    ]
+    assert [utterance.gender for utterance in corpus.utterances] == [
+        "male",
+        "male",
+        "female",
+        "female",
+        "male",
+    ]
+    np.testing.assert_allclose(
+        [utterance.seconds for utterance in corpus.utterances], [0.6, 0.5, 0.4, 0.3, 0.2], atol=1e-6
+    )
+    for name, pixels in zip(names, corpus.inputs, strict=True):
+        samples, rate = audio.read(tmp_path / f"emodb/wav/{name}.wav", 16_000)
+        np.testing.assert_array_equal(pixels, spectrogram.draw(samples, rate, SMALL))
+
+
+def test_windows_are_numbered_examples_of_one_utterance(tmp_path):
+    sound(tmp_path / "emodb/03a01Fa.wav", 0, 1.0)
+    sound(tmp_path / "emodb/03a02Fa.wav", 1, 0.3)
+    settings = PictureSettings(canvas=16, window=0.25)
+    builder = prepare("emodb", tmp_path, tmp_path / "data", settings)
+    examples = builder.as_data_source(split="full")
+    assert [(bytes(e["utterance"]), int(e["window"])) for e in examples] == [
+        (b"03a01Fa", 0),
+        (b"03a01Fa", 1),
+        (b"03a01Fa", 2),
+        (b"03a01Fa", 3),
+        (b"03a02Fa", 0),
+    ]
+    samples, rate = audio.read(tmp_path / "emodb/03a01Fa.wav", 16_000)
+    third = spectrogram.draw(samples[8000:12_000], rate, settings)
+    np.testing.assert_array_equal(examples[2]["picture"][..., 0], third)
+
+
+def break_files(folder: Path):
+    """Writes four recordings that cannot be used."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "03_Ira_01.WAV").write_bytes(b"")
+    (folder / "03_Ira_02.WAV").write_text("no audio at all\n" * 20)
+    soundfile.write(folder / "03_Ira_03.WAV", np.full(3200, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(folder / "03_Ira_04.WAV", np.zeros(3200), RATE)
+
+
+@pytest.mark.parametrize("shard", [2, 256])
+def test_unusable_recordings_are_skipped_counted_and_named(tmp_path, monkeypatch, capsys, shard):
+    monkeypatch.setattr(base, "SHARD", shard)  # with 2, some files of records stay empty
+    folder = tmp_path / "emomatch_spanish_db"
+    break_files(folder)
+    sounds(folder, "03_Asco_01.WAV", "07_Neutro_01.WAV")
+    builder = prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
+    corpus = load(builder, "emomatch")
+    assert [u.name for u in corpus.utterances] == ["03_Asco_01", "07_Neutro_01"]
+    skipped = Path(builder.data_path) / "skipped.csv"
+    assert f"2 utterances, 4 skipped (see {skipped})" in capsys.readouterr().out
+    with skipped.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [f"03_Ira_0{i}.WAV" for i in range(1, 5)]
+    assert [row["utterance"] for row in rows] == [f"03_Ira_0{i}" for i in range(1, 5)]
+    for row, reason in zip(rows, ["empty", "decoded", "finite", "silent"], strict=True):
+        assert reason in row["reason"]
+
+
+def test_generated_licensed_layouts_with_strays(tmp_path, monkeypatch):
+    """Odd case, doubled underscores, a conversion, an unknown letter, and three broken files."""
+    synthetic.write_corpora(tmp_path, speakers=2, sentences=1, elra_sentences=2)
+    emomatch, elra = tmp_path / "emomatch_spanish_db", tmp_path / "elra_s0329"
+    spoken = sorted(emomatch.glob("*.WAV"))
+    spoken[0].rename(emomatch / spoken[0].name.swapcase())
+    spoken[1].rename(emomatch / spoken[1].name.replace("_", "__").replace("__", "_", 1))
+    spoken[2].write_bytes(spoken[2].read_bytes()[:1000])
+    spoken[3].write_bytes(b"")
+    spoken[4].write_text("no audio")
+    uttered = sorted(elra.rglob("*.l16"))
+    conversion, letters = uttered[0], {path.parent.name[4] for path in uttered}
+    samples, rate = audio.read(conversion, 0)
+    soundfile.write(conversion.with_suffix(".wav"), samples, rate)
+    conversion.unlink()
+    uttered[1].rename(uttered[1].with_name(uttered[1].name.upper()))
+    uttered[2].write_bytes(uttered[2].read_bytes()[:1001])
+    uttered[3].write_bytes(b"")
+    uttered[4].with_suffix(".wav").write_text("no audio")
+    uttered[4].unlink()
+    for name, files in (("emomatch", spoken), ("elra", uttered)):
+        builder = prepare(name, tmp_path, tmp_path / "data", SMALL)
+        corpus = load(builder, name)
+        assert len(corpus.utterances) == len(files) - 3
+        assert {utterance.label for utterance in corpus.utterances} >= {"ANGER", "SURPRISE"}
+        rows = list(csv.reader((builder.data_path / "skipped.csv").read_text().splitlines()))[1:]
+        assert {Path(row[1]).stem for row in rows} == {path.stem for path in files[2:5]}
+        assert corpus.skipped == 3
+    assert letters - set("adfjsnhlwz") == {"u"}  # unknown, and so SURPRISE
+
+
+def test_a_corpus_of_unusable_recordings_is_an_error_and_leaves_nothing(tmp_path):
+    break_files(tmp_path / "emomatch_spanish_db")
+    with pytest.raises(ValueError, match=r"none of the 4 recordings.*03_Ira_01\.WAV.*empty"):
+        prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
+    assert [path for path in (tmp_path / "data").rglob("*") if path.suffix != ".lock"] == [
+        tmp_path / "data/emomatch_spanish_db",
+        tmp_path / "data/emomatch_spanish_db" / SMALL.key(),
+    ]
+
+
+def test_what_is_prepared_is_found_without_the_recordings(tmp_path, monkeypatch):
+    sounds(tmp_path / "emodb", "03a01Fa.wav")
+    first = load(prepare("emodb", tmp_path, tmp_path / "data", SMALL), "emodb")
+    shutil.rmtree(tmp_path / "emodb")
+    monkeypatch.setattr(EmoDb, "find", None)  # calling it would fail
+    again = load(prepare("emodb", tmp_path, tmp_path / "data", SMALL), "emodb")
+    assert again.utterances == first.utterances
+    np.testing.assert_array_equal(again.inputs, first.inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "recording"),
+    [
+        ("elra_s0329", "S0329/INTER1SP_01/f/sessa001/spf1a001.l16"),
+        ("emomatch_spanish_db", "03_Alegria_02.WAV"),
+        ("emovo", "f1/dis-f1-b1.wav"),
+    ],
+)
+def test_recordings_that_may_not_be_passed_on_are_refused_before_any_work(
+    tmp_path, name, recording
+):
+    sounds(tmp_path / name, recording)
+    with pytest.raises(ValueError, match=f"the known terms of {name} do not .*: leave --audio out"):
+        prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True)
+    assert not (tmp_path / "data").exists()
+    assert not load(prepare(name, tmp_path, tmp_path / "data", SMALL), name).recordings
+
+
+@pytest.mark.parametrize(
+    ("name", "recording", "said"),
+    [
+        ("emodb", "wav/03a01Fa.wav", "Burkhardt"),
+        ("ravdess", "Actor_12/03-01-05-02-01-01-12.wav", "CC BY-NC-SA 4.0"),
+    ],
+)
+def test_recordings_are_found_again_if_reports_may_play_them(tmp_path, name, recording, said):
+    sounds(tmp_path / name, recording)
+    corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+    assert corpus.recordings == {corpus.utterances[0].name: tmp_path / name / recording}
+    assert said in corpus.audio_terms
+    shutil.rmtree(tmp_path / name)  # what is prepared does without them, and sound does not
+    with pytest.raises(FileNotFoundError, match=name):
+        load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+
+
+def test_synthetic_speech_may_be_heard_whatever_corpus_it_stands_for(tmp_path):
+    synthetic.write_corpora(tmp_path, speakers=2, sentences=1, elra_sentences=2)
+    for name in synthetic.NAMES:
+        corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
+        assert set(corpus.recordings) == {utterance.name for utterance in corpus.utterances}
+        assert "synthetic" in corpus.audio_terms
+
+
+def test_other_settings_are_prepared_beside(tmp_path):
+    sounds(tmp_path / "emodb", "03a01Fa.wav")
+    larger = PictureSettings(canvas=32)
+    one = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
+    other = prepare("emodb", tmp_path, tmp_path / "data", larger)
+    assert one.data_path != other.data_path
+    assert load(one, "emodb").inputs.shape == (1, 16, 16)
+    assert load(other, "emodb").inputs.shape == (1, 32, 32)
+    coloured = PictureSettings(canvas=16, colour_map="magma")  # acts on the device only
+    shutil.rmtree(tmp_path / "emodb")
+    assert prepare("emodb", tmp_path, tmp_path / "data", coloured).data_path == one.data_path
+
+
+def test_remains_of_a_killed_preparation_are_removed(tmp_path):
+    sounds(tmp_path / "emodb", "03a01Fa.wav")
+    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_1.1.0"
+    remains.mkdir(parents=True)
+    builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
+    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["1.1.0"]
+
+
+def test_a_second_process_waits_and_says_so(tmp_path, capsys):
+    sounds(tmp_path / "emodb", "03a01Fa.wav")
+    (tmp_path / "data").mkdir()
+    prepared = []
+
+    def second():
+        prepared.append(prepare("emodb", tmp_path, tmp_path / "data", SMALL))
+
+    thread = threading.Thread(target=second)
+    with filelock.FileLock(tmp_path / "data/emodb.lock"):
+        thread.start()
+        thread.join(1.0)
+        assert thread.is_alive()
+        assert not prepared
+    thread.join(20)
+    assert len(load(prepared[0], "emodb").utterances) == 1
+    assert "in the hands of another process: waiting for it" in capsys.readouterr().out
+
+
+def test_neither_tensorflow_nor_jax_is_imported_nor_a_connection_opened(tmp_path):
+    sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav")
+    program = f"""
+import socket, sys
+from pathlib import Path
+def refuse(*arguments): raise AssertionError("a connection was opened")
+socket.socket.connect = refuse
+socket.getaddrinfo = refuse
+from datasets.prepare import prepare
+from ds_jax.data.corpus import load
+from ds_jax.features.spectrogram import PictureSettings
+folder = Path({str(tmp_path)!r})
+builder = prepare("emodb", folder, folder / "data", PictureSettings())
+assert len(load(builder, "emodb").inputs) == 2
+assert "tensorflow" not in sys.modules
+assert "jax" not in sys.modules
+"""
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_a_unique_beginning_names_a_corpus():
+    assert [full_name(name) for name in ("elra", "emomatch", "emod", "emov", "r", "emovo")] == [
+        "elra_s0329",
+        "emomatch_spanish_db",
+        "emodb",
+        "emovo",
+        "ravdess",
+        "emovo",
+    ]
+    assert full_name("emo") == "emo"  # not unique
+    assert full_name("mine") == "mine"
+
+
+@pytest.mark.parametrize("name", ["emdb", "emo", "", "../emodb", "nothing/like"])
+def test_an_unknown_corpus_lists_the_known_the_nearest_and_the_manifest(tmp_path, name):
+    with pytest.raises(ValueError, match="there is no corpus") as error:
+        prepare(name, tmp_path, tmp_path / "data", SMALL)
+    assert ", ".join(KNOWN) in str(error.value)
+    assert "manifest.csv" in str(error.value)
+    if name == "emdb":
+        assert "the nearest is emodb" in str(error.value)
+
+
+def test_a_changed_manifest_and_another_corpus_are_prepared_beside(tmp_path):
+    paths = set()
+    for name, label in (("mine", "JOY"), ("mine", "FEAR"), ("yours", "FEAR")):
+        sounds(tmp_path / name, "a.wav")
+        (tmp_path / name / "manifest.csv").write_text(f"path,label,speaker\na.wav,{label},ana\n")
+        builder = prepare(name, tmp_path, tmp_path / "data", SMALL)
+        assert load(builder, name).utterances[0].label == label
+        paths.add(builder.data_path)
+    assert len(paths) == 3

@@ -1,0 +1,128 @@
+"""Workers: what is stored of recordings, on all cores."""
+
+import io
+import signal
+import subprocess
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+
+import loky
+import numpy as np
+import PIL.Image
+import pytest
+from recordings import SMALL, sound, sounds
+
+from datasets import base, workers
+from ds_jax.features import extract, representation
+from ds_jax.features.spectrogram import PictureSettings
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (16, 16), (227, 227), (300, 301), (1, 70_000)])
+def test_a_png_is_the_picture(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    for picture in (pixels, np.zeros_like(pixels), pixels.T):
+        with PIL.Image.open(io.BytesIO(workers.png(picture))) as image:
+            assert (image.format, image.mode) == ("PNG", "L")
+            image.verify()  # its checksums
+        with PIL.Image.open(io.BytesIO(workers.png(picture))) as image:
+            np.testing.assert_array_equal(np.asarray(image), picture)
+
+
+def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
+    recording = sound(tmp_path / "a.wav", 0, 3.0)
+    pixels = representation.read(recording, PictureSettings())[1][0]
+    compressed = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(compressed, "PNG")
+    sizes = []
+    for name, png in (("ours", workers.png(pixels)), ("compressed", compressed.getvalue())):
+        base.RecordWriter(None).write(tmp_path / name, [(0, png)] * 100)
+        sizes.append((tmp_path / name).stat().st_size)
+    assert sizes[0] < 1.1 * sizes[1]
+
+
+def test_a_recording_is_what_is_read_of_it_or_why_it_cannot_be(tmp_path):
+    path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
+    seconds, pngs, digest = workers.represent(path, settings)
+    drawn, read_digest = representation.read(path, settings)[1:]
+    assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
+    assert digest == read_digest
+    seconds, arrays, _ = workers.represent(path, extract.FeatureSettings("mfcc"))
+    assert (seconds, arrays[0].dtype, arrays[0].shape) == (1.0, np.float32, (60,))
+    (tmp_path / "b.wav").touch()
+    assert workers.represent(tmp_path / "b.wav", SMALL) == "is empty: it has 0 bytes"
+
+
+def test_processes_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    monkeypatch.setattr(workers, "AHEAD", 1)
+    names = [f"{number}.wav" for number in range(11)]
+    sounds(tmp_path, *names)
+    sound(tmp_path / "1.wav", 1, seconds=20)  # the others overtake it
+    (tmp_path / "6.wav").touch()
+    paths = [tmp_path / name for name in names]
+    alone = [workers.represent(path, SMALL) for path in paths]
+    monkeypatch.setattr(workers, "represent", None)  # not to be called in this process
+    assert list(workers.represent_all(paths, SMALL)) == alone
+
+
+class Idle:
+    """Stands for worker processes; counts what it is given."""
+
+    batches = 0
+
+    def submit(self, function, batch, settings) -> Future:
+        self.batches += 1
+        future = Future()
+        future.set_result([str(path) for path in batch])
+        return future
+
+
+@pytest.mark.parametrize(("cores", "recordings"), [(2, 1000), (3, 1003), (64, 5), (2, 5)])
+def test_only_so_many_are_in_memory_and_none_is_lost(monkeypatch, cores, recordings):
+    idle = Idle()
+    monkeypatch.setattr(loky, "cpu_count", lambda: cores)
+    monkeypatch.setattr(loky, "get_reusable_executor", lambda *args, **kwargs: idle)
+    paths = [Path(str(number)) for number in range(recordings)]
+    ahead = cores * workers.AHEAD * workers.BATCH
+    for taken, outcome in enumerate(workers.represent_all(paths, SMALL)):
+        assert outcome == str(taken)
+        assert idle.batches * workers.BATCH <= taken + ahead
+    assert taken == recordings - 1
+
+
+def test_an_interrupt_is_the_caller_s_and_ends_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    paths = [sound(tmp_path / f"{number:02}.wav", number) for number in range(3 * workers.BATCH)]
+    outcomes = workers.represent_all(paths, SMALL)
+    next(outcomes)
+    executor = loky.get_reusable_executor(reuse=True)
+    assert executor.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
+    started = list(executor._processes.values())
+    with pytest.raises(KeyboardInterrupt):
+        outcomes.throw(KeyboardInterrupt())
+    assert started
+    assert not any(process.is_alive() for process in started)
+
+
+def test_one_core_needs_no_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(loky, "cpu_count", lambda: 1)
+    monkeypatch.setattr(loky, "get_reusable_executor", None)  # calling it would fail
+    sounds(tmp_path, *(f"{number}.wav" for number in range(9)))
+    paths = sorted(tmp_path.iterdir())
+    expected = [workers.represent(path, SMALL) for path in paths]
+    assert list(workers.represent_all(paths, SMALL)) == expected
+
+
+def test_workers_import_neither_tfds_nor_jax(tmp_path):
+    program = f"""
+import sys
+from pathlib import Path
+from datasets import workers
+from ds_jax.features.spectrogram import PictureSettings
+workers.represent(Path({str(sound(tmp_path / "a.wav"))!r}), PictureSettings())
+print(sorted({{"jax", "tensorflow_datasets", "tensorflow", "matplotlib"}} & set(sys.modules)))
+"""
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert (run.stdout, run.returncode) == ("[]\n", 0), run.stderr

@@ -1,0 +1,324 @@
+"""Pictures against librosa and matplotlib, which draw them as DeepSpectrum does."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+import cmap
+import librosa
+import librosa.display
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.figure import Figure
+
+from ds_jax.features.spectrogram import PictureSettings, draw, matrix, split_windows
+
+VIRIDIS = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255)
+NATIVE = PictureSettings(sample_rate=0)
+
+
+def sound(seconds, rate=16000):
+    """A rising tone, a gliding voice-like harmonic series that comes and goes, and noise."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).normal(size=len(time))
+    tone = np.sin(2 * np.pi * (100 + 0.2 * rate * time / seconds) * time)
+    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(3 * time)) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 20)) * np.maximum(0, np.sin(5 * time))
+    return (0.05 * tone + 0.1 * voice + 0.003 * noise).astype(np.float32)
+
+
+def frame(rate):
+    return 2 ** int(np.ceil(np.log2(int(0.025 * rate))))
+
+
+def by_librosa(samples, rate, mode):
+    """What DeepSpectrum plots of each mode: dB below the maximum, or pitch classes."""
+    frames = {"n_fft": frame(rate), "hop_length": frame(rate) // 2, "center": False}
+    if mode == "mel":
+        power = librosa.feature.melspectrogram(y=samples, sr=rate, n_mels=128, **frames)
+        return librosa.power_to_db(power, ref=np.max, top_db=None)
+    spectrum = np.abs(librosa.stft(samples, **frames))
+    if mode == "spectrogram":
+        return librosa.amplitude_to_db(spectrum, ref=np.max, top_db=None)
+    return librosa.feature.chroma_stft(S=spectrum**2, sr=rate)
+
+
+def plotted(samples, rate, mode):
+    """The picture as matplotlib paints it, [227, 227, 3] in 0..255."""
+    figure = Figure(figsize=(1, 1), frameon=False)
+    axes = figure.add_axes([0, 0, 1, 1])
+    axes.set_axis_off()
+    librosa.display.specshow(
+        by_librosa(samples, rate, mode),
+        sr=rate,
+        hop_length=frame(rate) // 2,
+        fmax=rate / 2,
+        cmap="viridis",
+        x_axis="time",
+        y_axis={"mel": "mel", "spectrogram": "linear", "chroma": "chroma"}[mode],
+        ax=axes,
+    )
+    if mode == "spectrogram":
+        axes.set_ylim(0, rate / 2)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=227)
+    png.seek(0)
+    return matplotlib.image.imread(png)[:, :, :3] * 255
+
+
+def share_unlike(samples, rate, mode="mel"):
+    """The share of pixels further than 3 of 255 from the plotted ones in any channel.
+
+    It is not nought: with an even number of frames an edge falls on the centres of the middle
+    column, and rounding noise in matplotlib chooses the side.
+    """
+    ours = VIRIDIS[draw(samples, rate, replace(NATIVE, mode=mode))]
+    return np.mean(np.abs(ours - plotted(samples, rate, mode)).max(axis=2) > 3)
+
+
+def corpora():
+    folder = os.environ.get("DS_JAX_CORPORA")
+    if not folder:
+        pytest.skip("needs real recordings: set DS_JAX_CORPORA to the folder of the corpora")
+    return Path(folder)
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.7, 16000), (2, 16000), (8, 48000), (35, 16000)])
+@pytest.mark.parametrize("mode", ["mel", "spectrogram"])
+def test_equals_the_plotted_picture(seconds, rate, mode):
+    assert share_unlike(sound(seconds, rate), rate, mode) < 0.01
+
+
+def test_equals_the_plotted_chroma():
+    assert share_unlike(sound(2), 16000, "chroma") < 0.01
+
+
+@pytest.mark.parametrize("corpus", ["emodb", "emovo"])
+def test_equals_the_plotted_picture_of_recordings(corpus):
+    files = sorted((corpora() / corpus).rglob("*.flac"), key=lambda path: path.stat().st_size)
+    for path in files[:: max(1, (len(files) - 1) // 4)]:  # from the shortest to the longest
+        assert share_unlike(*soundfile.read(path, dtype="float32")) < 0.01, path
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(0.7, 16000), (3, 48000)])
+def test_matrix_equals_librosa(seconds, rate):
+    samples = sound(seconds, rate)
+    ours = librosa.power_to_db(matrix(samples, rate, NATIVE).T, ref=np.max, top_db=None)
+    np.testing.assert_allclose(ours, by_librosa(samples, rate, "mel"), atol=0.01)
+
+
+def test_blocks_do_not_show(monkeypatch):
+    samples = sound(1)
+    whole = matrix(samples, 16000, NATIVE)
+    monkeypatch.setattr("ds_jax.features.spectrogram.BLOCK", 7)
+    np.testing.assert_allclose(matrix(samples, 16000, NATIVE), whole, rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["mel", "spectrogram"])
+def test_plain_layout_has_equal_cells(mode):
+    samples = sound(1.2)
+    cells = by_librosa(samples, 16000, mode)
+    cells = np.floor((cells - cells.min()) / np.ptp(cells) * 256).clip(0, 255)[::-1]
+    side = (np.arange(227) + 0.5) / 227
+    rows, columns = (np.floor(side * count).astype(int) for count in cells.shape)
+    difference = np.abs(
+        draw(samples, 16000, replace(NATIVE, mode=mode, layout="plain")) - cells[rows][:, columns]
+    )
+    difference = np.delete(np.delete(difference, 113, 0), 113, 1)  # edges fall on these centres
+    assert difference.max() <= 1  # the Fourier transforms round differently
+    assert np.mean(difference > 0) < 0.01
+
+
+def test_floor_ends_the_colours():
+    samples = sound(1.2)
+    db = np.sort(by_librosa(samples, 16000, "mel").ravel())
+    expected = np.floor((db + 30) / 30 * 256).clip(0, 255)
+    floored = draw(samples, 16000, replace(NATIVE, floor_db=30.0))
+    assert np.mean(expected == 0) > 0.2, "the sound must have something below the floor"
+    assert set(np.unique(floored)) <= set(expected)
+    np.testing.assert_array_equal(
+        draw(samples, 16000, replace(NATIVE, floor_db=500.0)), draw(samples, 16000, NATIVE)
+    )
+
+
+@pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])
+def test_loudness_does_not_show(mode):
+    samples, settings = sound(1), replace(NATIVE, mode=mode)
+    picture = draw(samples, 16000, settings)
+    np.testing.assert_array_equal(draw(samples * 4, 16000, settings), picture)
+    quieter = draw(samples / 3, 16000, settings).astype(int)
+    assert np.abs(quieter - picture).max() <= 1
+
+
+@pytest.mark.parametrize("hertz", [300, 1000, 3000, 6000])
+@pytest.mark.parametrize("mode", ["mel", "spectrogram"])
+def test_tone_lands_in_its_row(hertz, mode):
+    tone = np.sin(2 * np.pi * hertz * np.arange(16000) / 16000)
+    # Of the mel axis' five units two are linear, up to 1000 Hz, and three are octaves.
+    height = (2 * hertz / 1000 if hertz < 1000 else 2 + np.log2(hertz / 1000)) / 5
+    height = height if mode == "mel" else hertz / 8000
+    mean = draw(tone, 16000, replace(NATIVE, mode=mode)).mean(axis=1)
+    row = np.flatnonzero(mean == mean.max()).mean() + 0.5
+    assert abs(row - 227 * (1 - height)) < 2.5
+
+
+def test_tone_lands_in_its_pitch_class():
+    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    picture = draw(tone, 16000, replace(NATIVE, mode="chroma"))
+    a = round(227 * (12 - 9.5) / 12)  # A is the tenth class from the bottom, C the first
+    assert (picture[a] == 255).all()
+
+
+@pytest.mark.parametrize("layout", ["deepspectrum", "plain"])
+@pytest.mark.parametrize(("mode", "height"), [("mel", np.log2(1.5)), ("spectrogram", 0.5)])
+def test_frequency_limits_end_the_axis(mode, height, layout):
+    tone = np.sin(2 * np.pi * 1500 * np.arange(16000) / 16000)
+    settings = replace(NATIVE, mode=mode, layout=layout, fmin=1000.0, fmax=2000.0, mel_bands=32)
+    mean = draw(tone, 16000, settings).mean(axis=1)
+    row = np.flatnonzero(mean == mean.max()).mean() + 0.5
+    assert abs(row - 227 * (1 - height)) < 227 / 32  # a cell's height
+
+
+def test_frequency_limits_hold_for_pitch_classes():
+    time = np.arange(16000) / 16000
+    tones = np.sin(2 * np.pi * 440 * time) + 3 * np.sin(2 * np.pi * 1480 * time)
+    a, f_sharp = round(227 * (12 - 9.5) / 12), round(227 * (12 - 6.5) / 12)
+    chroma = replace(NATIVE, mode="chroma")
+    assert (draw(tones, 16000, chroma)[f_sharp] == 255).all()
+    assert (draw(tones, 16000, replace(chroma, fmax=1000.0))[a] == 255).all()
+
+
+def test_axis_below_nought_mirrors_the_axis_above():
+    picture = draw(sound(1), 16000, replace(NATIVE, mel_bands=2))
+    # Cells about 0 and 8000 Hz have edges at -4000, 4000 and 12000 Hz.
+    upper, lower = np.log2(12) - np.log2(4), 2 * (2 + np.log2(4))
+    changes = np.flatnonzero((np.diff(picture.astype(int), axis=0) != 0).any(axis=1)) + 1
+    assert changes == round(227 * upper / (upper + lower))
+
+
+def test_the_band_must_fit_the_rate():
+    with pytest.raises(ValueError, match="fmax"):
+        draw(sound(0.1), 16000, replace(NATIVE, fmax=8001.0))
+    with pytest.raises(ValueError, match="fmin"):
+        draw(sound(0.1), 16000, replace(NATIVE, fmin=8000.0))
+    with pytest.raises(ValueError, match="fmax"):
+        PictureSettings(sample_rate=16000, fmax=8001.0)
+
+
+@pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])
+@pytest.mark.parametrize("layout", ["deepspectrum", "plain"])
+def test_short_and_constant_audio_is_drawn(mode, layout):
+    settings = replace(NATIVE, mode=mode, layout=layout, canvas=64)
+    for samples in (np.ones(1), sound(0.05)[:511], sound(0.05)[:513], np.zeros(900)):
+        picture = draw(samples, 16000, settings)
+        assert picture.shape == (64, 64)
+        assert picture.dtype == np.uint8
+        if len(samples) <= 513:
+            assert (picture == picture[:, :1]).all()  # one frame fills the whole width
+    assert not draw(np.zeros(900), 16000, settings).any()
+
+
+def test_a_band_narrower_than_a_bin_is_drawn():
+    for fmin, fmax in ((7999.0, 8000.0), (0.0, 1.0), (1000.0, 1001.0), (999.0, 1000.0)):
+        settings = replace(NATIVE, mode="spectrogram", layout="plain", fmin=fmin, fmax=fmax)
+        assert matrix(sound(1), 16000, settings).shape[1] == 2
+        assert np.ptp(draw(sound(1), 16000, settings)) == 255
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros((2, 900))])
+def test_only_one_channel_is_drawn(samples):
+    with pytest.raises(ValueError, match="one channel"):
+        draw(samples, 16000, NATIVE)
+
+
+def test_cut():
+    samples = np.arange(1000)
+
+    def ends(seconds, window, window_hop=0.0):
+        settings = PictureSettings(window=window, window_hop=window_hop)
+        pieces = split_windows(samples[: int(seconds * 100)], 100, settings)
+        return [(piece[0], piece[-1] + 1) for piece in pieces]
+
+    assert ends(10, 0.0) == [(0, 1000)]
+    assert ends(10, 4.0) == [(0, 400), (400, 800)]
+    assert ends(10, 4.0, 2.0) == [(0, 400), (200, 600), (400, 800), (600, 1000), (800, 1000)]
+    assert ends(3, 4.0) == [(0, 300)]
+    assert ends(0.01, 4.0, 2.0) == [(0, 1)]
+
+
+OTHER = {
+    "sample_rate": 8000,
+    "mode": "chroma",
+    "layout": "plain",
+    "n_fft": 1024,
+    "hop": 100,
+    "mel_bands": 64,
+    "fmin": 50.0,
+    "fmax": 4000.0,
+    "floor_db": 80.0,
+    "window": 4.0,
+    "window_hop": 2.0,
+    "canvas": 64,
+    "colour_map": "magma",
+    "size": 64,
+    "preprocessing": "deepspectrum",
+}
+
+
+def test_key_tells_stored_pictures_apart():
+    default = PictureSettings()
+    base = replace(default, window=3.0)  # a window_hop needs one
+    assert set(OTHER) == {field.name for field in fields(PictureSettings)}
+    keys = {name: replace(base, **{name: value}).key() for name, value in OTHER.items()}
+    same = {name for name, key in keys.items() if key == base.key()}
+    assert same == {"colour_map", "size", "preprocessing"}
+    assert replace(default, floor_db=80).key() == replace(default, floor_db=80.0).key()
+    assert re.fullmatch(r"[a-z0-9-]+", base.key())
+    # Prepared corpora are found by it: a change here prepares all of them again.
+    assert default.key() == "mel-deepspectrum-227-64f8761b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, -1) for name in ("sample_rate", "n_fft", "hop", "mel_bands")),
+        *((name, 0.5) for name in ("sample_rate", "n_fft", "canvas", "size")),
+        *((name, "1") for name in ("mel_bands", "fmin", "window", "size")),
+        *((name, -1.0) for name in ("fmin", "fmax", "floor_db", "window", "window_hop")),
+        *((name, float("nan")) for name in ("fmin", "floor_db", "window")),
+        *((name, "other") for name in ("mode", "layout", "preprocessing")),
+        *((name, None) for name in ("mode", "n_fft", "colour_map")),
+        ("n_fft", 511),
+        ("mel_bands", True),
+        ("canvas", 0),
+        ("size", 16),
+        ("colour_map", ""),
+        ("window", float("inf")),
+        ("window_hop", 1.0),
+    ],
+)
+def test_bad_values_are_named(name, value):
+    with pytest.raises(ValueError, match=rf"^picture\.{name}={re.escape(repr(value))} "):
+        PictureSettings(**{name: value})
+
+
+def test_viridis_of_cmap_is_matplotlibs():
+    expected = matplotlib.colormaps["viridis"](np.arange(256))
+    np.testing.assert_allclose(cmap.Colormap("viridis").lut(256), expected, atol=1e-6)
+
+
+def test_drawing_needs_no_matplotlib():
+    program = (
+        "import sys, numpy, ds_jax.features.spectrogram as p;"
+        "p.draw(numpy.ones(999), 16000, p.PictureSettings());"
+        "sys.exit('matplotlib' in sys.modules or 'jax' in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0

@@ -1,0 +1,105 @@
+"""Pictures drawn in JAX are those of picture.py, whatever follows the audio."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds_jax.features import audio, spectrogram, spectrogram_jax
+from ds_jax.features.spectrogram import PictureSettings
+
+RATE = 16_000
+CORPORA = os.environ.get("DS_JAX_CORPORA", "")
+
+
+def speech_like(count, seed=0):
+    """Harmonics of a gliding tone in noise, some of it digital silence."""
+    rng, time = np.random.default_rng(seed), np.arange(count) / RATE
+    tone = sum(np.sin(2 * np.pi * k * (120 + 20 * time) * time) / k for k in range(1, 30))
+    samples = 0.1 * tone + rng.normal(0, 0.003, count)
+    samples[count // 3 : count // 2] = 0
+    return samples.astype(np.float32)
+
+
+def padded(samples, size):
+    """Samples followed by something that nobody should hear."""
+    return np.concatenate([samples, np.full(size - len(samples), 9.0, np.float32)])
+
+
+def drawn(samples, settings, size):
+    draw = jax.jit(spectrogram_jax.draw, static_argnums=(2, 3))
+    return np.asarray(draw(padded(samples, size), np.int32(len(samples)), settings, RATE))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PictureSettings(),
+        PictureSettings(layout="plain", floor_db=60.0, canvas=48),
+        PictureSettings(mode="spectrogram"),
+        PictureSettings(mode="spectrogram", fmin=300.0, fmax=4000.0, layout="plain"),
+        PictureSettings(n_fft=400, hop=160, mel_bands=40, fmin=50.0, fmax=7600.0),
+        PictureSettings(n_fft=256, hop=300, mel_bands=32),
+    ],
+    ids=lambda settings: f"{settings.mode}-{settings.layout}-{settings.n_fft}",
+)
+def test_pictures_are_the_same(settings):
+    for count, size in (
+        *((count, 40_000) for count in (1, 511, 512, 767, 768, 30_011, 40_000)),
+        (200, 200),  # less than a frame, and nothing after it
+    ):
+        samples = speech_like(count)
+        found = drawn(samples, settings, size)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, spectrogram.draw(samples, RATE, settings), str(count))
+
+
+def test_silence_is_of_one_colour():
+    assert not drawn(np.zeros(4000, np.float32), PictureSettings(), 4000).any()
+
+
+def test_in_float32_pixels_are_one_colour_away_at_most():
+    """What a TPU draws."""
+    settings = PictureSettings()
+    plan = spectrogram.plan(settings, RATE)
+    samples = speech_like(30_000)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, plan.n_fft)[:: plan.hop]
+    spectra = np.fft.rfft(frames * plan.hann)
+    parts = (jnp.asarray(x, jnp.float32) for x in (spectra.real, spectra.imag))
+    with jax.enable_x64():  # as when it is traced
+        found = spectrogram_jax._paint(plan, settings, jnp.float32, *parts, len(frames))
+    difference = np.abs(np.asarray(found, int) - spectrogram.draw(samples, RATE, settings))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("window", "window_hop"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.2), (0.25, 0.4), (3.0, 3.0)]
+)
+@pytest.mark.parametrize("count", [100, 8000, 19_000, 32_000])
+def test_windows_are_the_same(window, window_hop, count):
+    settings = PictureSettings(window=window, window_hop=window_hop)
+    samples = speech_like(count)
+    wanted = spectrogram.split_windows(samples, RATE, settings)
+    windows, lengths, real = spectrogram_jax.split_windows(
+        jnp.asarray(padded(samples, 32_000)), jnp.int32(count), settings, RATE
+    )
+    assert int(real.sum()) == len(wanted)
+    assert real[: len(wanted)].all()  # what is beyond the audio comes last
+    for found, length, own in zip(windows, lengths, wanted, strict=False):
+        assert int(length) == len(own)
+        np.testing.assert_array_equal(found[: len(own)], own)
+
+
+@pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
+def test_pictures_of_real_recordings_are_the_same():
+    recordings = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[::100]
+    assert recordings
+    for path in recordings:
+        samples, _ = audio.read(path, RATE)
+        wanted = spectrogram.draw(samples, RATE, PictureSettings())
+        size = -(-len(samples) // 32_000) * 32_000
+        np.testing.assert_array_equal(drawn(samples, PictureSettings(), size), wanted, str(path))

@@ -1,0 +1,200 @@
+"""Batch normalisation against Flax's, the attention head against NumPy, and masks."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ds_jax.models.attention import AttentionHead, BatchNorm, Gate
+
+
+@pytest.fixture(scope="module")
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def x(rng):
+    """Feature maps whose channels differ in mean and spread, float32 [16, 3, 2, 5]."""
+    noise = rng.normal(size=(16, 3, 2, 5))
+    return (noise * [1, 2, 0.1, 5, 1] + [0, 3, -1, 10, 100]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def norm_variables(rng):
+    params = {"scale": rng.normal(size=5), "bias": rng.normal(size=5)}
+    stats = {"mean": rng.normal(size=5), "variance": rng.uniform(0.5, 2, 5)}
+    return jax.tree.map(jnp.float32, {"params": params, "batch_stats": stats})
+
+
+def normalise(variables, x, mask):
+    return BatchNorm().apply(variables, x, mask, True, mutable=["batch_stats"])
+
+
+def test_batch_norm_equals_flax_in_training_and_evaluation(norm_variables, x):
+    reference = nn.BatchNorm(momentum=0.9, epsilon=1e-3, use_fast_variance=False)
+    stats = norm_variables["batch_stats"]
+    theirs = {
+        "params": norm_variables["params"],
+        "batch_stats": {"mean": stats["mean"], "var": stats["variance"]},
+    }
+    ours = norm_variables
+    for _ in range(2):
+        out, updated = normalise(ours, x, jnp.ones(16))
+        wanted, wanted_updated = reference.apply(
+            theirs, x, use_running_average=False, mutable=["batch_stats"]
+        )
+        np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
+        ours = {**ours, **updated}
+        theirs = {**theirs, **wanted_updated}
+        stats = ours["batch_stats"]
+        np.testing.assert_allclose(stats["mean"], theirs["batch_stats"]["mean"], rtol=1e-5)
+        np.testing.assert_allclose(stats["variance"], theirs["batch_stats"]["var"], rtol=1e-5)
+    out = BatchNorm().apply(ours, x, jnp.ones(16), False)
+    wanted = reference.apply(theirs, x, use_running_average=True)
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_masked_rows_have_no_influence_at_all(norm_variables, rng, x):
+    """What padding holds changes no bit; that it is there changes rounding at most."""
+    mask = jnp.asarray([1.0] * 11 + [0.0] * 5)
+    weights = rng.normal(size=x.shape).astype(np.float32)
+
+    def outcome(x, mask, weights):
+        def loss(params, x):
+            variables = {**norm_variables, "params": params}
+            out, updated = normalise(variables, x, mask)
+            return jnp.sum(out * weights * mask[:, None, None, None]), (out, updated)
+
+        gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+        (_, (out, updated)), (params, inputs) = gradient(norm_variables["params"], x)
+        return out[:11], updated, params, inputs
+
+    other = x.copy()
+    other[11:] = rng.normal(1000, 300, x[11:].shape)
+    padded, unlike = outcome(x, mask, weights), outcome(other, mask, weights)
+    jax.tree.map(np.testing.assert_array_equal, padded, unlike)
+    assert not np.any(padded[-1][11:])
+    assert np.any(padded[-1][:11])
+    out, updated, params, inputs = padded
+    alone = outcome(x[:11], mask[:11], weights[:11])
+    near = (out, updated, params, inputs[:11])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), near, alone)
+
+
+@pytest.mark.parametrize("parts", [1, 4, 8])
+def test_statistics_do_not_depend_on_how_the_batch_is_spread(norm_variables, x, parts):
+    """`vmap` gives its axis the name that a device axis has; parts hold unequal row counts."""
+    mask = np.ones(16, np.float32)
+    mask[[1, 2, 3, 8, 9, 13]] = 0
+    assert parts == 1 or len(set(mask.reshape(parts, -1).sum(axis=1))) > 1
+    wanted, wanted_stats = normalise(norm_variables, x, mask)
+
+    def part(x, mask):
+        return BatchNorm("batch").apply(norm_variables, x, mask, True, mutable=["batch_stats"])
+
+    spread = x.reshape(parts, -1, *x.shape[1:]), mask.reshape(parts, -1)
+    out, stats = jax.vmap(part, axis_name="batch")(*spread)
+    np.testing.assert_allclose(out.reshape(x.shape), wanted, rtol=1e-4, atol=1e-4)
+    for name, value in wanted_stats["batch_stats"].items():
+        for each in stats["batch_stats"][name]:
+            np.testing.assert_allclose(each, value, rtol=1e-5)
+
+
+def reference_head(variables, x, rows=None):
+    """Gorriz et al.'s formulae in float64; `rows` gives the batch whose statistics are used."""
+    p = jax.tree.map(np.float64, variables["params"])
+    x = x.astype(np.float64)
+    if rows is None:
+        mean, variance = map(np.float64, variables["batch_stats"]["batch_norm"].values())
+    else:
+        mean, variance = x[rows].mean(axis=(0, 1, 2)), x[rows].var(axis=(0, 1, 2))
+    b = (x - mean) / np.sqrt(variance + 1e-3) * p["batch_norm"]["scale"] + p["batch_norm"]["bias"]
+    hidden = np.maximum(b @ p["conv1"]["kernel"][0, 0] + p["conv1"]["bias"], 0)
+    hidden = np.maximum(hidden @ p["conv2"]["kernel"][0, 0] + p["conv2"]["bias"], 0)
+    gate = np.empty(x.shape[:3])
+    features = np.empty((len(x), x.shape[3]))
+    for row in range(len(x)):
+        for i in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                own = hidden[row, i, j] @ p["gate"]["kernel"][i, j] + p["gate"]["bias"][i, j]
+                gate[row, i, j] = 1 / (1 + np.exp(-own))
+        for channel in range(x.shape[3]):
+            features[row, channel] = np.mean(gate[row] * b[row, ..., channel]) / gate[row].mean()
+    return features, gate
+
+
+@pytest.fixture(scope="module")
+def head_variables(rng, x):
+    """A head's variables, none of them at its initial value."""
+    variables = AttentionHead().init(jax.random.key(0), x, jnp.ones(16), False)
+    variables = jax.tree.map(
+        lambda leaf: leaf + rng.normal(0, 0.3, leaf.shape).astype(np.float32), variables
+    )
+    stats = {"mean": jnp.float32([0, 3, -1, 10, 100]), "variance": jnp.float32([1, 4, 0.1, 25, 1])}
+    return {**variables, "batch_stats": {"batch_norm": stats}}
+
+
+def test_head_equals_the_formulae_in_evaluation(head_variables, x):
+    features, gate = AttentionHead().apply(head_variables, x, jnp.ones(16), False)
+    wanted_features, wanted_gate = reference_head(head_variables, x)
+    assert wanted_gate.std() > 0.05  # open here, closed there
+    np.testing.assert_allclose(gate, wanted_gate, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features, wanted_features, rtol=1e-3, atol=1e-4)
+
+
+def test_head_equals_the_formulae_in_training(head_variables, x):
+    mask = jnp.asarray([1.0] * 10 + [0.0] * 6)
+    (features, gate), _ = AttentionHead().apply(
+        head_variables, x, mask, True, mutable=["batch_stats"]
+    )
+    wanted_features, wanted_gate = reference_head(head_variables, x, rows=slice(10))
+    np.testing.assert_allclose(gate, wanted_gate, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features, wanted_features, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "count"), [(14, 38_228), (7, 35_729)])
+def test_parameter_counts_are_the_published_ones(side, count):
+    x = jax.ShapeDtypeStruct((1, side, side, 512), jnp.float32)
+    mask = jax.ShapeDtypeStruct((1,), jnp.float32)
+    variables = jax.eval_shape(
+        lambda x, mask: AttentionHead().init(jax.random.key(0), x, mask, False), x, mask
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
+
+
+def test_the_gate_lies_between_0_and_1(head_variables, x):
+    _, gate = AttentionHead().apply(head_variables, 50 * x, jnp.ones(16), False)
+    assert gate.shape == (16, 3, 2)
+    assert gate.dtype == jnp.float32
+    assert float(gate.min()) >= 0
+    assert float(gate.max()) <= 1
+    assert float(gate.max() - gate.min()) > 0.9
+
+
+def test_an_even_gate_gives_the_plain_mean(head_variables, x):
+    """Whatever its height: the gate's own mean is divided out."""
+    params = dict(head_variables["params"])
+    for bias in (-3.0, 2.0):
+        params["gate"] = {"kernel": jnp.zeros((3, 2, 16)), "bias": jnp.full((3, 2), bias)}
+        variables = {**head_variables, "params": params}
+        features, gate = AttentionHead().apply(variables, x, jnp.ones(16), False)
+        np.testing.assert_allclose(gate, 1 / (1 + np.exp(-bias)), rtol=1e-5)
+        norm = {"params": params["batch_norm"]}
+        norm["batch_stats"] = variables["batch_stats"]["batch_norm"]
+        plain = BatchNorm().apply(norm, x, jnp.ones(16), False).mean(axis=(1, 2))
+        np.testing.assert_allclose(features, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_each_position_has_a_gate_of_its_own(rng):
+    """Equal features everywhere give unequal gates."""
+    x = jnp.ones((1, 3, 2, 4))
+    kernel = jnp.asarray(rng.normal(size=(3, 2, 4)), jnp.float32)
+    gate = Gate().apply({"params": {"kernel": kernel, "bias": jnp.zeros((3, 2))}}, x)
+    assert len(np.unique(np.asarray(gate))) == 6
+
+
+def test_half_precision_features_are_pooled_in_float32(head_variables, x):
+    features, gate = AttentionHead().apply(head_variables, x.astype(jnp.bfloat16), jnp.ones(16), 0)
+    assert features.dtype == gate.dtype == jnp.float32

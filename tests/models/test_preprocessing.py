@@ -1,0 +1,72 @@
+"""What VGG16 sees, against Keras' preprocessing and Pillow's resizing."""
+
+import cmap
+import jax.numpy as jnp
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+
+from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, colour_table, network_input
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Two different pictures, neither of them symmetrical."""
+    return np.random.default_rng(0).integers(0, 256, (2, 40, 40), np.uint8)
+
+
+def rgb(pictures, colour_map="viridis"):
+    return np.round(np.asarray(cmap.Colormap(colour_map).lut(256))[pictures, :3] * 255)
+
+
+def test_viridis_has_its_published_colours_in_order_blue_green_red():
+    table = colour_table("viridis")
+    assert table.shape == (256, 3)
+    assert table.dtype == np.float32
+    published = {0: 0x440154, 128: 0x21918C, 255: 0xFDE725}
+    for index, colour in published.items():
+        red, green, blue = colour.to_bytes(3, "big")
+        assert table[index].tolist() == [blue, green, red]
+
+
+def test_deepspectrum_is_neither_resized_nor_centred_at_its_own_size(pictures):
+    out = network_input(jnp.asarray(pictures), "viridis", 40, "deepspectrum")
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, rgb(pictures)[..., ::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("colour_map", ["viridis", "plasma"])
+def test_caffe_equals_keras(pictures, colour_map):
+    wanted = keras.applications.imagenet_utils.preprocess_input(
+        rgb(pictures, colour_map), data_format="channels_last", mode="caffe"
+    )
+    out = network_input(jnp.asarray(pictures), colour_map, 40, "caffe")
+    np.testing.assert_allclose(out, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [32, 39, 64])
+def test_resizing_equals_pillow(pictures, size):
+    out = network_input(jnp.asarray(pictures), "viridis", size, "deepspectrum")
+    assert out.shape == (2, size, size, 3)
+    for picture, resized in zip(rgb(pictures), np.asarray(out), strict=True):
+        for channel in range(3):
+            plane = PIL.Image.fromarray(picture[..., channel].astype(np.float32))
+            wanted = plane.resize((size, size), PIL.Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(resized[..., 2 - channel], np.asarray(wanted), atol=0.01)
+
+
+@pytest.mark.parametrize(("canvas", "size"), [(227, 224), (227, 128), (40, 64)])
+def test_one_colour_stays_one_colour(canvas, size):
+    pictures = jnp.full((1, canvas, canvas), 200, jnp.uint8)
+    colour = colour_table("viridis")[200]
+    plain = network_input(pictures, "viridis", size, "deepspectrum")
+    np.testing.assert_allclose(plain, np.broadcast_to(colour, plain.shape), atol=1e-3)
+    centred = network_input(pictures, "viridis", size, "caffe")
+    wanted = np.broadcast_to(colour - np.float32(IMAGENET_MEAN_BGR), plain.shape)
+    np.testing.assert_allclose(centred, wanted, atol=1e-3)
+
+
+def test_an_unknown_colour_map_is_named():
+    with pytest.raises(ValueError, match=r"picture\.colour_map='virdis' is no colour map"):
+        colour_table("virdis")

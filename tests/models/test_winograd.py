@@ -1,0 +1,197 @@
+"""The CPU's convolution and pooling against XLA's own, which accelerators keep."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from ds_jax.models import winograd
+from ds_jax.models.create import create_network
+from ds_jax.training import step as train_state
+from ds_jax.training.parallel import BATCH
+
+# Batch, height, width, channels in and out. TILES_AT_ONCE is 256.
+SHAPES = [
+    (1, 4, 4, 32, 32),
+    (2, 5, 7, 33, 40),
+    (1, 4, 37, 64, 32),
+    (3, 16, 16, 32, 64),
+    (19, 16, 16, 32, 32),  # 304 tiles: two pieces of ten maps, one of them zeros
+    (2, 68, 66, 32, 32),  # 289 tiles a map: two pieces of nine rows, where seventeen are needed
+]
+PLAIN_SHAPES = [
+    (1, 1, 1, 32, 32),
+    (2, 3, 9, 32, 32),  # less than a tile high
+    (1, 2, 2, 3, 4),
+    (2, 20, 12, 3, 64),
+    (2, 8, 8, 64, 7),
+]
+
+
+def draw(shape, seed=0):
+    """An input with a constant and a silent area, a kernel, a bias and a gradient."""
+    batch, height, width, channels, out = shape
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    x[:, : height // 2, : width // 3] = 0
+    x[:, height // 2 :, : width // 3] = 0.7
+    kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, out)).astype(np.float32)
+    bias = rng.normal(0, 0.5, out).astype(np.float32)
+    gradient = rng.normal(size=(batch, height, width, out)).astype(np.float32)
+    return x, kernel, bias, gradient
+
+
+def plain(x, kernel, bias):
+    layout = ("NHWC", "HWIO", "NHWC")
+    x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+    return x + bias[None, None, None]
+
+
+def assert_close(value, reference, tolerance=5e-5):
+    """Checks a difference as a share of the largest value."""
+    reference = np.asarray(reference)
+    assert value.shape == reference.shape
+    largest = np.abs(reference).max()
+    assert largest > 0
+    np.testing.assert_allclose(value, reference, rtol=0, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize("shape", SHAPES + PLAIN_SHAPES)
+def test_a_convolution_and_its_gradients_equal_the_plain_ones(shape):
+    x, kernel, bias, gradient = draw(shape)
+    before = plain(x, kernel, bias)
+    # Rounding may move a value over zero, where the ReLU's gradient jumps.
+    gradient = jnp.where(jnp.abs(before) > 1e-3, gradient, 0)
+    wanted, wanted_pull = jax.vjp(lambda *args: nn.relu(plain(*args)), x, kernel, bias)
+    value, pull = jax.vjp(jax.jit(winograd.relu_convolution), x, kernel, bias)
+    assert_close(value, wanted)
+    for ours, reference in zip(pull(gradient), wanted_pull(gradient), strict=True):
+        assert_close(ours, reference)
+
+
+def program(shape, platform, dtype=jnp.float32):
+    """What a convolution and its gradients are lowered to."""
+    x, kernel, bias, gradient = (jnp.asarray(value, dtype) for value in draw(shape))
+
+    def step(x, kernel, bias, gradient):
+        value, pull = jax.vjp(winograd.relu_convolution, x, kernel, bias)
+        return value, pull(gradient)
+
+    return jax.jit(step).trace(x, kernel, bias, gradient).lower(lowering_platforms=(platform,))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_accelerators_keep_the_plain_operation(platform):
+    text = program(SHAPES[0], platform).as_text()
+    assert text.count("stablehlo.convolution") == 3  # itself and two gradients
+    assert "stablehlo.dot_general" not in text
+    assert "stablehlo.while" not in text
+
+
+def test_the_cpu_multiplies_matrices():
+    text = program(SHAPES[0], "cpu").as_text()
+    assert "stablehlo.convolution" not in text
+    assert text.count("stablehlo.dot_general") >= 3
+
+
+@pytest.mark.parametrize("shape", PLAIN_SHAPES)
+def test_the_cpu_keeps_the_plain_operation_for_small_maps_and_few_channels(shape):
+    text = program(shape, "cpu").as_text()
+    assert text.count("stablehlo.convolution") == 3
+
+
+def test_the_cpu_keeps_the_plain_operation_for_bfloat16():
+    text = program(SHAPES[0], "cpu", jnp.bfloat16).as_text()
+    assert text.count("stablehlo.convolution") == 3
+
+
+def test_no_gradient_is_computed_for_an_input_that_needs_none():
+    """As block1_conv1's picture, and what frozen blocks have computed."""
+    arguments = draw(SHAPES[0])[:3]
+
+    def products(*of):
+        loss = jax.grad(lambda *args: jnp.sum(winograd.relu_convolution(*args)), of)
+        return jax.jit(loss).lower(*arguments).compile().as_text().count(" dot(")
+
+    assert products(1, 2) < products(0, 1, 2)
+
+
+def test_a_loop_gives_what_single_steps_give():
+    x, kernel, bias, _ = draw((2, 12, 12, 32, 32))
+
+    def step(x, _):
+        return winograd.relu_convolution(x, kernel, bias), None
+
+    looped = jax.jit(lambda x: jax.lax.scan(step, x, length=3)[0])(x)
+    wanted = x
+    for _ in range(3):
+        wanted = nn.relu(plain(wanted, kernel, bias))
+    assert_close(looped, wanted)
+
+
+def pictures(kind, height, width):
+    rng = np.random.default_rng(0)
+    shape = (2, height, width, 3)
+    if kind == "noise":
+        return rng.normal(size=shape).astype(np.float32)
+    if kind == "ties":
+        return rng.integers(0, 3, shape).astype(np.float32)
+    return np.full(shape, {"silence": 0.0, "constant": 1.5}[kind], np.float32)
+
+
+@pytest.mark.parametrize("kind", ["noise", "ties", "silence", "constant"])
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (8, 6), (3, 5), (7, 4), (2, 9)])
+def test_a_pool_and_its_gradient_equal_the_plain_ones(kind, height, width):
+    x = pictures(kind, height, width)
+    wanted, wanted_pull = jax.vjp(lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)), x)
+    gradient = np.random.default_rng(1).normal(size=wanted.shape).astype(np.float32)
+    value, pull = jax.vjp(jax.jit(winograd.max_pool), x)
+    np.testing.assert_array_equal(value, wanted)
+    np.testing.assert_array_equal(pull(gradient)[0], wanted_pull(gradient)[0])
+
+
+@pytest.mark.parametrize(("platform", "there"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_accelerators_keep_the_plain_pool(platform, there):
+    x = pictures("noise", 8, 8)
+    step = jax.jit(jax.value_and_grad(lambda x: jnp.sum(winograd.max_pool(x))))
+    text = step.trace(x).lower(lowering_platforms=(platform,)).as_text()
+    assert ("stablehlo.reduce_window" in text) == there
+    assert ("stablehlo.select_and_scatter" in text) == there
+
+
+def trained(monkeypatch, least_channels):
+    """Losses and parameters after two steps of gradient descent on the tiny corpus."""
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", least_channels)
+    experiment = tiny.experiment(tiny.config())
+    optimiser = optax.sgd(1e-2)
+    # Biases of 0 under silent channels would put values on the very bend of the ReLU.
+    biases = np.random.default_rng(0)
+    pretrained = {
+        name: layer | {"bias": biases.normal(0, 0.1, layer["bias"].shape).astype(np.float32)}
+        for name, layer in tiny.pretrained().items()
+    }
+    network = create_network(experiment.config, BATCH)
+    state = train_state.create_state(network, optimiser, pretrained, jax.random.key(0), {})
+    step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
+    state, losses = BATCH.place([state]), []
+    for chunk in experiment.inputs.chunks(BATCH, [[np.arange(8)] * 2], 1, BATCH.width(8)):
+        state, loss = step(state, np.int32(0), np.float32(1), *chunk)
+        losses.append(float(loss[0]))
+    return losses, jax.device_get(state.params)
+
+
+def test_a_training_step_equals_the_plain_one(narrow, monkeypatch):
+    losses, params = trained(monkeypatch, least_channels=4)
+    plain_losses, plain_params = trained(monkeypatch, least_channels=10**6)
+    assert losses != plain_losses  # two ways indeed
+    assert abs(losses[0] - losses[1]) > 1e-3  # the step did move something
+    np.testing.assert_allclose(losses, plain_losses, rtol=1e-4)
+    for name in ("vgg16", "head"):
+        jax.tree.map(
+            lambda ours, reference: assert_close(ours, reference, tolerance=1e-3),
+            params[name],
+            plain_params[name],
+        )

@@ -1,0 +1,171 @@
+"""Disks that are full, read-only or gone: one sentence, and nothing that was there is lost."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from recordings import sounds
+
+from datasets.prepare import prepare
+from ds_jax.commands import evaluate, train
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import errors, files
+from ds_jax.systems import base as systems
+from ds_jax.systems import network
+from ds_jax.training.fold import FoldTraining
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+FULL = "cannot be written (No space left on device): make room or see to its folder"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """An empty disk of four MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk, and not in every container")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path, room: int) -> Path:
+    """Leaves so many bytes free; returns what takes up the others."""
+    state = os.statvfs(disk)
+    stuff = disk / "stuff"
+    stuff.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
+    return stuff
+
+
+def experiment():
+    config = tiny.config()
+    config.corpus = "tiny"
+    config.folds.protocol, config.folds.count = "speakers", 2
+    config.model.freeze, config.train.epochs = "block4", 3
+    return config
+
+
+def run(workdir):
+    return train.run(experiment(), tiny.corpus(21), workdir)
+
+
+def outcome(workdir):
+    paths = [*workdir.glob("fold_*/predictions*.csv"), workdir / "report.json"]
+    return {path.relative_to(workdir): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(autouse=True)
+def given_weights(monkeypatch):
+    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(narrow, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+        assert run(workdir)
+    return workdir
+
+
+ROOMS = (0, 9000, 60_000, 350_000)
+
+
+@pytest.mark.parametrize(
+    "room", [*ROOMS, *(pytest.param(20_000 * k, marks=pytest.mark.slow) for k in range(1, 40))]
+)
+def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(disk, undisturbed, room):
+    stuff = fill(disk, room)
+    with pytest.raises(OSError, match="cannot be written") as raised:
+        run(disk / "run")
+    assert FULL in str(raised.value) or "No space left on device" in str(raised.value)
+    assert "\n" not in errors.sentence(raised.value)
+    # What has its name is whole, and loads.
+    for epoch in (disk / "run").glob("fold_*/checkpoints/[0-9]"):
+        config, _, _ = network.load(epoch.parent)
+        assert config.train.epochs == 3
+    assert not list((disk / "run").glob("**/*.tmp"))
+    stuff.unlink()
+    assert run(disk / "run")
+    assert outcome(disk / "run") == outcome(undisturbed)
+
+
+@pytest.mark.parametrize("room", [0, 4096, 12_288, 40_000])
+def test_a_full_disk_leaves_nothing_half_prepared(disk, tmp_path, room):
+    sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav", "03a01Wa.wav")
+    settings = PictureSettings()
+    stuff = fill(disk, room)
+    with pytest.raises(OSError, match=r"(?s)/disk/.*cannot be written \(.*No space left on device"):
+        prepare("emodb", tmp_path, disk / "data", settings)
+    assert not [path for path in (disk / "data").rglob("*") if "record" in path.name]
+    stuff.unlink()
+    builder = prepare("emodb", tmp_path, disk / "data", settings)
+    assert len(builder.as_data_source(split="full")) == 3
+
+
+def test_a_read_only_disk_is_told_and_read(disk, undisturbed, tmp_path):
+    shutil.copytree(undisturbed, disk / "run")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    config, corpus = experiment(), tiny.corpus(21)
+    sounds(tmp_path / "emodb", "03a01Fa.wav")
+    for action in (
+        lambda: run(disk / "run"),
+        lambda: run(disk / "another"),
+        lambda: train.report(config, corpus, disk / "run"),
+        lambda: evaluate.run(disk / "run", corpus),
+        lambda: prepare("emodb", tmp_path, disk / "data", PictureSettings()),
+    ):
+        with pytest.raises(OSError, match=r"disk/.*cannot be written \(Read-only file system\): "):
+            action()
+    for number in range(2):
+        path = Path(f"fold_{number:02}") / "checkpoints"
+        inside = network.load(disk / "run" / path)[2]["params"]["head"]
+        wanted = network.load(undisturbed / path)[2]["params"]["head"]
+        np.testing.assert_equal(inside, wanted)
+
+
+@pytest.mark.parametrize("what", ["", "fold_00", "fold_00/checkpoints"])
+def test_a_folder_that_vanishes_ends_a_run_that_can_be_started_again(
+    undisturbed, tmp_path, monkeypatch, what
+):
+    log, workdir = FoldTraining.log, tmp_path / "run"
+
+    def vanish(training):
+        log(training)
+        if training.epoch == 2:
+            assert training.checkpoints.latest == 2  # nothing is being saved any more
+            shutil.rmtree(workdir / what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldTraining, "log", vanish)
+        with pytest.raises(OSError, match=f"{workdir}.*(cannot be written|has vanished)"):
+            run(workdir)
+    assert run(workdir)
+    assert outcome(workdir) == outcome(undisturbed)
+
+
+def test_a_folder_without_permission_is_told():
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+        os.chmod(place, 0o755)
+        closed = Path(place, "closed")
+        closed.mkdir(mode=0o555)
+        root = os.geteuid() == 0
+        if root:  # nothing is forbidden to root
+            os.seteuid(65534)
+        try:
+            with pytest.raises(OSError, match="cannot be written") as raised:
+                files.write_text(closed / "a.txt", "text")
+            with pytest.raises(OSError, match=f"{closed} cannot be written .Permission denied"):
+                files.check_writable(closed)
+        finally:
+            if root:
+                os.seteuid(0)
+        assert str(raised.value).startswith(f"{closed}/a.txt cannot be written (Permission denied)")
+        assert os.listdir(closed) == []

@@ -1,0 +1,91 @@
+"""Names of strangers are text in every page, and as they are in tables."""
+
+import csv
+import dataclasses
+import re
+from pathlib import Path
+
+import malformed
+import pytest
+import tiny
+from made_up import Page
+
+from datasets.prepare import prepare
+from ds_jax.commands import corpus as overview
+from ds_jax.commands import train
+from ds_jax.data import folds
+from ds_jax.data.corpus import LABELS, load
+from ds_jax.evaluation import predictions
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.models import pretrained
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onmouseover='alert(1)",
+    "{{7*7}}",
+    "=1+1|' cmd",
+    "&lt;script&gt;",
+    "a\nb\x1b[31m",
+)
+
+
+def check_page(path: Path, *names: str) -> None:
+    """A page on which names are text, whatever they look like."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.all("script")
+    assert not page.all("svg") or "onload" not in str(page.all("svg"))
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for address in (attributes.get("src") or "", attributes.get("href") or ""):
+            assert not address or address.startswith(("data:", "#", "https://", "http://")), address
+    for name in names:
+        assert re.sub(r"\s+", " ", name) in page.text, name
+
+
+@pytest.mark.usefixtures("narrow")
+def test_hostile_names_are_text_in_a_report_and_as_they_are_in_its_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    plain = tiny.corpus(24)
+    known = [
+        dataclasses.replace(
+            u,
+            name=f"{HOSTILE[i % 8]} {i}",
+            speaker=HOSTILE[i % 3],
+            sentence=HOSTILE[i % 8],
+        )
+        for i, u in enumerate(plain.utterances)
+    ]
+    known.sort(key=lambda u: u.name)
+    corpus = dataclasses.replace(plain, name=HOSTILE[0], utterances=tuple(known))
+    config = tiny.config()
+    config.corpus, config.folds.protocol, config.folds.count = HOSTILE[0], "speakers", 3
+    config.model.freeze, config.train.epochs = "block4", 1
+    assert train.run(config, corpus, tmp_path)
+    check_page(tmp_path / "report.html", HOSTILE[0], HOSTILE[1], HOSTILE[2])
+    # Kept to the letter: a table for programs, whose names lead back to recordings.
+    said = [predictions.read(path) for path in sorted(tmp_path.glob("fold_*/predictions.csv"))]
+    assert {*predictions.concatenate(said).utterances} == {u.name for u in known}
+    protocol, divided = folds.read_folds(tmp_path / "folds.json", corpus.utterances)
+    assert protocol == "speakers"
+    assert {name for fold in divided for name in fold.test} == {u.name for u in known}
+
+
+def test_hostile_names_of_files_are_text_in_a_corpus_page(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    rows = [("path", "label", "speaker", "sentence")]
+    for index, name in enumerate(HOSTILE):
+        file = f"{name.replace('/', '')}.wav"
+        content = malformed.encoded(malformed.speech(seed=index)) if index % 2 else b"no audio"
+        (folder / file).write_bytes(content)
+        rows.append((file, LABELS[index % 7], name, name))
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows(rows)
+    builder = prepare("own", tmp_path, tmp_path / "data", PictureSettings(canvas=16))
+    overview.run(tiny.config(), load(builder, "own"), tmp_path / "page")
+    check_page(
+        tmp_path / "page" / overview.PAGE, HOSTILE[1], HOSTILE[3], "<script>alert(1)<script>.wav"
+    )

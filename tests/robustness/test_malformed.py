@@ -1,0 +1,438 @@
+"""Recordings as they must not be: none stops the others, and each that is skipped is named.
+
+The slow tests, `pytest -m slow tests/test_malformed.py -s`, take all of `malformed.cases` through
+every builder, predict and features, in processes of their own whose time and memory are limited.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import malformed
+import numpy as np
+import pytest
+import soundfile
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from configs import base as base_config
+from datasets import base, workers
+from datasets.prepare import prepare
+from ds_jax.commands import predict, train
+from ds_jax.data import recordings
+from ds_jax.data.corpus import LABELS, load
+from ds_jax.features import audio, spectrogram
+from ds_jax.features.extract import FeatureSettings
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import paths
+from ds_jax.runtime.paths import shown
+
+ROOT = Path(__file__).parents[2]
+SMALL = PictureSettings(canvas=16)
+CORPORA = [*malformed.EMOTIONS, "manifest"]
+PICTURES = {
+    "picture": PictureSettings(),
+    "windows": PictureSettings(canvas=16, window=0.5, window_hop=0.25),
+    "chroma": PictureSettings(canvas=16, mode="chroma", sample_rate=0),
+}
+FEATURES = ("msf", "mfcc", "mfcc_frames", "egemaps", "compare")
+SECONDS = 900  # for some 450 recordings, on a machine that does other work as well
+# Of one process, the recording of half an hour included: chroma's tuning and ComParE need most.
+MEGABYTES = 2500
+MANY = malformed.cases()
+
+
+def few() -> list[malformed.Case]:
+    """Every eighth of those that are alike, and one of each other kind."""
+    alike = [case for case in MANY if "fuzzed" in case.kind or " cut at " in case.kind]
+    return [case for case in MANY if case not in alike] + alike[::8]
+
+
+def write_manifest(folder: Path, names) -> None:
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("path", "label", "speaker"))
+        writer.writerows((name, LABELS[i % 7], f"s{i % 9}") for i, name in enumerate(names))
+
+
+def lay_out(corpora: Path, corpus: str, cases) -> dict[str, malformed.Case]:
+    found = malformed.lay_out(corpora / corpus, corpus, cases)
+    if corpus == "manifest":
+        write_manifest(corpora / corpus, found)
+    return found
+
+
+def check(placed: dict[str, malformed.Case], used: set[str], skipped: dict[str, str]) -> None:
+    """Each is used or skipped with a reason, never both; those that have to be are."""
+    assert not used & set(skipped)
+    assert used | set(skipped) == {shown(name) for name in placed}
+    for name, case in placed.items():
+        assert case.usable in (None, shown(name) in used), case.kind
+    for name, reason in skipped.items():
+        assert len(reason) > 8, name
+        assert "Traceback" not in reason
+
+
+def check_prepared(builder, corpus: str, placed) -> tuple[int, int]:
+    prepared = load(builder, corpus)
+    text = (Path(builder.data_path) / "skipped.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines(keepends=True)))
+    assert (len(prepared.utterances), prepared.skipped) == (len(placed) - len(rows), len(rows))
+    assert np.isfinite(prepared.inputs.astype(np.float64)).any()
+    names = {builder_name(corpus, name): shown(name) for name in placed}
+    used = {names[utterance.name] for utterance in prepared.utterances}
+    check(placed, used, {row["file"]: row["reason"] for row in rows})
+    return len(used), len(rows)
+
+
+def builder_name(corpus: str, relative: str) -> str:
+    """What the utterance of a file is called."""
+    path = Path(relative)
+    if corpus == "manifest":
+        return relative
+    return shown(f"f/{path.parent.name}/{path.stem}" if corpus == "elra_s0329" else path.stem)
+
+
+@pytest.fixture(autouse=True)
+def _without_totals(monkeypatch):
+    monkeypatch.setattr(base.CorpusBuilder, "totals", ())
+
+
+@pytest.mark.parametrize("corpus", ["elra_s0329", "emodb", "manifest"])
+def test_builders_name_what_they_skip(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(workers.loky, "cpu_count", lambda: 1)
+    placed = lay_out(tmp_path, corpus, few())
+    builder = prepare(corpus, tmp_path, tmp_path / "data", SMALL)
+    used, skipped = check_prepared(builder, corpus, placed)
+    assert used > 80
+    assert skipped > 100
+    assert f"{corpus}: {used} utterances, {skipped} skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("window", [0.0, 0.2])
+def test_predict_answers_or_names_each(run, tmp_path, capsys, window):
+    placed = malformed.lay_out(tmp_path / "odd", "", few())
+    with pytest.raises(ValueError, match="could not be used, all others are done") as refusal:
+        predict.run(run, [tmp_path / "odd"], "json", window)
+    told = json.loads(capsys.readouterr().out)
+    start = f"{tmp_path}/odd/"
+    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
+    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
+    reasons = {name: reason for name, reason in reasons.items() if name not in used}  # of windows
+    check(placed, used, reasons)
+    count = len(told["unusable"])
+    lines = str(refusal.value).split("\n")
+    assert lines[0].startswith(f"{count} could not be used")
+    assert len(lines) == 1 + count  # a name with a newline in it adds none
+    assert all(line.isprintable() for line in lines)
+
+
+def test_the_table_of_answers_has_a_line_each(run, tmp_path, capsys):
+    good = [case for case in MANY if case.name]
+    malformed.lay_out(tmp_path / "odd", "", good)
+    predict.run(run, [tmp_path / "odd"])
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 1 + len(good) + 1
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_what_is_no_file_is_never_opened(suffix, tmp_path):
+    """Opening a pipe would wait for a writer, for ever."""
+    reasons = {
+        "a pipe": "no file but a pipe or device",
+        "a socket": "no file but a pipe or device",
+        "/dev/zero": "no file but a pipe or device",
+        "a dangling link": "a link that leads nowhere",
+        "a link to itself": "a link that leads nowhere",
+    }
+    seen = []
+    for case in MANY:
+        if case.kind.endswith(suffix) and (kind := case.kind.removesuffix(f" {suffix}")) in reasons:
+            path = tmp_path / f"{kind.replace('/', ' ')}{suffix}"
+            case.make(path)
+            for decode in (
+                lambda path=path: audio.read(path, 16_000),
+                lambda path=path: next(audio.windows(path, 16_000, 1.0, 0)),
+            ):
+                with pytest.raises(ValueError, match=reasons[kind]):
+                    decode()
+            seen.append(kind)
+    assert sorted(seen) == sorted(reasons)
+    with pytest.raises(ValueError, match="is a folder"):
+        audio.read(tmp_path, 16_000)
+
+
+def test_circles_of_links_are_walked_once(tmp_path):
+    """Two links to the folder that they are in would double the paths with each level."""
+    (tmp_path / "deep").mkdir()
+    for folder in (tmp_path, tmp_path / "deep"):
+        for number in range(6):
+            (folder / f"circle{number}").symlink_to(tmp_path)
+    (tmp_path / "deep/a.wav").touch()
+    began = time.monotonic()
+    assert base.audio_files(tmp_path, (".wav",)) == [tmp_path / "deep/a.wav"]
+    assert [one.path for one in recordings.find([tmp_path])[0]] == [tmp_path / "deep/a.wav"]
+    assert time.monotonic() - began < 5
+
+
+def test_a_name_that_is_not_utf_8_is_spelt_and_told_from_others(tmp_path):
+    names = [os.fsdecode(byte + b".wav") for byte in (b"\xff", b"\xfe")]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [shown(name) for name in names] == [r"\xff.wav", r"\xfe.wav"]
+    assert paths.printable("a\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}ñ b") == r"a\n\x1b[31m\u202eñ b"
+    assert len({one.title for one in recordings.find([tmp_path])[0]}) == 2
+
+
+# Lengths and levels.
+
+
+def test_too_long_a_recording_is_named_and_little_of_it_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "LONGEST", 1.0)
+    soundfile.write(tmp_path / "a.wav", malformed.speech(1.01), 16_000)
+    soundfile.write(tmp_path / "b.wav", malformed.speech(1.0), 16_000)
+    with pytest.raises(ValueError, match=r"a\.wav is longer than .*: cut it into utterances, or"):
+        audio.read(tmp_path / "a.wav", 16_000)
+    assert len(audio.read(tmp_path / "b.wav", 16_000)[0]) == 16_000
+    assert len(list(audio.windows(tmp_path / "a.wav", 16_000, 0.5, 0.0))) == 2
+    monkeypatch.undo()
+    with (tmp_path / "sparse.l16").open("wb") as file:  # of 8 GB, and 38 hours
+        file.write(b"\1\0" * 1000)
+        file.truncate(8 << 30)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match=r"sparse\.l16 is longer than 60 min"):
+        audio.read(tmp_path / "sparse.l16", 16_000)
+    assert time.monotonic() - began < 60
+
+
+def test_many_channels_need_little_memory(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a.wav", []
+    soundfile.write(path, np.tile(malformed.speech(0.5), 64), 16_000)
+    read = soundfile.SoundFile.read
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, n, **how: asked.append(n) or read(self, n, **how)
+    )
+    np.testing.assert_allclose(audio.read(path, 0)[0], malformed.speech(0.5)[:, 0], atol=1e-4)
+    assert max(asked) * 64 <= audio.BLOCK
+
+
+@pytest.mark.parametrize(("rate", "passes"), [(999, False), (1000, True), (768_001, False)])
+def test_a_rate_that_no_recorder_has_is_named(tmp_path, rate, passes):
+    soundfile.write(tmp_path / "a.wav", malformed.speech(1.0, rate), rate)
+    if passes:
+        assert len(audio.read(tmp_path / "a.wav", 16_000)[0]) == 16_000
+        return
+    with pytest.raises(ValueError, match=rf"a\.wav is damaged: it says to have {rate} samples a"):
+        audio.read(tmp_path / "a.wav", 16_000)
+
+
+def test_a_worker_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
+    """As when memory runs out: what it worked on is named."""
+    monkeypatch.setattr(workers.loky, "cpu_count", lambda: 2)
+    monkeypatch.setattr(workers, "_represent_batch", _end_this_process)
+    files = [tmp_path / f"{number}.wav" for number in range(9)]
+    with pytest.raises(OSError, match=r"was ended from outside.* at .*/0\.wav or one of the next"):
+        list(workers.represent_all(files, SMALL))
+
+
+def _end_this_process(*_) -> None:
+    os.kill(os.getpid(), 9)
+
+
+# Properties.
+
+PATIENT = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+# The beginnings of files, so that not all ends at the first four bytes.
+WHOLE = [malformed.encoded(form=form) for form in ("WAV", "FLAC", "RF64", "AIFF")]
+BEGINNINGS = st.sampled_from([b"", *(one[:size] for one in WHOLE for size in (12, 44, 200, 3000))])
+
+
+@PATIENT
+@given(
+    beginning=BEGINNINGS,
+    rest=st.binary(max_size=400),
+    suffix=st.sampled_from([".wav", ".flac", ".l16", ".mp3"]),
+)
+def test_any_bytes_are_samples_or_a_valueerror_that_names_the_file(
+    tmp_path, beginning, rest, suffix
+):
+    path = tmp_path / f"any{suffix}"
+    path.write_bytes(beginning + rest)
+    try:
+        samples, rate, refusal = *audio.read(path, 16_000), ""
+    except ValueError as error:
+        refusal = str(error)
+    if refusal:
+        assert str(path) in refusal
+        with pytest.raises(ValueError, match=re.escape(refusal)):
+            list(audio.windows(path, 16_000, 0.01, 0))
+        return
+    assert (samples.dtype, samples.ndim, rate) == (np.float32, 1, 16_000)
+    assert samples.size
+    assert np.isfinite(samples).all()
+
+
+FINITE = st.floats(-audio.LOUDEST, audio.LOUDEST, width=32)
+
+
+@PATIENT
+@given(
+    samples=arrays.arrays(np.float32, st.integers(1, 1200), elements=FINITE),
+    rate=st.sampled_from([1000, 8000, 16_000, 44_100, 192_000]),
+    mode=st.sampled_from(spectrogram.CHOICES["mode"]),
+    layout=st.sampled_from(spectrogram.CHOICES["layout"]),
+    canvas=st.integers(16, 60),
+    floor=st.sampled_from([0.0, 40.0]),
+)
+def test_any_finite_samples_can_be_drawn(samples, rate, mode, layout, canvas, floor):
+    wanted = PictureSettings(
+        sample_rate=0, mode=mode, layout=layout, canvas=canvas, floor_db=floor, mel_bands=4
+    )
+    drawn = spectrogram.draw(samples, rate, wanted)
+    assert (drawn.shape, drawn.dtype) == ((canvas, canvas), np.uint8)
+
+
+# All of them: slow.
+
+
+def measured(program: list[str], **options) -> tuple[subprocess.CompletedProcess, float, float]:
+    """What a program leaves, seconds, and the megabytes of its largest process."""
+    command = [sys.executable, "-c", MEASURE, *program]
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, **options)
+    seconds = time.monotonic() - began
+    *lines, last = done.stdout.decode().rstrip("\n").split("\n")
+    assert last.startswith("MEGABYTES"), done.stderr.decode()[-3000:]
+    done.stdout = "\n".join(lines)
+    done.stderr = done.stderr.decode("utf-8", "surrogateescape")
+    return done, seconds, float(last.split()[1])
+
+
+# Runs a program, and says how much memory the largest of its processes had.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.run([sys.executable, *sys.argv[1:]]).returncode
+print("\\nMEGABYTES", resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(status)
+"""
+PREPARE = """
+import json, sys
+from pathlib import Path
+from datasets import base
+from datasets.prepare import prepare
+from ds_jax.features import FeatureSettings
+from ds_jax.features.spectrogram import PictureSettings
+base.CorpusBuilder.totals = ()
+corpus, folder, fields = sys.argv[1:]
+fields = json.loads(fields)
+wanted = FeatureSettings(fields["set"]) if "set" in fields else PictureSettings(**fields)
+prepare(corpus, Path(folder), Path(folder) / "data", wanted)
+"""
+
+
+def everything() -> list[malformed.Case]:
+    """All cases, one of half an hour and one of two hours."""
+    return [
+        *MANY,
+        malformed.Case("half an hour", ".flac", malformed.long(30), True),
+        malformed.Case("two hours", ".flac", malformed.long(121), False),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("corpus", "kind"),
+    [
+        *((corpus, "picture") for corpus in CORPORA),
+        *(("manifest", kind) for kind in (*PICTURES, *FEATURES) if kind != "picture"),
+    ],
+)
+def test_every_builder_survives_all_of_them(corpus, kind, tmp_path):
+    placed = lay_out(tmp_path, corpus, everything())
+    wanted = PICTURES.get(kind) or FeatureSettings(kind)
+    fields = json.dumps(dataclasses.asdict(wanted))
+    done, seconds, megabytes = measured(["-c", PREPARE, corpus, str(tmp_path), fields])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    builder = prepare(corpus, tmp_path, tmp_path / "data", wanted)
+    used, skipped = check_prepared(builder, corpus, placed)
+    assert f"{used} utterances, {skipped} skipped" in done.stdout
+    counts = f"{len(placed)} met, {used} used, {skipped} skipped"
+    print(f"\n{corpus} {kind}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
+    assert megabytes < MEGABYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [0.0, 5.0])
+def test_predict_survives_all_of_them(window, tmp_path):
+    """A model of features, which needs no weights; its recordings are decoded as any others."""
+    config = base_config.get_config()
+    base_config.use_mlr(config, "mfcc")
+    config.corpus, config.folds.count = "tiny", 3
+    vectors = np.random.default_rng(0).normal(size=(21, 60)).astype(np.float32)
+    corpus = dataclasses.replace(tiny.corpus(21), inputs=vectors)
+    train.run(config, corpus, tmp_path / "run")
+    placed = malformed.lay_out(tmp_path / "odd", "", everything())
+    arguments = [f"--checkpoint={tmp_path / 'run'}", "--format=json", f"--window={window}"]
+    done, seconds, megabytes = measured(
+        ["launch.py", "--mode=predict", *arguments, str(tmp_path / "odd")]
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = json.loads(done.stdout)
+    start = f"{tmp_path}/odd/"
+    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
+    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
+    reasons = {name: reason for name, reason in reasons.items() if name not in used}  # of windows
+    if window:  # of any length
+        placed = {
+            name: case._replace(usable=True) if case.kind == "two hours" else case
+            for name, case in placed.items()
+        }
+    check(placed, used, reasons)
+    assert f"error: {len(told['unusable'])} could not be used, all others are done:" in done.stderr
+    counts = f"{len(placed)} met, {len(used)} answered, {len(reasons)} named"
+    print(f"\npredict, window {window}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
+    assert megabytes < MEGABYTES
+
+
+@pytest.mark.slow
+def test_features_survive_all_of_them(tmp_path, weights_file):
+    placed = malformed.lay_out(tmp_path / "odd", "", everything())
+    output = tmp_path / "features.csv"
+    done, seconds, megabytes = measured(
+        [
+            "launch.py",
+            "--mode=features",
+            "--config=configs/deepspectrum.py",
+            "--config.model.layers=('block1_pool',)",
+            "--config.picture.size=32",
+            f"--config.weights={weights_file}",
+            f"--output={output}",
+            str(tmp_path / "odd"),
+        ]
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    with output.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    used = {row[0] for row in rows}
+    assert len(used) == len(rows)
+    named = re.search(r"error: (\d+) could not be used", done.stderr)
+    assert int(named[1]) == len(placed) - len(used)
+    for name, case in placed.items():
+        assert case.usable in (None, shown(name) in used), case.kind
+    counts = f"{len(placed)} met, {len(used)} described, {named[1]} named"
+    print(f"\nfeatures: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
+    assert megabytes < MEGABYTES

@@ -1,0 +1,281 @@
+"""Signals and mistakes end the program with a sentence and a status."""
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds_jax import config
+from ds_jax.runtime import errors, shutdown
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(body, *, grace=15.0, goes_on=True):
+    """Runs a block under `told`; SIGTERM comes when it has printed a line."""
+    lines = [
+        "import sys, time",
+        "from ds_jax.runtime import shutdown as ending",
+        f"ending.GRACE = {grace}",
+        f"with ending.exits_cleanly(goes_on={goes_on}):",
+        "    ending.listen()",
+        *("    " + line for line in body.strip("\n").splitlines()),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "\n".join(lines)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    out, error = process.communicate(timeout=60)
+    return process.returncode, out, error, time.monotonic() - began
+
+
+TOLD = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
+LEFT = f"stopped by SIGTERM: {shutdown.LATER}\n"
+ANEW = f"stopped by SIGTERM: {shutdown.ANEW}\n"
+
+
+def test_what_is_said_is_what_is_true():
+    assert "goes on where it was" in TOLD
+    assert "where it was" not in LEFT
+    assert "goes on" in LEFT
+    assert "starts anew" in ANEW
+    assert "goes on" not in ANEW
+
+
+def test_sigterm_ends_it_at_once_and_says_how_to_go_on():
+    status, out, error, seconds = run(
+        """
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except Exception:
+    print("taken for a failure")
+finally:
+    print("cleaned up")
+"""
+    )
+    assert (status, out, error) == (143, "cleaned up\n", TOLD)
+    assert seconds < 10
+
+
+def test_a_block_that_defers_it_comes_to_its_end():
+    status, out, error, _ = run(
+        """
+with ending.defer_sigterm():
+    with ending.defer_sigterm():
+        print("ready", flush=True)
+        while not ending.sigterm_received():
+            time.sleep(0.01)
+        print("saved", flush=True)
+    print("closed", flush=True)
+print("not reached")
+"""
+    )
+    assert (status, out, error) == (143, "saved\nclosed\n", TOLD)
+
+
+def test_a_block_that_takes_too_long_is_left():
+    status, out, error, seconds = run(
+        """
+with ending.defer_sigterm():
+    print("ready", flush=True)
+    time.sleep(60)
+    print("not reached")
+""",
+        grace=0.5,
+    )
+    assert (status, out, error) == (143, "", LEFT)
+    assert 0.4 < seconds < 10
+
+
+@pytest.mark.parametrize("defers", [True, False])
+def test_what_starts_anew_says_so_however_it_is_ended(defers):
+    status, _, error, _ = run(
+        """
+with ending.defer_sigterm():
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+        if defers
+        else 'print("ready", flush=True)\ntime.sleep(60)',
+        grace=0.5,
+        goes_on=False,
+    )
+    assert (status, error) == (143, ANEW)
+
+
+def run_two(body, grace):
+    """Runs a block in two processes of one run; SIGTERM comes when both have printed a line."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    lines = [
+        "import sys, time",
+        "from ds_jax.runtime import processes as devices, shutdown as ending",
+        f"ending.GRACE = {grace}",
+        "with ending.exits_cleanly(goes_on=True):",
+        "    devices.start(distributed=True)",
+        "    ending.listen()",
+        "    first = devices.is_first_process()",
+        *("    " + line for line in body.strip("\n").splitlines()),
+    ]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", "\n".join(lines)],
+            cwd=ROOT,
+            env=environment | {"DS_JAX_PROCESSES": "2", "DS_JAX_PROCESS": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs, time.monotonic() - began
+
+
+SLOW = """
+with ending.defer_sigterm():
+    print("ready", flush=True)
+    while not ending.sigterm_received():
+        time.sleep(0.01)
+    time.sleep({} if first else {})
+    print("saved", flush=True)
+"""
+
+
+@pytest.mark.parametrize("seconds", [(0, 4), (4, 0)])
+def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
+    """JAX aborts the second when the first has left."""
+    statuses, outputs, lasted = run_two(SLOW.format(*seconds), grace=20)
+    assert statuses == [143, 143], outputs
+    assert outputs == [("saved\n", TOLD)] * 2
+    assert 4 <= lasted < 15
+
+
+def test_of_two_processes_neither_waits_longer_than_there_is_time():
+    statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
+    assert statuses == [143, 143], outputs
+    assert outputs[0] == ("saved\n", TOLD)
+    assert outputs[1] == ("", LEFT)
+    assert 3 <= lasted < 10
+
+
+def test_nothing_is_asked_of_a_block_that_was_left_in_peace():
+    assert not shutdown.sigterm_received()
+    with shutdown.defer_sigterm():
+        pass
+
+
+def end(capsys, raise_it, goes_on=True, debug=False):
+    """The status that the program ends with, and what it says."""
+    with pytest.raises(SystemExit) as ended, shutdown.exits_cleanly(goes_on, debug):
+        raise_it()
+    return ended.value.code, capsys.readouterr().err
+
+
+def raiser(error):
+    def raise_it():
+        raise error
+
+    return raise_it
+
+
+def test_a_mistake_is_one_sentence_and_a_status(capsys):
+    status, said = end(capsys, lambda: config.chosen_folds("x"))
+    assert status == 1
+    assert said.startswith("error: --fold=x")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        lambda: np.zeros(3).reshape(2, 2),  # of a library, in C
+        lambda: config.json.loads("no"),  # of a library, in Python
+        lambda: config.difflib.get_close_matches("a", ["b"], n=0),
+        lambda: errors.KINDS["none"],
+        raiser(ValueError("raised by a stranger")),
+    ],
+)
+def test_what_nobody_foresaw_passes(accident):
+    with pytest.raises((ValueError, KeyError)), shutdown.exits_cleanly(True):
+        accident()
+
+
+def test_debug_lets_all_pass():
+    for error in (ValueError("x"), OSError("x"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), shutdown.exits_cleanly(True, debug=True):
+            raise error
+    with pytest.raises(ValueError, match="--fold=x"), shutdown.exits_cleanly(True, debug=True):
+        config.chosen_folds("x")
+
+
+@pytest.mark.parametrize(("goes_on", "how"), [(True, "goes on"), (False, "starts anew")])
+def test_an_interrupt_says_how_to_go_on(capsys, goes_on, how):
+    status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), goes_on)
+    assert status == shutdown.INTERRUPTED == 130
+    assert how in said
+    assert said.strip().count("\n") == 0
+
+
+def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
+    def callback(phase, info):
+        if phase == "start":
+            signal.raise_signal(signal.SIGINT)
+
+    def collect():
+        gc.callbacks.append(callback)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(callback)
+        time.sleep(30)
+
+    assert end(capsys, collect)[0] == shutdown.INTERRUPTED
+
+
+def test_handlers_are_left_as_they_were():
+    before = signal.getsignal(signal.SIGINT)
+    with shutdown.exits_cleanly(True):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_reader_that_has_enough_ends_it_quietly():
+    program = (
+        "from ds_jax.runtime import shutdown\n"
+        "with shutdown.exits_cleanly(True):\n    print('x' * 1_000_000)"
+    )
+    read, write = os.pipe()
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    os.read(read, 10)
+    os.close(read)
+    assert child.communicate(timeout=60)[1] == ""
+    assert child.returncode == shutdown.UNREAD

@@ -1,0 +1,413 @@
+import json
+import os
+
+import joblib
+import numpy as np
+import pytest
+import scipy.special
+import sklearn
+import skops.io
+from scipy import stats
+from sklearn.base import BaseEstimator
+from sklearn.metrics import balanced_accuracy_score, log_loss
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
+from xgboost import XGBClassifier
+
+from ds_jax.data.corpus import LABELS
+from ds_jax.runtime.files import read_json, write_json
+from ds_jax.systems import classifiers
+
+VECTORS = {"kernel": "rbf", "costs": (0.01, 0.1, 1.0, 10.0), "scaling": "standardised"}
+TREES = {"trees": 6, "depth": 3, "learning_rate": 0.3, "column_share": 0.5, "bins": 16}
+MODELS = {"mlr": {}, "svc": VECTORS, "ds_svc": VECTORS | {"kernel": "linear"}, "xgboost": TREES}
+every_system = pytest.mark.parametrize("system", MODELS)
+
+
+def made(count=140, width=12, classes=range(7), spread=1.2, seed=0):
+    """Features of unequal scales, and labels that they tell apart to some degree."""
+    generator = np.random.default_rng(seed)
+    labels = np.asarray(classes)[np.arange(count) % len(classes)]
+    centres = generator.normal(size=(7, width))
+    inputs = centres[labels] + generator.normal(0, spread, (count, width))
+    return (inputs * generator.uniform(0.5, 20, width) + 3).astype(np.float32), labels
+
+
+def folds(count, parts=4):
+    part = np.arange(count) // 7 % parts
+    return [(np.flatnonzero(part != i), np.flatnonzero(part == i)) for i in range(parts)]
+
+
+def fitted(system, inputs, labels, **fields):
+    model = MODELS[system] | fields
+    return classifiers.fit(system, model, inputs, labels, folds(len(labels)), 3)
+
+
+def pipeline(cost, kernel="rbf", scaling="standardised"):
+    svc = SVC(C=cost, kernel=kernel, gamma="scale", break_ties=True)
+    return make_pipeline(StandardScaler(), svc) if scaling == "standardised" else svc
+
+
+def held_out(inputs, labels, cost, **kinds):
+    """scikit-learn's decisions on all held-out rows, and their labels."""
+    decisions = [
+        pipeline(cost, **kinds).fit(inputs[train], labels[train]).decision_function(inputs[rows])
+        for train, rows in folds(len(labels))
+    ]
+    return np.concatenate(decisions), np.concatenate([labels[r] for _, r in folds(len(labels))])
+
+
+@every_system
+def test_rows_sum_to_one_and_training_is_learnt(system):
+    inputs, labels = made(spread=0.5)
+    probabilities = fitted(system, inputs, labels).probabilities(inputs)
+    assert probabilities.dtype == np.float64
+    assert probabilities.shape == (140, 7)
+    assert (probabilities >= 0).all()
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-12)
+    assert (probabilities.argmax(1) == labels).mean() > 0.9
+
+
+@every_system
+def test_labels_absent_from_training_have_no_probability(system):
+    inputs, labels = made(classes=(1, 4, 6))
+    classifier = fitted(system, inputs, labels)
+    probabilities = classifier.probabilities(inputs)
+    assert classifier.classes.tolist() == [1, 4, 6]
+    assert (probabilities[:, [0, 2, 3, 5]] == 0).all()
+    assert (probabilities.argmax(1) == labels).mean() > 0.8
+
+
+@every_system
+def test_two_labels_suffice_and_one_does_not(system):
+    inputs, labels = made(classes=(2, 5))
+    probabilities = fitted(system, inputs, labels).probabilities(inputs)
+    np.testing.assert_allclose(probabilities[:, [2, 5]].sum(1), 1, rtol=1e-12)
+    assert (probabilities.argmax(1) == labels).mean() > 0.8
+    with pytest.raises(ValueError, match="two labels or more, and has FEAR"):
+        fitted(system, inputs, np.full(140, 2))
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+@pytest.mark.parametrize("scaling", ["standardised", "none"])
+def test_support_vectors_and_their_cost_are_scikit_learns(kernel, scaling):
+    inputs, labels = made()
+    kinds = {"kernel": kernel, "scaling": scaling}
+    classifier = fitted("svc", inputs, labels, **kinds)
+    scores = []
+    for cost in VECTORS["costs"]:
+        decisions, truth = held_out(inputs, labels, cost, **kinds)
+        scores.append(balanced_accuracy_score(truth, decisions.argmax(1)))
+    assert [entry["C"] for entry in classifier.tried] == list(VECTORS["costs"])
+    assert [entry["uar"] for entry in classifier.tried] == pytest.approx(scores)
+    chosen = VECTORS["costs"][np.argmax(scores)]
+    assert classifier.settings["C"] == chosen
+    others, _ = made(seed=1)
+    direct = pipeline(chosen, **kinds).fit(inputs, labels)
+    probabilities = classifier.probabilities(others)
+    assert (probabilities.argmax(1) == direct.predict(others)).all()
+    expected = direct.decision_function(others) / classifier.settings["temperature"]
+    np.testing.assert_allclose(probabilities, scipy.special.softmax(expected, axis=1), atol=2e-3)
+
+
+def test_the_saved_machine_decides_for_the_most_probable_label_where_votes_are_tied():
+    inputs, labels = made(spread=5)
+    classifier = fitted("svc", inputs, labels, costs=(1.0,))
+    others, _ = made(700, spread=5, seed=1)
+    parts = classifier.fitted
+    rows = parts["scaler"].transform(others)
+    kernel = rbf_kernel(rows, parts["rows"], parts["gamma"])
+    most_probable = classifier.probabilities(others).argmax(1)
+    assert (parts["svc"].predict(kernel) == most_probable).all()
+    assert (parts["svc"].set_params(break_ties=False).predict(kernel) != most_probable).any()
+
+
+def test_two_labels_are_decided_as_scikit_learn_does():
+    inputs, labels = made(classes=(2, 5), spread=3)
+    classifier = fitted("svc", inputs, labels)
+    direct = pipeline(classifier.settings["C"]).fit(inputs, labels)
+    others, _ = made(seed=1)
+    assert (classifier.probabilities(others).argmax(1) == direct.predict(others)).all()
+    assert set(direct.predict(others)) == {2, 5}
+
+
+def test_the_temperature_has_the_lowest_log_loss_of_the_held_out_decisions():
+    inputs, labels = made(spread=0.8)
+    settings = fitted("svc", inputs, labels).settings
+    decisions, truth = held_out(inputs, labels, settings["C"])
+
+    def loss(temperature):
+        return log_loss(truth, scipy.special.softmax(decisions / temperature, axis=1))
+
+    grid = np.geomspace(0.1, 100, 200)
+    best = grid[np.argmin([loss(temperature) for temperature in grid])]
+    assert settings["temperature"] == pytest.approx(best, rel=0.04)
+    assert loss(settings["temperature"]) < loss(1) - 0.01
+
+
+def test_of_equal_costs_the_smallest_is_chosen():
+    inputs, labels = made(spread=0.01)
+    classifier = fitted("svc", inputs, labels, costs=(100.0, 1.0, 10.0))
+    assert [entry["uar"] for entry in classifier.tried] == [1, 1, 1]
+    assert classifier.settings["C"] == 1.0
+
+
+def test_the_score_is_pooled_and_counts_labels_that_an_inner_fold_does_not_train():
+    inputs, labels = made(70, classes=(0, 1, 2), spread=0.01)
+    train, rest = np.flatnonzero(labels < 2)[:30], np.flatnonzero(labels == 2)
+    few = np.flatnonzero(labels < 2)[30:]
+    inner = [(train, rest), (train, few)]
+    classifier = classifiers.fit("svc", VECTORS, inputs, labels, inner, 0)
+    assert classifier.tried[-1]["uar"] == pytest.approx(2 / 3)  # by fold it would be (0 + 1) / 2
+    assert np.isfinite(classifier.settings["temperature"])
+    alone = classifiers.fit("svc", VECTORS, inputs, labels, [(train, rest)], 0)
+    assert alone.settings["temperature"] == 1
+
+
+def test_rows_outside_the_inner_folds_have_no_say_in_the_choice():
+    inputs, labels = made()
+    inner = folds(105)
+    before = classifiers.fit("svc", VECTORS, inputs, labels, inner, 0)
+    inputs[105:] = np.random.default_rng(5).normal(0, 100, (35, 12))
+    after = classifiers.fit("svc", VECTORS, inputs, labels, inner, 0)
+    assert (before.tried, before.settings) == (after.tried, after.settings)
+    assert not np.array_equal(before.probabilities(inputs), after.probabilities(inputs))
+
+
+def test_held_out_rows_do_not_scale_the_training():
+    inputs, labels = made()
+    classifier = fitted("svc", inputs, labels)
+    inputs[::20] *= 1000  # would spoil the scale of all rows if they were scaled together
+    spoilt = fitted("svc", inputs, labels)
+    for cost, entry in zip(VECTORS["costs"], spoilt.tried, strict=True):
+        decisions, truth = held_out(inputs, labels, cost)
+        assert entry["uar"] == pytest.approx(balanced_accuracy_score(truth, decisions.argmax(1)))
+    assert spoilt.tried != classifier.tried
+
+
+def test_a_single_cost_is_calibrated_too():
+    inputs, labels = made()
+    classifier = fitted("svc", inputs, labels, costs=(1.0,))
+    assert [entry["C"] for entry in classifier.tried] == [classifier.settings["C"]]
+    assert classifier.settings["C"] == 1.0
+    assert classifier.settings["temperature"] != 1
+    alone = classifiers.fit("svc", VECTORS | {"costs": (1.0,)}, inputs, labels, [], 0)
+    assert alone.settings == {"C": 1.0, "temperature": 1.0}
+    with pytest.raises(ValueError, match=r"model\.costs=.* needs inner folds"):
+        classifiers.fit("svc", VECTORS, inputs, labels, [], 0)
+
+
+def test_linear_regression_is_least_squares_on_one_hot_targets():
+    inputs, labels = made()
+    others, _ = made(seed=1)
+    classifier = fitted("mlr", inputs, labels)
+    ones = np.ones((140, 1))
+    weights = np.linalg.lstsq(np.hstack([ones, inputs]), np.eye(7)[labels], rcond=None)[0]
+    outputs = np.hstack([ones, others]) @ weights
+    assert (outputs < 0).any()
+    np.testing.assert_allclose(outputs.sum(1), 1, rtol=1e-9)
+    expected = np.clip(outputs, 0, None)
+    expected /= expected.sum(1, keepdims=True)
+    probabilities = classifier.probabilities(others)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-9)
+    assert (probabilities.argmax(1) == outputs.argmax(1)).all()
+    assert (classifier.settings, classifier.tried) == ({}, [])
+
+
+def test_linear_regression_stands_more_features_than_rows():
+    inputs, labels = made(40, width=90, spread=0.3)
+    probabilities = fitted("mlr", inputs, labels).probabilities(inputs)
+    np.testing.assert_allclose(probabilities, np.eye(7)[labels], atol=1e-6)
+
+
+def test_boosted_trees_are_xgboosts():
+    inputs, labels = made(classes=(1, 4, 6))
+    direct = XGBClassifier(
+        n_estimators=6,
+        max_depth=3,
+        learning_rate=0.3,
+        colsample_bytree=0.5,
+        max_bin=16,
+        tree_method="hist",
+        random_state=3,
+        n_jobs=1,
+    ).fit(inputs, np.searchsorted([1, 4, 6], labels))
+    probabilities = fitted("xgboost", inputs, labels).probabilities(inputs)
+    np.testing.assert_allclose(probabilities[:, [1, 4, 6]], direct.predict_proba(inputs), atol=1e-6)
+    assert (probabilities.argmax(1) == np.asarray([1, 4, 6])[direct.predict(inputs)]).all()
+    other = classifiers.fit("xgboost", TREES, inputs, labels, [], 4)
+    assert not np.array_equal(other.probabilities(inputs), probabilities)
+
+
+@every_system
+def test_the_same_call_gives_the_same_bits(system):
+    inputs, labels = made()
+    first, second = (fitted(system, inputs, labels) for _ in range(2))
+    assert (first.settings, first.tried) == (second.settings, second.tried)
+    assert np.array_equal(first.probabilities(inputs), second.probabilities(inputs))
+
+
+def test_any_number_of_workers_gives_the_same_bits(monkeypatch):
+    inputs, labels = made()
+    found = []
+    for workers in (1, 3):
+        monkeypatch.setattr(joblib, "cpu_count", lambda workers=workers: workers)
+        classifier = fitted("svc", inputs, labels)
+        found.append((classifier.settings, classifier.tried))
+    assert found[0] == found[1]
+
+
+def test_chance_is_called_chance():
+    inputs, _ = made(210)
+    labels = np.random.default_rng(8).integers(7, size=210)
+    classifier = fitted("svc", inputs, labels)
+    others, _ = made(210, seed=1)
+    entropy = stats.entropy(classifier.probabilities(others), axis=1).mean()
+    assert entropy > 0.95 * np.log(7)
+
+
+@every_system
+def test_features_that_are_not_finite_are_refused(system):
+    inputs, labels = made()
+    classifier = fitted(system, inputs, labels)
+    for value in (np.nan, np.inf):
+        spoilt = inputs.copy()
+        spoilt[17, 3] = value
+        with pytest.raises(ValueError, match="features of row 17 hold a NaN or an infinity"):
+            fitted(system, spoilt, labels)
+        with pytest.raises(ValueError, match="features of row 17"):
+            classifier.probabilities(spoilt)
+    with pytest.raises(ValueError, match="11"):
+        classifier.probabilities(inputs[:, :11])
+
+
+@pytest.mark.parametrize(
+    ("system", "field", "value", "message"),
+    [
+        ("svc", "kernel", "x", "model.kernel='x' is not one of 'linear', 'rbf'"),
+        ("ds_svc", "scaling", "minmax", "model.scaling='minmax' is not one of"),
+        ("svc", "costs", (), "model.costs=() must be one or more numbers above 0"),
+        ("svc", "costs", (1.0, 0.0), "model.costs=(1.0, 0.0) must be"),
+        ("svc", "costs", (float("nan"),), "model.costs=(nan,) must be"),
+        ("xgboost", "trees", 0, "model.trees=0 must be a whole number from 1 on"),
+        ("xgboost", "depth", 2.5, "model.depth=2.5 must be a whole number"),
+        ("xgboost", "bins", 1, "model.bins=1 must be a whole number from 2 on"),
+        ("xgboost", "learning_rate", 0.0, "model.learning_rate=0.0 must be above 0"),
+        ("xgboost", "column_share", 1.5, "model.column_share=1.5 must be above 0 and at most 1"),
+    ],
+)
+def test_impossible_fields_are_named_before_any_work(system, field, value, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        classifiers.fit(system, MODELS[system] | {field: value}, None, None, None, 0)
+    assert message in str(caught.value)
+
+
+def test_missing_fields_and_unknown_systems_are_named():
+    for system in MODELS:
+        classifiers.check(system, MODELS[system])
+        assert system in classifiers.SYSTEMS
+        for field in MODELS[system]:
+            fields = {name: value for name, value in MODELS[system].items() if name != field}
+            with pytest.raises(ValueError, match=rf"model\.{field} is missing"):
+                classifiers.check(system, fields)
+    with pytest.raises(ValueError, match="system='svm' is not one of 'mlr', 'svc'"):
+        classifiers.check("svm", {})
+
+
+@every_system
+def test_a_saved_classifier_comes_back_bit_by_bit(system, tmp_path):
+    inputs, labels = made(classes=(0, 1, 3, 6))
+    classifier = fitted(system, inputs, labels)
+    config = {"system": system, "seed": 3, "model": {"costs": [1, 2]}}
+    directory = tmp_path / "fold" / "checkpoints"
+    assert not classifiers.is_saved(directory)
+    with pytest.raises(FileNotFoundError, match="train this fold first"):
+        classifiers.load(directory)
+    classifiers.save(directory, classifier, config)
+    assert classifiers.is_saved(directory)
+    assert len(os.listdir(directory)) == 2
+    read, loaded = classifiers.load(directory)
+    assert read == config
+    assert loaded.system == system
+    assert (loaded.settings, loaded.tried) == (classifier.settings, classifier.tried)
+    assert np.array_equal(loaded.probabilities(inputs), classifier.probabilities(inputs))
+
+
+def test_an_interrupted_save_leaves_no_classifier(tmp_path, monkeypatch):
+    inputs, labels = made()
+    classifiers.save(tmp_path, fitted("mlr", inputs, labels), {})
+
+    def interrupt(*_, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(classifiers, "write_json", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        classifiers.save(tmp_path, fitted("mlr", inputs + labels[:, None], labels), {})
+    assert not classifiers.is_saved(tmp_path)
+
+
+@every_system
+def test_a_damaged_or_missing_model_is_told(system, tmp_path):
+    inputs, labels = made()
+    classifiers.save(tmp_path, fitted(system, inputs, labels), {})
+    path = tmp_path / ("model.json" if system == "xgboost" else "model.skops")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"damaged: .*{path.name}"):
+        classifiers.load(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
+        classifiers.load(tmp_path)
+    (tmp_path / classifiers.FILE).write_text("{")
+    with pytest.raises(ValueError, match=f"{classifiers.FILE} is not a JSON file, or a damaged"):
+        classifiers.load(tmp_path)
+
+
+def test_other_labels_are_told(tmp_path):
+    inputs, labels = made()
+    classifiers.save(tmp_path, fitted("mlr", inputs, labels), {})
+    path = tmp_path / classifiers.FILE
+    write_json(path, json.loads(json.dumps(read_json(path)).replace('"DISGUST"', '"BOREDOM"')))
+    with pytest.raises(ValueError, match=f"BOREDOM.* apart, not {', '.join(LABELS)}"):
+        classifiers.load(tmp_path)
+
+
+@every_system
+def test_another_scikit_learn_is_told_and_does_not_concern_xgboost(system, tmp_path, monkeypatch):
+    inputs, labels = made()
+    classifiers.save(tmp_path, fitted(system, inputs, labels), {})
+    monkeypatch.setattr(sklearn, "__version__", "99.1")
+    if system == "xgboost":
+        classifiers.load(tmp_path)
+        return
+    with pytest.raises(ValueError, match=r"scikit-learn \d[^,]*, and this is 99\.1: install"):
+        classifiers.load(tmp_path)
+
+
+class Stranger(BaseEstimator):
+    pass
+
+
+@pytest.mark.parametrize(
+    "model", [make_pipeline(FunctionTransformer(os.system)), {"svc": Stranger()}], ids=type
+)
+def test_a_file_with_anything_untrusted_is_refused(model, tmp_path):
+    trap = classifiers.Classifier("mlr", np.arange(7), model, {}, [])
+    classifiers.save(tmp_path, trap, {})
+    assert skops.io.get_untrusted_types(file=tmp_path / "model.skops")
+    with pytest.raises(ValueError, match=r"model\.skops holds .*(system|Stranger), which is not"):
+        classifiers.load(tmp_path)
+
+
+def test_the_description_says_what_was_chosen(tmp_path):
+    inputs, labels = made()
+    classifier = fitted("svc", inputs, labels)
+    classifiers.save(tmp_path, classifier, {"seed": 1})
+    description = json.loads((tmp_path / classifiers.FILE).read_text())
+    assert description["labels"] == list(LABELS)
+    assert description["tried"] == classifier.tried
+    assert description["version"] == sklearn.__version__
+    assert description["config"] == {"seed": 1}

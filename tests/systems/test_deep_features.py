@@ -1,0 +1,323 @@
+"""Features are the network's own, on any devices, and are computed once.
+
+Also the program of its trial of two processes: python test_vgg_features.py FOLDER, with the devices
+and the process' rank in the environment.
+"""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from test_devices import ROOT, free_port
+
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.models import vgg16
+from ds_jax.models.preprocessing import network_input
+from ds_jax.runtime import files, processes
+from ds_jax.systems import deep_features
+from ds_jax.systems.deep_features import LAYERS, check, compute, needs_full
+from ds_jax.training import parallel
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+SETTINGS = PictureSettings(canvas=48, size=64, preprocessing="deepspectrum")
+PICTURES = np.random.default_rng(0).integers(0, 256, (7, 6, 6), np.uint8).repeat(8, 1).repeat(8, 2)
+WEIGHTS = tiny.pretrained()
+TWO = ("block3_pool", "block5_pool")
+WIDTHS = dict(zip(LAYERS, (*tiny.CHANNELS, tiny.UNITS), strict=True))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The layers of each pass through the network, which is left out: it gives its number."""
+    passes = []
+
+    def note(pictures, layers, *rest):
+        passes.append(tuple(layers))
+        shapes = {layer: (len(pictures), WIDTHS[layer]) for layer in layers}
+        return {layer: np.full(shape, len(passes), np.float32) for layer, shape in shapes.items()}
+
+    monkeypatch.setattr(deep_features, "_run", note)
+    return passes
+
+
+def directly(layer, settings=SETTINGS, weights=WEIGHTS, pictures=PICTURES):
+    """The layer as the network itself gives it, all pictures at once."""
+    x = network_input(
+        jnp.asarray(pictures), settings.colour_map, settings.size, settings.preprocessing
+    )
+    pools = vgg16.VGG16().apply({"params": weights}, x)
+    if layer == "fc2":
+        return np.asarray(vgg16.FullyConnected().apply({"params": weights}, pools["block5_pool"]))
+    return np.asarray(pools[layer], np.float64).mean(axis=(1, 2))
+
+
+def assert_close(one, other):
+    assert np.abs(other).max() > 1e-3
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ("colour_map", "preprocessing"), [("viridis", "deepspectrum"), ("magma", "caffe")]
+)
+def test_a_blocks_features_are_the_means_of_its_channels(colour_map, preprocessing):
+    settings = dataclasses.replace(SETTINGS, colour_map=colour_map, preprocessing=preprocessing)
+    features = compute(PICTURES, LAYERS[:5], settings, WEIGHTS, None)
+    assert features.dtype == np.float32
+    assert features.shape == (7, 50)
+    parts = np.split(features, np.cumsum(tiny.CHANNELS)[:-1], axis=1)
+    for layer, part in zip(LAYERS[:5], parts, strict=True):
+        assert_close(part, directly(layer, settings))
+
+
+def test_fc2_is_the_layer_after_its_relu():
+    settings = dataclasses.replace(SETTINGS, size=224)
+    weights = tiny.pretrained(side=7)
+    features = compute(PICTURES[:2], ["fc2", "block5_pool"], settings, weights, None)
+    assert features.shape == (2, tiny.UNITS + 16)
+    assert features.min() == 0
+    assert_close(features[:, : tiny.UNITS], directly("fc2", settings, weights, PICTURES[:2]))
+    assert_close(features[:, -16:], directly("block5_pool", settings, weights, PICTURES[:2]))
+
+
+def test_layers_stand_side_by_side_in_the_order_asked_for():
+    layers = ("block4_pool", "block1_pool", "block5_pool")
+    features = compute(PICTURES, layers, SETTINGS, WEIGHTS, None)
+    assert_close(features, np.concatenate([directly(layer) for layer in layers], axis=1))
+
+
+def test_no_block_above_the_highest_layer_is_computed_or_needed():
+    lower = {name: layer for name, layer in WEIGHTS.items() if name < "block3"}
+    features = compute(PICTURES, ["block2_pool"], SETTINGS, lower, None)
+    assert_close(features, directly("block2_pool"))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_batches_have_one_shape_and_do_not_matter(monkeypatch, width):
+    """Seven pictures leave a last batch that is not full, but for one at a time."""
+    shapes = []
+
+    def note(pictures, *rest):
+        shapes.append(pictures.shape)  # once for each compilation
+        return network_input(pictures, *rest)
+
+    monkeypatch.setattr(deep_features, "WIDTH", width)
+    monkeypatch.setattr(deep_features, "network_input", note)
+    assert_close(compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None), directly(TWO[0]))
+    assert shapes == [(width, 48, 48)]
+
+
+def test_features_are_computed_once(tmp_path, runs):
+    first = compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path / "new")
+    again = compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path / "new")
+    assert first.dtype == again.dtype == np.float32
+    assert first.shape == again.shape == (7, 8 + 16)
+    assert (first == 1).all()
+    assert (again == 1).all()
+    assert runs == [TWO]
+    kept = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert [name.rpartition("-")[0] for name in kept] == [
+        "vgg16-block3_pool-deepspectrum",
+        "vgg16-block5_pool-deepspectrum",
+    ]
+
+
+def test_what_was_kept_is_what_was_computed(tmp_path):
+    first = compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
+    np.testing.assert_array_equal(compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path), first)
+
+
+def test_only_missing_layers_are_computed_in_one_pass(tmp_path, runs):
+    compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
+    layers = ("block5_pool", "block2_pool", "block3_pool", "block1_pool")
+    features = compute(PICTURES, layers, SETTINGS, WEIGHTS, tmp_path)
+    assert runs == [TWO, ("block2_pool", "block1_pool")]
+    assert features[0].tolist() == [1] * 16 + [2] * 6 + [1] * 8 + [2] * 4
+
+
+def with_other_weights(layer):
+    kernel = WEIGHTS[layer]["kernel"].copy()
+    kernel.flat[-1] += 1
+    return WEIGHTS | {layer: WEIGHTS[layer] | {"kernel": kernel}}
+
+
+OTHERS = {
+    "colour map": {"settings": dataclasses.replace(SETTINGS, colour_map="magma")},
+    "size": {"settings": dataclasses.replace(SETTINGS, size=48)},
+    "preprocessing": {"settings": dataclasses.replace(SETTINGS, preprocessing="caffe")},
+    "weights": {"weights": with_other_weights("block3_conv3")},
+    "pictures": {"pictures": PICTURES[::-1]},
+    "number of pictures": {"pictures": PICTURES[:6]},
+    "shape of pictures": {"pictures": PICTURES.reshape(28, 24, 24)},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_features_of_something_else_are_computed(tmp_path, runs, other):
+    given = {"pictures": PICTURES, "settings": SETTINGS, "weights": WEIGHTS} | OTHERS[other]
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    features = compute(layers=TWO[:1], cache=tmp_path, **given)
+    assert (features == 2).all()
+    assert len({path.name for path in tmp_path.iterdir()}) == 2
+
+
+def test_another_dtype_or_version_is_something_else(tmp_path, runs, monkeypatch):
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    monkeypatch.setattr(deep_features, "VERSION", deep_features.VERSION + 1)
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    monkeypatch.setattr(parallel, "compute_dtype", lambda: jnp.bfloat16)
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    assert len(runs) == len(list(tmp_path.iterdir())) == 3
+
+
+def test_bfloat16_has_float32_means(monkeypatch):
+    monkeypatch.setattr(parallel, "compute_dtype", lambda: jnp.bfloat16)
+    features = compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None)
+    assert features.dtype == np.float32
+    assert (features != features.astype(jnp.bfloat16)).mean() > 0.9
+    wanted = directly(TWO[0])
+    np.testing.assert_allclose(features, wanted, rtol=0.02, atol=0.02 * wanted.max())
+    assert not np.allclose(features, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layer", ["block4_conv1", "fc2"])
+def test_weights_above_a_layer_do_not_matter_to_it(tmp_path, runs, layer):
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    compute(PICTURES, TWO[:1], SETTINGS, with_other_weights(layer), tmp_path)
+    assert runs == [TWO[:1]]
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "no array": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00\x0a\x00no header "),
+    "a bit": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "other shape": lambda path: np.savez(path, features=np.zeros((7, 9), np.float32)),
+    "other type": lambda path: np.savez(path, features=np.zeros((7, WIDTHS[TWO[0]]))),
+    "pickled": lambda path: np.savez(path, features=np.full((7, WIDTHS[TWO[0]]), None)),
+}
+
+
+def flipped(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_features_are_computed_anew(tmp_path, runs, capsys, damage):
+    compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
+    (path,) = tmp_path.glob("*block3*")
+    whole = path.read_bytes()
+    DAMAGES[damage](path)
+    assert path.read_bytes() != whole
+    capsys.readouterr()
+    features = compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
+    assert features[0].tolist() == [2] * 8 + [1] * 16
+    assert runs == [TWO, TWO[:1]]
+    assert capsys.readouterr().out.startswith(f"{path} is damaged and is computed anew: ")
+    with np.load(path) as stored:
+        assert stored["features"].shape == (7, WIDTHS[TWO[0]])
+
+
+def test_an_interrupted_write_leaves_no_features(tmp_path, monkeypatch, runs):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    assert len(runs) == 2
+
+
+def test_what_a_killed_write_has_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / "vgg16-block3_pool-caffe-12ab.npz.3f.tmp"
+    left.write_bytes(b"half")
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_long_pass_says_how_fast_it_was(monkeypatch, capsys):
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(deep_features, "LONG", 0)
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None)
+    captured = capsys.readouterr()
+    assert captured.out.startswith("VGG16 features: 7 pictures, ")
+    assert captured.err == ""  # no progress where there is no terminal
+
+
+@pytest.mark.parametrize(
+    ("layers", "size", "message"),
+    [
+        ((), 224, "layers is empty: give one or more of block1_pool, "),
+        (("block5_pool", "block5pool"), 224, "'block5pool' .the nearest is 'block5_pool'"),
+        (("fc1",), 224, "no layer 'fc1' .the nearest is 'fc2'"),
+        (("fc2", "block5_pool", "fc2"), 224, "names a layer twice"),
+        (("block5_pool", "fc2"), 112, "'fc2' needs picture.size=224, not 112"),
+    ],
+)
+def test_impossible_layers_are_refused(layers, size, message):
+    with pytest.raises(ValueError, match=message):
+        check(layers, size)
+    with pytest.raises(ValueError, match=message):
+        compute(PICTURES, layers, dataclasses.replace(SETTINGS, size=size), WEIGHTS, None)
+
+
+def test_possible_layers_are_not_refused():
+    check(LAYERS, 224)
+    check(LAYERS[:5], 64)
+    assert needs_full(["block5_pool", "fc2"])
+    assert not needs_full(LAYERS[:5])
+
+
+def trial(folder: Path) -> None:
+    """Writes features in two processes with a disk each, of which the second knows block3."""
+    cache = folder / f"disk_{jax.process_index()}"
+    features = compute(PICTURES, TWO, SETTINGS, WEIGHTS, cache)
+    np.save(folder / f"process_{jax.process_index()}.npy", features)
+    assert jax.device_count() == 8
+
+
+def test_eight_devices_of_two_processes_give_the_same(tmp_path):
+    """Seven pictures leave a device without any; the processes' files differ beforehand."""
+    alone = compute(PICTURES, TWO, SETTINGS, WEIGHTS, None)
+    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path / "disk_1")
+    shared = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "DS_JAX_PROCESSES": "2",
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, __file__, str(tmp_path)]
+    running = [
+        subprocess.Popen(command, env={**os.environ, **shared, "DS_JAX_PROCESS": rank})
+        for rank in "01"
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    for rank in range(2):
+        np.testing.assert_allclose(np.load(tmp_path / f"process_{rank}.npy"), alone, rtol=1e-5)
+    assert len(list((tmp_path / "disk_0").iterdir())) == 2
+    assert len(list((tmp_path / "disk_1").iterdir())) == 1  # only the first process writes
+
+
+if __name__ == "__main__":
+    processes.start(distributed=True)
+    vgg16.BLOCKS = tiny.BLOCKS
+    trial(Path(sys.argv[1]))

@@ -1,0 +1,158 @@
+"""Batches, windows and frozen blocks leave a judgement as it is; a checkpoint brings it back."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import tiny
+
+from ds_jax.models import deep_spectrum, vgg16
+from ds_jax.models.create import create_network
+from ds_jax.systems import network as saved_networks
+from ds_jax.training import inference
+from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.training.parallel import BATCH
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return tiny.corpus(7, windows=5)
+
+
+@pytest.fixture(scope="module")
+def experiment(narrow, corpus):
+    config = tiny.config()
+    config.model.freeze = "block3"
+    return tiny.experiment(config, corpus)
+
+
+@pytest.fixture(scope="module")
+def variables(experiment):
+    return tiny.state(experiment).variables
+
+
+def judge(experiment, variables, rows, batch_size):
+    step, placed = experiment.programs_for(BATCH).predict_step, BATCH.place([variables])
+    return inference.predict(step, placed, experiment.inputs, BATCH, [rows], batch_size, 1)[0]
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+
+
+@pytest.fixture(scope="module")
+def everything(experiment, variables):
+    return judge(experiment, variables, np.arange(35, dtype=np.int32), 35)
+
+
+def test_a_judgement_is_the_networks_softmax(experiment, variables, everything, corpus):
+    picture = create_network(experiment.config).picture
+    network = deep_spectrum.create("ds_am", experiment.config.model, picture)  # of one device alone
+    outputs = network.apply(variables, jnp.asarray(corpus.inputs), jnp.ones(35))
+    assert everything.probabilities.dtype == np.float64
+    np.testing.assert_allclose(everything.probabilities.sum(axis=1), 1, rtol=1e-12)
+    wanted = scipy.special.softmax(np.asarray(outputs.logits), axis=1)
+    assert wanted.std(axis=0).min() > 1e-3  # the pictures are told apart
+    np.testing.assert_allclose(everything.probabilities, wanted, rtol=1e-3, atol=1e-5)
+    assert list(everything.head_probabilities) == ["block4_pool", "block5_pool"]
+    for name, logits in outputs.head_logits.items():
+        wanted = scipy.special.softmax(np.asarray(logits), axis=1)
+        np.testing.assert_allclose(
+            everything.head_probabilities[name], wanted, rtol=1e-3, atol=1e-5
+        )
+        np.testing.assert_allclose(everything.gates[name], outputs.gates[name], rtol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batches_do_not_matter(experiment, variables, everything, batch_size):
+    """35 rows leave a last batch of two, or none that is full."""
+    rows = np.arange(35, dtype=np.int32)
+    assert_close(judge(experiment, variables, rows, batch_size), everything)
+
+
+def test_rows_are_judged_in_the_order_asked_for(experiment, variables, everything):
+    rows = np.asarray([30, 2, 17, 2], np.int32)
+    judged = judge(experiment, variables, rows, 3)
+    assert_close(judged, jax.tree.map(lambda x: x[rows], everything))
+
+
+def test_windows_are_averaged_by_utterance(everything, corpus):
+    rows = np.asarray([0, 1, 2, 3, 4, 11, 13, 30], np.int32)  # of three utterances: 5, 2 and 1
+    judged = jax.tree.map(lambda x: x[rows], everything)
+    averaged = inference.average_windows(judged, corpus, rows)
+
+    def mean(x):
+        return np.stack([x[:5].mean(axis=0), x[5:7].mean(axis=0), x[7]])
+
+    assert averaged.probabilities.shape == (3, 7)
+    assert_close(averaged, jax.tree.map(mean, judged))
+    assert averaged.gates["block4_pool"].dtype == np.float32
+
+
+def test_freezing_does_not_change_what_a_network_says(experiment, variables, everything, corpus):
+    unfrozen = tiny.experiment(tiny.config(), corpus)
+    assert unfrozen.inputs.corpus.dtype == np.uint8
+    assert create_network(unfrozen.config).frozen_blocks == 0
+    rows = np.arange(0, 35, 4, dtype=np.int32)
+    assert_close(judge(unfrozen, variables, rows, 8), jax.tree.map(lambda x: x[rows], everything))
+
+
+@pytest.fixture
+def saved(tmp_path, experiment, variables):
+    with Checkpoints(tmp_path, trains=True) as checkpoints:
+        worse = jax.tree.map(lambda x: 0 * x, variables)
+        for epoch, tree, loss in ((1, variables, 0.5), (2, worse, 0.75)):
+            checkpoints.save(epoch, tree, {"step": 1}, loss, experiment.config.to_dict(), {})
+    return tmp_path
+
+
+def test_loading_brings_back_the_best_epochs_network(saved, experiment, variables, everything):
+    config, network, loaded = saved_networks.load(saved)
+    assert json.loads(config.to_json()) == json.loads(experiment.config.to_json())
+    assert network == create_network(experiment.config)
+    jax.tree.map(np.testing.assert_array_equal, loaded, dict(variables))
+    rows = np.arange(4, dtype=np.int32)
+    judged = judge(experiment, loaded, rows, 4)
+    assert_close(judged, jax.tree.map(lambda x: x[:4], everything))
+
+
+def test_loading_another_architecture_is_refused(saved, monkeypatch):
+    wider = (*tiny.BLOCKS[:4], (17, 3))
+    monkeypatch.setattr(vgg16, "BLOCKS", wider)
+    with pytest.raises(ValueError, match="of another network"):
+        saved_networks.load(saved)
+
+
+def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoints in {tmp_path}/none"):
+        saved_networks.load(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}"):
+        saved_networks.load(tmp_path)
+
+
+@pytest.mark.parametrize("freeze", ["", "block1", "block3", "block4"])
+def test_networks_loaded_together_say_the_mean_of_each(tmp_path, corpus, freeze):
+    """Whatever is frozen, in batches that are not full, and with heads and gates."""
+    config = tiny.config()
+    config.model.freeze = freeze
+    experiment = tiny.experiment(config, corpus)
+    folders, alone = [], []
+    for seed in range(3):
+        state = tiny.state(experiment, seed)
+        folders.append(tmp_path / f"{seed}")
+        with Checkpoints(folders[-1], trains=True) as checkpoints:
+            checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+        alone.append(judge(experiment, state.variables, np.arange(7, dtype=np.int32), 7))
+    start = saved_networks.create_judge(folders)
+    waiting = [start(corpus.inputs[:4], 4), start(corpus.inputs[4:7], 4)]
+    parts = [wait() for wait in waiting]
+    together = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    assert_close(together, jax.tree.map(lambda *x: np.mean(x, axis=0), *alone))
+    assert np.std([one.probabilities for one in alone], axis=0).max() > 1e-3
+    assert together.gates["block4_pool"].dtype == np.float32

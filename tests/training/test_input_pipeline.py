@@ -1,0 +1,102 @@
+"""Resident or streamed, frozen blocks computed once or each time: the same inputs."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from ds_jax.data.corpus import StoredPictures
+from ds_jax.models.create import create_network
+from ds_jax.training import input_pipeline, parallel
+from ds_jax.training.parallel import BATCH
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+
+def create(corpus, freeze=""):
+    config = tiny.config()
+    config.model.freeze = freeze
+    network, pretrained = create_network(config), tiny.pretrained()
+    made = input_pipeline.create_inputs(
+        network, {"vgg16": pretrained}, corpus.inputs, corpus.labels
+    )
+    return network, pretrained, made
+
+
+def read(made, batches, length, width):
+    """What a step would read of each batch: inputs, labels and mask."""
+    found = []
+    for corpus, labels, rows, mask, counts in made.chunks(BATCH, [batches], length, width):
+        if made.streamed:
+            corpus, labels = corpus[0], labels[0]
+        for k in range(counts[0]):
+            own = rows[0, k]
+            found.append((np.asarray(corpus[own]), np.asarray(labels[own]), mask[0, k]))
+    return found
+
+
+@pytest.mark.parametrize("count", [5, 35, 64])
+@pytest.mark.parametrize("freeze", ["block1", "block4"])
+def test_frozen_blocks_computed_beforehand_are_the_network(freeze, count):
+    """Also where the last part is not full."""
+    corpus = tiny.corpus(count)
+    network, pretrained, made = create(corpus, freeze)
+    assert made.method == "upper"
+    wanted = network.apply({"params": {"vgg16": pretrained}}, corpus.inputs, method="lower")
+    scale = float(jnp.abs(wanted).max())
+    np.testing.assert_allclose(made.corpus[:count], wanted, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("freeze", ["", "block1"])
+def test_what_does_not_fit_is_computed_each_time_and_then_streamed(monkeypatch, freeze):
+    corpus = tiny.corpus(20)
+    methods = []
+    for memory in (10**9, 20 * 48 * 48 + 30_000, 1000):  # of a device: all, pictures alone, neither
+        monkeypatch.setattr(parallel, "fits", lambda size, memory=memory: size <= memory)
+        made = create(corpus, freeze)[2]
+        methods.append((made.method, made.streamed))
+    kept = "upper" if freeze else "__call__"
+    assert methods == [(kept, False), ("__call__", False), ("__call__", True)]
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_streamed_batches_are_the_resident_ones(monkeypatch, length):
+    corpus = tiny.corpus(20)
+    order = np.random.default_rng(0).permutation(20).astype(np.int32)
+    batches = input_pipeline.split_batches(order, 6)
+    assert [len(batch) for batch in batches] == [6, 6, 6, 2]
+    resident = read(create(corpus)[2], batches, length, 6)
+    monkeypatch.setattr(parallel, "fits", lambda size: False)
+    made = create(corpus)[2]
+    streamed = read(made, batches, length, 6)
+    assert len(streamed) == len(resident) == 4
+    for (pictures, labels, mask), (wanted, wanted_labels, wanted_mask), batch in zip(
+        streamed, resident, batches, strict=True
+    ):
+        np.testing.assert_array_equal(mask, wanted_mask)
+        real = mask > 0
+        np.testing.assert_array_equal(pictures[real], wanted[real])
+        np.testing.assert_array_equal(pictures[real], corpus.inputs[batch])
+        np.testing.assert_array_equal(labels[real], wanted_labels[real])
+        assert not pictures[~real].any()  # padding is not read
+    assert not read(made, [], length, 6)
+
+
+def test_chunks_that_are_streamed_are_bounded(monkeypatch):
+    resident = create(tiny.corpus(20))[2]
+    monkeypatch.setattr(parallel, "batches_in_dispatch", lambda batches: batches)
+    assert resident.length(1000, 8) == 1000
+    monkeypatch.setattr(parallel, "fits", lambda size: False)
+    monkeypatch.setattr(input_pipeline, "STREAMED_AT_ONCE", 3 * 8 * 48 * 48)
+    assert create(tiny.corpus(20))[2].length(1000, 8) == 3
+    assert create(tiny.corpus(20))[2].length(1000, 800) == 1
+
+
+def test_stored_pictures_are_indexed_like_an_array(monkeypatch):
+    pictures = tiny.corpus(7).inputs
+    numbers = (3, 1, 2, 0, 6, 5, 4)  # in the order in which they are stored
+    monkeypatch.setattr("ds_jax.data.corpus._decode", lambda number: pictures[number])
+    stored = StoredPictures(numbers.__getitem__, np.asarray(numbers), (48, 48))
+    assert (len(stored), stored.shape, stored.dtype) == (7, (7, 48, 48), np.uint8)
+    for rows in (2, slice(1, 4), np.asarray([5, 0, 5]), np.asarray([[1, 2], [3, 4]])):
+        np.testing.assert_array_equal(stored[rows], pictures[rows])
