@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from benchmarks import chirps, generated, measuring
@@ -22,7 +21,7 @@ from ds_jax.data import recordings
 from ds_jax.features import representation
 from ds_jax.runtime import processes
 from ds_jax.systems import deep_features
-from ds_jax.training.parallel import BATCH
+from ds_jax.training import parallel
 
 ALONE = 8  # batches of which the network's own time is measured
 
@@ -38,13 +37,12 @@ def link(count: int, folder: Path) -> None:
 
 def network_alone(extract: Callable, canvas: int) -> float:
     """Seconds for a picture, of batches as large as `recordings.process` makes them."""
-    size = recordings.WIDTH * jax.device_count()
+    size = parallel.rows_together()
     pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
-    width = BATCH.width(size)
-    extract(pictures, width)()  # compiles
+    extract(pictures, size)()  # compiles
     began, under_way = time.perf_counter(), None
     for _ in range(ALONE):
-        before, under_way = under_way, extract(pictures, width)
+        before, under_way = under_way, extract(pictures, size)
         if before:
             before()
     under_way()
@@ -58,7 +56,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--size", type=measuring.positive, default=224, help="pixels")
     flags = parser.parse_args(arguments)
     processes.start()
-    config = generated.config(flags.size, recordings.WIDTH, epochs=1)
+    config = generated.config(flags.size, parallel.WIDTH, epochs=1)
     settings = representation.settings(config)
     extract = deep_features.create_extractor(
         ["block5_pool"], settings, generated.weights(flags.size)
@@ -66,9 +64,12 @@ def main(arguments: list[str] | None = None) -> dict:
     with tempfile.TemporaryDirectory() as name:
         link(flags.recordings, Path(name))
         alone = network_alone(extract, config.picture.canvas)
+        size = parallel.rows_together()
         began, unusable, done = time.perf_counter(), [], 0
         found, _ = recordings.find([Path(name) / "many"])
-        for windows, _ in recordings.process(found, settings, 0, 0, extract, unusable, quiet=True):
+        for windows, _ in recordings.process(
+            found, settings, 0, 0, size, extract, unusable, quiet=True
+        ):
             done += len(windows)
         whole = (time.perf_counter() - began) / flags.recordings
         alone = (alone + network_alone(extract, config.picture.canvas)) / 2

@@ -18,6 +18,7 @@ from ds_jax.models import pretrained as weights
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.paths import shown
 from ds_jax.systems import deep_features
+from ds_jax.training import parallel
 
 FORMATS = (".csv", ".arff")
 SHOWN = 5  # names shown in a message
@@ -84,7 +85,8 @@ def run(
         pretrained = weights.load(config.weights, full=deep_features.needs_full(layers))
         extract = deep_features.create_extractor(layers, settings, pretrained)
         windows = settings.window, settings.window_hop
-        rows = recordings.process(list(names), settings, *windows, extract, unusable)
+        size = parallel.rows_together()
+        rows = recordings.process(list(names), settings, *windows, size, extract, unusable)
         _write(output, rows, names, known, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:

@@ -24,6 +24,7 @@ from ds_jax.report.results import PREDICTIONS
 from ds_jax.runtime import files
 from ds_jax.runtime.paths import printable
 from ds_jax.systems import base as systems
+from ds_jax.training import parallel
 
 FORMATS = ("table", "csv", "json")
 SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
@@ -160,7 +161,8 @@ def _answers(
 ) -> Iterator[Answer]:
     """Judges batch after batch; in the end it says what was too long to be judged as a whole."""
     long = []
-    batches = recordings.process(found, settings, window, hop, judge, unusable, quiet, to_end)
+    size = parallel.rows_together()
+    batches = recordings.process(found, settings, window, hop, size, judge, unusable, quiet, to_end)
     for batch, judged in batches:
         for row, one in enumerate(batch):
             if not window and one.end > LONG:

@@ -16,14 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import joblib
 import numpy as np
 
 from ds_jax.features import audio, representation
 from ds_jax.runtime import progress
 from ds_jax.runtime.paths import below, printable, shown
-from ds_jax.training.parallel import BATCH
 
 # Of what libsndfile decodes. Files given by name may be called otherwise.
 SUFFIXES = (
@@ -31,7 +29,6 @@ SUFFIXES = (
     *(".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", *audio.HEADERLESS),
 )
 STANDARD_INPUT = "-"
-WIDTH = 32  # windows that a device takes together, at most
 TOGETHER = 16  # windows of a recording that are represented before the first of them is passed on
 
 
@@ -137,6 +134,7 @@ def process(
     settings: representation.Settings,
     window: float,
     hop: float,
+    batch_size: int,
     start: Callable[[np.ndarray, int], Callable[[], Any]],
     unusable: list[Unusable],
     quiet: bool = False,
@@ -152,8 +150,9 @@ def process(
         settings: How they are represented.
         window: Seconds; 0 takes each recording whole.
         hop: Seconds between the starts of windows; 0 is window.
-        start: Of `systems.create_judge` or `vgg_features.create_extractor`: begins the work on a
-            batch, given the rows that each device takes, and returns what waits for its result.
+        batch_size: Windows that the devices take together, at most.
+        start: Begins the work on a batch, given the number of rows that each batch is to be
+            padded to, and returns a function that waits for its result.
         unusable: What cannot be used is added to it.
         quiet: Whether there is no progress bar even on a terminal.
         to_end: Whether the end of a recording is in a window, see `windows.count_to_end`.
@@ -161,13 +160,12 @@ def process(
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
-    size = WIDTH * jax.device_count()
-    items = _read(recordings, settings, window, hop, 2 * size, quiet, to_end)
-    width, begun = 0, None
-    for batch in _batches(items, size, unusable):
-        width = width or BATCH.width(len(batch))  # the first is the largest
+    items = _read(recordings, settings, window, hop, 2 * batch_size, quiet, to_end)
+    rows, begun = 0, None
+    for batch in _batches(items, batch_size, unusable):
+        rows = rows or len(batch)  # the first batch is the largest
         inputs = _stack([one.represented for one in batch])
-        before, begun = begun, (batch, start(inputs, width))
+        before, begun = begun, (batch, start(inputs, rows))
         if before:
             yield before[0], before[1]()
     if begun:

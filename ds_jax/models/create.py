@@ -5,23 +5,26 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import ml_collections
+from jax.typing import DTypeLike
 
 from ds_jax.features import representation
 from ds_jax.models import baselines, deep_spectrum
-from ds_jax.training import parallel
 
 Network = deep_spectrum.Network | baselines.FeatureNetwork
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
 
 
 def create_network(
-    config: ml_collections.ConfigDict, layout: parallel.Layout = parallel.BATCH
+    config: ml_collections.ConfigDict,
+    axis_name: str | None = None,
+    dtype: DTypeLike = jnp.float32,
 ) -> Network:
-    """Builds the network of a config for the devices of this machine.
+    """Builds the network of a config.
 
     Args:
         config: A run's config.
-        layout: How models will lie on devices.
+        axis_name: The mapped axis that a batch is spread over; None on a single device.
+        dtype: In which VGG16 is computed.
 
     Raises:
         ValueError: A field has an impossible value.
@@ -29,9 +32,7 @@ def create_network(
     settings = representation.settings(config)
     if config.system in baselines.SYSTEMS:
         return baselines.create(config.system, config.model, settings)
-    return deep_spectrum.create(
-        config.system, config.model, settings, layout.axis_name, parallel.compute_dtype()
-    )
+    return deep_spectrum.create(config.system, config.model, settings, axis_name, dtype)
 
 
 def frozen_layers(network: Network) -> set[str]:

@@ -205,9 +205,9 @@ def create_judge(
         checkpoints: The `checkpoints` folders of a run's folds, one or more.
 
     Returns:
-        A function of inputs, represented as the run's config says, and of the rows that each
-        device takes. It begins the judging and returns a function that waits for its end: the mean
-        of what the models say.
+        A function of inputs, represented as the run's config says, and of the number of rows that
+        they are padded to. It begins to predict and returns a function that waits for the end:
+        the mean of what the models say.
 
     Raises:
         FileNotFoundError: A folder holds no model.
@@ -224,8 +224,8 @@ def create_judge(
         settings = representation.settings(config)
         extract = deep_features.create_extractor(layers, settings, pretrained)
 
-    def judge(inputs, width):
-        extracted = extract(inputs, width) if extract else {}
+    def judge(inputs, size):
+        extracted = extract(inputs, size) if extract else {}
 
         def wait():
             vectors = np.concatenate(list(extracted().values()), axis=1) if extract else inputs

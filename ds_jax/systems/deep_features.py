@@ -27,7 +27,6 @@ from ds_jax.training.parallel import BATCH
 LAYERS = (*POOLS, "fc2")  # lower ones first
 
 VERSION = 1  # raised whenever the numbers change: features kept from before are then not used
-WIDTH = 32  # pictures that go through the network together on a device, at most
 LONG = 5.0  # seconds after which it is worth a line how fast it went
 
 
@@ -128,9 +127,9 @@ def create_extractor(
         weights: As in `compute`.
 
     Returns:
-        A function of pictures, uint8 [n, canvas, canvas], and of the rows that each device takes.
-        It begins their way through VGG16, and returns a function that waits for its end: float32
-        [n, features] for each layer, in the order of `layers`.
+        A function of pictures, uint8 [n, canvas, canvas], and of the number of rows that they are
+        padded to. It begins their way through VGG16, and returns a function that waits for its
+        end: float32 [n, features] for each layer, in the order of `layers`.
     """
     highest = max(layers, key=LAYERS.index)
     last = min(LAYERS.index(highest) + 1, len(vgg16.BLOCKS))
@@ -152,8 +151,8 @@ def create_extractor(
     step = BATCH.parallel(step, models=1, whole=0, spread=1)
     weights = parallel.replicate({name: dict(weights[name]) for name in _used(highest)})
 
-    def extract(pictures, width):
-        rows, _, _ = BATCH.spread([[np.arange(len(pictures))]], 1, width)
+    def extract(pictures, size):
+        rows, _, _ = BATCH.spread([[np.arange(len(pictures))]], 1, BATCH.width(size))
         features = step(weights, BATCH.put(pictures[rows[:, 0]]))
         return lambda: {layer: np.asarray(features[layer])[: len(pictures)] for layer in layers}
 
@@ -169,15 +168,14 @@ def _run(
     """Computes all layers in one pass; float32 [n, features] for each."""
     extract = create_extractor(layers, settings, weights)
     # A device takes equally many each time, so that one shape is compiled.
-    width = min(WIDTH, BATCH.width(len(pictures)))
-    size = width * jax.device_count()
+    size = min(parallel.rows_together(), BATCH.width(len(pictures)) * jax.device_count())
     began, shown = time.monotonic(), processes.is_first_process()
     parts, under_way = [], None
     with progress.bar("VGG16 features", len(pictures), "pictures", shown=shown) as bar:
         for start in range(0, len(pictures), size):
             batch = pictures[start : start + size]
             # The host cuts and sends a batch while the devices work at the one before.
-            before, under_way = under_way, extract(batch, width)
+            before, under_way = under_way, extract(batch, size)
             if before:
                 parts.append(before())
             bar.update(len(batch))

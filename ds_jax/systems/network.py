@@ -61,7 +61,7 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         ValueError: The checkpoint is of another label set or of another architecture.
     """
     config = load_config(directory)
-    network = create_network(config)
+    network = create_network(config, BATCH.axis_name, parallel.compute_dtype())
     with Checkpoints(directory) as checkpoints:
         variables = checkpoints.load(checkpoints.best, variables=abstract_variables(network))
     return config, network, variables["variables"]
@@ -108,9 +108,9 @@ def create_judge(
         directories: The `checkpoints` folders of a run's folds, one or more.
 
     Returns:
-        A function of inputs, represented as the run's config says, and of the rows that each
-        device takes. It begins the judging and returns a function that waits for its end: the mean
-        of what the networks say.
+        A function of inputs, represented as the run's config says, and of the number of rows that
+        they are padded to. It begins to predict and returns a function that waits for the end:
+        the mean of what the networks say.
 
     Raises:
         FileNotFoundError, ValueError: As `load`.
@@ -141,8 +141,8 @@ def create_judge(
     upper = BATCH.parallel(upper, models=1, whole=0, spread=2)
     shared = parallel.replicate(shared)
 
-    def judge(inputs, width):
-        rows, mask, _ = BATCH.spread([[np.arange(len(inputs))]], 1, width)
+    def judge(inputs, size):
+        rows, mask, _ = BATCH.spread([[np.arange(len(inputs))]], 1, BATCH.width(size))
         x = lower(shared, BATCH.put(inputs[rows[:, 0]]))
         judged = [upper(variables, x, mask[:, 0]) for variables in own]
 

@@ -8,7 +8,7 @@ import optax
 
 from ds_jax.data.corpus import Corpus
 from ds_jax.models.create import Network, create_network
-from ds_jax.training import inference
+from ds_jax.training import inference, parallel
 from ds_jax.training.input_pipeline import Inputs, create_inputs
 from ds_jax.training.parallel import Layout
 from ds_jax.training.step import create_optimiser, create_train_step
@@ -52,7 +52,7 @@ class Experiment:
     def programs_for(self, layout: Layout) -> Programs:
         """The steps for a layout, which compile when they are first called."""
         if layout not in self.programs:
-            network = create_network(self.config, layout)
+            network = create_network(self.config, layout.axis_name, parallel.compute_dtype())
             self.programs[layout] = Programs(
                 network,
                 create_train_step(
@@ -73,6 +73,6 @@ def create_experiment(
         corpus: Represented as the config says.
         pretrained: VGG16's ImageNet weights, by layer, see `weights.load`; empty for features.
     """
-    network = create_network(config)
+    network = create_network(config, dtype=parallel.compute_dtype())
     inputs = create_inputs(network, {"vgg16": pretrained}, corpus.inputs, corpus.labels)
     return Experiment(config, corpus, pretrained, inputs, create_optimiser(config.train))

@@ -13,10 +13,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ds_jax.runtime.processes import in_any_process
 
 AXIS = "batch"  # the mapped axis that a batch is spread over
+WIDTH = 32  # inputs that a device takes together outside of training, at most
 # Share of a device's memory that a resident corpus may take; the rest is the network's.
 RESIDENT_SHARE = 0.5
 # Host dispatches an epoch on accelerators; more would only move the progress bar oftener.
 DISPATCHES = 4
+
+
+def rows_together() -> int:
+    """How many inputs all devices together take in one batch outside of training, at most."""
+    return WIDTH * jax.device_count()
 
 
 def forget_programs() -> None:

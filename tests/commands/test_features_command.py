@@ -14,7 +14,6 @@ import pytest
 import soundfile
 import tiny
 from scipy.io import arff
-from test_vgg import he_scaled
 
 from configs import deepspectrum
 from ds_jax.commands import features
@@ -32,7 +31,7 @@ def model():
 @pytest.fixture(autouse=True)
 def params(model, monkeypatch):
     """Weights of the real VGG16's shapes, the same in Keras and here."""
-    params = he_scaled(model.layers)
+    params = tiny.he_scaled(model.layers)
     monkeypatch.setattr(pretrained, "load", lambda path, full: params)
     return params
 

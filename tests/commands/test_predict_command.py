@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import tiny
 from PIL import Image
-from test_systems import make
 
 from ds_jax.commands import predict, train
 from ds_jax.data import recordings
@@ -324,7 +323,7 @@ def test_every_system_answers(system, folder, tmp_path, capsys, monkeypatch, req
     monkeypatch.setattr(
         pretrained, "load", lambda path, full: print("weights") or tiny.pretrained()
     )
-    config, corpus = make(system)
+    config, corpus = tiny.make(system)
     workdir = tmp_path / "run"
     assert train.run(config, corpus, workdir)
     capsys.readouterr()

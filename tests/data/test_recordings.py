@@ -17,6 +17,7 @@ from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 
 SETTINGS = PictureSettings(canvas=16)
+BATCH = 32
 
 
 def write(path, seconds=0.3, seed=0):
@@ -128,7 +129,7 @@ def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
         return lambda: inputs * 2.0
 
     for batch, result in recordings.process(
-        files, settings, window, hop, start or double, unusable, quiet=True
+        files, settings, window, hop, BATCH, start or double, unusable, quiet=True
     ):
         done += zip(batch, result, strict=True)
     return done, unusable, shapes
@@ -215,10 +216,9 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
         yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
 
     monkeypatch.setattr(representation, "windows", windows)
-    monkeypatch.setattr(recordings, "WIDTH", 4)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
     taken = 0
-    for batch, _ in recordings.process(files, SETTINGS, 0, 0, lambda x, _: lambda: x, [], True):
+    for batch, _ in recordings.process(files, SETTINGS, 0, 0, 4, lambda x, _: lambda: x, [], True):
         taken += len(batch)
         deadline = time.monotonic() + 10
         while len(begun) < min(200, taken + 8) and time.monotonic() < deadline:
@@ -232,7 +232,7 @@ def test_the_caller_may_stop_early(tmp_path):
         write(tmp_path / f"{number:02}.wav", 0.1)
     before = threading.active_count()
     rows = recordings.process(
-        recordings.find([tmp_path])[0], SETTINGS, 0, 0, lambda x, _: lambda: x, [], True
+        recordings.find([tmp_path])[0], SETTINGS, 0, 0, BATCH, lambda x, _: lambda: x, [], True
     )
     assert isinstance(next(rows)[0][0], Window)
     rows.close()

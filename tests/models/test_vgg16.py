@@ -16,21 +16,6 @@ from ds_jax.models.vgg16 import VGG16, FullyConnected
 POOLS = [f"block{block}_pool" for block in range(1, 6)]
 
 
-def he_scaled(layers: list[keras.layers.Layer]) -> dict:
-    """Draws weights that keep the signal's size through the layers, and sets them in Keras."""
-    rng = np.random.default_rng(0)
-    params = {}
-    for layer in layers:
-        if not layer.weights:
-            continue
-        shape = tuple(layer.kernel.shape)
-        kernel = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
-        bias = rng.normal(0, 0.1, shape[-1]).astype(np.float32)
-        layer.set_weights([kernel, bias])
-        params[layer.name] = {"kernel": kernel, "bias": bias}
-    return params
-
-
 @pytest.fixture(scope="module")
 def model():
     return keras.applications.VGG16(include_top=False, weights=None, input_shape=(64, 64, 3))
@@ -38,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def params(model):
-    return he_scaled(model.layers)
+    return tiny.he_scaled(model.layers)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +128,7 @@ def test_fully_connected_layers_equal_keras():
             keras.layers.Dense(4096, activation="relu", name="fc2"),
         ]
     )
-    params = he_scaled(model.layers)
+    params = tiny.he_scaled(model.layers)
     x = np.random.default_rng(2).normal(size=(4, 2, 3, 5)).astype(np.float32)
     out = FullyConnected().apply({"params": params}, x)
     assert out.shape == (4, 4096)

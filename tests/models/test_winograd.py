@@ -173,7 +173,7 @@ def trained(monkeypatch, least_channels):
         name: layer | {"bias": biases.normal(0, 0.1, layer["bias"].shape).astype(np.float32)}
         for name, layer in tiny.pretrained().items()
     }
-    network = create_network(experiment.config, BATCH)
+    network = create_network(experiment.config, BATCH.axis_name)
     state = train_state.create_state(network, optimiser, pretrained, jax.random.key(0), {})
     step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
     state, losses = BATCH.place([state]), []

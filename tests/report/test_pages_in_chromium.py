@@ -2,8 +2,8 @@
 
 import made_up
 import pytest
-import test_overview
-import test_paper_report
+import test_corpus_command
+import test_paper_page
 from browser import CHROMIUM, Browser
 
 from ds_jax.commands import corpus
@@ -49,9 +49,9 @@ def page(request, tmp_path_factory):
     """The file of a page."""
     path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
     if request.param == "paper":
-        paper_report.write(path, test_paper_report.made_up())
+        paper_report.write(path, test_paper_page.made_up())
     elif request.param == "corpus":
-        test_overview.look(test_overview.made_up(), path.parent, synthetic=True)
+        test_corpus_command.look(test_corpus_command.made_up(), path.parent, synthetic=True)
         path = path.with_name(corpus.PAGE)
     elif request.param == "awkward":
         report.write(path, *made_up.awkward())

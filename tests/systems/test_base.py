@@ -8,50 +8,12 @@ import numpy as np
 import pytest
 import tiny
 
-from configs import base
 from ds_jax.commands import evaluate, train
-from ds_jax.data.corpus import LABELS
 from ds_jax.data.folds import make_folds
 from ds_jax.evaluation import predictions
 from ds_jax.models import pretrained
 from ds_jax.runtime.files import read_json, write_json
 from ds_jax.systems import base as systems
-
-USES = {
-    "mlr": lambda config: base.use_mlr(config, "mfcc"),
-    "svc": lambda config: base.use_svc(config, "mfcc", "linear"),
-    "xgboost": lambda config: base.use_xgboost(config, "mfcc"),
-    "lstm": lambda config: base.use_lstm(config, "mfcc"),
-    "ffnn": lambda config: base.use_ffnn(config, "mfcc"),
-    "ds_svc": base.use_ds_svc,
-    "ds_fc": base.use_ds_fc,
-    "ds_am": lambda config: None,
-}
-
-
-def make(system):
-    """A config of few and fast epochs, and a corpus that suits it."""
-    config = tiny.config()
-    USES[system](config)
-    config.corpus = "tiny"
-    config.folds.protocol, config.folds.count = "speakers", 3
-    if "train" in config:
-        config.train.epochs, config.train.batch_size = 2, 8
-    if system == "ds_fc":
-        config.model.head = "gap"
-    if system == "xgboost":
-        config.model.trees = 5
-    corpus = tiny.corpus(42)
-    if "features" in config:
-        corpus = dataclasses.replace(corpus, inputs=vectors(corpus))
-    return config, corpus
-
-
-def vectors(corpus):
-    """float32 [n, 60]: noise around a place for each label."""
-    places = np.random.default_rng(0).normal(0, 1, (len(LABELS), 60))
-    noise = np.random.default_rng(1).normal(0, 0.5, (len(corpus.inputs), 60))
-    return (places[corpus.labels] + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +24,7 @@ def runs(tmp_path_factory, narrow):
     def of(system):
         if system not in made:
             workdir = tmp_path_factory.mktemp(system)
-            config, corpus = make(system)
+            config, corpus = tiny.make(system)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
                 assert train.run(config, corpus, workdir)
@@ -72,7 +34,7 @@ def runs(tmp_path_factory, narrow):
     return of
 
 
-@pytest.mark.parametrize("system", USES)
+@pytest.mark.parametrize("system", tiny.USES)
 def test_a_run_leaves_the_same_files_whatever_the_system(runs, system):
     workdir, corpus = runs(system)
     report = json.loads((workdir / "report.json").read_text())
@@ -95,7 +57,7 @@ def test_what_can_be_learnt_is_learnt(runs, system):
     assert report["uar"]["value"] > (0.35 if system == "xgboost" else 0.9)
 
 
-@pytest.mark.parametrize("system", USES)
+@pytest.mark.parametrize("system", tiny.USES)
 def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatch):
     monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
     workdir, corpus = runs(system)
@@ -142,7 +104,7 @@ def test_models_of_another_fold_judge_nothing(runs, system, own, tmp_path):
 
 
 def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_path):
-    config, corpus = make("svc")
+    config, corpus = tiny.make("svc")
     seen = []
 
     def fit(system, model, inputs, labels, inner, seed):
@@ -166,7 +128,7 @@ def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_p
 
 def test_the_test_side_touches_no_fit(tmp_path):
     """Whatever stands in the test rows, the fitted classifier is the same."""
-    config, corpus = make("svc")
+    config, corpus = tiny.make("svc")
     fold = make_folds(corpus.utterances, "speakers", 3, 0)[0]
     changed = corpus.inputs.copy()
     changed[corpus.rows_of(fold.test)] = 1e6
@@ -191,13 +153,13 @@ def test_vgg_features_are_computed_once_for_all_folds(monkeypatch, tmp_path, nar
         return compute(*arguments)
 
     monkeypatch.setattr(systems.vgg_features, "compute", counted)
-    config, corpus = make("ds_svc")
+    config, corpus = tiny.make("ds_svc")
     train.run(config, corpus, tmp_path)
     assert len(calls) == 1
 
 
 def test_a_single_cost_is_reported_too(tmp_path):
-    config, corpus = make("svc")
+    config, corpus = tiny.make("svc")
     config.model.costs = (1.0,)
     assert train.run(config, corpus, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
@@ -206,7 +168,7 @@ def test_a_single_cost_is_reported_too(tmp_path):
 
 def test_a_classifier_s_windows_are_averaged(monkeypatch, tmp_path, narrow):
     monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-    config, _ = make("ds_svc")
+    config, _ = tiny.make("ds_svc")
     corpus = tiny.corpus(21, windows=2)
     assert train.run(config, corpus, tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["n"] == 21
@@ -228,15 +190,15 @@ def test_a_classifier_s_windows_are_averaged(monkeypatch, tmp_path, narrow):
     ],
 )
 def test_impossible_fields_are_named_before_any_work(system, field, value, message):
-    config, _ = make(system)
+    config, _ = tiny.make(system)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=message):
         systems.check(config)
 
 
-@pytest.mark.parametrize("system", USES)
+@pytest.mark.parametrize("system", tiny.USES)
 def test_titles_name_system_and_features(system):
-    config, _ = make(system)
+    config, _ = tiny.make(system)
     systems.check(config)
     assert systems.title(config).startswith(systems.SYSTEMS[system])
 

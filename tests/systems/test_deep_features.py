@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from test_devices import ROOT, free_port
 
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import vgg16
@@ -108,7 +107,7 @@ def test_batches_have_one_shape_and_do_not_matter(monkeypatch, width):
         shapes.append(pictures.shape)  # once for each compilation
         return network_input(pictures, *rest)
 
-    monkeypatch.setattr(deep_features, "WIDTH", width)
+    monkeypatch.setattr(parallel, "WIDTH", width)
     monkeypatch.setattr(deep_features, "network_input", note)
     assert_close(compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None), directly(TWO[0]))
     assert shapes == [(width, 48, 48)]
@@ -294,11 +293,11 @@ def test_eight_devices_of_two_processes_give_the_same(tmp_path):
     alone = compute(PICTURES, TWO, SETTINGS, WEIGHTS, None)
     compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path / "disk_1")
     shared = {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{tiny.free_port()}",
         "DS_JAX_PROCESSES": "2",
         "JAX_NUM_CPU_DEVICES": "4",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     command = [sys.executable, __file__, str(tmp_path)]
     running = [

@@ -77,7 +77,7 @@ def with_dropout() -> dict:
 def descend(experiment: Experiment) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
     layout, optimiser = parallel.BATCH, optax.sgd(1e-3)
-    network = create_network(experiment.config, layout)
+    network = create_network(experiment.config, layout.axis_name)
     step = train_state.create_train_step(network, optimiser, experiment.inputs, layout, 0)
     state = train_state.create_state(
         network, optimiser, experiment.pretrained, jax.random.key(0), {}

@@ -4,7 +4,6 @@ import os
 import platform
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from ds_jax.runtime import processes
 from ds_jax.training import parallel
@@ -32,21 +32,20 @@ TRIALS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def launch(name: str, folder: Path) -> list[subprocess.Popen]:
     """Starts the processes of a trial; what they print goes to files in the folder."""
     count, own, *arguments = TRIALS[name]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment["JAX_NUM_CPU_DEVICES"] = str(own)
     if count > 1:
-        address = f"127.0.0.1:{free_port()}"
+        address = f"127.0.0.1:{tiny.free_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "DS_JAX_PROCESSES": str(count)}
-    command = [sys.executable, str(ROOT / "tests" / "device_trial.py"), str(folder), *arguments]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("device_trial.py")),
+        str(folder),
+        *arguments,
+    ]
     running = []
     for rank in range(count):
         own_environment = environment | ({"DS_JAX_PROCESS": str(rank)} if count > 1 else {})

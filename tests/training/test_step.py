@@ -79,7 +79,7 @@ def test_a_padded_batch_has_the_gradient_of_its_rows():
     config = tiny.config()
     config.model.freeze = "block4"
     experiment, optimiser = tiny.experiment(config), optax.sgd(1.0)
-    network = create_network(config, BATCH)
+    network = create_network(config, BATCH.axis_name)
     step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
 
     def after(rows, mask):
