@@ -31,9 +31,9 @@ import jax.numpy as jnp
 
 from benchmarks import generated, measuring, roofline
 from configs import base
-from ds_jax.data.folds import fold_directory
 from ds_jax.models.deep_spectrum import FULL_SIZE, POOLS
 from ds_jax.runtime import processes
+from ds_jax.runtime.workdir import fold_directory
 from ds_jax.training import loop, parallel
 from ds_jax.training.experiment import Experiment, Programs, create_experiment
 from ds_jax.training.input_pipeline import Inputs

@@ -17,8 +17,8 @@ from absl import flags
 from configs import base, paper
 from ds_jax.runtime import checksums, errors, versions
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.workdir import CONFIG
 
-FILE = "config.json"
 CONFIGS = Path(__file__).parents[1] / "configs"
 HELP = Path(__file__).with_name("cli_help.txt")
 MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
@@ -291,11 +291,11 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
     Raises:
         ValueError: It holds another; the message names the first field that differs.
     """
-    if not (workdir / FILE).is_file():
+    if not (workdir / CONFIG).is_file():
         return
     if different := difference(read(workdir), config):
         raise ValueError(
-            f"{workdir / FILE} is of another experiment: {different} now. Give this one a "
+            f"{workdir / CONFIG} is of another experiment: {different} now. Give this one a "
             "--workdir of its own."
         )
 
@@ -313,7 +313,7 @@ def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Writes config.json: the fields, and the versions and weights that the run begins with."""
     content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
     content |= {WEIGHTS: _digest_of_weights(config)}
-    write_json(workdir / FILE, content, sealed=True)
+    write_json(workdir / CONFIG, content, sealed=True)
 
 
 def read(workdir: Path) -> ml_collections.ConfigDict:
@@ -357,7 +357,7 @@ def _digest_of_weights(config: ml_collections.ConfigDict) -> str:
 
 
 def _read(workdir: Path) -> dict:
-    path = workdir / FILE
+    path = workdir / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
     return read_json(path)

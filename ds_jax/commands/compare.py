@@ -9,6 +9,7 @@ from ds_jax.evaluation import predictions, significance
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT
 
 # What is read of either file.
 _FIELDS = {
@@ -112,16 +113,16 @@ def _read_all(workdirs: Sequence[Path]) -> list[_Run]:
 
 
 def _read(workdir: Path) -> _Run:
-    folds = _json(workdir / "folds.json")
+    folds = _json(workdir / FOLDS)
     if folds["protocol"] == "whole_corpus":
         raise ValueError(f"{workdir}: a run of protocol 'whole_corpus' tests nothing to compare")
     folds = folds["folds"]
-    paths = [workdir / f"fold_{number:02}" / "predictions.csv" for number in range(len(folds))]
+    paths = [workdir / f"fold_{number:02}" / PREDICTIONS for number in range(len(folds))]
     if missing := [str(number) for number, path in enumerate(paths) if not path.is_file()]:
         raise FileNotFoundError(
             f"{workdir} is not finished, folds still to run: {', '.join(missing)}"
         )
-    report = _json(workdir / "report.json")
+    report = _json(workdir / REPORT)
     tested = [predictions.read(path) for path in paths]
     for path, fold, said in zip(paths, folds, tested, strict=True):
         if set(said.utterances) != set(fold["test"]):

@@ -13,6 +13,7 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.report import paper_numbers, results
 from ds_jax.runtime import locks, processes
 from ds_jax.runtime.files import read_json, remove_unfinished
+from ds_jax.runtime.workdir import CHECKPOINTS, CONFIG, FOLDS, PAGE, PREDICTIONS
 from ds_jax.systems import base as systems
 from ds_jax.training import inference, parallel
 
@@ -41,15 +42,15 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         ValueError: The run has no test side in this corpus, or the corpus has changed.
     """
     config = configuration.read(workdir)
-    trained = [path.parent for path in sorted(workdir.glob(f"fold_*/{results.PREDICTIONS}"))]
+    trained = [path.parent for path in sorted(workdir.glob(f"fold_*/{PREDICTIONS}"))]
     if not trained:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     own = corpus.name == config.corpus
-    made = read_json(workdir / "folds.json")
+    made = read_json(workdir / FOLDS)
     protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(
-            workdir / "folds.json", corpus.utterances, config.select_on, own=True
+            workdir / FOLDS, corpus.utterances, config.select_on, own=True
         )
         shared = folds.shared(divided, corpus.utterances)
         equal = len(
@@ -68,7 +69,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
                 f"from {config.corpus}"
             )
         tested = dict.fromkeys(trained, tuple(u.name for u in unheard))
-    rows = {fold / "checkpoints": corpus.rows_of(names) for fold, names in tested.items()}
+    rows = {fold / CHECKPOINTS: corpus.rows_of(names) for fold, names in tested.items()}
     rows = {checkpoints: own_rows for checkpoints, own_rows in rows.items() if len(own_rows)}
     if not rows:
         raise ValueError(
@@ -77,13 +78,13 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         )
     if different := configuration.difference(systems.load_config(list(rows)), config):
         raise ValueError(
-            f"{workdir / configuration.FILE} is not what the models were trained by: {different} "
+            f"{workdir / CONFIG} is not what the models were trained by: {different} "
             "here. Bring back the file of the training."
         )
     systems.check_folds({folder: _digest(made, _number(folder.parent)) for folder in rows})
     count = np.zeros(len(corpus.utterances), int)
     total, records = None, []
-    for checkpoints, judgement in systems.judge(rows, corpus.inputs, corpus.directory):
+    for checkpoints, judgement in systems.predict(rows, corpus.inputs, corpus.directory):
         judgement = inference.average_windows(judgement, corpus, rows[checkpoints])
         owners = np.unique(corpus.owners[rows[checkpoints]])
         count[owners] += 1
@@ -118,7 +119,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         results.write(directory, [corpus.utterances[owner] for owner in judged], mean)
         result = results.write_report(directory, [directory], corpus, content)
     processes.say(results.summary(result))
-    processes.say(f"report: {directory / 'report.html'}")
+    processes.say(f"report: {directory / PAGE}")
     return result
 
 

@@ -22,6 +22,7 @@ from ds_jax.models import create as create_model
 from ds_jax.models import deep_spectrum
 from ds_jax.runtime import processes
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
+from ds_jax.runtime.workdir import FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as inference
 from ds_jax.training.checkpoints import Checkpoints
@@ -149,8 +150,8 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
 def _check_size(
     network: deep_spectrum.Network, variables: Sequence[create_model.Variables]
 ) -> None:
-    frozen = create_model.frozen_layers(network)
-    shared = sum(_bytes(variables[0]["params"]["vgg16"].get(name, {})) for name in frozen)
+    frozen, _ = create_model.split_frozen(network, variables[0]["params"])
+    shared = _bytes(frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:
         raise ValueError(
@@ -167,7 +168,7 @@ def _facts(
     config: ml_collections.ConfigDict, checkpoints: Sequence[Path], exported: jax.export.Exported
 ) -> dict:
     """The content of model.json."""
-    folds_file = checkpoints[0].parents[1] / "folds.json"
+    folds_file = checkpoints[0].parents[1] / FOLDS
     protocol = config.folds.protocol
     if folds_file.is_file():  # a file of one's own folds has a protocol of its own
         protocol = read_json(folds_file)["protocol"]
@@ -206,7 +207,7 @@ def _scores(checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
     run_directory = checkpoints[0].parents[1]
     kept = ("protocol", "selected_on", "n", "classes_present", "shared", "interval", *SCORES)
     for path in (
-        run_directory / "report.json",
+        run_directory / REPORT,
         *sorted(run_directory.glob("evaluations/*/report.json")),
     ):
         if not path.is_file():

@@ -15,9 +15,10 @@ from ds_jax.data.corpus import LABELS, Corpus
 from ds_jax.evaluation import predictions, significance
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.report import paper as paper_report
-from ds_jax.report import paper_numbers, results
+from ds_jax.report import paper_numbers
 from ds_jax.runtime import checksums, locks, processes, progress
 from ds_jax.runtime.files import read_json, remove_unfinished, write_json
+from ds_jax.runtime.workdir import PREDICTIONS, REPORT
 from ds_jax.systems import base as systems
 
 # The folds of each place: the paper's, and the ones in which nobody is heard on both sides.
@@ -136,7 +137,7 @@ def _state(run: Run, workdir: Path) -> str:
     except ERRORS as error:
         return f"failed: {_sentence(error)}"
     try:
-        read_json(workdir / run.report / "report.json")
+        read_json(workdir / run.report / REPORT)
     except FileNotFoundError:
         return WAITING
     except ValueError as error:  # its folds are there, and it is made of them once more
@@ -201,7 +202,7 @@ def _write(
     if not processes.is_first_process():
         return
     reports = {
-        key: read_json(workdir / run.report / "report.json")
+        key: read_json(workdir / run.report / REPORT)
         for key, run in runs.items()
         if states[run.folder] == DONE
     }
@@ -336,7 +337,7 @@ def _difference(paper: Path, clean: Path) -> dict:
     """The first run's scores minus the second's; both tested every utterance, in other folds."""
     pooled = []
     for workdir in (paper, clean):
-        parts = sorted(workdir.glob(f"fold_*/{results.PREDICTIONS}"))
+        parts = sorted(workdir.glob(f"fold_*/{PREDICTIONS}"))
         pooled.append(predictions.concatenate([predictions.read(part) for part in parts]))
     compared = significance.compare([pooled[0]], [pooled[1]], [len(pooled[0].labels)])
     kept = ("difference", "low", "high", "p")

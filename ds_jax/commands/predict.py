@@ -20,9 +20,9 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import representation
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import explanation
-from ds_jax.report.results import PREDICTIONS
 from ds_jax.runtime import files
 from ds_jax.runtime.paths import printable
+from ds_jax.runtime.workdir import CHECKPOINTS, PREDICTIONS
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
 
@@ -114,7 +114,7 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                judge = systems.create_judge(checkpoints)
+                judge = systems.load_ensemble(checkpoints)
                 quiet = output.isatty()
                 answers = _answers(found, settings, window, hop, judge, unusable, quiet, asked)
                 if explain:
@@ -141,12 +141,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
     if directory.name == "checkpoints":
         return [directory]
     finished = sorted(directory.glob(f"fold_*/{PREDICTIONS}"))
-    found = [path.parent / "checkpoints" for path in finished]
-    if not found and not (directory / "checkpoints").is_dir():
+    found = [path.parent / CHECKPOINTS for path in finished]
+    if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(
             f"no finished fold in {directory}: give --checkpoint the folder of a run or of a fold"
         )
-    return found or [directory / "checkpoints"]
+    return found or [directory / CHECKPOINTS]
 
 
 def _answers(

@@ -15,6 +15,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
 from ds_jax.report import paper_numbers, results
 from ds_jax.runtime import checksums, files, locks, processes
+from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
 
@@ -76,7 +77,7 @@ def run(
         if open_folds:
             fit_folds = systems.create(config, corpus, protocol)
             for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
-                _write(corpus, divided[number], judgement, folds.fold_directory(workdir, number))
+                _write(corpus, divided[number], judgement, fold_directory(workdir, number))
             del fit_folds
             parallel.forget_programs()
         processes.wait_for_others("folds")
@@ -95,7 +96,7 @@ def _folds(
     config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, chosen: Sequence[int]
 ) -> tuple[str, list[folds.Fold]]:
     """Reads the workdir's folds.json; the first process makes it where there is none."""
-    path = workdir / "folds.json"
+    path = workdir / FOLDS
     if processes.is_first_process():
         if not path.is_file():
             _write_folds(config, corpus, workdir, path, chosen)
@@ -167,7 +168,7 @@ def _hold(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
     """Keeps other processes from some folds; those of the same run let the first one do it."""
     with contextlib.ExitStack() as held:
         for number in numbers if processes.is_first_process() else ():
-            directory = folds.fold_directory(workdir, number)
+            directory = fold_directory(workdir, number)
             what, advice = f"fold {number} of {workdir}", "choose other folds by --fold"
             held.enter_context(locks.hold(directory / "fold.lock", what, advice=advice))
             files.remove_unfinished(directory)
@@ -180,14 +181,14 @@ def _hold_reports(workdir: Path) -> contextlib.AbstractContextManager:
 
 
 def _is_done(workdir: Path, number: int) -> bool:
-    return (folds.fold_directory(workdir, number) / results.PREDICTIONS).is_file()
+    return (fold_directory(workdir, number) / PREDICTIONS).is_file()
 
 
 def _is_whole(workdir: Path, number: int, tell: bool = False) -> bool:
     """Whether a fold is done and as it was written; may tell what is damaged, and is made anew."""
     if not _is_done(workdir, number):
         return False
-    damage = checksums.damage(folds.fold_directory(workdir, number))
+    damage = checksums.damage(fold_directory(workdir, number))
     if damage and tell:
         processes.say(f"fold {number}: {damage}, and is made anew")
     return not damage
@@ -217,7 +218,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         ValueError: The run has nothing to report, or the corpus has changed.
     """
     protocol, divided = folds.read_folds(
-        workdir / "folds.json", corpus.utterances, config.select_on, own=True
+        workdir / FOLDS, corpus.utterances, config.select_on, own=True
     )
     if protocol == "whole_corpus":
         raise ValueError(
@@ -227,15 +228,15 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
     done = [number for number in range(len(divided)) if _is_done(workdir, number)]
     if not done:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
-    directories = {number: folds.fold_directory(workdir, number) for number in done}
+    directories = {number: fold_directory(workdir, number) for number in done}
     records, curves = [], []
     for number, directory in directories.items():
-        tested = predictions.read(directory / results.PREDICTIONS)
+        tested = predictions.read(directory / PREDICTIONS)
         rows, fold = results.read_metrics(directory), divided[number]
         if sorted(tested.utterances) != list(fold.test):
             raise ValueError(
-                f"{directory / results.PREDICTIONS} tests other utterances than fold {number} of "
-                f"{workdir / 'folds.json'}: delete {directory} and run this fold again, or bring "
+                f"{directory / PREDICTIONS} tests other utterances than fold {number} of "
+                f"{workdir / FOLDS}: delete {directory} and run this fold again, or bring "
                 "back its own"
             )
         sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
@@ -264,5 +265,5 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         files.remove_unfinished(workdir)
         result = results.write_report(workdir, sources, corpus, content, curves)
     processes.say(results.summary(result))
-    processes.say(f"report: {workdir / 'report.html'}")
+    processes.say(f"report: {workdir / PAGE}")
     return result

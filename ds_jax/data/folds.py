@@ -141,11 +141,6 @@ def inner_folds(
     return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
 
 
-def fold_directory(workdir: Path, number: int) -> Path:
-    """Where a fold's files are."""
-    return workdir / f"fold_{number:02}"
-
-
 def write_folds(
     path: str | Path,
     corpus: str,

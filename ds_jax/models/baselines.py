@@ -4,6 +4,7 @@ Both scale their inputs by what was measured on the training side; the measures 
 other batch statistics, and so with every checkpoint.
 """
 
+import types
 from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
@@ -33,11 +34,22 @@ class FeatureNetwork(nn.Module):
 
     input_dtype = jnp.float32
     frozen_blocks = 0
+    ported_layers = types.MappingProxyType({})  # all layers are new
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one row; sequences may be of any other length."""
         return tuple(size or 1 for size in self.settings.shape)
+
+    def frozen_layers(self, module: str) -> set[str]:
+        """Returns nothing: all layers are trained."""
+        del module
+        return set()
+
+    def port(self, pretrained: Mapping) -> dict[str, dict]:
+        """Returns nothing: no layer is pretrained."""
+        del pretrained
+        return {}
 
     def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Measures the scaling on the training side.

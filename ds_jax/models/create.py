@@ -35,13 +35,31 @@ def create_network(
     return deep_spectrum.create(config.system, config.model, settings, axis_name, dtype)
 
 
-def frozen_layers(network: Network) -> set[str]:
-    """Names of the layers of VGG16 that training leaves as they are."""
-    return {
-        f"block{block}_conv{index}"
-        for block in range(1, network.frozen_blocks + 1)
-        for index in range(1, deep_spectrum.BLOCKS[block - 1][1] + 1)
-    }
+def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:
+    """Splits parameters into those that training leaves as they are, and those that it changes.
+
+    Args:
+        network: Whose parameters they are.
+        params: A tree of the network's parameters, or a part of it, by module and layer.
+
+    Returns:
+        Two trees of the same form, without empty modules; `merge_params` joins them again.
+    """
+    frozen, trained = {}, {}
+    for module, layers in params.items():
+        names = network.frozen_layers(module)
+        for name, layer in layers.items():
+            (frozen if name in names else trained).setdefault(module, {})[name] = layer
+    return frozen, trained
+
+
+def merge_params(*trees: Mapping) -> dict:
+    """Joins trees of parameters whose layers differ, by module and layer."""
+    merged = {}
+    for tree in trees:
+        for module, layers in tree.items():
+            merged[module] = merged.get(module, {}) | dict(layers)
+    return merged
 
 
 def abstract_variables(network: Network) -> Variables:

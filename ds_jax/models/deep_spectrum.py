@@ -19,6 +19,7 @@ from ds_jax.models.vgg16 import BLOCKS, VGG16, FullyConnected
 
 SYSTEMS = {"ds_am": "DS-AM", "ds_fc": "DS-FC"}  # as the config and as reports call them
 POOLS = tuple(f"block{block}_pool" for block in range(1, len(BLOCKS) + 1))
+TRUNK = "vgg16"  # the module that holds VGG16's blocks
 FULL_SIZE = 224  # pixels; fc1's ImageNet weights fit this side alone
 FUSION_UNITS = 256  # hidden units of early fusion (Gorriz et al., 2019)
 
@@ -151,6 +152,41 @@ class Network(nn.Module):
     def input_shape(self) -> tuple[int, int]:
         """Of one stored picture."""
         return self.picture.canvas, self.picture.canvas
+
+    def frozen_layers(self, module: str) -> set[str]:
+        """Returns the names of a module's layers that keep their ImageNet weights."""
+        if module != TRUNK:
+            return set()
+        return {
+            f"block{block}_conv{index}"
+            for block in range(1, self.frozen_blocks + 1)
+            for index in range(1, BLOCKS[block - 1][1] + 1)
+        }
+
+    @property
+    def ported_layers(self) -> dict[str, tuple[str, ...]]:
+        """Names of the layers that begin with ImageNet weights, by module."""
+        trunk = tuple(
+            f"block{block}_conv{index}"
+            for block in range(1, self.last_block + 1)
+            for index in range(1, BLOCKS[block - 1][1] + 1)
+        )
+        with_fc = isinstance(self.head, FullyConnectedHead) and self.head.kind == "fc"
+        return {TRUNK: trunk, "head": ("fully_connected",) if with_fc else ()}
+
+    def port(self, pretrained: Mapping) -> dict[str, dict]:
+        """Puts ImageNet weights where this network has them.
+
+        Args:
+            pretrained: Weights by layer, see `pretrained.load`; there may be more than are needed.
+
+        Returns:
+            A part of the network's parameters, by module and layer.
+        """
+        ported = {TRUNK: {name: pretrained[name] for name in self.ported_layers[TRUNK]}}
+        if self.ported_layers["head"]:
+            ported["head"] = {"fully_connected": {n: pretrained[n] for n in ("fc1", "fc2")}}
+        return ported
 
     def scaling(self, inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Nothing: pictures are centred by ImageNet's means, whatever the training side is."""

@@ -16,10 +16,8 @@ from ds_jax.features import audio
 from ds_jax.report import run as report
 from ds_jax.runtime import checksums
 from ds_jax.runtime.files import write_bytes, write_json
+from ds_jax.runtime.workdir import GATES, METRICS, PAGE, PREDICTIONS, REPORT
 
-PREDICTIONS = "predictions.csv"
-GATES = "gates.npz"
-METRICS = "metrics.jsonl"
 # In report.html: wrong and right answers, the pictures of a recording that was cut in windows, and
 # the rate in Hz of what is heard of one.
 ERRORS, HITS, WINDOWS = 6, 2, 3
@@ -102,10 +100,10 @@ def write_report(
     result = evaluate.evaluate(pooled, folds=content["folds"], **arguments)
     result |= {"heads": _heads(sources), "skipped": corpus.skipped}
     result |= {name: value for name, value in content.items() if name not in result}
-    write_json(directory / "report.json", result, sealed=True)
+    write_json(directory / REPORT, result, sealed=True)
     errors, hits = (_examples(sources, corpus, right) for right in (False, True))
     page = result | {"audio_terms": corpus.audio_terms}
-    report.write(directory / "report.html", page, curves, errors, hits)
+    report.write(directory / PAGE, page, curves, errors, hits)
     return result
 
 

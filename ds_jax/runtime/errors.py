@@ -4,11 +4,31 @@ import difflib
 import errno
 import os
 import re
+from collections.abc import Iterable
 
 from absl import flags
 
 PACKAGES = ("ds_jax", "datasets")
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+class ConfigError(ValueError):
+    """A field of the config has a value that it cannot have.
+
+    Attributes:
+        field: The full name of the field, such as "picture.size".
+        value: What it holds.
+        allowed: What it may hold, as a phrase after "must be".
+    """
+
+    def __init__(self, field: str, value: object, allowed: str):
+        super().__init__(f"{field}={value!r} must be {allowed}")
+        self.field, self.value, self.allowed = field, value, allowed
+
+
+def one_of(values: Iterable[str]) -> str:
+    """Says which values are allowed, as `ConfigError.allowed` does."""
+    return f"one of {', '.join(map(repr, values))}"
 
 
 def sentence(error: Exception) -> str | None:

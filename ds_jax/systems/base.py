@@ -19,6 +19,7 @@ from ds_jax.models import pretrained as weights
 from ds_jax.models.create import create_network
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import write_text
+from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
 from ds_jax.systems import classifiers as classical
 from ds_jax.systems import deep_features, network
 from ds_jax.training import inference, loop
@@ -168,7 +169,7 @@ def check_folds(checkpoints: Mapping[Path, str]) -> None:
         leakage.check_fold(folder, found, digest)
 
 
-def judge(
+def predict(
     rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
 ) -> Iterator[tuple[Path, Predicted]]:
     """Lets the models of a run judge inputs, one model in memory at a time.
@@ -186,7 +187,7 @@ def judge(
         ValueError: A model is damaged, or of another label set.
     """
     if not classical.is_saved(next(iter(rows))):
-        yield from network.judge_from_checkpoints(rows, inputs)
+        yield from network.predict_from_checkpoints(rows, inputs)
         return
     vectors = None
     for checkpoints, own_rows in rows.items():
@@ -196,7 +197,7 @@ def judge(
         yield checkpoints, Predicted(classifier.probabilities(vectors[own_rows]), {}, {})
 
 
-def create_judge(
+def load_ensemble(
     checkpoints: Sequence[Path],
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
     """Loads the models of a run, all at once, to judge batch after batch.
@@ -214,7 +215,7 @@ def create_judge(
         ValueError: A model is damaged, or of another label set.
     """
     if not classical.is_saved(checkpoints[0]):
-        return network.create_judge(checkpoints)
+        return network.load_ensemble(checkpoints)
     loaded = [classical.load(directory) for directory in checkpoints]
     config, classifiers = ml_collections.ConfigDict(loaded[0][0]), [c for _, c in loaded]
     extract = None
@@ -224,7 +225,7 @@ def create_judge(
         settings = representation.settings(config)
         extract = deep_features.create_extractor(layers, settings, pretrained)
 
-    def judge(inputs, size):
+    def predict(inputs, size):
         extracted = extract(inputs, size) if extract else {}
 
         def wait():
@@ -235,7 +236,7 @@ def create_judge(
 
         return wait
 
-    return judge
+    return predict
 
 
 def _vectors(
@@ -260,7 +261,7 @@ def _fit_classifiers(
     """Fits a classifier on each fold; every process fits all, and the first writes them."""
     shown = processes.is_first_process()
     for number in progress.bar("fitting", len(divided), "folds", divided, shown):
-        fold, directory = divided[number], folds.fold_directory(workdir, number)
+        fold, directory = divided[number], fold_directory(workdir, number)
         judgement = _fit_classifier(config, corpus, inputs, protocol, number, fold, directory)
         if processes.is_first_process():
             yield number, judgement
@@ -289,9 +290,9 @@ def _fit_classifier(
     )
     if processes.is_first_process():
         lines = "".join(json.dumps(row) + "\n" for row in classifier.tried)
-        write_text(directory / "metrics.jsonl", lines)
+        write_text(directory / METRICS, lines)
         digest = leakage.fold_digest(number, fold.splits, corpus.digests)
-        classical.save(directory / "checkpoints", classifier, config.to_dict(), digest)
+        classical.save(directory / CHECKPOINTS, classifier, config.to_dict(), digest)
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in classifier.settings.items())
     processes.say(
         f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}"

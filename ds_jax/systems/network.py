@@ -15,7 +15,7 @@ from ds_jax.models.create import (
     Variables,
     abstract_variables,
     create_network,
-    frozen_layers,
+    split_frozen,
 )
 from ds_jax.training import parallel
 from ds_jax.training.checkpoints import Checkpoints
@@ -67,7 +67,7 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
     return config, network, variables["variables"]
 
 
-def judge_from_checkpoints(
+def predict_from_checkpoints(
     rows: Mapping[Path, np.ndarray], corpus: np.ndarray | StoredPictures
 ) -> Iterator[tuple[Path, Predicted]]:
     """Lets the networks of a run judge inputs, one network in memory at a time.
@@ -96,7 +96,7 @@ def judge_from_checkpoints(
         yield directory, judged[0]
 
 
-def create_judge(
+def load_ensemble(
     directories: Sequence[Path],
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
     """Loads the networks of a run, all at once, to judge batch after batch.
@@ -118,12 +118,9 @@ def create_judge(
     network, shared, own = None, {}, []
     for directory in directories:
         _, loaded, variables = load(directory)
-        if isinstance(loaded, deep_spectrum.Network):
-            frozen, trunk = frozen_layers(loaded), variables["params"]["vgg16"]
-            shared = shared or {"vgg16": {name: trunk[name] for name in frozen}}
-            trained = {name: layer for name, layer in trunk.items() if name not in frozen}
-            params = variables["params"] | {"vgg16": trained}
-            variables = {**variables, "params": params}
+        frozen, trained = split_frozen(loaded, variables["params"])
+        shared = shared or frozen
+        variables = {**variables, "params": trained}
         network = network or loaded
         own.append(BATCH.place([variables]))
     of_pictures = isinstance(network, deep_spectrum.Network)

@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from ds_jax.data.corpus import LABELS
 from ds_jax.runtime import processes as devices
 from ds_jax.runtime.files import explain_write_errors, seal, unseal
+from ds_jax.runtime.workdir import PREDICTIONS
 from ds_jax.training import arrays
 
 PARTS = ("variables", "optimizer")
@@ -258,7 +259,7 @@ class Checkpoints:
     def _damaged(self, damage: str) -> ValueError:
         fold = self.directory.parent
         return ValueError(
-            f"{damage}: delete {fold / 'predictions.csv'} and start the training again, which goes "
+            f"{damage}: delete {fold / PREDICTIONS} and start the training again, which goes "
             "on from what is whole"
         )
 

@@ -74,5 +74,6 @@ def create_experiment(
         pretrained: VGG16's ImageNet weights, by layer, see `weights.load`; empty for features.
     """
     network = create_network(config, dtype=parallel.compute_dtype())
-    inputs = create_inputs(network, {"vgg16": pretrained}, corpus.inputs, corpus.labels)
-    return Experiment(config, corpus, pretrained, inputs, create_optimiser(config.train))
+    ported = network.port(pretrained)
+    inputs = create_inputs(network, ported, corpus.inputs, corpus.labels)
+    return Experiment(config, corpus, pretrained, inputs, create_optimiser(config.train, ported))

@@ -13,6 +13,7 @@ from ds_jax.data.folds import Fold
 from ds_jax.models.create import Variables
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import write_text
+from ds_jax.runtime.workdir import METRICS
 from ds_jax.training import unfinished
 from ds_jax.training.checkpoints import Checkpoints
 from ds_jax.training.events import Events
@@ -112,7 +113,7 @@ class FoldTraining:
         """Writes metrics.jsonl anew."""
         if self.writes:
             lines = [json.dumps(row) + "\n" for row in self.progress.history]
-            write_text(self.directory / "metrics.jsonl", "".join(lines))
+            write_text(self.directory / METRICS, "".join(lines))
 
     def check_finite(self, losses: np.ndarray, last_step: int) -> None:
         """Checks an epoch's losses, one a step, and the one of the chooser after the last step.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ds_jax.data.corpus import StoredPictures
-from ds_jax.models.create import Network, frozen_layers
+from ds_jax.models.create import Network, split_frozen
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel as devices
 from ds_jax.training.parallel import BATCH, Layout
@@ -143,9 +143,9 @@ def create_inputs(
     """
     labels = np.zeros(len(corpus), np.int32) if labels is None else labels
     if network.frozen_blocks:
-        frozen = {name: params["vgg16"][name] for name in frozen_layers(network)}
+        frozen, _ = split_frozen(network, params)
         lower = functools.partial(network.apply, method="lower")
-        features = _resident(lower, {"params": {"vgg16": frozen}}, corpus)
+        features = _resident(lower, {"params": frozen}, corpus)
         if features is not None:
             return Inputs(features, devices.replicate(labels), "upper", streamed=False)
     resident = _resident(lambda variables, pictures: pictures, {}, corpus)

@@ -13,9 +13,10 @@ import numpy as np
 from ds_jax import config as configuration
 from ds_jax.data import leakage
 from ds_jax.data.corpus import LABELS, Corpus
-from ds_jax.data.folds import Fold, fold_directory
+from ds_jax.data.folds import Fold
 from ds_jax.evaluation import metrics, predictions
 from ds_jax.runtime import processes, progress, shutdown
+from ds_jax.runtime.workdir import CHECKPOINTS, TENSORBOARD, fold_directory
 from ds_jax.training import inference, parallel, unfinished
 from ds_jax.training.checkpoints import Checkpoints
 from ds_jax.training.events import Events
@@ -140,7 +141,7 @@ def _open(
     scaling = network.scaling(corpus.inputs, rows)
     state = create_state(network, experiment.optimiser, experiment.pretrained, rng, scaling)
     writes = layout.folds or processes.is_first_process()
-    checkpoints = Checkpoints(directory / "checkpoints", trains=True, alone=layout.folds)
+    checkpoints = Checkpoints(directory / CHECKPOINTS, trains=True, alone=layout.folds)
     progress, latest = Progress(), checkpoints.latest
     parts = {"variables": state.variables, "optimizer": state.optimizer}
     digest = leakage.fold_digest(number, fold.splits, corpus.digests)
@@ -163,7 +164,7 @@ def _open(
     if begun is not None:
         state = state.resume(begun.variables, begun.optimizer)
         losses, seconds = begun.losses, begun.seconds
-    events = Events(directory / "tensorboard", (latest or 0) + 1) if writes else None
+    events = Events(directory / TENSORBOARD, (latest or 0) + 1) if writes else None
     training = FoldTraining(
         number,
         fold,

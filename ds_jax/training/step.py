@@ -11,7 +11,12 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ds_jax.models.create import Network, Variables, abstract_variables, frozen_layers
+from ds_jax.models.create import (
+    Network,
+    Variables,
+    merge_params,
+    split_frozen,
+)
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.parallel import Layout
 
@@ -24,7 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
         step: int32, steps taken.
         params: The parameters that are trained.
-        frozen: The layers of VGG16 that keep their ImageNet weights.
+        frozen: The parameters that keep their ImageNet weights, by module and layer.
         batch_stats: Running statistics of batch normalisation.
         opt_state: Of the optimiser.
     """
@@ -38,9 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> Variables:
         """What the network is applied with."""
-        params = dict(self.params)
-        if self.frozen:
-            params["vgg16"] = {**self.frozen, **params.get("vgg16", {})}
+        params = merge_params(self.frozen, self.params)
         return {"params": params, "batch_stats": self.batch_stats}
 
     @property
@@ -50,19 +53,26 @@ class TrainState(flax.struct.PyTreeNode):
 
     def resume(self, variables: Variables, optimizer: Mapping) -> "TrainState":
         """This state with other values: `variables` and `optimizer` of one like it."""
-        params = dict(variables["params"])
-        if self.frozen:
-            free = {k: v for k, v in params.pop("vgg16").items() if k not in self.frozen}
-            params |= {"vgg16": free} if free else {}
+        params = {
+            module: {name: variables["params"][module][name] for name in layers}
+            for module, layers in self.params.items()
+        }
         return self.replace(params=params, batch_stats=variables["batch_stats"], **optimizer)
 
 
-def create_optimiser(train: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adam with one learning rate for ported layers and another for new ones."""
+def create_optimiser(
+    train: ml_collections.ConfigDict, ported: Mapping
+) -> optax.GradientTransformation:
+    """Creates Adam with one learning rate for ported layers and another for new ones.
+
+    Args:
+        train: The fields of `config.train`.
+        ported: What `network.port` returns: the layers that are not new.
+    """
+    paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(ported)}
 
     def group(path, _):
-        names = {entry.key for entry in path}
-        return "pretrained" if {"vgg16", "fully_connected"} & names else "new"
+        return "pretrained" if path in paths else "new"
 
     optimisers = {"new": optax.adam(train.new_learning_rate)}
     if "pretrained_learning_rate" in train:
@@ -88,13 +98,9 @@ def create_state(
         rng: Of the new layers.
         scaling: What the network's `scaling` measured on the training side.
     """
-    shapes = abstract_variables(network)["params"]
-    params, batch_stats = _new_layers(network, rng)
-    frozen = {name: pretrained[name] for name in sorted(frozen_layers(network))}
-    if free := sorted(set(shapes.get("vgg16", ())) - set(frozen)):
-        params["vgg16"] = {name: pretrained[name] for name in free}
-    if "fully_connected" in shapes.get("head", ()):
-        params["head"]["fully_connected"] = {name: pretrained[name] for name in ("fc1", "fc2")}
+    new, batch_stats = _new_layers(network, rng)
+    frozen, trained = split_frozen(network, network.port(pretrained))
+    params = merge_params(new, trained)
     opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros compiles on its own
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state)
 
@@ -104,10 +110,11 @@ def _new_layers(network: Network, rng: jax.Array) -> tuple[dict, dict]:
     """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
     inputs = jnp.zeros((1, *network.input_shape), network.input_dtype)
     variables = network.init(rng, inputs, jnp.ones(1))
-    params = {name: layer for name, layer in variables["params"].items() if name != "vgg16"}
-    if "head" in params:
-        kept = params["head"].items()
-        params["head"] = {name: layer for name, layer in kept if name != "fully_connected"}
+    params = {}
+    for module, layers in variables["params"].items():
+        ported = network.ported_layers.get(module, ())
+        if new := {name: layer for name, layer in layers.items() if name not in ported}:
+            params[module] = new
     return params, dict(variables.get("batch_stats", {}))
 
 

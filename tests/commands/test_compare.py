@@ -8,8 +8,8 @@ from ds_jax.data import folds
 from ds_jax.data.corpus import LABELS, Utterance
 from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
-from ds_jax.report import results
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.workdir import PREDICTIONS, fold_directory
 
 UTTERANCES = [
     Utterance(f"u{i:02}", LABELS[i % 7], f"s{i % 6}", "unknown", "", "normal", 1.0)
@@ -26,7 +26,7 @@ def finished(workdir, skill, system="DS-AM", utterances=UTTERANCES, count=3, see
         tested = [utterance for utterance in utterances if utterance.name in fold.test]
         label = np.asarray([LABELS.index(utterance.label) for utterance in tested])
         said = np.where(generator.random(len(tested)) < skill, label, (label + 1) % 7)
-        path = folds.fold_directory(workdir, number) / results.PREDICTIONS
+        path = fold_directory(workdir, number) / PREDICTIONS
         predictions.write(path, tested, np.eye(7)[said])
         parts.append(predictions.read(path))
     content = {"corpus": "tiny", "protocol": "speakers", "selected_on": "dev", "shared": {}}

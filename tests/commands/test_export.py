@@ -48,7 +48,7 @@ def predicted(checkpoint, waves, folder):
     """What --mode=predict says of waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
     settings = representation.settings(systems.load_config(checkpoints))
-    judge, said = systems.create_judge(checkpoints), []
+    judge, said = systems.load_ensemble(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, RATE, subtype="FLOAT")

@@ -75,7 +75,7 @@ def test_answers_are_what_the_models_say_of_the_pictures(run, folder, capsys):
     found, _ = recordings.find([folder])
     pictures = np.stack([representation.read(one.path, settings)[1][0] for one in found])
     every = dict.fromkeys(predict.find_checkpoints(run), np.arange(3))
-    judged = [one.probabilities for _, one in network.judge_from_checkpoints(every, pictures)]
+    judged = [one.probabilities for _, one in network.predict_from_checkpoints(every, pictures)]
     assert len(judged) == 3
     np.testing.assert_allclose([one[4] for one in said], np.mean(judged, axis=0), atol=1e-6)
 
@@ -258,13 +258,13 @@ def test_unusable_recordings_are_named_and_the_others_are_answered(run, tmp_path
 
 
 def test_only_answers_go_to_standard_output(run, folder, capsys, monkeypatch):
-    real = network.create_judge
+    real = network.load_ensemble
 
     def talkative(checkpoints):
         print("this is no answer")
         return real(checkpoints)
 
-    monkeypatch.setattr(network, "create_judge", talkative)
+    monkeypatch.setattr(network, "load_ensemble", talkative)
     predict.run(run, [folder], "csv")
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3

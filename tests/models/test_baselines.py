@@ -143,7 +143,7 @@ def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     tested = spoken.rows_of(fold.test)
     assert (judgement.probabilities.argmax(axis=1) == spoken.labels[tested]).mean() > 0.5
     loaded = dict(
-        inference.judge_from_checkpoints(
+        inference.predict_from_checkpoints(
             {tmp_path / "fold_00" / "checkpoints": tested}, spoken.inputs
         )
     )

@@ -10,7 +10,7 @@ import tiny
 from ds_jax.data.corpus import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import deep_spectrum, vgg16
-from ds_jax.models.create import abstract_variables, frozen_layers
+from ds_jax.models.create import abstract_variables
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -129,7 +129,7 @@ def test_lower_and_upper_make_the_whole(pictures, freeze):
 def test_frozen_layers_are_named_and_get_no_gradient(pictures):
     network = create(freeze="block4")
     variables = fill(network)
-    frozen = frozen_layers(network)
+    frozen = network.frozen_layers("vgg16")
     assert frozen == {name for name in tiny.pretrained() if name[:6] in ("block1", "block2")} | {
         f"block{block}_conv{index}" for block in (3, 4) for index in (1, 2, 3)
     }

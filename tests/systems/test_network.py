@@ -149,7 +149,7 @@ def test_networks_loaded_together_say_the_mean_of_each(tmp_path, corpus, freeze)
         with Checkpoints(folders[-1], trains=True) as checkpoints:
             checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
         alone.append(judge(experiment, state.variables, np.arange(7, dtype=np.int32), 7))
-    start = saved_networks.create_judge(folders)
+    start = saved_networks.load_ensemble(folders)
     waiting = [start(corpus.inputs[:4], 4), start(corpus.inputs[4:7], 4)]
     parts = [wait() for wait in waiting]
     together = jax.tree.map(lambda *x: np.concatenate(x), *parts)

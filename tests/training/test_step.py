@@ -133,7 +133,7 @@ def test_fc1_and_fc2_move_at_the_ported_layers_rate():
     )
     params = abstract_variables(network)["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
-    optimiser = train_state.create_optimiser(config.train)
+    optimiser = train_state.create_optimiser(config.train, network.port(tiny.pretrained()))
     gradients = jax.tree.map(np.ones_like, params)
     updates, _ = optimiser.update(gradients, optimiser.init(params), params)
     for name, rate in (("fully_connected", 1e-3), ("classifier", 1e-2)):

@@ -1,0 +1,40 @@
+"""The names of the files that a run leaves in its folder, the workdir.
+
+config.json folds.json                                       what is run
+fold_00/ checkpoints/ metrics.jsonl predictions.csv          a fold; with gates also gates.npz
+report.json report.html                                      all folds together
+evaluations/<corpus>/ predictions.csv report.json report.html
+"""
+
+from pathlib import Path
+
+CONFIG, FOLDS = "config.json", "folds.json"
+CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
+METRICS, PREDICTIONS, GATES = "metrics.jsonl", "predictions.csv", "gates.npz"
+REPORT, PAGE = "report.json", "report.html"
+EVALUATIONS = "evaluations"
+
+
+def fold_directory(workdir: Path, number: int) -> Path:
+    """Returns the folder of a fold."""
+    return workdir / f"fold_{number:02}"
+
+
+def fold_number(directory: Path) -> int:
+    """Returns the number of the fold whose folder this is."""
+    return int(directory.name.removeprefix("fold_"))
+
+
+def is_finished(directory: Path) -> bool:
+    """Tells whether a fold is trained and tested: its predictions are written last."""
+    return (directory / PREDICTIONS).is_file()
+
+
+def finished_folds(workdir: Path) -> list[Path]:
+    """Returns the folders of all folds that are finished, in their order."""
+    return [path.parent for path in sorted(workdir.glob(f"fold_*/{PREDICTIONS}"))]
+
+
+def evaluation_directory(workdir: Path, corpus: str) -> Path:
+    """Returns the folder of an evaluation on another corpus."""
+    return workdir / EVALUATIONS / corpus
