@@ -15,7 +15,7 @@ import ml_collections
 from absl import flags
 
 from configs import base, paper
-from ds_jax.runtime import checksums, errors, versions
+from ds_jax.runtime import errors, files, versions
 from ds_jax.runtime.files import read_json, write_json
 from ds_jax.runtime.workdir import CONFIG
 
@@ -353,7 +353,7 @@ def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def _digest_of_weights(config: ml_collections.ConfigDict) -> str:
     """Of one's own file; empty without, since the published ones have hashes of their own."""
     path = config.get("weights")
-    return checksums.digest(Path(path).expanduser()) if path else ""
+    return files.sha256(Path(path).expanduser()) if path else ""
 
 
 def _read(workdir: Path) -> dict:

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
-from ds_jax.runtime import errors, paths
+from ds_jax.runtime import errors, files
 
 STATUS = 128 + signal.SIGTERM  # of a program that SIGTERM has ended, as shells have it
 INTERRUPTED = 128 + signal.SIGINT  # by Ctrl-C
@@ -96,7 +96,7 @@ def exits_cleanly(goes_on: bool, debug: bool = False) -> Iterator[None]:
     except Exception as error:
         said = None if debug else errors.sentence(error)
         if said is not None:  # names of files in it may be hostile
-            _end("\n".join(paths.printable(line) for line in f"error: {said}".split("\n")), 1)
+            _end("\n".join(files.printable(line) for line in f"error: {said}".split("\n")), 1)
         if not _is_one_of_several():
             raise
         _end(traceback.format_exc(), 1)
