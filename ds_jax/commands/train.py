@@ -258,7 +258,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,
         "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(divided)),
-        "settings": configuration.described(config),
+        "settings": configuration.describe(config),
     }
     sources = list(directories.values())
     with _hold_reports(workdir):

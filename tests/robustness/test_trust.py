@@ -70,7 +70,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_refused(trap, spoilt):
 @pytest.mark.parametrize("name", ["model.skops", "model.json", classifiers.FILE])
 def test_a_pickle_in_place_of_a_classifier_is_refused(name, trap, tmp_path):
     system = "xgboost" if name == "model.json" else "mlr"
-    config = base.of_system(system)
+    config = base.SCHEMAS[system]()
     inputs = np.random.default_rng(0).normal(size=(28, 5)).astype(np.float32)
     labels = np.arange(28) % 7
     fitted = classifiers.fit(system, config.model, inputs, labels, [], 0)
