@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds_jax import config as configuration
+from ds_jax import cli
 from ds_jax.data.corpus import LABELS
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import shutdown, versions
 
 ROOT = Path(__file__).parents[2]
 # One step differs by rounding alone; Adam, which follows a gradient's sign, makes more of it over
@@ -69,7 +69,7 @@ def experiment(corpora, weights_file, workdir, *more):
     return (
         "--config=configs/ds_am_emodb.py",
         "--config.corpus=chirps",
-        "--config.folds.count=3",
+        "--config.folds.count=2",
         "--config.train.epochs=2",
         f"--config.weights={weights_file}",
         f"--corpora_dir={corpora}",
@@ -103,12 +103,13 @@ def test_a_run_ends_in_a_report(undisturbed):
     assert "41 utterances, 1 skipped" in printed
     report = json.loads((workdir / "report.json").read_text())
     assert (report["n"], report["corpus"], report["skipped"]) == (41, "chirps", 1)
-    assert report["shared"] == {"speakers": 0, "sentences": 21, "recordings": 0}
+    assert report["shared"] == {"speakers": 0, "sentences": 14, "recordings": 0}
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png") >= 6
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "told"),
     [
@@ -141,13 +142,14 @@ def test_stopped_in_the_second_fold_it_ends_with_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stdout
     before, after = folds_of(undisturbed[0]), folds_of(tmp_path / "run")
-    assert len(before) == len(after) == 3
+    assert len(before) == len(after) == 2
     for one, other in zip(before, after, strict=True):
         assert one.read_bytes() == other.read_bytes()
     for name in ("folds.json", "report.json"):
         assert (undisturbed[0] / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     eight = {"JAX_NUM_CPU_DEVICES": "8"}
     done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
@@ -157,6 +159,7 @@ def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weigh
     )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -176,7 +179,7 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     ]
     printed = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    assert "folds still to run: 1, 2" in printed[0]
+    assert "folds still to run: 1" in printed[0]
     assert "epoch" not in printed[1]
     np.testing.assert_allclose(
         probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
@@ -200,6 +203,7 @@ def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
 
 
+@pytest.mark.slow
 def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
     workdir = undisturbed[0]
     done = launch("--mode=export", f"--checkpoint={workdir}", f"--workdir={tmp_path}")
@@ -218,6 +222,7 @@ def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
     assert not (tmp_path / "nothing").exists()
 
 
+@pytest.mark.slow
 def test_a_corpus_is_shown(corpora, tmp_path):
     data = (f"--corpora_dir={corpora}", f"--data_dir={tmp_path / 'prepared'}")
     arguments = ("--mode=corpus", f"--workdir={tmp_path / 'look'}", *data)
@@ -242,6 +247,7 @@ def predictions(text):
     return {row["recording"]: [float(row[label]) for label in LABELS] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
     fold = undisturbed[0] / "fold_00"
     arguments = ("--mode=predict", f"--checkpoint={fold}", "--format=csv", corpora)
@@ -258,6 +264,7 @@ def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
     np.testing.assert_allclose(list(shared.values()), list(alone.values()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_path):
     with (corpora / "chirps" / "s1_fear.wav").open("rb") as recording:
         done = launch(
@@ -277,6 +284,7 @@ def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_pa
     assert len(list(tmp_path.glob("standard_input_*.png"))) == 5
 
 
+@pytest.mark.slow
 def test_features_of_a_folder(corpora, weights_file, tmp_path):
     done = launch(
         "--mode=features",
@@ -295,53 +303,7 @@ def test_features_of_a_folder(corpora, weights_file, tmp_path):
     assert {row[-1] for row in rows} == {"chirps"}
 
 
-def test_mistakes_are_one_sentence(tmp_path):
-    for arguments, sentence in (
-        (("--config.picture.sice=3",), "the nearest is --config.picture.size"),
-        (("--config=configs/none.py",), "there is no such file"),
-        (("--config=configs/ds_am_embodb.py",), "did you mean configs/ds_am_emodb.py?"),
-        (("--config",), "--config needs a file"),
-        (("--checkpont=runs/x",), "there is no flag --checkpont; the nearest is --checkpoint"),
-        (("--noaudoi",), "the nearest is --audio"),
-        (("--mode=trian",), "--mode=trian is not one of train, evaluate,"),
-        (("--mode=trian",), "the nearest is train"),
-        (("--config.train.epochs=few",), "--config.train.epochs=few must be a whole number"),
-        (("--window=long",), "--window=long must be a number"),
-        (("--config.synthetic=maybe",), "--config.synthetic=maybe must be true or false"),
-        (("--fold",), "--fold needs a value"),
-        (("predict", "a.wav"), "write --mode=predict"),
-        (("--mode=compare",), "name the folders of two or more"),
-        (("--mode=compare", "--config=configs/quickstart.py"), "--config is for --mode=train"),
-        (("--mode=predict", "--corpora_dir=x", "a.wav"), "--corpora_dir is for --mode=train"),
-        (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
-        (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
-        (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),
-    ):
-        done = launch(*arguments)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("error: ")
-        assert sentence in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_help_is_a_page_and_answers_at_once():
-    for flag in ("--help", "-h", "-help"):
-        done = launch("--mode=predict", flag)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == configuration.HELP.read_text(encoding="utf-8")
-    imported = subprocess.run(
-        [sys.executable, "-X", "importtime", "launch.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    modules = [line.rpartition("|")[2].strip() for line in imported.stderr.splitlines()]
-    assert "absl.flags" in modules
-    assert not {"jax", "numpy", "tensorflow_datasets"} & set(modules)
-    assert "--stderrthreshold" in launch("--helpfull").stdout
-
-
+@pytest.mark.slow
 def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50", "--fold=1")
     owner = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -360,6 +322,7 @@ def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_
         owner.wait()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
     interrupted = subprocess.Popen(
@@ -378,6 +341,7 @@ def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
     assert said.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
 
 
+@pytest.mark.slow
 def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
     done = launch(
         f"--workdir={tmp_path}",
@@ -394,3 +358,81 @@ def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
     refused = launch("--mode=evaluate", "--eval_on=emodb", f"--workdir={tmp_path}")
     assert "--eval_on='emodb': synthetic speech is" in refused.stderr
     assert "published" not in done.stderr  # the counts of the licensed corpora are not expected
+
+
+def imported(done) -> set[str]:
+    """Returns the modules that a program with `-X importtime` has imported."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def run_with_import_times(*arguments):
+    program = [sys.executable, "-X", "importtime", "launch.py", *map(str, arguments)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+HEAVY = {"jax", "flax", "sklearn", "tensorflow_datasets"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--config.picture.sice=3", "picture.size"),
+        ("--config=configs/none.py", "--config=configs/none.py"),
+        ("--config=configs/ds_am_embodb.py", "configs/ds_am_emodb.py"),
+        ("--config", "--config"),
+        ("--checkpont=runs/x", "--checkpoint"),
+        ("--noaudoi", "--audio"),
+        ("--mode=trian", "the nearest is train"),
+        ("--config.train.epochs=few", "--config.train.epochs=few"),
+        ("--config.train.epochs=0", "train.epochs=0"),
+        ("--config.model.gates=3", "model.gates=(3,)"),
+        ("--window=long", "--window=long"),
+        ("--config.synthetic=maybe", "--config.synthetic=maybe"),
+        ("--fold", "--fold"),
+        ("--fold=x", "--fold=x"),
+        ("predict a.wav", "--mode=predict"),
+        ("a.wav", "'a.wav'"),
+        ("--mode=compare --config=configs/quickstart.py", "--config"),
+        ("--mode=predict --corpora_dir=x a.wav", "--corpora_dir"),
+        ("--mode=evaluate --workdir={}", "config.json"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_heavy_is_imported(arguments, named, tmp_path):
+    done = run_with_import_times(*arguments.format(tmp_path).split())
+    (sentence,) = [s for s in done.stderr.splitlines() if not s.startswith("import time:")]
+    assert done.returncode == 1
+    assert sentence.startswith("error: ")
+    assert named in sentence
+    assert not (HEAVY | {"numpy", "scipy"}) & imported(done)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field", ["picture.size=10", "corpus=nowhere"])
+def test_a_picture_or_corpus_that_cannot_be_is_named_before_jax_is_imported(field, tmp_path):
+    done = run_with_import_times(f"--config.{field}", f"--workdir={tmp_path}")
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("error: ")
+    assert field.partition("=")[0] in sentence
+    assert not HEAVY & imported(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_is_named_before_anything_is_written(tmp_path):
+    done = launch("--config.model.freeze=block9", f"--workdir={tmp_path}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ")
+    assert "model.freeze='block9'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--version", "--helpfull"])
+def test_help_and_version_answer_at_once(flag):
+    done = run_with_import_times("--mode=predict", flag)
+    help_text = cli.HELP.read_text(encoding="utf-8")
+    printed = {"--version": f"ds_jax {versions.program()}\n"}.get(flag, help_text)
+    if flag == "--helpfull":  # is absl's
+        assert "--stderrthreshold" in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (0, printed)
+    assert not (HEAVY | {"numpy"}) & imported(done)
