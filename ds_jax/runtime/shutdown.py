@@ -5,13 +5,14 @@ finishes what it may not leave half-done, says how to go on, and leaves.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from ds_jax.runtime import errors, files
@@ -92,7 +93,8 @@ class Shutdown:
         """
         self.resumes = resumes
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-        hook, sys.unraisablehook = sys.unraisablehook, self._repeat_dropped
+        hook = sys.unraisablehook
+        sys.unraisablehook = functools.partial(_repeat_dropped_signal, hook)
         try:
             yield
             sys.stdout.flush()
@@ -127,18 +129,6 @@ class Shutdown:
     def _start_deadline(self) -> None:
         # The main thread and the watching thread each learn of the signal, in any order.
         self.deadline = self.deadline or time.monotonic() + GRACE
-
-    def _repeat_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
-        """Sends a signal again whose exception was raised where Python drops exceptions.
-
-        It does so while it collects garbage, where JAX has a callback.
-        """
-        numbers = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
-        if dropped.exc_type not in numbers:
-            sys.__unraisablehook__(dropped)
-            return
-        number = numbers[dropped.exc_type]
-        threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
     def _leave_at_deadline(self, signals: int) -> None:
         """Ends the program some time after SIGTERM, even while it waits or compiles outside Python.
@@ -181,6 +171,22 @@ class Shutdown:
         elif jax is not None and jax.process_index() == 0:
             time.sleep(TURN)
         os._exit(status)
+
+
+def _repeat_dropped_signal(hook: Callable, dropped: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal again whose exception was raised where Python drops exceptions.
+
+    It drops them while it collects garbage, where JAX has a callback.
+
+    Args:
+        hook: What handles other dropped exceptions.
+        dropped: The dropped exception.
+    """
+    number = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
+    if number is None:
+        hook(dropped)
+    else:
+        threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
 def _distributed_jax() -> ModuleType | None:

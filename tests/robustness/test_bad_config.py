@@ -226,12 +226,6 @@ def test_a_field_that_some_cells_of_the_paper_can_take_passes(tmp_path):
 # Runs whose files were edited by hand, or are of several experiments.
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, run, narrow):
-    """The run of conftest.py, to be spoilt."""
-    return shutil.copytree(run, tmp_path_factory.mktemp("copy") / "run")
-
-
 def edit(path: Path, **changes) -> None:
     def change(content: dict) -> None:
         for name, value in changes.items():
@@ -242,8 +236,9 @@ def edit(path: Path, **changes) -> None:
 
 
 @pytest.fixture
-def spoilt(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "run")
+def spoilt(run, narrow, tmp_path):
+    """A copy of the finished run, to be spoilt."""
+    return shutil.copytree(run, tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -264,46 +259,64 @@ def test_a_config_json_edited_by_hand_is_checked(spoilt, changes, field, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "field"),
     [
-        ({"picture__mel_bands": 64}, "picture.mel_bands is 128 there and 64 here"),
-        ({"model__merging": "early_fusion"}, "model.merging is 'multi_loss' there"),
-        ({"picture__preprocessing": "deepspectrum"}, "picture.preprocessing is 'caffe' there"),
+        ({"picture__mel_bands": 64}, "picture.mel_bands"),
+        ({"model__merging": "early_fusion"}, "model.merging"),
+        ({"picture__preprocessing": "deepspectrum"}, "picture.preprocessing"),
     ],
 )
-def test_models_of_another_preprocessing_or_architecture_are_refused(spoilt, changes, said):
+def test_models_of_another_config_than_the_run_s_are_refused(spoilt, changes, field):
     edit(spoilt / "config.json", **changes)
-    with pytest.raises(ValueError, match=rf"config\.json is not what the models .*{said}"):
+    with pytest.raises(ValueError, match=rf"config\.json .*{field} "):
         evaluate.run(spoilt, tiny.corpus(21))
 
 
-def metadata_of(fold: Path) -> Path:
+def edit_model(fold: Path, **changes) -> None:
+    """Changes what the checkpoint of a fold says of its model."""
     (path,) = [p for p in fold.rglob("_CHECKPOINT_METADATA") if p.parent.name.isdecimal()]
-    return path
+    edit(path, **{f"custom_metadata__{name}": value for name, value in changes.items()})
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "named"),
     [
-        ({"config__picture__mel_bands": 64}, "models of two experiments: picture.mel_bands"),
-        ({"config__model__gates": ["block5_pool"]}, "models of two experiments: model.gates"),
-        ({"labels": ["ANGER", "BOREDOM"]}, "it is of another label set"),
+        ({"config__picture__mel_bands": 64}, "picture.mel_bands"),
+        ({"config__model__gates": ["block5_pool"]}, "model.gates"),
+        ({"labels": ["ANGER", "BOREDOM"]}, "label set"),
     ],
 )
-def test_folds_of_several_experiments_are_not_averaged(spoilt, changes, said):
-    changes = {f"custom_metadata__{name}": value for name, value in changes.items()}
-    edit(metadata_of(spoilt / "fold_01"), **changes)
-    with pytest.raises(ValueError, match=said):
+def test_folds_of_several_experiments_are_not_averaged(spoilt, changes, named):
+    edit_model(spoilt / "fold_01", **changes)
+    with pytest.raises(ValueError, match=named):
         predict.run(spoilt, ["a.wav"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"config": {}},
+        {"config__system": 3},
+        {"config__picture": 3},
+        {"config__picture__sise": 64},
+        {"config__picture__size": "64"},
+        {"config__train__epochs": "many"},
+        {"config__folds": {}},
+        {"config__model": {}},
+        {"config__model__gates": None},
+    ],
+)
+def test_a_model_whose_config_has_wrong_fields_is_named(spoilt, changes):
+    checkpoints = spoilt / "fold_00" / "checkpoints"
+    edit_model(spoilt / "fold_00", **changes)
+    with pytest.raises(ValueError, match=str(checkpoints)):
+        systems.load_config([checkpoints])
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(spoilt):
     for fold in range(3):
-        edit(
-            metadata_of(spoilt / f"fold_{fold:02}"),
-            custom_metadata__config__model__merging="early_fusion",
-        )
-    with pytest.raises(ValueError, match="is of another network than its config describes"):
+        edit_model(spoilt / f"fold_{fold:02}", config__model__merging="early_fusion")
+    with pytest.raises(ValueError, match="another network"):
         network.load(spoilt / "fold_00" / "checkpoints")
 
 
@@ -314,21 +327,21 @@ def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
     config = configuration.read(spoilt)
     config.picture.mel_bands = 64  # drawn otherwise, and of the same shape
     shutil.copytree(spoilt / "fold_00" / "checkpoints", tmp_path / "new/fold_00/checkpoints")
-    with pytest.raises(ValueError, match=r"of another experiment: picture\.mel_bands is 128"):
+    with pytest.raises(ValueError, match=r"picture\.mel_bands is 128"):
         train.run(config, tiny.corpus(21), tmp_path / "new", [0])
 
 
-def test_fewer_speakers_than_folds_are_told(tmp_path, capsys, monkeypatch, narrow):
+def test_fewer_speakers_than_folds_are_reported(tmp_path, capsys, monkeypatch, narrow):
     monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
     config = tiny.config()
     config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 10
     train.run(config, tiny.corpus(21), tmp_path, [])
-    assert "folds.count=10, but tiny has 3 speakers: there are 3 folds" in capsys.readouterr().out
+    assert "folds.count=10, but tiny has 3 speakers" in capsys.readouterr().out
 
 
 def test_a_fold_that_does_not_exist_leaves_nothing(tmp_path, narrow):
     config = tiny.config()
     config.corpus, config.folds.protocol = "tiny", "leave_one_speaker_out"
-    with pytest.raises(ValueError, match="--fold=3: the folds are numbered 0 to 2"):
+    with pytest.raises(ValueError, match=r"--fold=3: .* 2$"):
         train.run(config, tiny.corpus(21), tmp_path / "run", [3])
     assert not (tmp_path / "run").exists()
