@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax.export
 import numpy as np
 import pytest
 import soundfile
@@ -65,6 +64,21 @@ def launch(*arguments, environment=None, **options):
     )
 
 
+def start_until(path, *arguments):
+    """Starts the program, and returns its process as soon as it has written a file."""
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
 def experiment(corpora, weights_file, workdir, *more):
     return (
         "--config=configs/ds_am_emodb.py",
@@ -111,7 +125,7 @@ def test_a_run_ends_in_a_report(undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "told"),
+    ("number", "status", "sentence"),
     [
         (signal.SIGKILL, -signal.SIGKILL, ""),
         (signal.SIGTERM, shutdown.STATUS, f"stopped by SIGTERM: {shutdown.ADVICE}\n"),
@@ -119,24 +133,15 @@ def test_a_run_ends_in_a_report(undisturbed):
     ids=["SIGKILL", "SIGTERM"],
 )
 def test_stopped_in_the_second_fold_it_ends_with_the_same_bytes(
-    undisturbed, corpora, weights_file, tmp_path, number, status, told
+    undisturbed, corpora, weights_file, tmp_path, number, status, sentence
 ):
     arguments = experiment(corpora, weights_file, tmp_path / "run")
-    stopped = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     second = tmp_path / "run" / "fold_01"
-    first_epoch, deadline = second / "checkpoints" / "1", time.monotonic() + 300
-    while not first_epoch.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    stopped = start_until(second / "checkpoints" / "1", *arguments)
     stopped.send_signal(number)
-    assert stopped.communicate(timeout=300)[1] == told
+    assert stopped.communicate(timeout=300)[1] == sentence
     assert stopped.returncode == status
-    assert first_epoch.exists()
+    assert (second / "checkpoints" / "1").exists()
     assert not (second / "predictions.csv").exists()
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr
@@ -203,45 +208,6 @@ def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
 
 
-@pytest.mark.slow
-def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
-    workdir = undisturbed[0]
-    done = launch("--mode=export", f"--checkpoint={workdir}", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert not (workdir / "export").exists()
-    model = jax.export.deserialize(bytearray((tmp_path / "export/model.stablehlo").read_bytes()))
-    recording = corpora / "chirps" / "s1_fear.wav"
-    samples = soundfile.read(recording, dtype="float32")[0][None]
-    found = model.call(samples, np.full(1, samples.shape[1], np.int32))[0]
-    done = launch("--mode=predict", f"--checkpoint={workdir}", recording)
-    printed = done.stdout.splitlines()[-1].split()[-7:]
-    np.testing.assert_allclose(found, np.asarray(printed, float), atol=0.0006)
-    done = launch("--mode=export", f"--workdir={tmp_path / 'nothing'}")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no finished fold in")
-    assert not (tmp_path / "nothing").exists()
-
-
-@pytest.mark.slow
-def test_a_corpus_is_shown(corpora, tmp_path):
-    data = (f"--corpora_dir={corpora}", f"--data_dir={tmp_path / 'prepared'}")
-    arguments = ("--mode=corpus", f"--workdir={tmp_path / 'look'}", *data)
-    done = launch("--config=configs/ds_am_emodb.py", "--config.corpus=chirps", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "chirps: 41 utterances" in done.stdout
-    assert "s0_joy.wav: cannot be decoded" in done.stdout
-    page = (tmp_path / "look" / "corpus.html").read_text()
-    assert "s0_joy.wav" in page
-    assert page.count("data:image/png") == 28  # by four speakers who have all classes
-    for config, sentence in (
-        ("ds_am_ravdess", "error: ravdess: looked for"),
-        ("paper", "error: --mode=corpus is for one experiment"),
-    ):
-        done = launch(f"--config=configs/{config}.py", *arguments)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith(sentence)
-
-
 def predictions(text):
     rows = list(csv.DictReader(io.StringIO(text)))
     return {row["recording"]: [float(row[label]) for label in LABELS] for row in rows}
@@ -265,52 +231,10 @@ def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
 
 
 @pytest.mark.slow
-def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_path):
-    with (corpora / "chirps" / "s1_fear.wav").open("rb") as recording:
-        done = launch(
-            "--mode=predict",
-            f"--checkpoint={undisturbed[0]}",
-            "--format=json",
-            "--window=0.2",
-            "--hop=0.1",
-            f"--explain={tmp_path}",
-            "-",
-            stdin=recording,
-        )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    starts = [window["start"] for window in told["recordings"][0]["windows"]]
-    assert starts == [0.0, 0.1, 0.2, 0.3, 0.4]
-    assert len(list(tmp_path.glob("standard_input_*.png"))) == 5
-
-
-@pytest.mark.slow
-def test_features_of_a_folder(corpora, weights_file, tmp_path):
-    done = launch(
-        "--mode=features",
-        "--config=configs/deepspectrum.py",
-        "--config.model.layers=('block1_pool','block2_pool')",
-        "--config.picture.size=32",
-        f"--config.weights={weights_file}",
-        f"--output={tmp_path / 'features.csv'}",
-        corpora / "chirps",
-    )
-    assert done.returncode == 1
-    assert "s0_joy.wav cannot be decoded" in done.stderr.splitlines()[-1]
-    header, *rows = csv.reader((tmp_path / "features.csv").read_text().splitlines())
-    assert header == ["name", *(f"neuron_{index}" for index in range(64 + 128)), "class"]
-    assert len(rows) == 41
-    assert {row[-1] for row in rows} == {"chirps"}
-
-
-@pytest.mark.slow
 def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50", "--fold=1")
-    owner = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
+    owner = start_until(tmp_path / "fold_01" / "checkpoints", *arguments)
     try:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "fold_01/checkpoints").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
         refused = launch(*arguments)
         held = f"error: fold 1 of {tmp_path} is in the hands of process {owner.pid} of "
         assert refused.stderr.startswith(held)
@@ -319,26 +243,17 @@ def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_
         assert owner.poll() is None
     finally:
         owner.kill()
-        owner.wait()
+        owner.communicate()
 
 
 @pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
-    interrupted = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "fold_00/metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    interrupted = start_until(tmp_path / "fold_00" / "metrics.jsonl", *arguments)
     interrupted.send_signal(signal.SIGINT)
-    said = interrupted.communicate(timeout=300)[1]
+    printed = interrupted.communicate(timeout=300)[1]
     assert interrupted.returncode == 130
-    assert said.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
+    assert printed.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
 
 
 @pytest.mark.slow
@@ -378,21 +293,15 @@ HEAVY = {"jax", "flax", "sklearn", "tensorflow_datasets"}
     ("arguments", "named"),
     [
         ("--config.picture.sice=3", "picture.size"),
-        ("--config=configs/none.py", "--config=configs/none.py"),
         ("--config=configs/ds_am_embodb.py", "configs/ds_am_emodb.py"),
-        ("--config", "--config"),
         ("--checkpont=runs/x", "--checkpoint"),
-        ("--noaudoi", "--audio"),
         ("--mode=trian", "the nearest is train"),
         ("--config.train.epochs=few", "--config.train.epochs=few"),
         ("--config.train.epochs=0", "train.epochs=0"),
         ("--config.model.gates=3", "model.gates=(3,)"),
-        ("--window=long", "--window=long"),
-        ("--config.synthetic=maybe", "--config.synthetic=maybe"),
         ("--fold", "--fold"),
         ("--fold=x", "--fold=x"),
         ("predict a.wav", "--mode=predict"),
-        ("a.wav", "'a.wav'"),
         ("--mode=compare --config=configs/quickstart.py", "--config"),
         ("--mode=predict --corpora_dir=x a.wav", "--corpora_dir"),
         ("--mode=evaluate --workdir={}", "config.json"),

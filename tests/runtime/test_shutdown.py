@@ -207,10 +207,10 @@ def raiser(error):
 
 
 def test_a_mistake_is_one_sentence_and_a_status(capsys):
-    status, said = end(capsys, lambda: cli.parse_folds("x"))
+    status, printed = end(capsys, lambda: cli.parse_folds("x"))
     assert status == 1
-    assert said.startswith("error: --fold=x")
-    assert said.count("\n") == 1
+    assert printed.startswith("error: --fold=x")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_debug_lets_all_pass():
 
 @pytest.mark.parametrize(("resumes", "how"), [(True, "goes on"), (False, "starts anew")])
 def test_an_interrupt_says_how_to_go_on(capsys, resumes, how):
-    status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), resumes)
+    status, printed = end(capsys, lambda: signal.raise_signal(signal.SIGINT), resumes)
     assert status == shutdown.INTERRUPTED == 130
-    assert how in said
-    assert said.strip().count("\n") == 0
+    assert how in printed
+    assert printed.strip().count("\n") == 0
 
 
 def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
