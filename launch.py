@@ -82,12 +82,12 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     configuration.check_fields(config, SCHEMAS)
     if config.system != "paper":  # whose empty values stand for those of other configs
         configuration.check_values(config)
+        from ds_jax.features import representation
+
+        representation.settings(config)
     from datasets import prepare
-    from ds_jax.features import representation
 
     prepare.complete_names(config)
-    if config.system != "paper":
-        representation.settings(config)
     names = [(field, config[field]) for field in ("corpus", "elra", "emomatch") if field in config]
     if mode == "train":
         names += [("eval_on", name) for name in config.get("eval_on", ())]
