@@ -14,7 +14,7 @@ import recordings
 from absl.testing import flagsaver
 
 import launch
-from ds_jax import config as configuration
+from ds_jax import cli
 from ds_jax.data.corpus import LABELS
 
 # ml_collections reads config files in a way that Python 3.12 drops.
@@ -69,15 +69,14 @@ def parse(arguments):
     """Parses and checks flags as launch.py does before its work begins."""
     argv = ["launch.py", *arguments]
     with flagsaver.flagsaver(), mock.patch.object(sys, "argv", argv):
-        paths = [Path(word) for word in configuration.parse(argv, launch.QUICKSTART)[1:]]
-        flags = launch.flags.FLAGS
-        given = [name for name in flags if flags[name].present]
-        configuration.check_flags(flags["mode"].value, given, paths, flags["config"].value.system)
+        paths = [Path(word) for word in cli.parse(argv, launch.QUICKSTART)[1:]]
+        mode, config = launch.flags.FLAGS["mode"].value, launch.flags.FLAGS["config"].value
+        cli.check_flags(mode, cli.given_flags(), paths, config.system)
 
 
 def test_every_command_parses(monkeypatch):
     monkeypatch.chdir(ROOT)
-    sources = [*PAGES, *(ROOT / "configs").glob("*.py"), ROOT / "ds_jax" / "cli_help.txt"]
+    sources = [*PAGES, *(ROOT / "configs").glob("*.py"), cli.HELP]
     commands = [command for path in sources for command in commands_of(path)]
     assert len(commands) > 80
     for command in commands:
