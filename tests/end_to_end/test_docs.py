@@ -109,7 +109,7 @@ def test_links_and_paths_resolve(page):
         titles = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.MULTILINE) if anchor else ""
         names = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
         assert not anchor or anchor in names
-    paths = re.findall(r"\b(?:datasets|ds_jax|docs|configs|tests)/[\w/.]*\w", text)
+    paths = re.findall(r"(?<![\w/])(?:datasets|ds_jax|docs|configs|tests)/[\w/.]*\w", text)
     paths += re.findall(r"[\w/]*requirements[\w-]*\.txt", text)
     modules = re.findall(r"python -m (benchmarks\.\w+)", text)
     for path in [*paths, *(f"{name.replace('.', '/')}.py" for name in modules)]:
