@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import generated
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import processes
 from ds_jax.systems import deep_features
@@ -52,14 +52,14 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
 
     predict_step = experiment.programs_for(BATCH).predict_step
     chunk = arguments[2:]
-    extract = deep_features.create_extractor(
-        ["block5_pool"], representation.settings(config), experiment.pretrained
+    extractor = deep_features.create_extractor(
+        ["block5_pool"], extract.settings(config), experiment.pretrained
     )
     trial: dict[str, int | Callable] = {
         "parameters": sum(leaf.size for leaf in named.values()),
         "loss": training_step,
         "forward": lambda: jax.device_get(predict_step(held[0].variables, *chunk)),
-        "features": lambda: extract(corpus.inputs, BATCH.width(batch))(),
+        "features": lambda: extractor(corpus.inputs, BATCH.width(batch))(),
         "training step": training_step,
     }
     return {"ds_jax": trial}

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.runtime import processes
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
@@ -35,14 +35,14 @@ def link(count: int, folder: Path) -> None:
         (folder / "many" / f"{number:06}.wav").symlink_to(sounds[number % len(sounds)])
 
 
-def network_alone(extract: Callable, canvas: int) -> float:
+def network_alone(extractor: Callable, canvas: int) -> float:
     """Seconds for a picture, of batches as large as `recordings.process` makes them."""
     size = parallel.rows_together()
     pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
-    extract(pictures, size)()  # compiles
+    extractor(pictures, size)()  # compiles
     began, under_way = time.perf_counter(), None
     for _ in range(ALONE):
-        before, under_way = under_way, extract(pictures, size)
+        before, under_way = under_way, extractor(pictures, size)
         if before:
             before()
     under_way()
@@ -57,22 +57,22 @@ def main(arguments: list[str] | None = None) -> dict:
     flags = parser.parse_args(arguments)
     processes.start()
     config = generated.config(flags.size, parallel.WIDTH, epochs=1)
-    settings = representation.settings(config)
-    extract = deep_features.create_extractor(
+    settings = extract.settings(config)
+    extractor = deep_features.create_extractor(
         ["block5_pool"], settings, generated.weights(flags.size)
     )
     with tempfile.TemporaryDirectory() as name:
         link(flags.recordings, Path(name))
-        alone = network_alone(extract, config.picture.canvas)
+        alone = network_alone(extractor, config.picture.canvas)
         size = parallel.rows_together()
         began, unusable, done = time.perf_counter(), [], 0
         found, _ = recordings.find([Path(name) / "many"])
         for windows, _ in recordings.process(
-            found, settings, 0, 0, size, extract, unusable, quiet=True
+            found, settings, 0, 0, size, extractor, unusable, quiet=True
         ):
             done += len(windows)
         whole = (time.perf_counter() - began) / flags.recordings
-        alone = (alone + network_alone(extract, config.picture.canvas)) / 2
+        alone = (alone + network_alone(extractor, config.picture.canvas)) / 2
     if done != flags.recordings:
         raise ValueError(f"{flags.recordings - done} recordings were not worked off: {unusable}")
     rows = [("the network alone", 1 / alone), ("from files", 1 / whole)]

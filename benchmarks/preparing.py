@@ -23,7 +23,7 @@ import psutil
 from benchmarks import chirps, measuring
 from configs import base
 from datasets import prepare
-from ds_jax.features import representation
+from ds_jax.features import extract
 
 NAME = "many"
 POLL = 0.2  # seconds between two looks
@@ -98,7 +98,7 @@ def main() -> None:
         folder = Path(name)
         link(flags.utterances, folder)
         watch, began = Watch(), time.monotonic()
-        wanted = representation.settings(config)
+        wanted = extract.settings(config)
         builder = prepare.prepare(NAME, folder, folder / "prepared", wanted)
         watch.stop()
         seconds, stored = time.monotonic() - began, builder.info.splits["full"].num_examples

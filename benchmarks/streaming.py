@@ -28,7 +28,7 @@ from configs import base
 from datasets import prepare
 from ds_jax.data import corpus
 from ds_jax.data.corpus import LABELS, Corpus
-from ds_jax.features.representation import settings
+from ds_jax.features.extract import settings
 from ds_jax.models.create import create_network
 from ds_jax.runtime import processes
 from ds_jax.training import parallel

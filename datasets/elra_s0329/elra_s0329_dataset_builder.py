@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
-from ds_jax.data.licences import OF_CORPORA
 
 SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
 # <speaker>/sess<style>00<session>/
@@ -35,11 +34,12 @@ class Builder(CorpusBuilder):
     for it.
     """
 
+    title = "ELRA-S0329"
+    licence = "sold by ELRA under a licence, which says what may be passed on"
     layout = "files named like S0329/INTER1SP_01/f/sessa001/*.l16"
     source = "Copy the folder that ELRA delivers (https://catalogue.elra.info) there."
     suffixes = SUFFIXES
     totals = (6041,)
-    audio_terms = OF_CORPORA["elra_s0329"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

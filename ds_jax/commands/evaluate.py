@@ -50,7 +50,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(
-            workdir / FOLDS, corpus.utterances, config.select_on, own=True
+            workdir / FOLDS, corpus.utterances, config.select_on, verify=True
         )
         shared = folds.shared(divided, corpus.utterances)
         equal = len(

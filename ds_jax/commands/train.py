@@ -110,7 +110,7 @@ def _folds(
             f"{path} was written by the first process, and is not here: give all processes one "
             "--workdir and one --data_dir, on a disk that they share"
         )
-    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
+    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, verify=True)
     _check_chosen(chosen, len(divided))
     return protocol, divided
 
@@ -218,7 +218,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         ValueError: The run has nothing to report, or the corpus has changed.
     """
     protocol, divided = folds.read_folds(
-        workdir / FOLDS, corpus.utterances, config.select_on, own=True
+        workdir / FOLDS, corpus.utterances, config.select_on, verify=True
     )
     if protocol == "whole_corpus":
         raise ValueError(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.typing import DTypeLike
 
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.models import baselines, deep_spectrum
 
 Network = deep_spectrum.Network | baselines.FeatureNetwork
@@ -29,7 +29,7 @@ def create_network(
     Raises:
         ValueError: A field has an impossible value.
     """
-    settings = representation.settings(config)
+    settings = extract.settings(config)
     if config.system in baselines.SYSTEMS:
         return baselines.create(config.system, config.model, settings)
     return deep_spectrum.create(config.system, config.model, settings, axis_name, dtype)

@@ -12,7 +12,7 @@ from ds_jax import config as configuration
 from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.features.extract import SETS
 from ds_jax.models import baselines, deep_spectrum, preprocessing
 from ds_jax.models import pretrained as weights
@@ -64,7 +64,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     configuration.check(config)
     folds.check(config.folds, config.select_on)
-    settings = representation.settings(config)
+    settings = extract.settings(config)
     if on_features and len(settings.shape) > 1 and config.system != "lstm":
         raise ValueError(
             f"features={config.features!r} are sequences, which system={config.system!r} cannot "
@@ -109,7 +109,7 @@ def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> 
 
     Args:
         config: The run's config.
-        corpus: In memory, as `representation.settings` of the config says.
+        corpus: In memory, as `extract.settings` of the config says.
         protocol: That the folds were made by.
 
     Returns:
@@ -218,18 +218,18 @@ def load_ensemble(
         return network.load_ensemble(checkpoints)
     loaded = [classical.load(directory) for directory in checkpoints]
     config, classifiers = ml_collections.ConfigDict(loaded[0][0]), [c for _, c in loaded]
-    extract = None
+    extractor = None
     if config.system == "ds_svc":
         layers = tuple(config.model.layers)
         pretrained = weights.load(config.weights, full=deep_features.needs_full(layers))
-        settings = representation.settings(config)
-        extract = deep_features.create_extractor(layers, settings, pretrained)
+        settings = extract.settings(config)
+        extractor = deep_features.create_extractor(layers, settings, pretrained)
 
     def predict(inputs, size):
-        extracted = extract(inputs, size) if extract else {}
+        extracted = extractor(inputs, size) if extractor else {}
 
         def wait():
-            vectors = np.concatenate(list(extracted().values()), axis=1) if extract else inputs
+            vectors = np.concatenate(list(extracted().values()), axis=1) if extractor else inputs
             return inference.mean(
                 [Predicted(c.probabilities(vectors), {}, {}) for c in classifiers]
             )
@@ -245,7 +245,7 @@ def _vectors(
     """float32 [n, d]: what a classifier reads."""
     if config.system != "ds_svc":
         return inputs
-    layers, settings = tuple(config.model.layers), representation.settings(config)
+    layers, settings = tuple(config.model.layers), extract.settings(config)
     pretrained = weights.load(config.weights, full=deep_features.needs_full(layers))
     return deep_features.compute(inputs, layers, settings, pretrained, directory)
 

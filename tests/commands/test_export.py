@@ -17,7 +17,7 @@ import tiny
 
 from ds_jax.commands import export, predict
 from ds_jax.data.corpus import LABELS
-from ds_jax.features import audio, representation
+from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.systems import base as systems
 from ds_jax.training.checkpoints import Checkpoints
@@ -47,12 +47,12 @@ def batch_of(waves, size=None, filler=0.0):
 def predicted(checkpoint, waves, folder):
     """What --mode=predict says of waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
-    settings = representation.settings(systems.load_config(checkpoints))
+    settings = extract.settings(systems.load_config(checkpoints))
     judge, said = systems.load_ensemble(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-        windows = np.stack(representation.read(path, settings)[1])
+        windows = np.stack(extract.read(path, settings)[1])
         said.append(judge(windows, len(windows))().probabilities.mean(axis=0))
     return np.stack(said)
 

@@ -18,7 +18,7 @@ from scipy.io import arff
 from configs import deepspectrum
 from ds_jax.commands import features
 from ds_jax.data import recordings
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.models import pretrained, vgg16
 from ds_jax.systems import deep_features
 
@@ -65,17 +65,17 @@ def table(output):
     return header, [row[0] for row in rows], [row[1:] for row in rows]
 
 
-def extract(config, arguments, output, *labels):
+def table_of(config, arguments, output, *labels):
     features.run(config, arguments, output, *labels)
     return table(output)
 
 
 def test_columns_are_deepspectrum_s(folder, tmp_path):
-    header, names, rows = extract(experiment(), [folder], tmp_path / "out.csv")
+    header, names, rows = table_of(experiment(), [folder], tmp_path / "out.csv")
     assert header == ["name", *(f"neuron_{index}" for index in range(64)), "class"]
     assert names == list(NAMES)
     assert [row[-1] for row in rows] == ["anger", "anger", "joy", "sub", "in"]
-    header, _, rows = extract(experiment(), [folder], tmp_path / "out.csv", "none")
+    header, _, rows = table_of(experiment(), [folder], tmp_path / "out.csv", "none")
     assert header[-1] == "neuron_63"
     assert {len(row) for row in rows} == {64}
 
@@ -83,10 +83,10 @@ def test_columns_are_deepspectrum_s(folder, tmp_path):
 def test_features_equal_those_of_keras(folder, tmp_path, model):
     """From the pictures on by other code: matplotlib's colours and Keras' layers."""
     config = experiment("block2_pool", "block5_pool")
-    header, _, rows = extract(config, [folder], tmp_path / "out.csv", "none")
+    header, _, rows = table_of(config, [folder], tmp_path / "out.csv", "none")
     assert len(header) == 1 + 128 + 512
-    settings = representation.settings(config)
-    pictures = [representation.read(folder / name, settings)[1][0] for name in NAMES]
+    settings = extract.settings(config)
+    pictures = [extract.read(folder / name, settings)[1][0] for name in NAMES]
     colours = np.round(255 * matplotlib.colormaps["viridis"](np.stack(pictures))[..., 2::-1])
     outputs = [model.get_layer(name).output for name in config.model.layers]
     pools = keras.Model(model.input, outputs)(colours.astype(np.float32))
@@ -100,9 +100,9 @@ def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing)
     config = experiment("block4_pool", "block3_pool")  # in the order asked for
     config.picture.preprocessing, config.picture.colour_map = preprocessing, "magma"
     config.picture.canvas = 48
-    _, _, rows = extract(config, [folder], tmp_path / "out.csv", "none")
-    settings = representation.settings(config)
-    pictures = [representation.read(folder / name, settings)[1][0] for name in NAMES]
+    _, _, rows = table_of(config, [folder], tmp_path / "out.csv", "none")
+    settings = extract.settings(config)
+    pictures = [extract.read(folder / name, settings)[1][0] for name in NAMES]
     wanted = deep_features.compute(np.stack(pictures), config.model.layers, settings, params, None)
     np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
 
@@ -113,10 +113,10 @@ def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
     asked, params = [], tiny.pretrained(side=7)
     monkeypatch.setattr(pretrained, "load", lambda path, full: asked.append(full) or params)
     config = deepspectrum.get_config()
-    _, _, rows = extract(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
+    _, _, rows = table_of(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert asked == [True]
-    settings = representation.settings(config)
-    pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
+    settings = extract.settings(config)
+    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
     wanted = deep_features.compute(pictures, ("fc2",), settings, params, None)
     assert (wanted > 0).any()
     np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
@@ -125,13 +125,13 @@ def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
 def test_windows_have_time_stamps(folder, tmp_path, params):
     config = experiment()
     config.picture.window, config.picture.window_hop = 0.2, 0.1
-    header, names, rows = extract(config, [folder], tmp_path / "out.csv")
+    header, names, rows = table_of(config, [folder], tmp_path / "out.csv")
     assert header[:3] == ["name", "timeStamp", "neuron_0"]
     counts = [len(list(group)) for _, group in itertools.groupby(names)]
     assert counts == [2, 3, 4, 5, 6]
     assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
-    settings = representation.settings(config)
-    pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
+    settings = extract.settings(config)
+    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
     wanted = deep_features.compute(pictures, config.model.layers, settings, params, None)
     found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
@@ -144,14 +144,14 @@ def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
         deep_features, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
     )
-    _, _, rows = extract(experiment(), [folder], tmp_path / "out.csv", "none")
+    _, _, rows = table_of(experiment(), [folder], tmp_path / "out.csv", "none")
     np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
 
 
 def test_arff_is_read_by_scipy_as_the_csv_is(folder, tmp_path):
     config = experiment()
     config.picture.window = 0.2
-    header, names, rows = extract(config, [folder], tmp_path / "out.csv")
+    header, names, rows = table_of(config, [folder], tmp_path / "out.csv")
     features.run(config, [folder], tmp_path / "out.arff")
     data, meta = arff.loadarff(tmp_path / "out.arff")
     assert meta.names() == header
@@ -177,7 +177,7 @@ HOSTILE = (
 def test_hostile_names_survive(tmp_path):
     for name in HOSTILE:
         write(tmp_path / "in" / "el niño" / name)
-    _, names, rows = extract(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
+    _, names, rows = table_of(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
     assert names == sorted(f"el niño/{name}" for name in HOSTILE)
     assert {row[-1] for row in rows} == {"el niño"}
     features.run(experiment(), [tmp_path / "in"], tmp_path / "out.arff")
@@ -196,7 +196,7 @@ def test_a_table_labels_by_name(folder, tmp_path, capsys):
         "\ufefffile\temotion\tarousal\n"
         "anger/a1.wav\tanger\t0.9\n./joy/j, 1.wav\tgreat joy\t-1e-1\nnowhere.wav\tnone\t3\n"
     )
-    header, names, rows = extract(experiment(), [folder], tmp_path / "out.csv", str(labels))
+    header, names, rows = table_of(experiment(), [folder], tmp_path / "out.csv", str(labels))
     assert header[-2:] == ["emotion", "arousal"]
     assert names == ["anger/a1.wav", "joy/j, 1.wav"]  # the others are left out, and named
     assert [row[-2:] for row in rows] == [["anger", "0.9"], ["great joy", "-1e-1"]]
@@ -293,7 +293,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
         (tmp_path / "in" / f"{number:04}.wav").symlink_to("0000.wav")
     canvas = np.zeros((227, 227), np.uint8)
     monkeypatch.setattr(
-        recordings.representation, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
+        recordings.extract, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
     )
     monkeypatch.setattr(
         deep_features,

@@ -17,7 +17,7 @@ from PIL import Image
 from ds_jax.commands import predict, train
 from ds_jax.data import recordings
 from ds_jax.data.corpus import LABELS
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.models import pretrained
 from ds_jax.systems import network
 
@@ -71,9 +71,9 @@ def test_every_recording_gets_a_distribution(run, folder, capsys):
 
 def test_answers_are_what_the_models_say_of_the_pictures(run, folder, capsys):
     said = answers(capsys, run, [folder])
-    settings = representation.settings(network.load_config(run / "fold_00" / "checkpoints"))
+    settings = extract.settings(network.load_config(run / "fold_00" / "checkpoints"))
     found, _ = recordings.find([folder])
-    pictures = np.stack([representation.read(one.path, settings)[1][0] for one in found])
+    pictures = np.stack([extract.read(one.path, settings)[1][0] for one in found])
     every = dict.fromkeys(predict.find_checkpoints(run), np.arange(3))
     judged = [one.probabilities for _, one in network.predict_from_checkpoints(every, pictures)]
     assert len(judged) == 3

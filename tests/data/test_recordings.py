@@ -12,7 +12,7 @@ import soundfile
 
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 
@@ -142,7 +142,7 @@ def test_recordings_keep_their_order_and_their_results(tmp_path):
     assert unusable == []
     assert shapes == [(32, 32), (32, 32), (11, 32)]  # one shape is compiled
     for window, result in done:
-        _, (picture,), _ = representation.read(window.recording.path, SETTINGS)
+        _, (picture,), _ = extract.read(window.recording.path, SETTINGS)
         np.testing.assert_array_equal(window.represented, picture)
         np.testing.assert_array_equal(result, 2.0 * picture)
 
@@ -184,7 +184,7 @@ def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch
         yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
         yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
 
-    monkeypatch.setattr(representation, "windows", windows)
+    monkeypatch.setattr(extract, "windows", windows)
     done, unusable, _ = process([Recording(Path("a.wav"), Path(), "a.wav")], window=1.0)
     assert len(done) == 1
     assert unusable == [Unusable("a.wav", "a.wav from 1.00 to 1.50 s: nothing to hear")]
@@ -215,7 +215,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
             begun.append(path)
         yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
 
-    monkeypatch.setattr(representation, "windows", windows)
+    monkeypatch.setattr(extract, "windows", windows)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
     taken = 0
     for batch, _ in recordings.process(files, SETTINGS, 0, 0, 4, lambda x, _: lambda: x, [], True):

@@ -14,7 +14,7 @@ import pytest
 from recordings import SMALL, sound, sounds
 
 from datasets import base, workers
-from ds_jax.features import extract, representation
+from ds_jax.features import extract
 from ds_jax.features.spectrogram import PictureSettings
 
 
@@ -31,7 +31,7 @@ def test_a_png_is_the_picture(shape):
 
 def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
     recording = sound(tmp_path / "a.wav", 0, 3.0)
-    pixels = representation.read(recording, PictureSettings())[1][0]
+    pixels = extract.read(recording, PictureSettings())[1][0]
     compressed = io.BytesIO()
     PIL.Image.fromarray(pixels).save(compressed, "PNG")
     sizes = []
@@ -44,7 +44,7 @@ def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
 def test_a_recording_is_what_is_read_of_it_or_why_it_cannot_be(tmp_path):
     path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
     seconds, pngs, digest = workers.represent(path, settings)
-    drawn, read_digest = representation.read(path, settings)[1:]
+    drawn, read_digest = extract.read(path, settings)[1:]
     assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
     assert digest == read_digest
     seconds, arrays, _ = workers.represent(path, extract.FeatureSettings("mfcc"))
