@@ -108,7 +108,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
         "folds": records,
         "synthetic": config.synthetic,
         "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(records)),
-        "settings": configuration.described(config),
+        "settings": configuration.describe(config),
         "trained_on": config.corpus,
         "left_out": left_out,
         "equal_left_out": equal,

@@ -16,7 +16,7 @@ from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import representation
 from ds_jax.models import pretrained as weights
 from ds_jax.runtime import files, processes
-from ds_jax.runtime.paths import shown
+from ds_jax.runtime.files import path_text
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
 
@@ -95,7 +95,7 @@ def run(
 
 def _names(found: Sequence[Recording]) -> dict[Recording, str]:
     """Each recording's path below the folder that was given, as DeepSpectrum names it."""
-    names = {one: shown(one.path.relative_to(one.folder)) for one in found}
+    names = {one: path_text(one.path.relative_to(one.folder)) for one in found}
     if len(set(names.values())) < len(found):
         counts = collections.Counter([names[one] for one in found])
         twice = next(name for name, count in counts.items() if count > 1)
@@ -110,7 +110,7 @@ def _known(found: Sequence[Recording], names: Mapping[Recording, str], labels: s
     if labels == NONE:
         return Labels((), dict.fromkeys(names.values(), ()))
     if labels == FOLDERS:
-        of = {names[one]: (shown(one.path.absolute().parent.name),) for one in found}
+        of = {names[one]: (path_text(one.path.absolute().parent.name),) for one in found}
         return Labels((("class", tuple(sorted({label for (label,) in of.values()}))),), of)
     known = _read_table(Path(labels))
     missing = [name for name in names.values() if name not in known.of]

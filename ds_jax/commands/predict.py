@@ -21,7 +21,7 @@ from ds_jax.features import representation
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import explanation
 from ds_jax.runtime import files
-from ds_jax.runtime.paths import printable
+from ds_jax.runtime.files import printable
 from ds_jax.runtime.workdir import CHECKPOINTS, PREDICTIONS
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel

@@ -14,7 +14,7 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
 from ds_jax.report import paper_numbers, results
-from ds_jax.runtime import checksums, files, locks, processes
+from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
@@ -188,7 +188,7 @@ def _is_whole(workdir: Path, number: int, tell: bool = False) -> bool:
     """Whether a fold is done and as it was written; may tell what is damaged, and is made anew."""
     if not _is_done(workdir, number):
         return False
-    damage = checksums.damage(fold_directory(workdir, number))
+    damage = files.find_damage(fold_directory(workdir, number))
     if damage and tell:
         processes.say(f"fold {number}: {damage}, and is made anew")
     return not damage
@@ -258,7 +258,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,
         "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(divided)),
-        "settings": configuration.described(config),
+        "settings": configuration.describe(config),
     }
     sources = list(directories.values())
     with _hold_reports(workdir):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from ds_jax.runtime import paths
+from ds_jax.runtime import files
 from ds_jax.runtime.files import explain_write_errors
 
 # Of a file system whose server locks nothing, as NFS without its lock service.
@@ -48,7 +48,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
             if not wait:
                 advice = f", or {advice}" if advice else ""
                 raise BlockingIOError(f"{held}: wait for its end{advice}; {gone}") from error
-            print(paths.printable(f"{held}: waiting for it; {gone}"), flush=True)
+            print(files.printable(f"{held}: waiting for it; {gone}"), flush=True)
             lock.acquire()
         except OSError as error:
             if error.errno not in _LOCKLESS:

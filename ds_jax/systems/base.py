@@ -62,7 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(
             f"system={config.system!r} needs the field {wanted}: start from a config of this system"
         )
-    configuration.check(config)
+    configuration.check_values(config)
     folds.check(config.folds, config.select_on)
     settings = representation.settings(config)
     if on_features and len(settings.shape) > 1 and config.system != "lstm":
@@ -133,7 +133,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
     Raises:
         FileNotFoundError: There is no model in a folder.
         ValueError: A model is of another label set, or of another experiment than the first; or
-            a field of their config is impossible.
+            a field of their config is impossible or missing.
     """
     found = [
         ml_collections.ConfigDict(classical.describe(folder)["config"])
@@ -150,6 +150,11 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         check(found[0])
     except ValueError as error:
         raise ValueError(f"the config of the model in {checkpoints[0]}: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # no schema checks a stranger's config
+        raise ValueError(
+            f"the config of the model in {checkpoints[0]} has other fields than this program's: "
+            f"{error}"
+        ) from error
     return found[0]
 
 

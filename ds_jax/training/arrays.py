@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
 
 FILE = "arrays.safetensors"
@@ -23,19 +23,19 @@ def save(directory: Path, tree: Any) -> None:
     named = {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
     content = safetensors.numpy.save(named)
     write_bytes(directory / FILE, content)
-    checksums.write(directory, {FILE: checksums.digest(content)})
+    files.write_checksums(directory, {FILE: files.sha256(content)})
 
 
 def is_whole(directory: Path) -> bool:
     """Whether `save` came to its end in the folder."""
-    return (directory / checksums.FILE).is_file()
+    return (directory / files.CHECKSUMS).is_file()
 
 
 def damage(directory: Path) -> str:
     """Says which file is missing or is not as it was written; empty where all are."""
     if not is_whole(directory):
-        return f"{directory / checksums.FILE} is missing"
-    return checksums.damage(directory)
+        return f"{directory / files.CHECKSUMS} is missing"
+    return files.find_damage(directory)
 
 
 def load(directory: Path) -> dict[str, np.ndarray]:

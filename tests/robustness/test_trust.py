@@ -27,7 +27,7 @@ from configs import base
 from ds_jax.commands import predict, train
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import pretrained
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.runtime.workdir import GATES
 from ds_jax.systems import classifiers, deep_features, network
 
@@ -70,7 +70,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_refused(trap, spoilt):
 @pytest.mark.parametrize("name", ["model.skops", "model.json", classifiers.FILE])
 def test_a_pickle_in_place_of_a_classifier_is_refused(name, trap, tmp_path):
     system = "xgboost" if name == "model.json" else "mlr"
-    config = base.of_system(system)
+    config = base.SCHEMAS[system]()
     inputs = np.random.default_rng(0).normal(size=(28, 5)).astype(np.float32)
     labels = np.arange(28) % 7
     fitted = classifiers.fit(system, config.model, inputs, labels, [], 0)
@@ -126,8 +126,8 @@ def write_objects(path: Path, names: Sequence[str], trap: bytes) -> None:
 def test_gates_with_objects_are_refused(trap, spoilt):
     for fold in spoilt.glob("fold_*"):
         write_objects(fold / GATES, ("utterances", "block4_pool"), trap)
-        known = {GATES: checksums.digest(fold / GATES)}
-        tiny.tamper(fold / checksums.FILE, lambda kept, known=known: kept["sha256"].update(known))
+        known = {GATES: files.sha256(fold / GATES)}
+        tiny.tamper(fold / files.CHECKSUMS, lambda kept, known=known: kept["sha256"].update(known))
     config = tiny.config()
     config.corpus = "tiny"
     with pytest.raises(ValueError, match=r"gates\.npz is damaged \(Object arrays cannot be loaded"):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.training import arrays
 
 TREE = {
@@ -38,7 +38,7 @@ def test_another_shape_is_no_tree(tmp_path, other):
     assert arrays.shape(arrays.load(tmp_path), other) is None
 
 
-@pytest.mark.parametrize("name", [arrays.FILE, checksums.FILE])
+@pytest.mark.parametrize("name", [arrays.FILE, files.CHECKSUMS])
 def test_damage_is_told(tmp_path, name):
     arrays.save(tmp_path, TREE)
     whole = (tmp_path / name).read_bytes()
