@@ -38,7 +38,7 @@ def run(tmp_path_factory, narrow):
     config.folds.protocol, config.folds.count = "speakers", 3
     config.model.freeze, config.train.epochs = "block4", 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+        patch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
         train.run(config, tiny.corpus(21), workdir)
     return workdir
 

@@ -101,7 +101,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     directory = workdir / "evaluations" / corpus.name
     content = {
         "system": systems.title(config),
-        "chosen": systems.CHOOSES.get(config.system, ""),
+        "chosen": systems.SYSTEMS[config.system].chooses,
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": shared,

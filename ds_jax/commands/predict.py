@@ -104,7 +104,7 @@ def run(
             window, hop = settings.window, hop or settings.window_hop
         if hop and not window:
             raise ValueError(f"--hop={hop} needs --window: how many seconds are judged together")
-        if explain and config.system != "ds_am":
+        if explain and "gates" not in config.model:
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, which {title} has none of")
         if explain:

@@ -27,6 +27,12 @@ def backbone_of(config: ml_collections.ConfigDict) -> Backbone:
     return backbone
 
 
+def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a config needs the top layers of its backbone (VGG16's fc1 and fc2)."""
+    layers = config.model.get("layers", ())
+    return config.model.get("head") == "fc" or not set(layers) <= set(backbone_of(config).outputs)
+
+
 def create_network(
     config: ml_collections.ConfigDict,
     axis_name: str | None = None,

@@ -38,7 +38,7 @@ class AttentionHeads(nn.Module):
     loss_weights: tuple[float, ...]
     axis_name: str | None = None
 
-    ported_layers = ()
+    ported_layers = ()  # all are new
 
     @nn.compact
     def __call__(
@@ -64,11 +64,6 @@ class AttentionHeads(nn.Module):
             logits = sum(head_logits.values()) / len(head_logits)
         return Outputs(logits, head_logits, gates, loss_terms)
 
-    def port(self, pretrained: Mapping) -> dict[str, dict]:
-        """Returns nothing: all layers are new."""
-        del pretrained
-        return {}
-
 
 class FullyConnectedHead(nn.Module):
     """The head of DS-FC on a backbone's last block.
@@ -91,13 +86,6 @@ class FullyConnectedHead(nn.Module):
     def ported_layers(self) -> tuple[str, ...]:
         """The names of the head's modules that begin with pretrained parameters."""
         return ("fully_connected",) if self.kind == "fc" else ()
-
-    def port(self, pretrained: Mapping) -> dict[str, dict]:
-        """Puts pretrained parameters into the head's modules."""
-        layers = self.backbone.top_layers
-        return {
-            module: {name: pretrained[name] for name in layers} for module in self.ported_layers
-        }
 
     def setup(self):
         if self.kind == "fc":
@@ -172,13 +160,14 @@ class DeepSpectrumNetwork(nn.Module):
         Returns:
             A part of the network's parameters, by module and layer.
         """
-        name = self.backbone.name
-        ported = {name: {layer: pretrained[layer] for layer in self.ported_layers[name]}}
-        head = self.head.port(pretrained)
-        return ported | ({"head": head} if head else {})
+        backbone, layers = self.backbone, self.ported_layers[self.backbone.name]
+        ported = {backbone.name: {name: pretrained[name] for name in layers}}
+        if self.ported_layers["head"]:
+            ported["head"] = {"fully_connected": {n: pretrained[n] for n in backbone.top_layers}}
+        return ported
 
     def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns nothing: pictures are centred by ImageNet's means, whatever the train split is."""
+        """Returns nothing: ImageNet's means centre pictures, whatever the train split is."""
         del inputs, rows
         return {}
 

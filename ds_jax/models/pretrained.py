@@ -82,11 +82,11 @@ def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
 
     Formats:
         .h5, .hdf5: Keras' weights, or a whole model that Keras saved.
-        .onnx: A graph with initializers named after Keras' layers.
-        .safetensors: Tensors named after Keras' layers, such as a finished model of this program.
+        .onnx: A graph with initializers named after Keras' layers; others are left aside.
+        .safetensors: Tensors named after Keras' layers, such as a finished model of this program;
+            others, such as its heads, are left aside.
 
-    Tensors of an .onnx or .safetensors file that are not named after layers of a backbone (constants,
-    heads) are left aside, and so are the ImageNet classifier and, unless asked for, the top layers.
+    The ImageNet classifier is left aside, and so are the top layers unless they are needed.
 
     Args:
         backbone: The network that the file shall hold.

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,12 @@ def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -
     files.write_json(directory / CARD, card, sealed=True)  # last: with it the model is there
 
 
-def read_card(directory: Path) -> dict[str, Any]:
+def read_card(directory: Path, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
     """Reads what describes the finished model in a fold's `checkpoints` folder.
+
+    Args:
+        directory: The folder.
+        fields: The fields that the card must have; those of a network by default.
 
     Returns:
         The card as `save_model` was given it, with `labels` and `sha256`.
@@ -90,7 +94,7 @@ def read_card(directory: Path) -> dict[str, Any]:
         card = files.read_json(path)
     except ValueError as error:
         raise Damaged(f"{error}{_ADVICE}") from error
-    if missing := [name for name in FIELDS if name not in card]:
+    if missing := [name for name in fields if name not in card]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{_ADVICE}")
     _check_labels(directory, card)
     return card

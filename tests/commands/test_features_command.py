@@ -32,7 +32,7 @@ def model():
 def params(model, monkeypatch):
     """Weights of the real VGG16's shapes, the same in Keras and here."""
     params = tiny.he_scaled(model.layers)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: params)
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: params)
     return params
 
 
@@ -111,7 +111,7 @@ def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(vgg16, "BLOCKS", tiny.BLOCKS)
     monkeypatch.setattr(vgg16, "UNITS", tiny.UNITS)
     asked, params = [], tiny.pretrained(side=7)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: asked.append(full) or params)
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: asked.append(full) or params)
     config = deepspectrum.get_config()
     _, _, rows = extract(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert asked == [True]

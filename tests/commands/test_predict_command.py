@@ -321,7 +321,7 @@ def test_without_recordings_or_checkpoint_it_says_what_to_do(run, folder, tmp_pa
 @pytest.mark.parametrize("system", ["mlr", "svc", "xgboost", "lstm", "ds_svc", "ds_fc"])
 def test_every_system_answers(system, folder, tmp_path, capsys, monkeypatch, request):
     monkeypatch.setattr(
-        pretrained, "load", lambda path, full: print("weights") or tiny.pretrained()
+        pretrained, "load", lambda backbone, path, full: print("weights") or tiny.pretrained()
     )
     config, corpus = tiny.make(system)
     workdir = tmp_path / "run"

@@ -375,7 +375,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(spoilt):
 def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
     spoilt, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     config = configuration.read(spoilt)
     config.picture.mel_bands = 64  # drawn otherwise, and of the same shape
     shutil.copytree(spoilt / "fold_00" / "checkpoints", tmp_path / "new/fold_00/checkpoints")
@@ -384,7 +384,7 @@ def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
 
 
 def test_fewer_speakers_than_folds_are_told(tmp_path, capsys, monkeypatch, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     config = tiny.config()
     config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 10
     train.run(config, tiny.corpus(21), tmp_path, [])

@@ -105,7 +105,7 @@ def test_a_run_reports_the_same_or_names_the_damaged_file(run, tmp_path, capsys,
 @once
 def test_starting_again_makes_what_was_damaged_anew(run, tmp_path, capsys, damage, monkeypatch):
     """Whatever file of a fold it is, but for its checkpoints: they are only read when judging."""
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     rng, corpus, wanted = np.random.default_rng(1), tiny.corpus(21), outcome(run)
     config, copy = configuration.read(run), tmp_path / "run"
     shutil.copytree(run, copy)

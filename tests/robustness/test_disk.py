@@ -63,14 +63,14 @@ def outcome(workdir):
 
 @pytest.fixture(autouse=True)
 def given_weights(monkeypatch):
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
 
 
 @pytest.fixture(scope="module")
 def undisturbed(narrow, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+        patch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
         assert run(workdir)
     return workdir
 

@@ -26,7 +26,7 @@ def runs(tmp_path_factory, narrow):
             workdir = tmp_path_factory.mktemp(system)
             config, corpus = tiny.make(system)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+                patch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
                 assert train.run(config, corpus, workdir)
             made[system] = workdir, corpus
         return made[system]
@@ -59,7 +59,7 @@ def test_what_can_be_learnt_is_learnt(runs, system):
 
 @pytest.mark.parametrize("system", tiny.USES)
 def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     workdir, corpus = runs(system)
     evaluate.run(workdir, corpus)
     again = predictions.read(workdir / "evaluations" / "tiny" / "predictions.csv")
@@ -73,7 +73,7 @@ def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatc
 
 @pytest.mark.parametrize("system", ["mlr", "svc", "xgboost", "ds_svc", "lstm"])
 def test_systems_judge_another_corpus(runs, system, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     workdir, corpus = runs(system)
     other = dataclasses.replace(corpus, name="other", inputs=corpus.inputs[::-1].copy())
     report = evaluate.run(workdir, other)
@@ -145,7 +145,7 @@ def test_the_test_side_touches_no_fit(tmp_path):
 
 
 def test_vgg_features_are_computed_once_for_all_folds(monkeypatch, tmp_path, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     calls, compute = [], systems.vgg_features.compute
 
     def counted(*arguments):
@@ -167,7 +167,7 @@ def test_a_single_cost_is_reported_too(tmp_path):
 
 
 def test_a_classifier_s_windows_are_averaged(monkeypatch, tmp_path, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     config, _ = tiny.make("ds_svc")
     corpus = tiny.corpus(21, windows=2)
     assert train.run(config, corpus, tmp_path)
