@@ -1,11 +1,14 @@
 """A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
 
+import contextlib
 import dataclasses
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
+import h5py
 import jax
 import ml_collections
 import numpy as np
@@ -13,8 +16,9 @@ import numpy as np
 from configs import base
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.data.folds import Fold
+from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
-from ds_jax.models.create import create_network
+from ds_jax.models.create import BACKBONES, create_network
 from ds_jax.runtime.files import CHECKSUM, seal
 from ds_jax.training import loop, step
 from ds_jax.training.checkpoints import save_model
@@ -25,6 +29,7 @@ BLOCKS = tuple(
     (channels, count) for channels, (_, count) in zip(CHANNELS, vgg16.BLOCKS, strict=True)
 )
 UNITS = 24  # of fc1 and fc2
+NARROW = vgg16.create(BLOCKS, UNITS)
 
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),
@@ -36,6 +41,20 @@ USES = {
     "ds_fc": base.use_ds_fc,
     "ds_am": lambda config: None,
 }
+
+
+@contextlib.contextmanager
+def narrow_vgg16() -> Iterator[None]:
+    """Puts `NARROW` in VGG16's place."""
+    with mock.patch.dict(BACKBONES, vgg16=NARROW):
+        yield
+
+
+@contextlib.contextmanager
+def given_weights() -> Iterator[None]:
+    """Gives a run `pretrained` in place of a file or a download, where a fixture cannot."""
+    with mock.patch.object(vgg16_weights, "load", side_effect=lambda *_, **__: pretrained()):
+        yield
 
 
 def parameter_count(params: dict) -> int:
@@ -58,6 +77,38 @@ def pretrained(side: int = 2, seed: int = 0) -> dict:
         params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}
     params["block1_conv1"]["kernel"] /= 64  # pixels are that large
     return params
+
+
+def write_weights(path: Path) -> Path:
+    """Writes random weights of VGG16's shapes, without fc layers, in the Keras file's layout."""
+    rng, channels = np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for block, (width, count) in enumerate(vgg16.BLOCKS, start=1):
+            for index in range(1, count + 1):
+                name = f"block{block}_conv{index}"
+                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
+                group = file.create_group(name)
+                group[f"{name}_W_1:0"] = kernel * np.sqrt(2 / (9 * channels))
+                group[f"{name}_b_1:0"] = np.zeros(width, np.float32)
+                channels = width
+    return path
+
+
+def utterance(
+    name: str, label: str = "ANGER", speaker: str = "s0", sentence: str = "t0", **fields
+) -> Utterance:
+    """An utterance of one second of whose fields a test names what matters to it."""
+    made = Utterance(name, label, speaker, "unknown", sentence, "normal", 1.0)
+    return dataclasses.replace(made, **fields)
+
+
+def utterances(speakers: int, sentences: int) -> list[Utterance]:
+    """Every speaker says every sentence once, `s0t0` and so on, with labels in turn."""
+    return [
+        utterance(f"s{s}t{t}", LABELS[(s + t) % 7], f"s{s}", f"t{t}")
+        for s in range(speakers)
+        for t in range(sentences)
+    ]
 
 
 def corpus(utterances: int = 16, windows: int = 1, canvas: int = 48, seed: int = 0) -> Corpus:
@@ -88,6 +139,20 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     config.train.batch_size, config.train.epochs = 8, 2
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 1e-3, 1e-2
     return config
+
+
+def run_config(**fields) -> ml_collections.ConfigDict:
+    """A config of DS-AM on three folds of speakers for one epoch, all but block5 frozen.
+
+    Args:
+        fields: Others by their full names, as in `run_config(**{"train.epochs": 3})`.
+    """
+    made = config()
+    made.corpus = "tiny"
+    made.folds.protocol, made.folds.count = "speakers", 3
+    made.model.freeze, made.train.epochs = "block4", 1
+    made.update_from_flattened_dict(fields)
+    return made
 
 
 def state(setup: TrainingSetup, seed: int = 0) -> step.TrainState:
