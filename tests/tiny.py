@@ -44,9 +44,9 @@ USES = {
 
 
 @contextlib.contextmanager
-def narrow_vgg16() -> Iterator[None]:
-    """Puts `NARROW` in VGG16's place."""
-    with mock.patch.dict(BACKBONES, vgg16=NARROW):
+def narrow_vgg16(size: int = 224) -> Iterator[None]:
+    """Puts `NARROW` in VGG16's place; its fc1 fits pictures of `size` pixels alone."""
+    with mock.patch.dict(BACKBONES, vgg16=dataclasses.replace(NARROW, size=size)):
         yield
 
 
