@@ -19,8 +19,9 @@ import numpy as np
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
 from ds_jax.features import extract
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import processes
-from ds_jax.systems import deep_features
+from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
 
 ALONE = 8  # batches of which the network's own time is measured
@@ -58,9 +59,9 @@ def main(arguments: list[str] | None = None) -> dict:
     processes.start()
     config = generated.config(flags.size, parallel.WIDTH, epochs=1)
     settings = extract.settings(config)
-    extractor = deep_features.create_extractor(
-        ["block5_pool"], settings, generated.weights(flags.size)
-    )
+    extractor = LayerFeatures(
+        backbone_of(config), ["block5_pool"], settings, generated.weights(flags.size)
+    ).create_extractor()
     with tempfile.TemporaryDirectory() as name:
         link(flags.recordings, Path(name))
         alone = network_alone(extractor, config.picture.canvas)

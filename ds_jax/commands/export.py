@@ -18,14 +18,13 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
-from ds_jax.models import deep_spectrum
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
-from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.training.checkpoints import read_card
 
 MODEL = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -58,7 +57,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     settings = _settings(config)
     parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
     directory = directory or parent / "export"
-    network = deep_spectrum.create(config.system, config.model, settings)
+    network = create_model.create_network(config)
     variables = [saved_networks.load(folder)[2] for folder in checkpoints]
     _check_size(network, variables)
     check_writable(directory)
@@ -74,7 +73,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
 
 
 def trace(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> jax.export.Exported:
@@ -101,7 +100,7 @@ def trace(
 
 
 def _probabilities(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -132,8 +131,9 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     Raises:
         ConfigError: The system, or a field, cannot be exported.
     """
-    if config.system not in deep_spectrum.SYSTEMS:
-        allowed = f"{one_of(deep_spectrum.SYSTEMS)} to be exported, since others are not all JAX"
+    if not systems.SYSTEMS[config.system].exports:
+        exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
+        allowed = f"{exported} to be exported, since others are not all JAX"
         raise ConfigError("system", config.system, allowed)
     settings = PictureSettings(**config.picture)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
@@ -145,9 +145,7 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     return settings
 
 
-def _check_size(
-    network: deep_spectrum.Network, variables: Sequence[create_model.Variables]
-) -> None:
+def _check_size(network: create_model.Network, variables: Sequence[create_model.Variables]) -> None:
     frozen, _ = create_model.split_frozen(network, variables[0]["params"])
     shared = _bytes(frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared
@@ -170,10 +168,9 @@ def _facts(
     protocol = config.folds.protocol
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
-    chosen = []
-    for folder in checkpoints:
-        with Checkpoints(folder) as saved:
-            chosen.append({"fold": folder.parent.name, "epoch": saved.best})
+    chosen = [
+        {"fold": folder.parent.name, "epoch": read_card(folder)["epoch"]} for folder in checkpoints
+    ]
     return {
         "file": MODEL,
         "inputs": {

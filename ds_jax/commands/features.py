@@ -14,7 +14,7 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.models import pretrained as weights
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
 from ds_jax.systems import deep_features
@@ -70,8 +70,8 @@ def run(
             "--mode=features needs a config with picture and model.layers: start from "
             "--config=configs/deepspectrum.py"
         )
-    layers, settings = tuple(config.model.layers), extract.settings(config)
-    deep_features.check(layers, settings.size)
+    settings = extract.settings(config)
+    deep_features.check(backbone_of(config), tuple(config.model.layers), settings.size)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "
@@ -83,8 +83,7 @@ def run(
     labelled = _label(names, labels)
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
-        pretrained = weights.load(config.weights, full=deep_features.needs_full(layers))
-        extractor = deep_features.create_extractor(layers, settings, pretrained)
+        extractor = deep_features.create_features(config).create_extractor()
         windows = settings.window, settings.window_hop
         size = parallel.rows_together()
         batches = recordings.process(list(names), settings, *windows, size, extractor, unusable)

@@ -89,7 +89,7 @@ def run(
             window, hop = settings.window, hop or settings.window_hop
         if hop and not window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
-        if explain and config.system != "ds_am":
+        if explain and "gates" not in config.model:
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, and {title} has none")
         if explain:

@@ -67,10 +67,8 @@ def load(directory):
 
 def untrained(directory, config):
     """A fold's folder with the network with which training starts."""
-    experiment = tiny.experiment(config, tiny.corpus(8))
-    state = tiny.state(experiment)
-    with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
-        checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+    state = tiny.state(tiny.setup(config, tiny.corpus(8)))
+    tiny.save(directory / "checkpoints", state.variables, config)
     return directory
 
 

@@ -18,8 +18,9 @@ from configs import deepspectrum
 from ds_jax.commands import features
 from ds_jax.data import recordings
 from ds_jax.features import extract
-from ds_jax.models import pretrained, vgg16
-from ds_jax.systems import deep_features
+from ds_jax.models import pretrained
+from ds_jax.models.create import BACKBONES
+from ds_jax.systems.deep_features import LayerFeatures
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def model():
 def params(model, monkeypatch):
     """Weights of the real VGG16's shapes, the same in Keras and here."""
     params = tiny.he_scaled(model.layers)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: params)
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: params)
     return params
 
 
@@ -102,23 +103,23 @@ def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing)
     _, _, rows = table_of(config, [folder], tmp_path / "out.csv", "none")
     settings = extract.settings(config)
     pictures = [extract.read(folder / name, settings)[1][0] for name in NAMES]
-    expected = deep_features.compute(
-        np.stack(pictures), config.model.layers, settings, params, None
-    )
+    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
+    expected = extractor.compute(np.stack(pictures), None)
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
 
 def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(vgg16, "BLOCKS", tiny.BLOCKS)
-    monkeypatch.setattr(vgg16, "UNITS", tiny.UNITS)
+    monkeypatch.setitem(BACKBONES, "vgg16", tiny.NARROW)
     calls, params = [], tiny.pretrained(side=7)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: calls.append(full) or params)
+    monkeypatch.setattr(
+        pretrained, "load", lambda backbone, path, full: calls.append(full) or params
+    )
     config = deepspectrum.get_config()
     _, _, rows = table_of(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert calls == [True]
     settings = extract.settings(config)
     pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    expected = deep_features.compute(pictures, ("fc2",), settings, params, None)
+    expected = LayerFeatures(tiny.NARROW, ("fc2",), settings, params).compute(pictures, None)
     assert (expected > 0).any()
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
@@ -133,7 +134,8 @@ def test_windows_have_time_stamps(folder, tmp_path, params):
     assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
     settings = extract.settings(config)
     pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    expected = deep_features.compute(pictures, config.model.layers, settings, params, None)
+    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
+    expected = extractor.compute(pictures, None)
     found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -143,7 +145,7 @@ def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
     numbers = numbers.astype(np.float32)
     monkeypatch.setattr(
-        deep_features, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
+        LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
     )
     _, _, rows = table_of(experiment(), [folder], tmp_path / "out.csv", "none")
     np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
@@ -252,7 +254,7 @@ def test_an_interruption_leaves_the_file_from_before(folder, tmp_path, monkeypat
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deep_features, "create_extractor", lambda *_: lambda *_: interrupt)
+    monkeypatch.setattr(LayerFeatures, "create_extractor", lambda *_: lambda *_: interrupt)
     with pytest.raises(KeyboardInterrupt):
         features.run(experiment(), [folder], tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]
@@ -301,7 +303,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
         recordings.extract, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
     )
     monkeypatch.setattr(
-        deep_features,
+        LayerFeatures,
         "create_extractor",
         lambda *_: lambda x, _: lambda: {"block1_pool": np.ones((len(x), 512), np.float32)},
     )

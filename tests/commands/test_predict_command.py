@@ -111,7 +111,7 @@ def test_finished_folds_alone_predict(fitted, folder, tmp_path, capsys):
 )
 def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(
-        pretrained, "load", lambda path, full: print("weights") or tiny.pretrained()
+        pretrained, "load", lambda backbone, path, full: print("weights") or tiny.pretrained()
     )
     config, corpus = tiny.make(system)
     if "train" in config:

@@ -17,9 +17,8 @@ from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import LABELS, Corpus, Utterance, load
 from ds_jax.data.leakage import LeakError
 from ds_jax.features import audio
-from ds_jax.models import pretrained
 from ds_jax.systems import classifiers
-from ds_jax.training.fold import FoldTraining
+from ds_jax.training.fold import FoldState
 
 PROTOCOLS = ("stratified", "split_70_30", "speakers", "leave_one_speaker_out", "sentences")
 
@@ -164,9 +163,7 @@ def make(system, *groups):
     return config, with_digests(corpus, *groups)
 
 
-@pytest.fixture(autouse=True)
-def _random_weights(narrow, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+pytestmark = pytest.mark.usefixtures("tiny_weights")
 
 
 def first_fold(workdir):
@@ -220,7 +217,7 @@ def test_a_test_row_in_training_ends_the_run(tmp_path, monkeypatch):
     config, corpus = make("network")
     train.run(config, corpus, tmp_path, [])
     stray = first_fold(tmp_path)["test"][0]
-    feed(monkeypatch, FoldTraining, "order", int(stray[1:]))
+    feed(monkeypatch, FoldState, "order", int(stray[1:]))
     with pytest.raises(LeakError, match=f"fold 0: .* was given '{stray}'"):
         train.run(config, corpus, tmp_path)
     assert not list(tmp_path.glob("fold_*/predictions.csv"))
