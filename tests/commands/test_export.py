@@ -22,7 +22,6 @@ from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
-from ds_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
