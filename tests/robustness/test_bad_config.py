@@ -160,7 +160,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_elra", {"picture.fmax": 9000.0}, "picture.fmax"),
         ("ds_am_elra", {"picture.fmin": 8000.0}, "picture.fmin"),
         ("ds_fc_elra", {"picture.size": 128}, "picture.size"),
-        ("ds_svc_elra", {"model.layers": ("fc2",), "picture.size": 96}, "model.layers"),
+        ("ds_svc_elra", {"model.layers": ("fc2",), "picture.size": 96}, "picture.size"),
         ("ds_svc_elra", {"picture.colour_map": "virdis"}, "picture.colour_map"),
         ("ds_svc_elra", {"select_on": "test"}, "select_on"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "select_on": "test"}, "select_on"),
