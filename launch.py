@@ -49,14 +49,18 @@ def run(mode: str, paths: list[Path]) -> None:
     workdir = Path(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
     checkpoint = Path(_CHECKPOINT.value or workdir)
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
-    if mode not in ("predict", "compare", "export"):  # which go by the configs of models
+    follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
+    if follows_config:
         check(config, mode, workdir)
 
     from ds_jax.commands import compare, corpus, evaluate, export, features, predict, train
     from ds_jax.runtime import processes
+    from ds_jax.systems import base as systems
 
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
+    if follows_config and config.system != "paper":
+        systems.check(config)
     load = functools.partial(_load, config, workdir)
     commands = {
         "train": lambda: _train(config, load, workdir, folds),

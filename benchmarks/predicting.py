@@ -1,12 +1,12 @@
-"""Whether a folder of short recordings is worked off at the rate of the network.
+"""Measures whether a folder of short recordings is processed at the rate of the network.
 
     python -m benchmarks.predicting
     python -m benchmarks.predicting --size=128 --recordings=200
 
 Links to chirps of half a second are found, decoded, drawn and taken through VGG16 in the way of
-`--mode=predict` and `--mode=features`; before and after, VGG16 alone is given as many pictures
-that lie in memory. The ratio is of the seconds for a recording: 1 where all else goes on beside the
-network, and costs nothing.
+`--mode=predict` and `--mode=features`; before and after, VGG16 alone reads as many pictures from
+memory. The ratio compares the seconds for a recording: it is 1 where all other work goes on at the
+same time as the network's.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from ds_jax.runtime import processes
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
 
-ALONE = 8  # batches of which the network's own time is measured
+ALONE = 8  # batches by which the network's time is measured
 
 
 def link(count: int, folder: Path) -> None:
@@ -37,7 +37,7 @@ def link(count: int, folder: Path) -> None:
 
 
 def network_alone(extractor: Callable, canvas: int) -> float:
-    """Seconds for a picture, of batches as large as `recordings.process` makes them."""
+    """Measures the seconds for a picture, in batches as large as those of `recordings.process`."""
     size = parallel.rows_together()
     pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
     extractor(pictures, size)()  # compiles

@@ -7,25 +7,25 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """DS-AM as in the paper, with its open points decided; the corpus is the variant's to name."""
+    """Returns DS-AM as in the paper, with a decision where the paper leaves one open."""
     config = ConfigDict()
-    config.system = "ds_am"  # the others by `use_...` below
+    config.system = "ds_am"  # a function `use_...` below changes a config to another system
     # One of datasets.prepare.KNOWN, or a folder below --corpora_dir that has a manifest.
     config.corpus = "elra_s0329"
-    config.eval_on = ()  # corpora that the trained models are tested on as well
-    config.seed = 0  # of all below, unless they are given; of inner folds and of boosted trees
-    # What is drawn at random in training, each of it apart; folds.seed deals the folds.
+    config.eval_on = ()  # more corpora to test the trained models on
+    config.seed = 0  # of the seeds below, unless they are given, of inner folds and boosted trees
+    # Each random draw of training has its seed; folds.seed deals the folds.
     config.seeds = ConfigDict()
-    config.seeds.initialisation = config.get_oneway_ref("seed")  # of new layers
-    config.seeds.order = config.get_oneway_ref("seed")  # in which an epoch reads the training side
+    config.seeds.initialisation = config.get_oneway_ref("seed")  # values of new layers
+    config.seeds.order = config.get_oneway_ref("seed")  # order of an epoch's batches
     config.seeds.dropout = config.get_oneway_ref("seed")
-    config.seeds.augmentation = config.get_oneway_ref("seed")  # of training inputs; none is in use
-    config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
-    # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
-    # one on each and the last ones on all. The results are the same.
+    config.seeds.augmentation = config.get_oneway_ref("seed")  # none is in use
+    config.select_on = "dev"  # the split that chooses the epoch; "test" is the paper's, and leaks
+    # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
+    # them, and "auto" one on each as long as there are enough. The results are the same.
     config.parallel = "auto"
-    config.weights = ""  # VGG16's ImageNet weights; empty: the cache, else the published ones
-    config.synthetic = False  # generate the two Spanish corpora first; reports say so
+    config.weights = ""  # file of VGG16's ImageNet weights; empty: the cached or published file
+    config.synthetic = False  # generate the two Spanish corpora; reports say so
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
@@ -81,8 +81,9 @@ def use_ds_svc(config: ConfigDict) -> None:
     config.system = "ds_svc"
     config.picture.preprocessing = "deepspectrum"
     config.model = ConfigDict()
-    # Means over positions, one after the other; chosen on EmoDB, where inner folds score lower
-    # with block5_pool as well. ("fc2",) is DeepSpectrum's, and needs the 553 MB weights.
+    # The features are these layers' means over positions. They were chosen on EmoDB, where inner
+    # folds score lower with block5_pool as well. ("fc2",) is DeepSpectrum's layer, and needs the
+    # 553 MB weights.
     config.model.layers = ("block3_pool", "block4_pool")
     _use_svc_model(config, "linear")
     _without_training(config)
@@ -107,10 +108,10 @@ def use_xgboost(config: ConfigDict, features: str) -> None:
     config.model.trees = 200
     config.model.depth = 6  # levels of a tree (XGBoost's default)
     config.model.learning_rate = 0.1
-    # Of the features, drawn anew for each tree.
+    # The share of the features that each tree may use, drawn for each tree.
     config.model.column_share = 0.1 if features == "compare" else 1.0
-    # Of a feature's histogram. XGBoost's default of 256 takes eight times as long on ComParE's
-    # 6,373 features of few recordings.
+    # The bins of a feature's histogram. XGBoost's default of 256 takes eight times as long on the
+    # 6,373 features of ComParE.
     config.model.bins = 32
     _without_training(config)
 
@@ -118,7 +119,7 @@ def use_xgboost(config: ConfigDict, features: str) -> None:
 def use_lstm(config: ConfigDict, features: str) -> None:
     """Changes a config to two LSTM layers on a set of features."""
     _use_features(config, "lstm", features)
-    config.model.units = (128, 128)  # of the LSTM layers
+    config.model.units = (128, 128)  # sizes of the LSTM layers
     config.model.dense_units = 64
     _use_new_layers_alone(config)
 
@@ -142,8 +143,8 @@ def _use_features(config: ConfigDict, system: str, features: str) -> None:
 def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     costs = {"linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (0.1, 1.0, 10.0, 100.0)}
     config.model.kernel = kernel
-    config.model.costs = costs[kernel]  # C is chosen among these inside the training side
-    config.model.scaling = "standardised"  # on the training side; or "none"
+    config.model.costs = costs[kernel]  # C is chosen among these within the training set
+    config.model.scaling = "standardised"  # by the training set's mean and deviation; or "none"
 
 
 def _without_training(config: ConfigDict) -> None:

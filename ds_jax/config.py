@@ -2,8 +2,8 @@
 
 import difflib
 import json
-import math
 import runpy
+import sys
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -116,7 +116,7 @@ def _fits(value: Any, example: Any) -> bool:
         element = example[0] if example else ""
         return isinstance(value, tuple | list) and all(_fits(part, element) for part in value)
     if isinstance(example, float):
-        return isinstance(value, int | float) and -math.inf < value < math.inf
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return isinstance(value, type(example))
 
 

@@ -30,6 +30,8 @@ BLOCKS = tuple(
 )
 UNITS = 24  # of fc1 and fc2
 NARROW = vgg16.create(BLOCKS, UNITS)
+# One convolution a block, which compiles sooner; its parameters are among those of `pretrained`.
+SHALLOW = vgg16.create([(channels, 1) for channels in CHANNELS], UNITS)
 
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),

@@ -5,13 +5,14 @@ finishes what it may not leave half-done, says how to go on, and leaves.
 """
 
 import contextlib
+import functools
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 from ds_jax.runtime import errors, files
@@ -34,23 +35,14 @@ class Interrupted(BaseException):
 
 
 class Shutdown:
-    """The end of this process, which signals may begin at any moment.
-
-    Attributes:
-        resumes: Whether the same command goes on where this one stops.
-        received: Whether SIGTERM was received.
-        deadline: The time.monotonic() at which the program leaves in any case; None before
-            SIGTERM.
-        deferrals: How many blocks are being executed that SIGTERM must not interrupt.
-        is_explained: Whether the reason of the end was printed.
-    """
+    """The end of this process, which a signal may begin at any moment."""
 
     def __init__(self):
-        self.resumes = False
-        self.received = False
-        self.deadline: float | None = None
-        self.deferrals = 0
-        self.is_explained = False
+        self._resumes = False  # whether the same command goes on where this one stops
+        self._received = False  # whether SIGTERM was received
+        self._deadline: float | None = None  # by time.monotonic(), from SIGTERM on
+        self._deferrals = 0  # blocks under way that SIGTERM must not interrupt
+        self._is_explained = False  # whether the reason of the end was printed
         self._leaving = threading.Lock()
 
     def listen(self) -> None:
@@ -63,7 +55,7 @@ class Shutdown:
 
     def sigterm_received(self) -> bool:
         """Returns whether SIGTERM was received."""
-        return self.received
+        return self._received
 
     @contextlib.contextmanager
     def defer_sigterm(self) -> Iterator[None]:
@@ -72,12 +64,12 @@ class Shutdown:
         Raises:
             Interrupted: SIGTERM was received within the block.
         """
-        self.deferrals += 1
+        self._deferrals += 1
         try:
             yield
         finally:
-            self.deferrals -= 1
-        if self.received and not self.deferrals:
+            self._deferrals -= 1
+        if self._received and not self._deferrals:
             raise Interrupted
 
     @contextlib.contextmanager
@@ -90,9 +82,10 @@ class Shutdown:
             resumes: Whether the same command goes on where it was stopped.
             debug: Whether all errors pass.
         """
-        self.resumes = resumes
+        self._resumes = resumes
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-        hook, sys.unraisablehook = sys.unraisablehook, self._repeat_dropped
+        hook = sys.unraisablehook
+        sys.unraisablehook = functools.partial(_repeat_dropped_signal, hook)
         try:
             yield
             sys.stdout.flush()
@@ -120,45 +113,32 @@ class Shutdown:
 
     def _interrupt(self) -> None:
         self._start_deadline()
-        self.received = True
-        if not self.deferrals:
+        self._received = True
+        if not self._deferrals:
             raise Interrupted
 
     def _start_deadline(self) -> None:
         # The main thread and the watching thread each learn of the signal, in any order.
-        self.deadline = self.deadline or time.monotonic() + GRACE
-
-    def _repeat_dropped(self, dropped: "sys.UnraisableHookArgs") -> None:
-        """Sends a signal again whose exception was raised where Python drops exceptions.
-
-        It does so while it collects garbage, where JAX has a callback.
-        """
-        numbers = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
-        if dropped.exc_type not in numbers:
-            sys.__unraisablehook__(dropped)
-            return
-        number = numbers[dropped.exc_type]
-        threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
+        self._deadline = self._deadline or time.monotonic() + GRACE
 
     def _leave_at_deadline(self, signals: int) -> None:
         """Ends the program some time after SIGTERM, even while it waits or compiles outside Python.
 
-        Args:
-            signals: The pipe that the numbers of received signals are read from.
+        The numbers of received signals come through the pipe `signals`.
         """
         while os.read(signals, 1) != bytes([signal.SIGTERM]):
             pass
         self._start_deadline()
-        time.sleep(max(0.0, self.deadline - time.monotonic()))
-        if not self.is_explained:
+        time.sleep(max(0.0, self._deadline - time.monotonic()))
+        if not self._is_explained:
             print(self._advice("SIGTERM", LATER), file=sys.stderr, flush=True)
         self._leave(STATUS)
 
     def _advice(self, cause: str, advice: str) -> str:
-        return f"stopped by {cause}: {advice if self.resumes else ANEW}"
+        return f"stopped by {cause}: {advice if self._resumes else ANEW}"
 
     def _end(self, text: str, status: int) -> None:
-        self.is_explained = True
+        self._is_explained = True
         print(text, file=sys.stderr, flush=True)
         if _distributed_jax() is None:
             sys.exit(status)
@@ -174,13 +154,25 @@ class Shutdown:
         """
         self._leaving.acquire()  # never released: of two threads the second one stops here
         jax = _distributed_jax()
-        if jax is not None and self.deadline is not None:
+        if jax is not None and self._deadline is not None:
             together = threading.Thread(target=_disconnect, args=(jax,), daemon=True)
             together.start()
-            together.join(max(0.0, self.deadline + TURN - time.monotonic()))
+            together.join(max(0.0, self._deadline + TURN - time.monotonic()))
         elif jax is not None and jax.process_index() == 0:
             time.sleep(TURN)
         os._exit(status)
+
+
+def _repeat_dropped_signal(hook: Callable, dropped: "sys.UnraisableHookArgs") -> None:
+    """Sends a signal again whose exception Python has dropped; `hook` takes the other exceptions.
+
+    Python drops exceptions in callbacks of its garbage collection, of which JAX has one.
+    """
+    number = {Interrupted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(dropped.exc_type)
+    if number is None:
+        hook(dropped)
+    else:
+        threading.Timer(AGAIN, os.kill, (os.getpid(), number)).start()
 
 
 def _distributed_jax() -> ModuleType | None:

@@ -130,9 +130,7 @@ def test_two_lstm_layers_are_those_of_keras():
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("system", "features"), [("ffnn", "mfcc"), ("lstm", "mfcc_frames")]
-)
+@pytest.mark.parametrize(("system", "features"), [("ffnn", "mfcc"), ("lstm", "mfcc_frames")])
 def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     made = config(system, features)
     made.train.epochs, made.train.new_learning_rate = 30, 2e-2

