@@ -126,11 +126,11 @@ def test_builders_name_what_they_skip(corpus, tmp_path, monkeypatch, capsys):
     assert f"{used} utterances, {skipped} skipped" in capsys.readouterr().out
 
 
-def answered(told: dict, placed: dict, folder: Path) -> tuple[set[str], dict[str, str]]:
+def answered(output: dict, placed: dict, folder: Path) -> tuple[set[str], dict[str, str]]:
     """Names of recordings in the output of predict, and the reasons of those without windows."""
     start = f"{folder}/"
-    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
-    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
+    used = {one["recording"].removeprefix(start) for one in output["recordings"]}
+    reasons = {one["recording"].removeprefix(start): one["reason"] for one in output["unusable"]}
     reasons = {name: reason for name, reason in reasons.items() if name not in used}
     check(placed, used, reasons)
     return used, reasons
@@ -141,9 +141,9 @@ def test_predict_answers_or_names_each(fitted, tmp_path, capsys, window):
     placed = malformed.lay_out(tmp_path / "odd", "", few())
     with pytest.raises(ValueError, match="could not be used") as error:
         predict.run(fitted, [tmp_path / "odd"], "json", window)
-    told = json.loads(capsys.readouterr().out)
-    answered(told, placed, tmp_path / "odd")
-    count = len(told["unusable"])
+    output = json.loads(capsys.readouterr().out)
+    answered(output, placed, tmp_path / "odd")
+    count = len(output["unusable"])
     lines = str(error.value).split("\n")
     assert lines[0].startswith(f"{count} ")
     assert len(lines) == 1 + count  # a name with a newline in it adds none
@@ -391,14 +391,14 @@ def test_predict_survives_all_of_them(window, fitted, tmp_path):
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    told = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     if window:  # of any length
         placed = {
             name: case._replace(usable=True) if case.kind == "two hours" else case
             for name, case in placed.items()
         }
-    used, reasons = answered(told, placed, tmp_path / "odd")
-    assert f"error: {len(told['unusable'])} could not be used" in done.stderr
+    used, reasons = answered(output, placed, tmp_path / "odd")
+    assert f"error: {len(output['unusable'])} could not be used" in done.stderr
     counts = f"{len(placed)} met, {len(used)} answered, {len(reasons)} named"
     print(f"\npredict, window {window}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
     assert megabytes < MEGABYTES
