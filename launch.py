@@ -82,9 +82,9 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     configuration.check_fields(config, SCHEMAS)
     if config.system != "paper":  # whose empty values stand for those of other configs
         configuration.check_values(config)
-        from ds_jax.features import representation
+        from ds_jax.features import extract
 
-        representation.settings(config)
+        extract.settings(config)
     from datasets import prepare
 
     prepare.complete_names(config)

@@ -1,19 +1,18 @@
-"""How long pictures take: ours beside DeepSpectrum's way, and where our time goes.
+"""Measures the time of pictures: this program against DeepSpectrum's way, and its parts.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.pictures
     python -m benchmarks.pictures --corpora_dir=corpora    # real recordings as well
 
 Prints tables and writes JSON. DeepSpectrum's way is that of its version 0.6.9: librosa's mel
-spectrogram at the file's own rate, painted by matplotlib, and written as PNG. Where it keeps the
-pictures, DeepSpectrum paints each twice, for the file and for its network: the ratio counts once,
-a column of its own tells of twice. That it shrinks them to the network's input is not counted; ours
-leaves that to the device. Ours is the whole of `datasets.prepare`, or `picture.draw` where audio is
-decoded already.
+spectrogram at the rate of the file, painted by matplotlib and written as PNG. If DeepSpectrum keeps
+the pictures, it paints each twice, for the file and for its network: the ratio counts one painting,
+and another column counts two. DeepSpectrum also shrinks them to the network's input, which is not
+counted here; this program leaves it to the device. This program's way is all of `datasets.prepare`,
+or `spectrogram.draw` for decoded audio.
 
-On one core the two take turns, and what is compared is CPU time of this process, so that other
-programs disturb it as little as can be. The generated recordings are tones and noise: they show
-times and nothing else.
+On one core the two ways take turns and are compared by the CPU time of this process, which other
+programs disturb least. The generated recordings are tones and noise; they show times only.
 """
 
 import contextlib
@@ -44,16 +43,16 @@ from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import files
 
 _SECONDS = flags.DEFINE_float("seconds", 4.7, "length of the generated recordings", lower_bound=0.1)
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "how often both sides take turns", lower_bound=1)
-_CORPORA = flags.DEFINE_string("corpora_dir", "", "folders of real recordings, measured as well")
+_ROUNDS = flags.DEFINE_integer("rounds", 7, "how often both ways take turns", lower_bound=1)
+_CORPORA = flags.DEFINE_string("corpora_dir", "", "a folder of real corpora to measure as well")
 _OUTPUT = flags.DEFINE_string("output", str(RESULTS / "pictures.json"), "JSON")
 
 SETTINGS = PictureSettings()
 GOALS = {"picture": 40, "record": 20}  # times as fast as DeepSpectrum's way, on one core
 SAMPLE = 16  # recordings of a kind
-COPIES = 32  # of each, for us to prepare on one core
+COPIES = 32  # of each, which this program prepares on one core
 COPIES_ALL_CORES = 64
-DRAWINGS = 10  # of each recording in a round, for us
+DRAWINGS = 10  # of each recording in a round, by this program
 # Suffix, rate in Hz, and channels of the generated recordings.
 KINDS = {
     "wav, 16 kHz mono": (".wav", 16_000, 1),
@@ -77,7 +76,7 @@ def generate(folder: Path, suffix: str, rate: int, channels: int) -> list[Path]:
 
 
 def choose(folder: Path) -> list[Path]:
-    """Real recordings of a corpus, evenly from the shortest to the longest."""
+    """Selects recordings of a corpus, evenly from the shortest to the longest."""
     found = sorted(base.audio_files(folder, base.WAV_OR_FLAC), key=lambda path: path.stat().st_size)
     places = np.linspace(0, len(found) - 1, min(SAMPLE, len(found))).round().astype(int)
     return [found[place] for place in places]
@@ -120,7 +119,7 @@ def paint(samples: np.ndarray, rate: int, *outputs) -> None:
 
 
 def painted(samples: np.ndarray, rate: int) -> np.ndarray:
-    """The picture as DeepSpectrum hands it on, uint8 [canvas, canvas, 3]."""
+    """Returns the picture that DeepSpectrum paints, uint8 [canvas, canvas, 3]."""
     png = io.BytesIO()
     paint(samples, rate, png)
     with PIL.Image.open(png) as image:
@@ -128,34 +127,34 @@ def painted(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def paint_files(paths: list[Path], *outputs) -> None:
-    """From files to PNG."""
+    """Writes the pictures of files as PNG, as DeepSpectrum does."""
     for path in paths:
         samples, rate = soundfile.read(path)
         paint(samples if samples.ndim == 1 else samples.sum(axis=1) / 2, rate, *outputs)
 
 
 def prepare_all(folder: Path) -> None:
-    """From files to records, as a user prepares them, without what is said on the way."""
+    """Prepares the records of a corpus, without the messages."""
     with tempfile.TemporaryDirectory() as data, contextlib.redirect_stdout(io.StringIO()):
         prepare.prepare(folder.name, folder.parent, Path(data), SETTINGS)
 
 
 def share_unlike(samples: np.ndarray, rate: int) -> float:
-    """The share of pixels in which the two pictures differ by more than 3 of 255 in a colour."""
+    """Returns the share of pixels in which the pictures differ by more than 3 of 255."""
     colours = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255)
     ours = colours[spectrogram.draw(samples, rate, SETTINGS)]
     return float(np.mean(np.abs(ours - painted(samples, rate)).max(axis=2) > 3))
 
 
 def cost(function: Callable, *args) -> float:
-    """CPU milliseconds of one call."""
+    """Returns the CPU milliseconds of one call."""
     start = time.process_time()
     function(*args)
     return 1000 * (time.process_time() - start)
 
 
 def compare(theirs: Callable[[], float], ours: Callable[[], float], goal: int) -> dict:
-    """Lets both sides take turns, once more than counts; each returns its milliseconds."""
+    """Lets both ways take turns, the first time without counting; each returns milliseconds."""
     rounds = [(theirs(), ours()) for _ in range(_ROUNDS.value + 1)][1:]
     ratios = [their / our for their, our in rounds]
     return {
@@ -187,7 +186,7 @@ def to_picture(decoded: list[tuple[np.ndarray, int]]) -> dict:
 
 
 def to_record(paths: list[Path], folder: Path) -> dict:
-    """Compares the ways from a file to what is stored of it."""
+    """Compares the ways from a file to its stored record or PNG."""
     corpus, png = describe(paths, COPIES, folder / "corpus"), folder / "a.png"
 
     def theirs(*outputs) -> float:
@@ -202,17 +201,17 @@ def to_record(paths: list[Path], folder: Path) -> dict:
 
 
 def parts(paths: list[Path], total: float) -> dict:
-    """Divides our milliseconds from a file to its record; writing is what the others leave."""
+    """Divides this program's milliseconds for a record; writing is the remainder."""
     decoded = [audio.read(path, 0) for path in paths]
     resampled = [audio.read(path, SETTINGS.sample_rate) for path in paths]
     pictures = [spectrogram.draw(*recording, SETTINGS) for recording in resampled]
 
     def each(function: Callable, arguments: list[tuple]) -> float:
-        def all_of_them() -> None:
+        def call_all() -> None:
             for given in arguments:
                 function(*given)
 
-        return statistics.median(cost(all_of_them) for _ in range(_ROUNDS.value)) / len(arguments)
+        return statistics.median(cost(call_all) for _ in range(_ROUNDS.value)) / len(arguments)
 
     found = {"decode": each(audio.read, [(path, 0) for path in paths]), "resample": 0.0}
     if any(rate != SETTINGS.sample_rate for _, rate in decoded):
@@ -224,7 +223,7 @@ def parts(paths: list[Path], total: float) -> dict:
 
 
 def on_all_cores(paths: list[Path], folder: Path) -> dict:
-    """Recordings prepared in a second by all cores, by the clock; the first time starts workers."""
+    """Measures the recordings that all cores prepare in a second; the first run starts workers."""
     corpus, seconds = describe(paths, COPIES_ALL_CORES, folder / "corpus"), []
     for _ in range(4):
         start = time.perf_counter()
@@ -257,7 +256,7 @@ def show(found: dict) -> None:
         f"{'twice':>8}{'ratio':>8}"
     )
     unlike = max(row["unlike"] for row in found["decoded audio to picture"].values())
-    print(f"both sides' pictures differ in {unlike:.2%} of their pixels at most")
+    print(f"both ways' pictures differ in {unlike:.2%} of their pixels at most")
     for title in ("decoded audio to picture", "file to stored record"):
         print(f"\n{title}, one core, ms\n{heading if 'record' in title else heading[:-16]}")
         for kind, row in found[title].items():

@@ -1,12 +1,12 @@
-"""Whether a folder of short recordings is worked off at the rate of the network.
+"""Measures whether a folder of short recordings is processed at the rate of the network.
 
     python -m benchmarks.predicting
     python -m benchmarks.predicting --size=128 --recordings=200
 
 Links to chirps of half a second are found, decoded, drawn and taken through VGG16 in the way of
-`--mode=predict` and `--mode=features`; before and after, VGG16 alone is given as many pictures
-that lie in memory. The ratio is of the seconds for a recording: 1 where all else goes on beside the
-network, and costs nothing.
+`--mode=predict` and `--mode=features`; before and after, VGG16 alone reads as many pictures from
+memory. The ratio compares the seconds for a recording: it is 1 where all other work goes on at the
+same time as the network's.
 """
 
 import tempfile
@@ -18,12 +18,13 @@ import numpy as np
 
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
-from ds_jax.features import representation
+from ds_jax.features import extract
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import processes
-from ds_jax.systems import deep_features
+from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
 
-ALONE = 8  # batches of which the network's own time is measured
+ALONE = 8  # batches by which the network's time is measured
 
 
 def link(count: int, folder: Path) -> None:
@@ -35,14 +36,14 @@ def link(count: int, folder: Path) -> None:
         (folder / "many" / f"{number:06}.wav").symlink_to(sounds[number % len(sounds)])
 
 
-def network_alone(extract: Callable, canvas: int) -> float:
-    """Seconds for a picture, of batches as large as `recordings.process` makes them."""
+def network_alone(extractor: Callable, canvas: int) -> float:
+    """Measures the seconds for a picture, in batches as large as those of `recordings.process`."""
     size = parallel.rows_together()
     pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
-    extract(pictures, size)()  # compiles
+    extractor(pictures, size)()  # compiles
     began, under_way = time.perf_counter(), None
     for _ in range(ALONE):
-        before, under_way = under_way, extract(pictures, size)
+        before, under_way = under_way, extractor(pictures, size)
         if before:
             before()
     under_way()
@@ -57,22 +58,22 @@ def main(arguments: list[str] | None = None) -> dict:
     flags = parser.parse_args(arguments)
     processes.start()
     config = generated.config(flags.size, parallel.WIDTH, epochs=1)
-    settings = representation.settings(config)
-    extract = deep_features.create_extractor(
-        ["block5_pool"], settings, generated.weights(flags.size)
-    )
+    settings = extract.settings(config)
+    extractor = LayerFeatures(
+        backbone_of(config), ["block5_pool"], settings, generated.weights(flags.size)
+    ).create_extractor()
     with tempfile.TemporaryDirectory() as name:
         link(flags.recordings, Path(name))
-        alone = network_alone(extract, config.picture.canvas)
+        alone = network_alone(extractor, config.picture.canvas)
         size = parallel.rows_together()
         began, unusable, done = time.perf_counter(), [], 0
         found, _ = recordings.find([Path(name) / "many"])
         for windows, _ in recordings.process(
-            found, settings, 0, 0, size, extract, unusable, quiet=True
+            found, settings, 0, 0, size, extractor, unusable, quiet=True
         ):
             done += len(windows)
         whole = (time.perf_counter() - began) / flags.recordings
-        alone = (alone + network_alone(extract, config.picture.canvas)) / 2
+        alone = (alone + network_alone(extractor, config.picture.canvas)) / 2
     if done != flags.recordings:
         raise ValueError(f"{flags.recordings - done} recordings were not worked off: {unusable}")
     rows = [("the network alone", 1 / alone), ("from files", 1 / whole)]

@@ -1,12 +1,11 @@
-"""Prepares a corpus of very many utterances, and sees whether memory stays what it is.
+"""Prepares a corpus of very many utterances, and checks that memory does not grow.
 
     python -m benchmarks.preparing
     python -m benchmarks.preparing --utterances=5000
 
-The utterances are links to a few chirps, which `datasets.prepare` reads, draws and stores one by
-one as it does any others. Memory is the resident set of the process and that of the largest of its
-workers, looked at while they work; what they hold in the last quarter of that time may lie by
-no more than a bound above what they held in the third.
+The utterances are links to a few chirps, which `datasets.prepare` reads, draws and stores like any
+others. Memory is the resident set of this process and of its largest worker, sampled while they
+work. In the last quarter of the time it may exceed that of the third quarter by a bound.
 
 Prints a table and writes JSON; the status is 1 if memory grew, or if an utterance is missing.
 """
@@ -23,29 +22,29 @@ import psutil
 from benchmarks import chirps, measuring
 from configs import base
 from datasets import prepare
-from ds_jax.features import representation
+from ds_jax.features import extract
 
 NAME = "many"
-POLL = 0.2  # seconds between two looks
+POLL = 0.2  # seconds between two samples
 BOUND = 32  # MiB by which memory may grow
 
 
 class Watch(threading.Thread):
-    """Looks at the memory of this process and of its workers until it is told to stop.
+    """Samples the memory of this process and of its workers until `stop` is called.
 
     Attributes:
         seen: Seconds, MiB of this process, and MiB of its largest worker, 0 without any.
     """
 
     def __init__(self):
-        """Starts to look."""
+        """Starts to sample."""
         super().__init__(daemon=True)
         self.seen: list[tuple[float, float, float]] = []
         self._began, self._over = time.monotonic(), threading.Event()
         self.start()
 
     def run(self) -> None:
-        """Looks again and again."""
+        """Samples the memory until `stop` is called."""
         process = psutil.Process()
         while not self._over.wait(POLL):
             workers = [_memory(child) for child in process.children(recursive=True)]
@@ -53,7 +52,7 @@ class Watch(threading.Thread):
             self.seen.append((seconds, _memory(process), max(workers, default=0.0)))
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Ends the sampling."""
         self._over.set()
         self.join()
 
@@ -82,7 +81,7 @@ def link(utterances: int, folder: Path) -> None:
 
 
 def grown(values: list[float]) -> float:
-    """The median of the last quarter less that of the third; before, processes start."""
+    """Returns the growth from the third quarter to the last; before, processes start."""
     third, last = (values[len(values) * k // 4 : len(values) * (k + 1) // 4] for k in (2, 3))
     return statistics.median(last) - statistics.median(third)
 
@@ -98,7 +97,7 @@ def main() -> None:
         folder = Path(name)
         link(flags.utterances, folder)
         watch, began = Watch(), time.monotonic()
-        wanted = representation.settings(config)
+        wanted = extract.settings(config)
         builder = prepare.prepare(NAME, folder, folder / "prepared", wanted)
         watch.stop()
         seconds, stored = time.monotonic() - began, builder.info.splits["full"].num_examples

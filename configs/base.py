@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.seeds.initialisation = config.get_oneway_ref("seed")  # values of new layers
     config.seeds.order = config.get_oneway_ref("seed")  # order of an epoch's batches
     config.seeds.dropout = config.get_oneway_ref("seed")
+    config.seeds.augmentation = config.get_oneway_ref("seed")  # none is in use
     config.select_on = "dev"  # the split that chooses the epoch; "test" is the paper's, and leaks
     # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
     # them, and "auto" one on each as long as there are enough. The results are the same.

@@ -1,7 +1,7 @@
-"""What all corpora share: from recordings named as published to TFDS records.
+"""What all corpora share: the way from recordings named as published to TFDS records.
 
-A corpus' own builder only says which file is which utterance. Here the files are found and, drawn
-or their features computed by `workers`, written as array_record without TensorFlow.
+The builder of a corpus only says which file is which utterance. This module finds the files, has
+`workers` draw them or compute their features, and writes array_record without TensorFlow.
 """
 
 import csv
@@ -22,28 +22,28 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, LABELS, PICTURE
-from ds_jax.features import representation
+from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
 
-WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
+WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
 SHOWN = 5  # file names shown in a warning
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One file of a corpus and what its name or folder says of it.
+    """One file of a corpus, and what its name or folder says about it.
 
     Attributes:
-        path: Where the file is.
+        path: The file.
         name: The utterance's name, unique in the corpus.
-        label: One of `ds_jax.data.corpus.LABELS`.
-        speaker: The corpus' own name of the speaker.
+        label: An element of `ds_jax.data.corpus.LABELS`.
+        speaker: The corpus' name of the speaker.
         gender: "female", "male" or "unknown".
-        sentence: The corpus' own name of the text spoken; empty if unknown.
-        style: "normal" unless the corpus tells styles apart.
+        sentence: The corpus' name of the spoken text; empty if unknown.
+        style: "normal", or a style that the corpus marks.
     """
 
     path: Path
@@ -57,23 +57,23 @@ class Recording:
 
 @dataclasses.dataclass(eq=False)
 class CorpusConfig(tfds.core.BuilderConfig):
-    """Which raw recordings become which records; its name is the prepared version's folder.
+    """The raw recordings and how they become records; its name is a folder of prepared data.
 
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
-        settings: How they are drawn, or which features are computed.
-        audio: Whether reports are to play recordings; it changes no record.
+        settings: How pictures are drawn, or which features are computed.
+        audio: Whether reports are to play recordings; records do not depend on it.
     """
 
     folder: Path = Path()
-    settings: representation.Settings = dataclasses.field(default_factory=PictureSettings)
+    settings: Settings = dataclasses.field(default_factory=PictureSettings)
     audio: bool = False
 
 
 class RecordWriter(tfds.core.ExampleWriter):
-    """Writes array_record as TFDS does, but compressed at zstd's first level.
+    """Writes array_record as TFDS does, but with the first level of zstd.
 
-    Of pictures, TFDS' third level makes no smaller files, and takes half as long again.
+    For pictures the third level, TFDS' default, takes half as long again and saves no space.
     """
 
     def write(self, path, examples: Iterable[tuple]) -> None:
@@ -82,7 +82,7 @@ class RecordWriter(tfds.core.ExampleWriter):
             writer.write(example)
         try:
             writer.close()
-        except RuntimeError as error:  # what array_record makes of a full disk
+        except RuntimeError as error:  # raised by array_record when the disk is full
             reason = str(error).partition(";")[0]
             raise OSError(
                 f"{path} cannot be written ({reason}): make room, and start again"
@@ -90,44 +90,56 @@ class RecordWriter(tfds.core.ExampleWriter):
 
 
 class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Prepares a corpus; subclasses say what its files are called.
+    """Prepares a corpus; its subclasses know the names of the files.
 
-    Records come shard by shard, in the order of utterance names, because TFDS' shuffling builder
-    needs TensorFlow for anything above 1 GB.
+    Records are written shard by shard in the order of the utterances' names, because TFDS'
+    shuffling builder needs TensorFlow for more than 1 GB.
+
+    Attributes:
+        VERSION: The version of the records' format. The settings' keys hold the versions of
+            pictures and features, so that new pictures leave prepared features valid.
+        title: The published name of the corpus.
+        licence: The terms of its recordings, a phrase that completes "EmoDB is ...".
+        audio_terms: The terms on which a report that plays recordings may be passed on; empty if
+            no known terms allow it.
+        layout: The expected names of files, for the error about another layout.
+        source: A sentence that says how to get the corpus.
+        suffixes: The suffixes of its files, the preferred one first.
+        totals: The published numbers of utterances; another number causes a warning.
     """
 
     VERSION = tfds.core.Version("1.1.0")
-    layout: str  # what is looked for, told to a user whose folder is not so
-    source: str  # how to get the corpus
+    title: str = ""
+    licence: str = ""
+    audio_terms: str = ""
+    layout: str
+    source: str
     suffixes: tuple[str, ...] = WAV_OR_FLAC
-    totals: tuple[int, ...] = ()  # published numbers of utterances; others are warned about
-    audio_terms: str = (
-        ""  # of recordings in a report, see ds_jax.data.licences; empty: they may not be
-    )
+    totals: tuple[int, ...] = ()
 
     @staticmethod
     @abstractmethod
     def recordings(folder: Path) -> Iterable[Recording]:
-        """Says which file below the folder is which utterance, in any order.
+        """Lists which file below the folder is which utterance, in any order.
 
         Raises:
-            ValueError: A file contradicts the corpus' layout in a way that needs the user.
+            ValueError: A file contradicts the corpus' layout, and only the user can decide.
         """
 
     @classmethod
     def find(cls, folder: Path) -> list[Recording]:
-        """Finds the corpus' recordings, one an utterance, in the order of their names.
+        """Finds the corpus' recordings, one for each utterance, in the order of their names.
 
         Raises:
             FileNotFoundError: The folder is missing, empty or of another layout.
-            ValueError: Two different files claim to be the same utterance.
+            ValueError: Two different files have the name of the same utterance.
         """
-        found = _one_each(cls.recordings(folder), cls.suffixes) if folder.is_dir() else []
-        found = [dataclasses.replace(one, name=path_text(one.name)) for one in found]
+        found = _unique(cls.recordings(folder), cls.suffixes) if folder.is_dir() else []
+        found = [dataclasses.replace(r, name=path_text(r.name)) for r in found]
         if not found:
             raise FileNotFoundError(
                 f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
-                f"{_sight(folder)}. {cls.source}"
+                f"{_describe(folder)}. {cls.source}"
             )
         if cls.totals and len(found) not in cls.totals:
             published = " or ".join(map(str, cls.totals))
@@ -137,41 +149,42 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return found
 
     @classmethod
-    def terms(cls, folder: Path) -> str:
-        """The terms on which a report may be passed on that plays recordings of the folder.
+    def terms(cls, folder: Path) -> dict[str, str]:
+        """Returns `licence` and `audio_terms` of the recordings in a folder."""
+        if synthetic.is_synthetic(folder):
+            return dict.fromkeys(("licence", "audio_terms"), "synthetic speech, free of any terms")
+        return {"licence": cls.licence, "audio_terms": cls.audio_terms}
+
+    @classmethod
+    def check_audio(cls, folder: Path) -> None:
+        """Checks that reports may play the recordings in a folder.
 
         Raises:
-            ValueError: The corpus' licence does not let its recordings be passed on.
+            ValueError: No known terms let the recordings be passed on.
         """
-        if synthetic.is_synthetic(folder):
-            return "synthetic speech, free of any terms"
-        if not cls.audio_terms:
+        if not cls.terms(folder)["audio_terms"]:
             raise ValueError(
                 f"--audio puts recordings into report.html, and the known terms of {folder.name} "
                 "do not let them be passed on: leave --audio out"
             )
-        return cls.audio_terms
 
-    def audible(self) -> tuple[dict[str, Path], str]:
-        """The recording of each utterance and the terms; nothing unless reports play them.
+    def playable(self) -> dict[str, Path]:
+        """Returns the recording of each utterance if reports are to play them, else none.
 
         Raises:
             FileNotFoundError: The recordings are missing.
-            ValueError: The corpus' licence does not let them be passed on.
         """
-        folder = self.builder_config.folder
         if not self.builder_config.audio:
-            return {}, ""
-        terms = self.terms(folder)
-        return {recording.name: recording.path for recording in self.find(folder)}, terms
+            return {}
+        return {found.name: found.path for found in self.find(self.builder_config.folder)}
 
     def _info(self) -> tfds.core.DatasetInfo:
         settings, text = self.builder_config.settings, tfds.features.Text()
         if isinstance(settings, PictureSettings):
             shape = (settings.canvas, settings.canvas, 1)
-            read = {PICTURE: tfds.features.Image(shape=shape, encoding_format="png")}
+            inputs = {PICTURE: tfds.features.Image(shape=shape, encoding_format="png")}
         else:
-            read = {FEATURES: tfds.features.Tensor(shape=settings.shape, dtype=np.float32)}
+            inputs = {FEATURES: tfds.features.Tensor(shape=settings.shape, dtype=np.float32)}
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(
                 {
@@ -182,9 +195,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "sentence": text,
                     "style": text,
                     "seconds": np.float32,
-                    "digest": text,  # of the samples, by which equal recordings are known
+                    "digest": text,  # of the samples; equal recordings have equal digests
                     "window": np.int32,
-                    **read,
+                    **inputs,
                 }
             )
         )
@@ -199,12 +212,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         title = f"preparing {folder.name}"
         outcomes = progress.bar(title, self.found, "recordings", represented)
         results = zip(recordings, outcomes, strict=True)
-        # TFDS writes one shard after the other; the last takes all the rest.
+        # TFDS writes one shard after the other; the last takes all remaining recordings.
         counts = [SHARD] * ((self.found - 1) // SHARD) + [None]
         return {"full": [functools.partial(self._examples, results, count) for count in counts]}
 
     def _examples(self, results: Iterator, count: int | None) -> Iterator[tuple[str, dict]]:
-        """Yields the examples of one shard: of so many of the results, or of all that are left."""
+        """Yields the examples of a shard, from `count` results or from all remaining ones."""
         folder = self.builder_config.folder
         for recording, outcome in itertools.islice(results, count):
             if isinstance(outcome, str):
@@ -212,13 +225,12 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
             seconds, windows, digest = outcome
-            known = vars(recording) | {"seconds": seconds, "digest": digest}
-            known["utterance"] = known.pop("name")
-            del known["path"]
-            for window, read in enumerate(windows):
-                kind = PICTURE if isinstance(read, bytes) else FEATURES
-                example = known | {"window": window, kind: read}
-                yield f"{recording.name}/{window}", example
+            fields = vars(recording) | {"seconds": seconds, "digest": digest}
+            fields["utterance"] = fields.pop("name")
+            del fields["path"]
+            for window, array in enumerate(windows):
+                kind = PICTURE if isinstance(array, bytes) else FEATURES
+                yield f"{recording.name}/{window}", fields | {"window": window, kind: array}
         if len(self.skipped) == self.found:
             raise ValueError(
                 f"{folder.name}: none of the {self.found} recordings in {folder} can be used; "
@@ -232,11 +244,11 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return RecordWriter(self.info.file_format)
 
     def _create_builder_config(self, builder_config, version):
-        """Takes the configuration as it is; TFDS would warn that it is not a predefined one."""
+        """Returns the configuration; TFDS would warn that it is not a predefined one."""
         return builder_config
 
     def _log_download_bytes(self) -> None:
-        """Says nothing: there is no download."""
+        """Prints nothing: there is no download."""
 
     def _log_download_done(self) -> None:
         report = f"{self.builder_config.folder.name}: {self.found - len(self.skipped)} utterances"
@@ -246,9 +258,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """All below a folder with one of the suffixes, in any case; hidden files are left out.
+    """Lists the files below a folder that have one of the suffixes, in any case.
 
-    What is no folder is taken, though it may be no file: it is then told why it cannot be used.
+    Hidden files are left out. Broken links, pipes and devices are listed, so that they are skipped
+    with a reason.
     """
     found, errors = files_below(folder)
     for error in errors:
@@ -257,31 +270,31 @@ def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> Iterator[tuple]:
-    """Finds the audio files whose stems match a regular expression, ignoring case.
+    """Finds the audio files whose stems match a regular expression, in any case.
 
     Yields:
-        The path and the match. Audio files of other names are passed over with a warning.
+        The path and the match. Audio files with other names are skipped with a warning.
     """
-    pattern, strays = re.compile(name, re.IGNORECASE), []
+    pattern, others = re.compile(name, re.IGNORECASE), []
     for path in audio_files(folder, suffixes):
         if match := pattern.fullmatch(path.stem):
             yield path, match
         else:
-            strays.append(path)
-    warn_of(folder, strays, "not named as published and passed over")
+            others.append(path)
+    warn_of(folder, others, "not named as published and passed over")
 
 
 def warn_of(folder: Path, paths: list[Path], what: str) -> None:
-    """Warns of files, if there are any, by number and the first few names."""
+    """Warns of files, if there are any, with their number and the first few names."""
     if paths:
         names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
-        more = ", ..." if len(paths) > SHOWN else ""
-        names = ", ".join(names) + more
+        names += ["..."] * (len(paths) > SHOWN)
+        names = ", ".join(names)
         logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
 
 
-def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
-    """Keeps one recording of each name: that of the published format, or of two equal files one."""
+def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
+    """Keeps one recording of each name: the published format, or either of two equal files."""
 
     def preference(recording: Recording) -> tuple:
         path, suffix = recording.path, recording.path.suffix.lower()
@@ -293,7 +306,7 @@ def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> lis
         first = kept.setdefault(recording.name.lower(), recording)
         if first is recording or first.path.suffix.lower() != recording.path.suffix.lower():
             continue
-        if not _equal(first.path, recording.path):
+        if not _are_equal(first.path, recording.path):
             raise ValueError(
                 f"{first.path} and {recording.path} differ but are both named as utterance "
                 f"{first.name}: remove one of them"
@@ -301,13 +314,12 @@ def _one_each(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> lis
     return sorted(kept.values(), key=lambda recording: recording.name)
 
 
-def _equal(first: Path, second: Path) -> bool:
-    files = first.is_file() and second.is_file()
-    return files and filecmp.cmp(first, second, shallow=False)
+def _are_equal(first: Path, second: Path) -> bool:
+    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
-def _sight(folder: Path) -> str:
-    """What is to be seen where a corpus was expected."""
+def _describe(folder: Path) -> str:
+    """Says what a folder holds in which a corpus was expected."""
     if not folder.is_dir():
         return "but there is no such folder"
     files, _ = files_below(folder)

@@ -2,7 +2,6 @@
 
 import difflib
 import errno
-import hashlib
 import importlib
 import os
 import shutil
@@ -14,17 +13,21 @@ from absl import logging
 
 from datasets.synthetic import NAMES
 from ds_jax.data import corpus
-from ds_jax.features import representation
-from ds_jax.features.extract import FeatureSettings
-from ds_jax.features.representation import Settings
+from ds_jax.features import extract
+from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
-from ds_jax.runtime.files import check_writable
 
-KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
+# The published corpora: the folders that hold a builder. `manifest` describes any other corpus.
+KNOWN = tuple(
+    sorted(
+        {path.parent.name for path in Path(__file__).parent.glob("*/*_dataset_builder.py")}
+        - {"manifest"}
+    )
+)
 
 
 def full_name(name: str) -> str:
-    """Completes the unique beginning of a known corpus' name; other names stay as they are."""
+    """Completes the unique beginning of a known corpus' name; returns other names unchanged."""
     fits = [known for known in KNOWN if known.startswith(name)]
     return fits[0] if name not in KNOWN and len(fits) == 1 else name
 
@@ -32,108 +35,115 @@ def full_name(name: str) -> str:
 def complete_names(config) -> None:
     """Completes the names of corpora in a config, in place."""
     for field in ("corpus", "elra", "emomatch"):
-        if isinstance(config.get(field), str):  # what is not is told later
+        if isinstance(config.get(field), str):  # a later check names other values
             config[field] = full_name(config[field])
 
 
 def check_names(config, names: Mapping[str, str], corpora_dir: Path) -> None:
-    """Checks that there are such corpora, before any work.
+    """Checks, before any work, that corpora of these names exist.
 
     Args:
-        config: The experiment's.
-        names: Of corpora, by the fields or flags that name them.
-        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
+        config: The experiment's config.
+        names: The names of corpora, by the fields or flags that give them.
+        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
 
     Raises:
-        ValueError: There is no such corpus, or synthetic speech has none of that name.
+        ValueError: A corpus does not exist, or there is no synthetic speech of that name.
     """
     for field, name in names.items():
-        full = full_name(name)
-        if config.synthetic and full not in NAMES:
-            raise ValueError(
-                f"{field}={name!r}: synthetic speech is tested on {' and '.join(NAMES)} only"
-            )
-        if full not in KNOWN:
-            try:
-                _manifest_digest(full, Path(corpora_dir) / full)
-            except ValueError as error:
-                raise ValueError(f"{field}={name!r}: {error}") from error
+        try:
+            _check_name(full_name(name), config.synthetic, corpora_dir)
+        except ValueError as error:
+            raise ValueError(f"{field}={name!r}: {error}") from error
 
 
 def load(
     corpora_dir: Path, data_dir: Path, synthetic: bool, audio: bool, experiment, name: str
 ) -> corpus.Corpus:
-    """Prepares a corpus as an experiment wants it, and loads it.
+    """Prepares a corpus for an experiment, and loads it.
 
     Args:
-        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
-        data_dir: Holds what is prepared.
-        synthetic: Whether the recordings are generated ones, of which there are two corpora.
+        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
+        data_dir: The folder of prepared data.
+        synthetic: Whether the recordings are synthetic speech.
         audio: Whether reports are to play recordings.
-        experiment: Its config.
+        experiment: The experiment's config.
         name: As for `prepare`.
 
     Raises:
-        FileNotFoundError, ValueError: As `prepare`; or synthetic speech is to be more than that.
+        FileNotFoundError, ValueError: As `prepare`; or there is no synthetic speech of that name.
     """
     name = full_name(name)
-    if synthetic and name not in NAMES:
-        raise ValueError(f"{name}: synthetic speech is tested on {NAMES} only")
     if synthetic:
-        logging.set_verbosity(logging.ERROR)  # they are smaller than what they are named after
-    wanted = representation.settings(experiment)
-    return corpus.load(prepare(name, corpora_dir, data_dir, wanted, audio), name)
+        _check_name(name, synthetic, corpora_dir)
+        logging.set_verbosity(logging.ERROR)  # its corpora are smaller than the published ones
+    settings = extract.settings(experiment)
+    return corpus.load(prepare(name, corpora_dir, data_dir, settings, audio), name)
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
-    """Returns the corpus' TFDS builder, prepared; at once if it was prepared before.
+    """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
-    What is prepared lies in `<data_dir>/<corpus>/<settings>/<version>`, other settings beside it,
-    and is found there without the raw recordings (of a manifest corpus, its manifest.csv is
-    needed still). Two processes never prepare the same corpus at once. What is not as it was
-    written, going by its checksums, is prepared anew.
+    The prepared data lies in `<data_dir>/<corpus>/<settings>/<version>`. It is found there without
+    the raw recordings (a manifest corpus still needs its manifest.csv). Two processes never prepare
+    the same corpus at once. Data whose checksums are wrong is prepared again.
 
     Args:
-        name: A known corpus or the unique beginning of its name, or any folder with a manifest.
-        corpora_dir: Holds the raw recordings in `<corpora_dir>/<corpus>/`.
-        data_dir: Holds what is prepared.
-        settings: How the pictures are drawn, or which features are computed.
-        audio: Whether reports are to play recordings, which are needed then.
+        name: A known corpus or the unique beginning of its name, or a folder with a manifest.
+        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
+        data_dir: The folder of prepared data.
+        settings: How pictures are drawn, or which features are computed.
+        audio: Whether reports are to play recordings, which are then needed.
 
     Raises:
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
-        ValueError: There is no such corpus, none of its recordings can be used, or they are to be
-            played and their licence forbids it.
+        ValueError: There is no such corpus, none of its recordings can be used, or reports are to
+            play them against their licence.
         OSError: `data_dir` cannot be written.
     """
     name, key = full_name(name), settings.key()
     folder = Path(corpora_dir) / name
     package = name
     if name not in KNOWN:
+        _check_name(name, False, corpora_dir)
         package = "manifest"
-        key = f"{name}-{_manifest_digest(name, folder)}-{key}"
-    base = importlib.import_module("datasets.base")
-    module = importlib.import_module(f"datasets.{package}.{package}_dataset_builder")
+        key = f"{name}-{files.sha256(folder / 'manifest.csv')[:8]}-{key}"
+    base = importlib.import_module("datasets.base")  # slow: it imports TFDS
+    builder = importlib.import_module(f"datasets.{package}.{package}_dataset_builder").Builder
     if audio:
-        module.Builder.terms(folder)  # before any work
+        builder.check_audio(folder)  # before any work
     config = base.CorpusConfig(name=key, folder=folder, settings=settings, audio=audio)
-    path = Path(data_dir) / package / key / str(module.Builder.VERSION)
+    path = Path(data_dir) / package / key / str(builder.VERSION)
     if _is_whole(path):
         print(f"{name}: as prepared in {path}")
-        return module.Builder(data_dir=data_dir, config=config)
+        return builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()
     if not folder.is_dir():
-        module.Builder.find(folder)  # says what is missing, before anything is made or removed
-    check_writable(data_dir, "--data_dir")
+        builder.find(folder)  # raises an error, before anything is created or removed
+    files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
-        if not _is_whole(path):  # another process may have done it
-            _write(module.Builder, config, data_dir, path)
-    return module.Builder(data_dir=data_dir, config=config)
+        if not _is_whole(path):  # another process may have prepared it
+            _write(builder, config, data_dir, path)
+    return builder(data_dir=data_dir, config=config)
+
+
+def _check_name(name: str, synthetic: bool, corpora_dir: Path) -> None:
+    """Checks that a corpus is known, or has a manifest."""
+    if synthetic and name not in NAMES:
+        raise ValueError(f"synthetic speech is tested on {' and '.join(NAMES)} only")
+    manifest = Path(corpora_dir) / name / "manifest.csv"
+    if name in KNOWN or (name and Path(name).name == name and manifest.is_file()):
+        return
+    nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is {nearest}), "
+        f"or describe your own recordings in {manifest}, with columns path, label, speaker"
+    )
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether prepared data is there to its end; tells what is damaged."""
+    """Tells whether prepared data is complete; prints which file is damaged."""
     if not (path / files.CHECKSUMS).is_file():
         return False
     damage = files.find_damage(path)
@@ -143,11 +153,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def _write(builder, config, data_dir: Path, path: Path) -> None:
-    """Prepares anew; the checksums are written last, and say that the data is there to its end."""
+    """Prepares a corpus; the checksums are written last, and mark the data as complete."""
     for leftover in [path, *path.parent.glob("incomplete.*")]:
         shutil.rmtree(leftover, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory() as downloads,  # TFDS wants a folder for downloads
+        tempfile.TemporaryDirectory() as downloads,  # TFDS needs a folder for downloads
         files.explain_write_errors(path),
     ):
         try:
@@ -155,7 +165,7 @@ def _write(builder, config, data_dir: Path, path: Path) -> None:
                 download_dir=downloads, file_format="array_record"
             )
         except OSError as error:
-            if "Not enough disk space" in str(error):  # TFDS says so without saying where
+            if "Not enough disk space" in str(error):  # TFDS' error does not name the place
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
         written = [file for file in path.rglob("*") if file.is_file()]
@@ -163,15 +173,3 @@ def _write(builder, config, data_dir: Path, path: Path) -> None:
             files.sync(file)
         files.sync(path)
         files.write_checksums(path, {str(f.relative_to(path)): files.sha256(f) for f in written})
-
-
-def _manifest_digest(name: str, folder: Path) -> str:
-    manifest = folder / "manifest.csv"
-    if not name or Path(name).name != name or not manifest.is_file():
-        nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is "
-            f"{nearest}), or describe your own recordings in {manifest}, with columns path, label, "
-            "speaker"
-        )
-    return hashlib.sha256(manifest.read_bytes()).hexdigest()[:8]

@@ -1,7 +1,7 @@
 """Synthetic speech in the layouts of ELRA-S0329 and EmoMatchSpanishDB.
 
-It lets the whole program run with nothing to download or to license. It is never evidence: a
-score on it says that the plumbing works, and nothing about speech, emotion or any method.
+It lets the whole program run without a download or a licence. It is never evidence: a score on it
+shows that the program works, and nothing about speech, emotion or any method.
 
 A voice is a pulse train and noise through formant resonances (source and filter, Fant 1960).
 An emotion moves pitch, its contour, speech rate, pauses, spectral tilt, breathiness and level.
@@ -18,7 +18,7 @@ import soundfile
 
 from ds_jax.runtime import locks, progress
 
-NAMES = ("elra_s0329", "emomatch_spanish_db")  # of the corpora that are written
+NAMES = ("elra_s0329", "emomatch_spanish_db")  # the corpora that are written
 
 # F1 and F2 in Hz of male speakers from Madrid: Bradlow 1995, JASA 97(3), doi 10.1121/1.412064.
 VOWELS = {"a": (638, 1353), "e": (458, 1814), "i": (286, 2147), "o": (460, 1019), "u": (322, 992)}
@@ -40,7 +40,7 @@ CONSONANTS = {
 
 
 class Manner(NamedTuple):
-    """How something is said, against the speaker's own voice.
+    """A way of speaking, relative to the speaker's voice.
 
     Attributes:
         pitch: Shift of the mean, semitones.
@@ -72,7 +72,7 @@ class Manner(NamedTuple):
 
 
 # For anger, fear, joy and sadness the directions are those that Juslin and Laukka 2003
-# (doi 10.1037/0033-2909.129.5.770) find in the literature. The rest, and every size, is made up.
+# (doi 10.1037/0033-2909.129.5.770) find in the literature. The rest and every size are invented.
 MANNERS = {
     "ANGER": Manner(4, (3, 4, 2, 1, -4), 4, 0, 5.2, 0.0, 0.8, -2, 0.05, 0.03, 1.0, -3),
     "DISGUST": Manner(-3, (3, 0, -2, 0, -3), 0, 0, 3.8, 0.1, 1.3, -5, 0.3, 0.06, 0.92, -9),
@@ -85,7 +85,7 @@ MANNERS = {
 
 
 class Speaker(NamedTuple):
-    """A voice: mean pitch in Hz, factor on all formants, and own spectral tilt in dB per octave."""
+    """A voice: mean pitch in Hz, factor on all formants, and spectral tilt in dB per octave."""
 
     pitch: float
     tract: float
@@ -103,7 +103,7 @@ EMOMATCH_EMOTIONS = {
     **{"Ira": "ANGER", "Asco": "DISGUST", "Miedo": "FEAR", "Alegria": "JOY"},
     **{"Neutro": "NEUTRAL", "Tristeza": "SADNESS", "Sorpresa": "SURPRISE"},
 }
-# Ids whose gender is public, a man and a woman in turns.
+# Ids whose gender is public, men and women in turn.
 EMOMATCH_SPEAKERS = (1, 3, 2, 4, 5, 6, 9, 7, 12, 8, 13, 10, 22, 11, 23, 20, 31, 25, 35, 29)
 README = """SYNTHETIC
 
@@ -121,20 +121,21 @@ def write_corpora(
 
     `<folder>/elra_s0329` is 16 kHz mono and headerless; `<folder>/emomatch_spanish_db` 48 kHz
     stereo WAV; both are 16-bit. They share no speaker and no sentence. The same arguments give the
-    same bytes, and a corpus that is there already is kept. Of two processes one waits.
+    same bytes, and an existing corpus is kept. Of two processes one waits.
 
     Args:
-        folder: Where the two corpora go, each whole or not at all.
-        seed: Of voices, sentences and noise; not negative.
-        speakers: Of the EmoMatch-like corpus: 2 to 20, a man and a woman in turns.
-        sentences: Of the EmoMatch-like corpus, once by each speaker with each emotion: 1 to 99.
-        elra_sentences: Of the ELRA-like corpus, where a man and a woman say each in two sessions
-            with each emotion, and in one session half of them in each of the loud, soft, slow and
-            fast styles: 2 to 184.
+        folder: The folder of the two corpora; each is written completely or not at all.
+        seed: The seed of voices, sentences and noise; not negative.
+        speakers: 2 to 20 speakers of the EmoMatch-like corpus, men and women in turn.
+        sentences: 1 to 99 sentences of the EmoMatch-like corpus, which each speaker says once with
+            each emotion.
+        elra_sentences: 2 to 184 sentences of the ELRA-like corpus, which a man and a woman say in
+            two sessions with each emotion; half of them also in one session in each of the loud,
+            soft, slow and fast styles.
 
     Raises:
-        ValueError: A size is out of its range, the seed is negative, or a corpus' folder is there
-            and holds anything else.
+        ValueError: A size is out of its range, the seed is negative, or a corpus' folder exists and
+            holds other files.
     """
     for name, value, low, high in (
         ("speakers", speakers, 2, len(EMOMATCH_SPEAKERS)),
@@ -160,7 +161,7 @@ def write_corpora(
 
 
 def is_synthetic(folder: Path) -> bool:
-    """Whether a corpus' folder was written by `write_corpora`."""
+    """Tells whether `write_corpora` has written a corpus' folder."""
     note = folder / "README.txt"
     return note.is_file() and note.read_text("utf-8", "replace").startswith("SYNTHETIC\n")
 
@@ -168,7 +169,7 @@ def is_synthetic(folder: Path) -> bool:
 def synthesise(
     speaker: Speaker, manner: Manner, syllables: list[str], rate: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Says a sequence of syllables (a consonant and a vowel each) in a voice and a manner.
+    """Synthesises syllables (a consonant and a vowel each) in a voice and a manner.
 
     Returns:
         float64 [samples] at `rate` Hz, peak `manner.level` dB below full scale, without room noise.
@@ -196,7 +197,7 @@ def synthesise(
 
 
 def _score(speaker: Speaker, manner: Manner, syllables: list[str]) -> tuple[np.ndarray, ...]:
-    """What the voice does at each frame: voicing, noise, its centre, formants, semitones."""
+    """Returns voicing, noise, the noise's centre, formants and semitones at each frame."""
     rows = [(MARGIN, 0.0, 0.0, 900, VOWELS[syllables[0][1]], 0)]
     for index, (consonant, vowel) in enumerate(syllables):
         segments, centre = CONSONANTS[consonant]
@@ -240,26 +241,26 @@ def _score(speaker: Speaker, manner: Manner, syllables: list[str]) -> tuple[np.n
 
 
 def _smooth(track: np.ndarray, width: int) -> np.ndarray:
-    """The moving average of each column over an odd number of frames."""
+    """Returns the moving average of each column over an odd number of frames."""
     padded = np.pad(track, ((width // 2, width // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(padded, width, axis=0).mean(axis=-1)
 
 
 def _pulses(cycles: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """A glottal pulse for each period, of unit power; `cycles` is pitch in periods a sample."""
+    """Returns a glottal pulse of unit power for each period; `cycles` are periods a sample."""
     phase = np.cumsum(cycles)
     when = np.interp(np.arange(1, phase[-1]), phase, np.arange(len(phase)))
     period = 1 / cycles[when.astype(int)]
     when = np.clip(when + jitter * period * rng.standard_normal(len(when)), 0, len(cycles) - 2)
     height = np.sqrt(period) * (1 + 4 * jitter * rng.standard_normal(len(when)))
-    # A pulse between two samples is shared by both.
+    # A pulse between two samples is divided between them.
     before = when.astype(int)
     pulses = np.bincount(before, height * (1 - when + before), len(cycles))
     return pulses + np.bincount(before + 1, height * (when - before), len(cycles))
 
 
 def _resonance(frequencies: np.ndarray, centre: np.ndarray, width: float) -> np.ndarray:
-    """Gain [frames, frequencies] of a resonance of unit height; `width` in Hz at -3 dB."""
+    """Returns the gain [frames, frequencies] of a resonance of unit height, `width` Hz at -3 dB."""
     return 1 / np.sqrt(1 + ((frequencies - centre) / (width / 2)) ** 2)
 
 
@@ -268,7 +269,7 @@ def _filter(samples: np.ndarray, gains: np.ndarray, hop: int) -> np.ndarray:
     window = np.hanning(2 * hop + 1)[:-1]
     padded = np.pad(samples, (hop, hop))
     frames = np.lib.stride_tricks.sliding_window_view(padded, 2 * hop)[::hop][: len(gains)]
-    # The gains have no phase and so reach in both directions: room on either side of a frame.
+    # The gains have no phase and act in both directions: frames need zeros on either side.
     spectra = np.fft.rfft(np.pad(frames * window, ((0, 0), (hop, hop))))
     pieces = np.fft.irfft(spectra * gains).reshape(len(gains), 4, hop)
     filtered = np.zeros((len(gains) + 3, hop))
@@ -287,7 +288,7 @@ def _sentence(rng: np.random.Generator) -> list[str]:
 
 
 def _vary(manner: Manner, rng: np.random.Generator) -> Manner:
-    """Nobody says a thing twice in the same way, nor always with the same force."""
+    """Varies a manner at random, since nobody speaks twice in the same way."""
     neutral, force = MANNERS["NEUTRAL"], rng.uniform(0.5, 1.1)
     mixed = [
         np.asarray(plain) + force * (np.asarray(felt) - np.asarray(plain))
@@ -305,7 +306,7 @@ def _vary(manner: Manner, rng: np.random.Generator) -> Manner:
 
 
 def _in_style(manner: Manner, style: str) -> Manner:
-    """ELRA's neutral styles: loud, soft, slow and fast; any other letter changes nothing."""
+    """Applies ELRA's neutral styles loud, soft, slow and fast; other letters change nothing."""
     changes = {
         "h": {"pitch": manner.pitch + 2, "tilt": manner.tilt + 2, "level": manner.level + 5},
         "l": {"pitch": manner.pitch - 1, "tilt": manner.tilt - 2, "level": manner.level - 7},
@@ -349,7 +350,7 @@ def _emomatch(seed: int, speakers: int, sentences: int) -> Iterator[tuple[str, n
 
 
 def _recorded(samples: np.ndarray, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """int16 [samples, channels]: the same sound in each channel, with its own room noise."""
+    """Returns the sound in each channel with other room noise, int16 [samples, channels]."""
     room = 10 ** (ROOM / 20) * rng.standard_normal((len(samples), channels))
     return np.round(32767 * (samples[:, None] + room)).astype(np.int16)
 

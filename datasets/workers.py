@@ -1,4 +1,4 @@
-"""What is stored of recordings, made on all cores.
+"""Draws recordings or computes their features on all cores, for the records of a corpus.
 
 Worker processes import this module and what it needs: neither TFDS nor JAX.
 """
@@ -15,23 +15,26 @@ from pathlib import Path
 import loky
 import numpy as np
 
-from ds_jax.features import representation
+from ds_jax.features import extract
 
 BATCH = 4  # recordings that a worker takes at a time
-AHEAD = 8  # batches for each worker that may be under way or wait for their turn
-# The workers' libraries are to leave the cores to the workers.
+AHEAD = 8  # batches for each worker that are in progress or in the queue
+# The libraries of the workers must leave the cores to the other workers.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-UP = 2  # PNG's filter that leaves of each row its difference from the row above
+UP = 2  # the PNG filter that stores each row as its difference from the row above
 
-# Seconds of a recording; for each window, a grey PNG or a float32 array of features; and the digest
-# of its samples. Or why it cannot be used.
+# The seconds of a recording; a grey PNG for each window, or a float32 array of features; and the
+# digest of its samples. Or the reason why the recording cannot be used.
 Outcome = tuple[float, list[bytes] | list[np.ndarray], str] | str
 
 
-def represent_all(paths: Sequence[Path], settings: representation.Settings) -> Iterator[Outcome]:
-    """Yields what is stored of each recording, in order, while all cores work on the next ones.
+def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator[Outcome]:
+    """Yields the outcome of each recording in order, while all cores work on the next ones.
 
-    However many there are, only some `BATCH * AHEAD` a core are in memory.
+    At most `BATCH * AHEAD` recordings a core are in memory.
+
+    Raises:
+        OSError: A worker was killed.
     """
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     cores = min(loky.cpu_count(), len(batches))
@@ -39,17 +42,17 @@ def represent_all(paths: Sequence[Path], settings: representation.Settings) -> I
         yield from (represent(path, settings) for path in paths)
         return
     executor = loky.get_reusable_executor(
-        cores, timeout=60, env=ONE_THREAD, initializer=_leave_interrupts_to_the_caller
+        cores, timeout=60, env=ONE_THREAD, initializer=_ignore_interrupts
     )
-    waiting = collections.deque()
+    queue = collections.deque()
     try:
         for batch in batches:
-            waiting.append((batch, executor.submit(_represent_batch, batch, settings)))
-            if len(waiting) == cores * AHEAD:
-                yield from _outcomes(*waiting.popleft())
-        while waiting:
-            yield from _outcomes(*waiting.popleft())
-    except BaseException:  # an interrupt: nobody waits for what is under way
+            queue.append((batch, executor.submit(_represent_batch, batch, settings)))
+            if len(queue) == cores * AHEAD:
+                yield from _outcomes(*queue.popleft())
+        while queue:
+            yield from _outcomes(*queue.popleft())
+    except BaseException:  # an interrupt, for example: nobody waits for the other batches
         executor.shutdown(kill_workers=True)
         raise
 
@@ -64,19 +67,19 @@ def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
         ) from error
 
 
-def _leave_interrupts_to_the_caller() -> None:
-    """Ctrl-C is sent to workers, too, which would each print where they were."""
+def _ignore_interrupts() -> None:
+    """Leaves Ctrl-C to the caller; each worker would print a traceback of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _represent_batch(paths: Sequence[Path], settings: representation.Settings) -> list[Outcome]:
+def _represent_batch(paths: Sequence[Path], settings: extract.Settings) -> list[Outcome]:
     return [represent(path, settings) for path in paths]
 
 
-def represent(path: Path, settings: representation.Settings) -> Outcome:
-    """Decodes one recording and draws its windows or computes its features."""
+def represent(path: Path, settings: extract.Settings) -> Outcome:
+    """Decodes one recording, and draws its windows or computes its features."""
     try:
-        seconds, arrays, digest = representation.read(path, settings)
+        seconds, arrays, digest = extract.read(path, settings)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(str(path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
@@ -84,10 +87,10 @@ def represent(path: Path, settings: representation.Settings) -> Outcome:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Encodes a picture for array_record, which compresses all that it stores.
+    """Encodes a picture as a PNG that is filtered but not compressed.
 
-    The PNG is filtered but not compressed: deflating takes longer than all else that is done with
-    a recording of 16 kHz, both here and where it is read, and saves nothing in the end.
+    array_record compresses all that it stores. Pillow tries all five filters on each row, even with
+    compress_level=0, which takes ten times as long to encode and twice as long to decode.
 
     Args:
         pixels: uint8 [height, width], grey.

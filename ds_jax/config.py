@@ -22,6 +22,7 @@ PATHS = ("weights", "folds.file")
 RANGES = {
     **dict.fromkeys(("seed", "folds.seed"), (0, 2**31 - 1)),
     **dict.fromkeys(("seeds.initialisation", "seeds.order", "seeds.dropout"), (0, 2**31 - 1)),
+    "seeds.augmentation": (0, 2**31 - 1),
     "train.batch_size": (1, 1 << 16),
     "train.epochs": (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -188,6 +189,8 @@ def read(workdir: Path) -> ConfigDict:
         ValueError: The file is damaged.
     """
     content = _read_json(workdir)
+    if "seeds" in content:  # of a run that is older than this seed, which changed nothing
+        content["seeds"].setdefault("augmentation", content["seed"])
     return ConfigDict({k: v for k, v in content.items() if k not in (VERSIONS, WEIGHTS)})
 
 

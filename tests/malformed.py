@@ -1,7 +1,7 @@
-"""Recordings as they must not be, by the hundred: made from a seed, and laid out as any corpus.
+"""Hundreds of malformed recordings, made from a seed and laid out as any corpus.
 
-`usable` says what has to come of one: it is used (True), it is skipped and named with its reason
-(False), or one of the two (None), as of a header in which bytes were changed at random.
+`usable` is True for a recording that must be used, False for one that must be skipped with its name
+and a reason, and None where both are right, as for a header with random bytes.
 """
 
 import io
@@ -17,7 +17,7 @@ import soundfile
 
 RATE = 16_000
 RATES = (8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 176_400, 192_000)
-# Whatever stands here is a recording's name, and its content is without fault.
+# Names of recordings whose content is without fault.
 NAMES = (
     "with spaces",
     " leading and trailing ",
@@ -58,14 +58,14 @@ NAMES = (
 
 
 class Case(NamedTuple):
-    """A file that is to be met.
+    """A file.
 
     Attributes:
-        kind: What is wrong, or odd, about it.
-        suffix: Of its name.
-        make: Makes it at a path.
-        usable: See above.
-        name: Its stem, where it matters.
+        kind: The fault or the oddity of the file.
+        suffix: The suffix of its name.
+        make: A function that writes the file to a path.
+        usable: Whether it must be used, see above.
+        name: The stem of its name; empty for any stem.
     """
 
     kind: str
@@ -83,14 +83,14 @@ def speech(seconds: float = 0.4, rate: int = RATE, channels: int = 1, seed: int 
 
 
 def encoded(samples=None, rate=RATE, form="WAV", subtype="PCM_16") -> bytes:
-    """The bytes of a file."""
+    """The bytes of an audio file."""
     file = io.BytesIO()
     soundfile.write(file, speech() if samples is None else samples, rate, subtype, format=form)
     return file.getvalue()
 
 
 def cases(seed: int = 0) -> list[Case]:
-    """More than 300 of them, the same ones for the same seed."""
+    """Returns more than 300 cases, the same ones for the same seed."""
     rng = np.random.default_rng(seed)
     found = [
         *_fuzzed(rng),
@@ -109,7 +109,7 @@ def cases(seed: int = 0) -> list[Case]:
 
 
 def long(minutes: float, form: str = "FLAC") -> Callable[[Path], object]:
-    """Makes a recording of so many minutes, a minute in memory at a time."""
+    """Returns a function that writes a recording of some minutes, with one minute in memory."""
 
     def make(path: Path) -> None:
         with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format=form) as file:
@@ -237,7 +237,7 @@ def _of_every_format() -> Iterator[Case]:
 
 
 def _lying_headers() -> Iterator[Case]:
-    """WAV headers of which one field lies: format, channels, rate, and so on."""
+    """WAV headers with one wrong field: format, channels, rate, and so on."""
 
     def wav(tag=1, channels=1, rate=RATE, byte_rate=None, align=2, bits=16, data=None, riff=None):
         content = (10_000 * speech()[:, 0]).astype("<i2").tobytes()
@@ -325,7 +325,7 @@ EMODB_SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
 
 
 def place(corpus: str, index: int, case: Case) -> str:
-    """Where a case lies below the folder of a corpus, as its files are called."""
+    """Returns the path of a case below the folder of a corpus, named as in that corpus."""
     if corpus not in EMOTIONS:
         return f"{case.name or f'{index:03}'}{case.suffix}"
     emotions, suffix = EMOTIONS[corpus], case.suffix
@@ -347,9 +347,10 @@ def place(corpus: str, index: int, case: Case) -> str:
 
 
 def lay_out(folder: Path, corpus: str, chosen: list[Case]) -> dict[str, Case]:
-    """Writes cases as a corpus, with circles of links among its folders; the case of each file.
+    """Writes cases as a corpus, with circles of links among its folders.
 
-    Files by their paths below the folder, less those that the corpus cannot have.
+    Returns:
+        The cases by their paths below the folder, without those that the corpus cannot have.
     """
     found = {}
     for index, case in enumerate(chosen):
@@ -370,5 +371,5 @@ def lay_out(folder: Path, corpus: str, chosen: list[Case]) -> dict[str, Case]:
 
 
 def _can_be_listed(name: str) -> bool:
-    """Whether a manifest can: it is UTF-8, and its fields are stripped of spaces at their ends."""
+    """Tells whether a manifest can list a name: it is UTF-8, and its fields are stripped."""
     return name == name.strip() and not any("\udc80" <= character <= "\udcff" for character in name)

@@ -1,11 +1,14 @@
 """A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
 
+import contextlib
 import dataclasses
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
+import h5py
 import jax
 import ml_collections
 import numpy as np
@@ -13,17 +16,22 @@ import numpy as np
 from configs import base
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.data.folds import Fold
+from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
-from ds_jax.models.create import create_network
+from ds_jax.models.create import BACKBONES, create_network
 from ds_jax.runtime.files import CHECKSUM, seal
 from ds_jax.training import loop, step
-from ds_jax.training.experiment import Experiment, create_experiment
+from ds_jax.training.checkpoints import save_model
+from ds_jax.training.loop import TrainingSetup, create_setup
 
 CHANNELS = (4, 6, 8, 16, 16)
 BLOCKS = tuple(
     (channels, count) for channels, (_, count) in zip(CHANNELS, vgg16.BLOCKS, strict=True)
 )
 UNITS = 24  # of fc1 and fc2
+NARROW = vgg16.create(BLOCKS, UNITS)
+# One convolution a block, which compiles sooner; its parameters are among those of `pretrained`.
+SHALLOW = vgg16.create([(channels, 1) for channels in CHANNELS], UNITS)
 
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),
@@ -35,6 +43,20 @@ USES = {
     "ds_fc": base.use_ds_fc,
     "ds_am": lambda config: None,
 }
+
+
+@contextlib.contextmanager
+def narrow_vgg16(size: int = 224) -> Iterator[None]:
+    """Puts `NARROW` in VGG16's place; its fc1 fits pictures of `size` pixels alone."""
+    with mock.patch.dict(BACKBONES, vgg16=dataclasses.replace(NARROW, size=size)):
+        yield
+
+
+@contextlib.contextmanager
+def given_weights() -> Iterator[None]:
+    """Gives a run `pretrained` in place of a file or a download, where a fixture cannot."""
+    with mock.patch.object(vgg16_weights, "load", side_effect=lambda *_, **__: pretrained()):
+        yield
 
 
 def parameter_count(params: dict) -> int:
@@ -57,6 +79,38 @@ def pretrained(side: int = 2, seed: int = 0) -> dict:
         params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}
     params["block1_conv1"]["kernel"] /= 64  # pixels are that large
     return params
+
+
+def write_weights(path: Path) -> Path:
+    """Writes random weights of VGG16's shapes, without fc layers, in the Keras file's layout."""
+    rng, channels = np.random.default_rng(0), 3
+    with h5py.File(path, "w") as file:
+        for block, (width, count) in enumerate(vgg16.BLOCKS, start=1):
+            for index in range(1, count + 1):
+                name = f"block{block}_conv{index}"
+                kernel = rng.standard_normal((3, 3, channels, width), np.float32)
+                group = file.create_group(name)
+                group[f"{name}_W_1:0"] = kernel * np.sqrt(2 / (9 * channels))
+                group[f"{name}_b_1:0"] = np.zeros(width, np.float32)
+                channels = width
+    return path
+
+
+def utterance(
+    name: str, label: str = "ANGER", speaker: str = "s0", sentence: str = "t0", **fields
+) -> Utterance:
+    """An utterance of one second of whose fields a test names what matters to it."""
+    made = Utterance(name, label, speaker, "unknown", sentence, "normal", 1.0)
+    return dataclasses.replace(made, **fields)
+
+
+def utterances(speakers: int, sentences: int) -> list[Utterance]:
+    """Every speaker says every sentence once, `s0t0` and so on, with labels in turn."""
+    return [
+        utterance(f"s{s}t{t}", LABELS[(s + t) % 7], f"s{s}", f"t{t}")
+        for s in range(speakers)
+        for t in range(sentences)
+    ]
 
 
 def corpus(utterances: int = 16, windows: int = 1, canvas: int = 48, seed: int = 0) -> Corpus:
@@ -89,35 +143,53 @@ def config(system: str = "ds_am") -> ml_collections.ConfigDict:
     return config
 
 
-def state(experiment: Experiment, seed: int = 0) -> step.TrainState:
+def run_config(**fields) -> ml_collections.ConfigDict:
+    """A config of DS-AM on three folds of speakers for one epoch, all but block5 frozen.
+
+    Args:
+        fields: Others by their full names, as in `run_config(**{"train.epochs": 3})`.
+    """
+    made = config()
+    made.corpus = "tiny"
+    made.folds.protocol, made.folds.count = "speakers", 3
+    made.model.freeze, made.train.epochs = "block4", 1
+    made.update_from_flattened_dict(fields)
+    return made
+
+
+def state(setup: TrainingSetup, seed: int = 0) -> step.TrainState:
     """The network as training begins with it."""
     return step.create_state(
-        create_network(experiment.config),
-        experiment.optimiser,
-        experiment.pretrained,
+        create_network(setup.config),
+        setup.optimiser,
+        setup.pretrained,
         jax.random.key(seed),
         {},
     )
 
 
-def train_fold(experiment: Experiment, number: int, fold: Fold, workdir: Path):
-    """Trains one fold; returns what its model says of the test side."""
-    return dict(loop.train_folds(experiment, {number: fold}, workdir))[number]
+def train_fold(setup: TrainingSetup, number: int, fold: Fold, workdir: Path):
+    """Trains one fold; returns what its model predicts for the test split."""
+    return dict(loop.train_folds(setup, {number: fold}, workdir))[number]
 
 
-def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> Experiment:
-    """An experiment on the tiny corpus."""
-    return create_experiment(config, of or corpus(), pretrained())
+def save(directory: Path, variables: dict, config: ml_collections.ConfigDict) -> None:
+    """Writes a finished model of no fold in particular."""
+    card = {"config": config.to_dict(), "fold": "", "epoch": 1, "history": []}
+    save_model(directory, variables, card)
+
+
+def setup(config: ml_collections.ConfigDict, of: Corpus | None = None) -> TrainingSetup:
+    """Training on the tiny corpus, or on another."""
+    return create_setup(config, of or corpus(), pretrained())
 
 
 def tamper(path: Path, change: Callable[[dict], None]) -> None:
     """Changes an object of JSON, and its checksum with it, as who wants to be believed does."""
     content = json.loads(path.read_text())
-    sealed = content.get("custom_metadata", content)  # Orbax' own fields lie around ours
-    del sealed[CHECKSUM]
+    del content[CHECKSUM]
     change(content)
-    sealed |= seal(sealed)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(seal(content)))
 
 
 def make(system: str) -> tuple[ml_collections.ConfigDict, Corpus]:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
-from ds_jax.data.licences import OF_CORPORA
 
 SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
 # <speaker>/sess<style>00<session>/
 FOLDERS = re.compile(r"(?:^|/)(?P<speaker>[fm])/sess(?P<style>[a-z])00(?P<session>[12])/", re.I)
-# spf1f075 is taken to be speaker f, session 1, style f, sentence 075: one name is public, so this
-# reading is believed only where the folders say nothing.
+# spf1f075 is read as speaker f, session 1, style f, sentence 075. Only one name is public, so this
+# reading counts only where the folders give no answer.
 NAME = re.compile(r"sp(?P<speaker>[fm])(?P<session>[12])(?P<style>[a-z])(?P<sentence>\d{3})", re.I)
 STYLES = {
     "a": ("ANGER", "normal"),
@@ -31,30 +30,31 @@ GENDERS = {"f": "female", "m": "male"}
 class Builder(CorpusBuilder):
     """Prepares ELRA-S0329.
 
-    The letter of surprise is not public: the one letter that is none of the ten others is taken
-    for it.
+    The letter of surprise is not public: a single letter besides the ten known ones is taken for
+    it.
     """
 
+    title = "ELRA-S0329"
+    licence = "sold by ELRA under a licence, which says what may be passed on"
     layout = "files named like S0329/INTER1SP_01/f/sessa001/*.l16"
     source = "Copy the folder that ELRA delivers (https://catalogue.elra.info) there."
     suffixes = SUFFIXES
     totals = (6041,)
-    audio_terms = OF_CORPORA["elra_s0329"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:
-        placed, strays, contrary = [], [], []
+        placed, others, contrary = [], [], []
         for path in audio_files(folder, SUFFIXES):
             by_folder = FOLDERS.search(path.relative_to(folder).as_posix())
             by_name = NAME.fullmatch(path.stem)
             if not by_folder and not by_name:
-                strays.append(path)
+                others.append(path)
                 continue
             if by_folder and by_name and _place(by_folder) != _place(by_name):
                 contrary.append(path)
             sentence = by_name["sentence"] if by_name else _last_digits(path.stem)
             placed.append((path, *_place(by_folder or by_name), sentence))
-        warn_of(folder, strays, "in no session and passed over")
+        warn_of(folder, others, "in no session and passed over")
         warn_of(folder, contrary, "disagree with their folders, which are believed")
         unknown = sorted({style for _, _, style, _, _ in placed} - set(STYLES))
         if len(unknown) > 1:
@@ -76,5 +76,5 @@ def _place(match: re.Match) -> tuple[str, str, str]:
 
 
 def _last_digits(stem: str) -> str:
-    """The utterance's number, with which names that are read otherwise end, too."""
+    """Returns the utterance's number, with which names of other forms end too."""
     return re.search(r"\d{0,3}$", stem)[0]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.data.licences import OF_CORPORA
 
 # Speaker, text, emotion, version.
 NAME = r"(?P<speaker>\d\d)(?P<text>[ab]\d\d)(?P<emotion>[wleaftn])[a-z]"
@@ -18,10 +17,12 @@ GENDERS = dict.fromkeys(("03", "10", "11", "12", "15"), "male") | dict.fromkeys(
 class Builder(CorpusBuilder):
     """Prepares EmoDB without boredom, which is none of the seven emotions."""
 
+    title = "EmoDB"
+    licence = "free, from <http://emodb.bilderbar.info>"
+    audio_terms = "EmoDB is free; name Burkhardt et al. (2005)"
     layout = "files named like wav/03a01Fa.wav"
     source = "Unpack the archive from http://emodb.bilderbar.info there."
     totals = (454,)
-    audio_terms = OF_CORPORA["emodb"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

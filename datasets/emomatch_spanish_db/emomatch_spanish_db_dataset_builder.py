@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.data.licences import OF_CORPORA
 
 # Some copies double an underscore.
 NAME = (
@@ -29,10 +28,11 @@ GENDERS = dict.fromkeys(MALE, "male") | dict.fromkeys(FEMALE, "female")
 class Builder(CorpusBuilder):
     """Prepares EmoMatchSpanishDB."""
 
+    title = "EmoMatchSpanishDB"
+    licence = "given out by its authors on request"
     layout = "files named like 03_Alegria_02.WAV"
     source = "Its authors give it out on request: see https://doi.org/10.1007/s11042-023-15959-w."
     totals = (2050, 2005)  # the paper's number, and that of later users
-    audio_terms = OF_CORPORA["emomatch_spanish_db"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.data.licences import OF_CORPORA
 
 NAME = r"(?P<emotion>rab|dis|pau|gio|neu|tri|sor)-(?P<speaker>[fm]\d)-(?P<sentence>[a-z]\d)"
 # Rabbia, disgusto, paura, gioia, neutralità, tristezza, sorpresa.
@@ -22,12 +21,13 @@ LABELS = {
 class Builder(CorpusBuilder):
     """Prepares EMOVO."""
 
+    title = "EMOVO"
+    licence = "free for non-commercial use; no known terms allow recordings to be passed on"
     layout = "files named like f1/dis-f1-b1.wav"
     source = (
         "Unpack the archive from http://voice.fub.it/activities/corpora/emovo/index.html there."
     )
     totals = (588,)
-    audio_terms = OF_CORPORA["emovo"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

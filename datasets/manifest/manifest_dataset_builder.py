@@ -1,4 +1,4 @@
-"""Any corpus that a CSV file describes."""
+"""A corpus that a CSV file describes."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ GENDERS = ("female", "male", "unknown")
 
 
 class Builder(CorpusBuilder):
-    """Prepares the recordings that `manifest.csv` lists; an utterance is named by its path."""
+    """Prepares the recordings that `manifest.csv` lists; the path is the utterance's name."""
 
     layout = "recordings listed in manifest.csv"
     source = "List at least one, with its path, label and speaker."
@@ -31,7 +31,7 @@ class Builder(CorpusBuilder):
                 raise ValueError(
                     f"{where}, gender: {row['gender']!r} is none of {', '.join(GENDERS)}"
                 )
-            if not os.path.lexists(path):  # one that is there and unusable is skipped and named
+            if not os.path.lexists(path):  # an unusable file is skipped
                 raise ValueError(f"{where}, path: there is no file {path}")
             if path in seen:
                 raise ValueError(f"{where}, path: {row['path']} is listed in {seen[path]} already")
@@ -42,7 +42,7 @@ class Builder(CorpusBuilder):
 
 
 def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields each row, stripped, after the words that say where it stands."""
+    """Yields each row, stripped, after a description of its place."""
     with manifest.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, restval="")
         try:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, named
-from ds_jax.data.licences import OF_CORPORA
 
 # Modality (03 audio only), channel (01 speech, 02 song), emotion, intensity, statement,
 # repetition, actor.
@@ -25,12 +24,17 @@ LABELS = {
 class Builder(CorpusBuilder):
     """Prepares RAVDESS' speech without calm, which is none of the seven emotions."""
 
+    title = "RAVDESS"
+    licence = "free for non-commercial use (CC BY-NC-SA 4.0)"
+    audio_terms = (
+        "RAVDESS is under CC BY-NC-SA 4.0: name Livingstone and Russo (2018), nothing commercial, "
+        "and the same licence for what is made of it"
+    )
     layout = "files named like Actor_12/03-01-05-02-01-01-12.wav"
     source = (
         "Unpack Audio_Speech_Actors_01-24.zip from https://doi.org/10.5281/zenodo.1188976 there."
     )
     totals = (1248,)
-    audio_terms = OF_CORPORA["ravdess"].audio
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:

@@ -50,7 +50,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     protocol, shared, left_out = made["protocol"], {"speakers": None, "sentences": None}, 0
     if own:
         _, divided = folds.read_folds(
-            workdir / FOLDS, corpus.utterances, config.select_on, own=True
+            workdir / FOLDS, corpus.utterances, config.select_on, verify=True
         )
         shared = folds.shared(divided, corpus.utterances)
         equal = len(
@@ -101,7 +101,7 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     directory = workdir / "evaluations" / corpus.name
     content = {
         "system": systems.title(config),
-        "chosen": systems.CHOOSES.get(config.system, ""),
+        "chosen": systems.SYSTEMS[config.system].chooses,
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": shared,

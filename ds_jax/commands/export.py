@@ -1,4 +1,4 @@
-"""The models of a run as one file that JAX alone can run: waveforms in, probabilities out."""
+"""--mode=export: writes a run's models as one file that JAX alone can run, from waveforms on."""
 
 import functools
 import re
@@ -12,36 +12,39 @@ import jinja2
 import ml_collections
 
 from ds_jax.commands import predict
-from ds_jax.data import licences
 from ds_jax.data.corpus import LABELS
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
-from ds_jax.models import deep_spectrum
 from ds_jax.runtime import processes
+from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
-from ds_jax.runtime.workdir import FOLDS, REPORT
+from ds_jax.runtime.workdir import CHECKPOINTS, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
-from ds_jax.systems import network as inference
-from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.systems import network as saved_networks
+from ds_jax.training.checkpoints import read_card
 
 MODEL = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-LARGEST = 2_000_000_000  # bytes of parameters; JAX's format ends at 2**31, the program included
+LARGEST = 2_000_000_000  # bytes of parameters; JAX's format ends at 2**31 with the program
+WEIGHTS_LICENCE = (
+    "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as "
+    "published with Keras"
+)
 
 
 def run(checkpoint: Path, directory: Path | None = None) -> None:
     """Writes model.stablehlo, model.json and README.md.
 
-    The file gives the probabilities that `predict.run` gives for the same checkpoint: of a run the
-    mean over all finished folds' best models. None of them is picked out as the best one, since
-    the folds were scored on test data, which never chooses.
+    The model's probabilities are those of `predict.run` for the same checkpoint, the mean over the
+    best models of all finished folds. No fold is chosen as the best, since the folds were scored on
+    test data, which never chooses.
 
     Args:
-        checkpoint: A run's folder or a fold's.
-        directory: Where the files go; without, `export` in the run's or fold's folder.
+        checkpoint: The folder of a run or of a fold.
+        directory: The folder of the files; None means `export` in the checkpoint's folder.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -52,10 +55,10 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     checkpoints = predict.find_checkpoints(checkpoint)
     config = systems.load_config(checkpoints)
     settings = _settings(config)
-    beside = checkpoint.parent if checkpoint in checkpoints else checkpoint
-    directory = directory or beside / "export"
-    network = deep_spectrum.create(config.system, config.model, settings)
-    variables = [inference.load(folder)[2] for folder in checkpoints]
+    parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
+    directory = directory or parent / "export"
+    network = create_model.create_network(config)
+    variables = [saved_networks.load(folder)[2] for folder in checkpoints]
     _check_size(network, variables)
     check_writable(directory)
     exported = trace(network, variables, settings)
@@ -70,15 +73,15 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
 
 
 def trace(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> jax.export.Exported:
     """Exports the mean over some models, for any number of recordings of any length.
 
     Args:
-        network: Of all models, in float32.
-        variables: Of each; what `network.lower` reads is the same in all of them.
+        network: The network of all models, in float32.
+        variables: The variables of each model; `network.lower` reads the same ones in all of them.
         settings: How recordings are drawn.
     """
     frames = jax.config.jax_traceback_in_locations_limit
@@ -86,7 +89,7 @@ def trace(
     samples = jax.ShapeDtypeStruct((batch, n), jnp.float32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     traced = jax.jit(_probabilities(network, variables, settings))
-    # The file would name this machine's folders.
+    # With tracebacks the file would name this machine's folders.
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         # Without this a TPU multiplies in bfloat16, and a GPU in TF32.
@@ -97,59 +100,52 @@ def trace(
 
 
 def _probabilities(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    draw, cut = (
+    draw, split = (
         functools.partial(function, settings=settings, rate=settings.sample_rate)
         for function in (spectrogram_jax.draw, spectrogram_jax.split_windows)
     )
 
     def probabilities(samples, lengths):
         """Maps float32 [batch, n] and int32 [batch] to float32 [batch, 7]."""
-        windows, remaining, real = jax.vmap(cut)(samples, lengths)
+        windows, remaining, real = jax.vmap(split)(samples, lengths)
         batch, count, size = windows.shape
         windows = windows.reshape(batch * count, size)
         pictures = jax.vmap(draw)(windows, remaining.reshape(batch * count))
         lower = network.apply(variables[0], pictures, method="lower")
         mask = jnp.ones(batch * count, jnp.float32)
-        judged = [network.apply(each, lower, mask, method="upper") for each in variables]
-        shares = sum(jax.nn.softmax(outputs.logits) for outputs in judged) / len(judged)
-        shares = shares.reshape(batch, count, len(LABELS))
-        return jnp.mean(shares, axis=1, where=real[..., None])
+        outputs = [network.apply(each, lower, mask, method="upper") for each in variables]
+        mean = sum(jax.nn.softmax(output.logits) for output in outputs) / len(outputs)
+        mean = mean.reshape(batch, count, len(LABELS))
+        return jnp.mean(mean, axis=1, where=real[..., None])
 
     return probabilities
 
 
 def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
-    """How recordings are drawn, if JAX can draw them.
+    """Returns how recordings are drawn, if JAX can draw them.
 
     Raises:
-        ValueError: The system, or a field, cannot be exported.
+        ConfigError: The system, or a field, cannot be exported.
     """
-    if config.system not in deep_spectrum.SYSTEMS:
-        raise ValueError(
-            f"system={config.system!r} cannot be exported, since not all of it is JAX: "
-            f"export a run of {' or '.join(deep_spectrum.SYSTEMS)}"
-        )
+    if not systems.SYSTEMS[config.system].exports:
+        exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
+        allowed = f"{exported} to be exported, since others are not all JAX"
+        raise ConfigError("system", config.system, allowed)
     settings = PictureSettings(**config.picture)
-    if settings.mode == "chroma":
-        raise ValueError(
-            "picture.mode='chroma' cannot be exported, since its tuning is not estimated in JAX: "
-            "export a run of picture.mode='mel' or 'spectrogram'"
-        )
+    if settings.mode == "chroma":  # its tuning is not estimated in JAX
+        allowed = "'mel' or 'spectrogram' to be exported"
+        raise ConfigError("picture.mode", settings.mode, allowed)
     if not settings.sample_rate:
-        raise ValueError(
-            "picture.sample_rate=0 cannot be exported, since an exported model has one rate: "
-            "export a run of a rate, such as picture.sample_rate=16000"
-        )
+        allowed = "a number of Hz to be exported, since an exported model has one rate"
+        raise ConfigError("picture.sample_rate", settings.sample_rate, allowed)
     return settings
 
 
-def _check_size(
-    network: deep_spectrum.Network, variables: Sequence[create_model.Variables]
-) -> None:
+def _check_size(network: create_model.Network, variables: Sequence[create_model.Variables]) -> None:
     frozen, _ = create_model.split_frozen(network, variables[0]["params"])
     shared = _bytes(frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared
@@ -167,15 +163,14 @@ def _bytes(tree: Mapping) -> int:
 def _facts(
     config: ml_collections.ConfigDict, checkpoints: Sequence[Path], exported: jax.export.Exported
 ) -> dict:
-    """The content of model.json."""
-    folds_file = checkpoints[0].parents[1] / FOLDS
+    """Returns the content of model.json."""
+    workdir = checkpoints[0].parents[1]
     protocol = config.folds.protocol
-    if folds_file.is_file():  # a file of one's own folds has a protocol of its own
-        protocol = read_json(folds_file)["protocol"]
-    chosen = []
-    for folder in checkpoints:
-        with Checkpoints(folder) as saved:
-            chosen.append({"fold": folder.parent.name, "epoch": saved.best})
+    if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
+        protocol = read_json(workdir / FOLDS)["protocol"]
+    chosen = [
+        {"fold": folder.parent.name, "epoch": read_card(folder)["epoch"]} for folder in checkpoints
+    ]
     return {
         "file": MODEL,
         "inputs": {
@@ -196,30 +191,36 @@ def _facts(
         "selected_on": config.select_on,
         "models": chosen,
         "picture": config.picture.to_dict(),
-        "scores": list(_scores(checkpoints, config.corpus)),
-        "licences": [licences.of_corpus(config.corpus, config.synthetic), licences.OF_WEIGHTS],
+        "scores": list(_scores(workdir, checkpoints, config.corpus)),
+        "licences": [_corpus_licence(config, workdir), WEIGHTS_LICENCE],
     }
 
 
-def _scores(checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
-    """Yields what the run's reports say, and of which models."""
+def _corpus_licence(config: ml_collections.ConfigDict, workdir: Path) -> str:
+    """Returns a sentence about the terms of the recordings that the models were trained on."""
+    if config.synthetic:
+        return "The recordings were generated by ds_jax, and are free of any terms"
+    report = read_json(workdir / REPORT) if (workdir / REPORT).is_file() else {}
+    if report.get("licence"):
+        return f"{report.get('title') or config.corpus} is {report['licence']}"
+    return f"The terms of {config.corpus} are those of whoever recorded it"
+
+
+def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
+    """Yields the scores of the run's reports, and the models that each is about."""
     names = [folder.parent.name for folder in checkpoints]
-    run_directory = checkpoints[0].parents[1]
     kept = ("protocol", "selected_on", "n", "classes_present", "shared", "interval", *SCORES)
-    for path in (
-        run_directory / REPORT,
-        *sorted(run_directory.glob("evaluations/*/report.json")),
-    ):
+    for path in (workdir / REPORT, *sorted(workdir.glob(f"{EVALUATIONS}/*/{REPORT}"))):
         if not path.is_file():
             continue
         report = read_json(path)
-        judges = [f"fold_{record['fold']:02}" for record in report["folds"]]
+        models = [f"fold_{record['fold']:02}" for record in report["folds"]]
         if report["corpus"] == corpus:
             judged_by = "each fold's model, on the utterances that its fold tests"
-        elif judges == names:
+        elif models == names:
             judged_by = "this file"
         else:
-            judged_by = f"the mean of {len(judges)} models"
+            judged_by = f"the mean of {len(models)} models"
         yield {"tested_on": report["corpus"], "judged_by": judged_by} | {
             name: report[name] for name in kept
         }
@@ -238,12 +239,12 @@ def _readme(facts: Mapping) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name of which Markdown makes no markup."""
+    """Escapes a name so that Markdown finds no markup in it."""
     return re.sub(r"([\\`*_{}\[\]<>()#|])", r"\\\1", name)
 
 
 def _shared(counts: Mapping) -> str:
-    """ "0 speakers, 14 sentences, 0 recordings", without those that are not known."""
+    """Formats counts as "0 speakers, 14 sentences, 0 recordings", without unknown ones."""
     kinds = ("speakers", "sentences", "recordings")
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind) is not None)
 

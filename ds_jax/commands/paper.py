@@ -127,7 +127,7 @@ def plan(
 
 def _chooses_epoch(experiment: ConfigDict) -> bool:
     """Whether there is anything for the test fold to choose."""
-    return systems.CHOOSES.get(experiment.system) == "epoch"
+    return systems.SYSTEMS[experiment.system].chooses == "epoch"
 
 
 def _state(run: Run, workdir: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ds_jax.models import pretrained
+from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper_numbers
 from ds_jax.systems import base as systems
 
@@ -24,7 +24,7 @@ def check(config: ConfigDict, read_experiment: Callable[[str], ConfigDict]) -> N
         FileNotFoundError: There is no such file of weights.
         ValueError: No cell can take the value of a field.
     """
-    pretrained.check(config.weights)
+    pretrained.check(vgg16.VGG16, config.weights)
     for name, value in changed(config):
         errors = []
         for cell in dict.fromkeys(row.config for row in paper_numbers.ROWS):

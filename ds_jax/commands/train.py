@@ -12,7 +12,7 @@ from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import LABELS, Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models import pretrained
+from ds_jax.models import create, pretrained
 from ds_jax.report import paper_numbers, results
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory
@@ -39,7 +39,8 @@ def check(config: ml_collections.ConfigDict, chosen: Sequence[int] | None = None
         count = 1 if made.protocol == "whole_corpus" else made.count
         _check_chosen(chosen or (), count)
     if "weights" in config:
-        pretrained.check(config.weights, full=systems.needs_full_weights(config))
+        full = create.needs_full_weights(config)
+        pretrained.check(create.backbone_of(config), config.weights, full=full)
 
 
 def run(
@@ -110,7 +111,7 @@ def _folds(
             f"{path} was written by the first process, and is not here: give all processes one "
             "--workdir and one --data_dir, on a disk that they share"
         )
-    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, own=True)
+    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, verify=True)
     _check_chosen(chosen, len(divided))
     return protocol, divided
 
@@ -218,7 +219,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         ValueError: The run has nothing to report, or the corpus has changed.
     """
     protocol, divided = folds.read_folds(
-        workdir / FOLDS, corpus.utterances, config.select_on, own=True
+        workdir / FOLDS, corpus.utterances, config.select_on, verify=True
     )
     if protocol == "whole_corpus":
         raise ValueError(
@@ -247,7 +248,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         curves.append(rows)
     content = {
         "system": systems.title(config),
-        "chosen": systems.CHOOSES.get(config.system, ""),
+        "chosen": systems.SYSTEMS[config.system].chooses,
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared([divided[number] for number in done], corpus.utterances),

@@ -11,37 +11,29 @@ import numpy as np
 import PIL.Image
 import psutil
 
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.runtime import progress
 
 # The paper's seven emotions in alphabetical order; a label's index is its position here.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
-# Of corpora, as their publishers write them; others are called as in the config.
-TITLES = {
-    "elra_s0329": "ELRA-S0329",
-    "emodb": "EmoDB",
-    "emomatch_spanish_db": "EmoMatchSpanishDB",
-    "emovo": "EMOVO",
-    "ravdess": "RAVDESS",
-}
-# A record holds one of these two.
+# The two kinds of inputs; a record has a field of either name.
 PICTURE, FEATURES = "picture", "features"
 HOST_SHARE = 0.25  # of the machine's memory, which pictures may take
 
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What is known of one recording.
+    """One recording of a corpus.
 
     Attributes:
         name: Unique in its corpus: the file's stem, or its path below the corpus' folder.
-        label: One of `LABELS`.
-        speaker: The corpus' own name of the speaker.
+        label: An element of `LABELS`.
+        speaker: The corpus' name of the speaker.
         gender: "female", "male" or "unknown".
-        sentence: The corpus' own name of the text spoken; empty where the corpus has none.
-        style: "normal" unless the corpus tells styles apart (ELRA: loud, soft, slow, fast).
+        sentence: The corpus' name of the spoken text; empty where the corpus has none.
+        style: "normal", or a style that the corpus marks (ELRA: loud, soft, slow, fast).
         seconds: Duration of the recording.
-        digest: SHA-256 of its samples, in hex: equal recordings have equal ones. Empty if unknown.
+        digest: SHA-256 of the recording's samples, in hexadecimal digits; empty if unknown.
     """
 
     name: str
@@ -55,12 +47,12 @@ class Utterance:
 
 
 class StoredPictures:
-    """Pictures that stay on the disk and are read when they are asked for, like a NumPy array.
+    """Pictures on the disk, which are read when rows of them are indexed as in a NumPy array.
 
     Args:
-        read: Gives the PNG at a position of a prepared corpus; several threads call it.
-        positions: int [n], where each picture is.
-        shape: Of a picture.
+        read: Returns the PNG at a position of a prepared corpus; several threads call it.
+        positions: int [n], the position of each picture.
+        shape: The shape of a picture.
     """
 
     dtype = np.dtype(np.uint8)
@@ -73,7 +65,7 @@ class StoredPictures:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        """Reads uint8 [canvas, canvas] of a row, or [..., canvas, canvas] of several."""
+        """Reads one row, uint8 [canvas, canvas], or several, [..., canvas, canvas]."""
         positions = self._positions[rows]
         pictures = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
         for index in np.ndindex(positions.shape):
@@ -83,19 +75,22 @@ class StoredPictures:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """A corpus, ordered by utterance name and, within one, by time.
+    """A corpus, ordered by the names of its utterances and, within an utterance, by time.
 
     Attributes:
-        name: The corpus' name, for example `emodb`.
+        name: The corpus' name in the config, for example `emodb`.
         utterances: One for each recording.
-        inputs: What systems read, a row each, see `representation`: pictures, in memory or
-            stored, uint8 [n, canvas, canvas], indices into a 256-entry colour map; features,
-            float32 [n, d]; or sequences of them, float32 [n, frames, d], NaN beyond their ends.
-        owners: int32 [n], the row in `utterances` that each row of `inputs` comes from.
-        skipped: How many recordings could not be used.
-        directory: The prepared corpus, where what is computed from `inputs` may be kept.
-        recordings: Where each utterance's recording is, by its name, if reports are to play it.
-        audio_terms: On which a report that plays recordings may be passed on.
+        inputs: What systems read, one row a window: pictures, in memory or stored, uint8
+            [n, canvas, canvas], indices into a colour map of 256 entries; features, float32
+            [n, d]; or sequences of features, float32 [n, frames, d], NaN after their ends.
+        owners: int32 [n], the index in `utterances` of each row of `inputs`.
+        skipped: The number of recordings that could not be used.
+        directory: The folder of the prepared corpus, where results computed from `inputs` may be
+            kept.
+        recordings: The recording of each utterance, by its name, if reports are to play it.
+        audio_terms: The terms on which a report that plays recordings may be passed on.
+        title: The corpus' published name, such as "EmoDB"; empty if it has none.
+        licence: The terms of the recordings; empty if unknown.
     """
 
     name: str
@@ -106,31 +101,33 @@ class Corpus:
     directory: Path | None = None
     recordings: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
+    title: str = ""
+    licence: str = ""
 
     @property
     def labels(self) -> np.ndarray:
-        """int32 [n]: the index in `LABELS` of each row's label."""
-        of_utterance = [LABELS.index(utterance.label) for utterance in self.utterances]
-        return np.asarray(of_utterance, np.int32)[self.owners]
+        """The index in `LABELS` of each row's label, int32 [n]."""
+        labels = [LABELS.index(utterance.label) for utterance in self.utterances]
+        return np.asarray(labels, np.int32)[self.owners]
 
     @property
     def digests(self) -> dict[str, str]:
-        """Of the recordings, by the names of their utterances."""
+        """The digest of each recording, by its utterance's name."""
         return {utterance.name: utterance.digest for utterance in self.utterances}
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
-        """int32: rows of `inputs` that come from the named utterances, in order."""
+        """Returns the rows of `inputs` that come from the named utterances, int32, in order."""
         wanted = set(names)
         mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
         return np.flatnonzero(mask[self.owners]).astype(np.int32)
 
 
 def load(builder, name: str) -> Corpus:
-    """Reads a prepared TFDS builder: into memory, or pictures that are too many for it as stored.
+    """Reads a prepared corpus into memory; pictures that are too many for it stay on the disk.
 
     Args:
-        builder: A prepared builder whose examples have the features of `datasets.base`.
-        name: What the corpus is called in reports.
+        builder: A prepared `datasets.base.CorpusBuilder`.
+        name: The name of the corpus in reports.
 
     Raises:
         FileNotFoundError: Reports are to play recordings, which are missing.
@@ -146,27 +143,24 @@ def load(builder, name: str) -> Corpus:
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
     size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
     stored = size > HOST_SHARE * psutil.virtual_memory().total
-    known, inputs = [], []
+    records, inputs = [], []  # utterance, window and position of each record
     positions = range(len(source))
     for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
+        texts = ("speaker", "gender", "sentence", "style", "digest")
         utterance = Utterance(
             name=_text(example["utterance"]),
             label=LABELS[int(example["label"])],
-            speaker=_text(example["speaker"]),
-            gender=_text(example["gender"]),
-            sentence=_text(example["sentence"]),
-            style=_text(example["style"]),
             seconds=float(example["seconds"]),
-            digest=_text(example["digest"]),
+            **{field: _text(example[field]) for field in texts},
         )
-        known.append((utterance.name, int(example["window"]), position, utterance))
+        records.append((utterance, int(example["window"]), position))
         if not stored:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
-    known.sort(key=lambda one: one[:2])
-    positions = np.asarray([position for _, _, position, _ in known])
-    utterances = tuple(utterance for _, window, _, utterance in known if window == 0)
-    owners = np.cumsum([window == 0 for _, window, _, _ in known], dtype=np.int32) - 1
+    records.sort(key=lambda record: (record[0].name, record[1]))
+    positions = np.asarray([position for _, _, position in records])
+    utterances = tuple(utterance for utterance, window, _ in records if window == 0)
+    owners = np.cumsum([window == 0 for _, window, _ in records], dtype=np.int32) - 1
     if stored:
         picture = tfds.features.FeaturesDict({PICTURE: features[PICTURE]})
 
@@ -177,15 +171,26 @@ def load(builder, name: str) -> Corpus:
 
         inputs = StoredPictures(read, positions, features[PICTURE].shape[:2])
     else:
-        inputs = representation.stack([inputs[position] for position in positions])
-    with open(builder.data_path / "skipped.csv", newline="", encoding="utf-8") as file:
-        skipped = sum(1 for _ in csv.reader(file)) - 1  # less the header
-    directory, audible = Path(builder.data_path), builder.audible()
-    return Corpus(name, utterances, inputs, owners, skipped, directory, *audible)
+        inputs = extract.stack([inputs[position] for position in positions])
+    directory = Path(builder.data_path)
+    with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
+        skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
+    terms = builder.terms(builder.builder_config.folder)
+    return Corpus(
+        name,
+        utterances,
+        inputs,
+        owners,
+        skipped,
+        directory,
+        builder.playable(),
+        title=builder.title,
+        **terms,
+    )
 
 
 def _decode(png: bytes) -> np.ndarray:
-    """uint8 [height, width] of a grey PNG."""
+    """Decodes a grey PNG; uint8 [height, width]."""
     return np.asarray(PIL.Image.open(io.BytesIO(png)))
 
 

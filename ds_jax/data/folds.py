@@ -1,15 +1,16 @@
-"""Protocols: which utterances train, which choose the epoch, and which test."""
+"""Divides a corpus into folds: which utterances train, which choose the epoch, and which test."""
 
 import dataclasses
 import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Utterance
+from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import read_json, write_json
 
 PROTOCOLS = {
@@ -21,29 +22,29 @@ PROTOCOLS = {
     "whole_corpus": "one model from the whole corpus, to be tested on other corpora",
     "custom": "folds given in a file",
 }
+SPLITS = ("train", "dev", "test")
 
-# What is dealt out whole under each rule.
+# The attribute of an utterance by which a rule keeps utterances together.
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
-# The development set is one of this many parts of the training side, whatever the fold count.
+# Dev is one of this many parts of the training utterances, whatever the number of folds.
 _DEV_PARTS = 10
 _MOST = 100_000  # folds
-# What no fold of these protocols has on both sides.
+# The protocols whose folds share no speakers, or no sentences, between training and test.
 _DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
-SPLITS = ("train", "dev", "test")
-# What the sides of a fold may share, and where an utterance says it.
+# What training and test may share, and the attribute of an utterance that tells.
 _SHARED = {"speakers": "speaker", "sentences": "sentence", "recordings": "digest"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """One division of a corpus into sides.
+    """One division of a corpus into splits, each a sorted tuple of utterances' names.
 
     Attributes:
-        train: Sorted names of the utterances that are learnt from.
-        dev: Sorted names of those that choose the epoch; empty where the test side does.
-        test: Sorted names of those that are scored.
-        dev_rule: How dev was taken from the training side: "stratified", "speakers" or
-            "sentences"; empty without a dev side and where a file does not say.
+        train: The utterances that a system is fitted on.
+        dev: The utterances that choose the epoch; empty where test does.
+        test: The utterances that are scored.
+        dev_rule: How dev was taken from the training utterances: "stratified", "speakers" or
+            "sentences"; empty if dev is empty, or if a file does not say.
     """
 
     train: tuple[str, ...]
@@ -53,19 +54,18 @@ class Fold:
 
     @property
     def splits(self) -> dict[str, tuple[str, ...]]:
-        """Each side by its name."""
-        return {side: getattr(self, side) for side in SPLITS}
+        """The splits by their names."""
+        return {split: getattr(self, split) for split in SPLITS}
 
 
-def check(made: Mapping, select_on: str) -> None:
-    """Checks what can be checked of `config.folds` without the corpus.
+def check(config: Mapping, select_on: str) -> None:
+    """Checks `config.folds` as far as that is possible without the corpus.
 
     Raises:
-        ValueError: A field is impossible.
+        ConfigError: A field is impossible.
     """
-    if made["file"]:
-        return  # it has a protocol and a count of its own
-    _check_protocol(made["protocol"], made["count"], select_on)
+    if not config["file"]:  # a file has its own protocol and number of folds
+        _check_protocol(config["protocol"], config["count"], select_on)
 
 
 def make_folds(
@@ -73,35 +73,37 @@ def make_folds(
 ) -> list[Fold]:
     """Divides a corpus by a protocol, equally on every machine.
 
-    The order is that of SHA-256 digests of seed, purpose and name, dealt out like cards, so it
-    depends neither on the order of `utterances` nor on any library's random numbers.
+    Utterances, speakers or sentences are dealt out in the order of SHA-256 digests of seed, purpose
+    and name, so that the folds depend neither on the order of `utterances` nor on the random
+    numbers of a library.
 
     A recording that the corpus holds under several names is left out of train and dev where test
     holds it, and out of train where dev does.
 
     Args:
         utterances: All utterances of the corpus.
-        protocol: One of `PROTOCOLS` but "custom".
-        count: How many folds or splits. Speakers and sentences give as many folds as there are
-            of them if those are fewer; leave_one_speaker_out and whole_corpus do not use it.
-        seed: Another seed deals differently.
-        select_on: "dev" takes a development set from the training side, about a tenth of it, by
-            the protocol's own rule: whole speakers, else whole sentences, else files. "test"
-            leaves it empty: the paper's way, in which the test side chooses the epoch.
+        protocol: A key of `PROTOCOLS` except "custom".
+        count: The number of folds or splits. Speakers and sentences give at most one fold each;
+            leave_one_speaker_out and whole_corpus do not use the number.
+        seed: Each seed gives other folds.
+        select_on: "dev" takes about a tenth of the training utterances as dev, by the protocol's
+            rule: whole speakers, else whole sentences, else files. "test" leaves dev empty, as in
+            the paper, where test chooses the epoch.
 
     Raises:
-        ValueError: The protocol is unknown or the corpus cannot be divided by it.
+        ConfigError: A field is impossible for this corpus.
+        ValueError: The corpus cannot be divided by the protocol.
     """
     utterances = sorted(utterances, key=attrgetter("name"))
-    _check(utterances, protocol, count, select_on)
+    _check_corpus(utterances, protocol, count, select_on)
     folds = []
-    for index, test in enumerate(_test_sides(utterances, protocol, count, seed)):
+    for index, test in enumerate(_test_splits(utterances, protocol, count, seed)):
         training = [utterance for utterance in utterances if utterance.name not in test]
         rule, dev = "", set()
         if select_on == "dev":
             rule = _dev_rule(training, protocol)
             parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
-            dev = parts[index % len(parts)]  # in turn, so that women and men both choose
+            dev = parts[index % len(parts)]  # in turn, so that both genders choose
         train = {utterance.name for utterance in training} - dev
         dev -= leakage.same_recordings(test, utterances)
         train -= leakage.same_recordings(test | dev, utterances)
@@ -117,26 +119,26 @@ def make_folds(
 def inner_folds(
     utterances: Sequence[Utterance], fold: Fold, protocol: str, count: int, seed: int
 ) -> list[tuple[str, ...]]:
-    """Divides a fold's training side once more, for what is chosen by an inner cross-validation.
+    """Divides train and dev of a fold once more, for an inner cross-validation.
 
     Args:
         utterances: All utterances of the corpus.
-        fold: Whose train and dev are divided.
-        protocol: That the fold was made by. The division keeps together what it keeps together:
-            speakers, else sentences, else it balances labels over files.
-        count: How many parts, or one a speaker or sentence if those are fewer.
-        seed: Another seed deals differently.
+        fold: The fold.
+        protocol: The protocol of the fold. Like it, the division keeps speakers or else sentences
+            together, or else balances labels over files.
+        count: The largest number of parts; there is at most one for each speaker or sentence.
+        seed: Each seed gives other parts.
 
     Returns:
-        For each inner fold the sorted names that it holds out; the others are fitted.
+        For each inner fold the sorted names that it holds out; it fits the others.
 
     Raises:
-        ValueError: The training side has a single utterance.
+        ValueError: Train and dev have a single utterance.
     """
     names = {*fold.train, *fold.dev}
     training = [utterance for utterance in utterances if utterance.name in names]
     if len(training) < 2:
-        raise ValueError(f"a training side of {len(training)} utterance cannot be divided")
+        raise ValueError(f"{len(training)} utterance to train on cannot be divided")
     rule = fold.dev_rule or _dev_rule(training, protocol)
     return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
 
@@ -150,7 +152,7 @@ def write_folds(
     folds: Sequence[Fold],
     utterances: Sequence[Utterance] = (),
 ) -> None:
-    """Writes folds.json; with it, of all utterances, by what their recordings are known again."""
+    """Writes folds.json, with the digests of the utterances' recordings."""
     content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
     content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
     digests = {utterance.name: utterance.digest for utterance in utterances if utterance.digest}
@@ -158,30 +160,30 @@ def write_folds(
 
 
 def read_folds(
-    path: str | Path, utterances: Sequence[Utterance], select_on: str = "dev", own: bool = False
+    path: str | Path, utterances: Sequence[Utterance], select_on: str = "dev", verify: bool = False
 ) -> tuple[str, list[Fold]]:
-    """Reads folds.json, one written here or one's own, and uses it as it is.
+    """Reads folds.json, written by this program or by its user, and uses it unchanged.
 
-    The least a file must hold is `{"folds": [{"train": [names], "dev": [names], "test":
-    [names]}]}`; "dev" may be left out where `select_on` is "test". Not every utterance need occur,
-    but no recording may occur on two sides.
+    A file must hold at least `{"folds": [{"train": [names], "dev": [names], "test": [names]}]}`;
+    "dev" may be missing if `select_on` is "test". Not every utterance must occur, but no recording
+    may be in two splits.
 
     Args:
         path: The file.
-        utterances: All of the corpus.
+        utterances: All utterances of the corpus.
         select_on: As in `make_folds`.
-        own: Whether it is of a run on this corpus, whose recordings must be those of then.
+        verify: Whether the corpus must still hold the recordings of which the folds were made.
 
     Returns:
-        The file's protocol, "custom" if it names none, and the folds.
+        The protocol, "custom" if the file names none, and the folds.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not of that form or does not fit the corpus.
-        leaks.LeakError: A recording is on two sides of a fold.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file has another form, or does not fit the corpus.
+        leakage.LeakError: A recording is in two splits of a fold.
     """
     protocol, entries = read_entries(path)
-    if own:
+    if verify:
         try:
             leakage.check_recordings(read_json(path).get("digests", {}), utterances)
         except ValueError as error:
@@ -201,17 +203,17 @@ def read_folds(
     for kind, protocols in _DISJOINT.items():
         if protocol in protocols and common[kind]:
             raise ValueError(
-                f"{path}: its protocol is {protocol!r}, but {common[kind]} {kind} are on both "
-                'sides: correct the folds, or leave "protocol" out'
+                f"{path}: its protocol is {protocol!r}, but training and test share "
+                f'{common[kind]} {kind}: correct the folds, or leave "protocol" out'
             )
     return protocol, folds
 
 
 def read_entries(path: str | Path) -> tuple[str, list]:
-    """Reads the protocol and the list of folds in a folds.json, whatever corpus they are of.
+    """Reads the protocol and the list of folds of a folds.json, without checking the folds.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The file holds no list of folds.
     """
     if not Path(path).is_file():
@@ -221,78 +223,74 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
     protocol = content.get("protocol", "custom")
-    if protocol not in list(PROTOCOLS):  # A list, since JSON may give something unhashable.
-        raise ValueError(f"{path}: {_unknown_protocol(protocol)}")
+    if protocol not in list(PROTOCOLS):  # a list, since JSON may hold something unhashable
+        raise ValueError(f'{path}: "protocol" is {protocol!r} and must be {_protocols(protocol)}')
     return protocol, entries
 
 
 def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int]:
-    """Counts what the sides share.
+    """Counts what training and test share.
 
     Returns:
-        "speakers", "sentences" and "recordings": how many of a test side's are also in its train
-        or dev, summed over folds. Unknown (empty) ones do not count. Shared recordings are 0 in
-        all folds that were made or read here.
+        "speakers", "sentences" and "recordings": the number of those in test that are also in train
+        or dev, summed over folds, without unknown (empty) ones. Recordings are 0 for all folds that
+        this module made or read.
     """
 
-    def common(fold: Fold, of: dict[str, str]) -> int:
-        heard = {of[name] for name in fold.train + fold.dev}
-        return len(heard & {of[name] for name in fold.test} - {""})
+    def count(fold: Fold, attribute: str) -> int:
+        trained, tested = (
+            {getattr(by_name[name], attribute) for name in names}
+            for names in (fold.train + fold.dev, fold.test)
+        )
+        return len(trained & tested - {""})
 
-    counts = {}
-    for kind, attribute in _SHARED.items():
-        of = {utterance.name: getattr(utterance, attribute) for utterance in utterances}
-        counts[kind] = sum(common(fold, of) for fold in folds)
-    return counts
+    by_name = {utterance.name: utterance for utterance in utterances}
+    return {kind: sum(count(fold, where) for fold in folds) for kind, where in _SHARED.items()}
 
 
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
-    if protocol == "custom":
-        raise ValueError("folds.protocol='custom' is that of a file: name one in folds.file")
     if protocol not in PROTOCOLS:
-        raise ValueError(f"folds.protocol={protocol!r}: {_unknown_protocol(protocol)}")
+        raise ConfigError("folds.protocol", protocol, _protocols(protocol))
+    if protocol == "custom":
+        raise ConfigError("folds.protocol", protocol, "another one where folds.file is empty")
     if select_on not in ("dev", "test"):
-        raise ValueError(f"select_on is {select_on!r}: it must be 'dev' or 'test'")
+        raise ConfigError("select_on", select_on, one_of(("dev", "test")))
     if protocol == "whole_corpus" and select_on == "test":
-        raise ValueError(
-            "folds.protocol='whole_corpus' has no test side to choose the epoch on: take "
-            "select_on='dev'"
-        )
-    if count < 2 and protocol in _UNITS:
-        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 2 folds, not {count}")
-    if count < 1:
-        raise ValueError(f"folds.count={count}: {protocol!r} needs at least 1 split")
-    if count > _MOST:
-        raise ValueError(f"folds.count={count} must be at most {_MOST}")
+        raise ConfigError("select_on", select_on, "'dev' where folds.protocol is 'whole_corpus'")
+    least = 2 if protocol in _UNITS else 1
+    if not least <= count <= _MOST:
+        raise ConfigError("folds.count", count, f"from {least} to {_MOST} for {protocol!r}")
 
 
-def _check(utterances: Sequence[Utterance], protocol: str, count: int, select_on: str) -> None:
+def _check_corpus(
+    utterances: Sequence[Utterance], protocol: str, count: int, select_on: str
+) -> None:
     _check_protocol(protocol, count, select_on)
-    repeated = _repeated([utterance.name for utterance in utterances])
-    if repeated:
+    if repeated := _repeated(utterance.name for utterance in utterances):
         raise ValueError(f"two utterances of the corpus are called {repeated!r}: rename one")
+    if protocol == "stratified" and 2 <= len(utterances) < count:
+        raise ConfigError("folds.count", count, f"at most {len(utterances)}, one an utterance")
     # The smallest corpus of which three tenths are one utterance has four.
-    needed = {"stratified": count, "split_70_30": 4}.get(protocol, 2)
+    needed = 4 if protocol == "split_70_30" else 2
     if len(utterances) < needed:
-        raise ValueError(
-            f"folds.count={count}: {protocol!r} needs {needed} utterances and has {len(utterances)}"
-        )
+        raise ValueError(f"{protocol!r} needs {needed} utterances and has {len(utterances)}")
     speakers = {utterance.speaker for utterance in utterances}
     if protocol in ("speakers", "leave_one_speaker_out") and len(speakers) < 2:
         raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")
-    if protocol == "sentences" and not _divisible_by_sentence(utterances):
+    if protocol == "sentences" and not _has_sentences(utterances):
         raise ValueError(
             "'sentences' needs at least 2 sentences, and the sentence of every utterance: "
             "choose another protocol for this corpus"
         )
 
 
-def _unknown_protocol(name: object) -> str:
-    near = difflib.get_close_matches(str(name), PROTOCOLS, 1, 0)
-    return f"there is no protocol {name!r}: did you mean {near[0]!r} (of {', '.join(PROTOCOLS)})?"
+def _protocols(name: object) -> str:
+    """Returns the allowed protocols, as `ConfigError.allowed`, with the nearest to a name."""
+    nearest = difflib.get_close_matches(str(name), PROTOCOLS, 1, 0)[0]
+    return f"{one_of(PROTOCOLS)} (the nearest is {nearest!r})"
 
 
-def _test_sides(
+def _test_splits(
     utterances: Sequence[Utterance], protocol: str, count: int, seed: int
 ) -> list[set[str]]:
     if protocol == "whole_corpus":
@@ -306,26 +304,27 @@ def _test_sides(
 
 
 def _dev_rule(training: Sequence[Utterance], protocol: str) -> str:
-    """The protocol's own rule or, where the training side is too uniform for it, the next."""
-    # Two speakers are too precious to spend one on choosing, unless the protocol asks for it.
+    """Returns the protocol's rule or, if the training utterances are too uniform, the next."""
+    # Two speakers are too few to take one for dev, unless the protocol asks for it.
     enough = 3 if protocol == "whole_corpus" else 2
     if protocol in ("stratified", "split_70_30"):
         return "stratified"
     if protocol != "sentences" and len({u.speaker for u in training}) >= enough:
         return "speakers"
-    return "sentences" if _divisible_by_sentence(training) else "stratified"
+    return "sentences" if _has_sentences(training) else "stratified"
 
 
-def _divisible_by_sentence(utterances: Sequence[Utterance]) -> bool:
+def _has_sentences(utterances: Sequence[Utterance]) -> bool:
     sentences = {utterance.sentence for utterance in utterances}
     return len(sentences) >= 2 and "" not in sentences
 
 
 def _deal(utterances: Sequence[Utterance], rule: str, count: int, key: str) -> list[set[str]]:
-    """Deals shuffled units into `count` parts, or one part a unit if those are fewer.
+    """Deals shuffled units into `count` parts, or into one part a unit if those are fewer.
 
-    Files are dealt label by label and speakers gender by gender, without starting anew, so neither
-    a part's size nor its share of a label or gender is more than one above another's.
+    Files are dealt label by label and speakers gender by gender, and each label or gender goes on
+    where the one before ended. The sizes of two parts therefore differ by at most one, and so do
+    their numbers of a label or gender.
     """
     unit = attrgetter(_UNITS[rule])
     order = _shuffled(utterances, unit, key)
@@ -340,7 +339,7 @@ def _deal(utterances: Sequence[Utterance], rule: str, count: int, key: str) -> l
 
 
 def _three_tenths(utterances: Sequence[Utterance], key: str) -> set[str]:
-    """Every position at which 0.3 x position passes a whole number: 30 % of each label."""
+    """Takes each position at which 0.3 x position passes a whole number: 30 % of each label."""
     order = _by_label(utterances, key)
     return {name for i, name in enumerate(order) if (i + 1) * 3 // 10 > i * 3 // 10}
 
@@ -360,34 +359,32 @@ def _shuffled(utterances: Sequence[Utterance], unit: attrgetter, key: str) -> li
 def _read_fold(entry: object, known: set[str], optional: set[str]) -> Fold:
     if not isinstance(entry, dict):
         raise ValueError('it must be an object with "train", "dev" and "test"')
-    sides = {side: _read_side(entry.get(side, []), side, known) for side in SPLITS}
-    for side in SPLITS:
-        if not sides[side] and side not in optional:
-            advice = ' or choose the epoch with select_on="test"' if side == "dev" else ""
-            raise ValueError(f'"{side}" is missing or empty: name its utterances{advice}')
-    repeated = _repeated([name for side in SPLITS for name in sides[side]])
-    if repeated:
-        where = " and ".join(side for side in SPLITS if repeated in sides[side])
-        raise ValueError(f"{repeated!r} is in both {where}: leave it in one")
-    return Fold(**sides, dev_rule=str(entry.get("dev_rule", "")))
+    splits = {split: _read_split(entry.get(split, []), split, known) for split in SPLITS}
+    for split, names in splits.items():
+        if not names and split not in optional:
+            advice = ' or choose the epoch with select_on="test"' if split == "dev" else ""
+            raise ValueError(f'"{split}" is missing or empty: name its utterances{advice}')
+    if repeated := _repeated(name for names in splits.values() for name in names):
+        places = " and ".join(split for split, names in splits.items() if repeated in names)
+        raise ValueError(f"{repeated!r} is in both {places}: leave it in one")
+    return Fold(**splits, dev_rule=str(entry.get("dev_rule", "")))
 
 
-def _read_side(names: object, side: str, known: set[str]) -> tuple[str, ...]:
+def _read_split(names: object, split: str, known: set[str]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'"{side}" must be a list of utterance names')
+        raise ValueError(f'"{split}" must be a list of utterance names')
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f'"{side}" names {unknown[0]!r}, which the corpus does not have')
-    repeated = _repeated(names)
-    if repeated:
-        raise ValueError(f'"{side}" names {repeated!r} twice')
+        raise ValueError(f'"{split}" names {unknown[0]!r}, which the corpus does not have')
+    if repeated := _repeated(names):
+        raise ValueError(f'"{split}" names {repeated!r} twice')
     return _sorted(names)
 
 
-def _repeated(names: Sequence[str]) -> str | None:
-    """A name that occurs more than once, if any."""
+def _repeated(names: Iterable[str]) -> str | None:
+    """Returns a name that occurs more than once, if there is one."""
     return next((name for name, times in Counter(names).items() if times > 1), None)
 
 
-def _sorted(names: Sequence[str] | set[str]) -> tuple[str, ...]:
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))

@@ -1,6 +1,6 @@
-"""What must not happen: that a recording is heard on more than one side of a fold.
+"""Checks that no recording is in more than one split of a fold, under any name.
 
-Names are not all: a corpus may hold the same recording under two names. `Utterance.digest` tells.
+A corpus may hold the same recording under two names; `Utterance.digest` reveals it.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
 
-Splits = Mapping[str, Sequence[str]]  # names of the utterances of each side of a fold
+Splits = Mapping[str, Sequence[str]]  # the names of the utterances in train, dev and test
 
 
 class LeakError(ValueError):
-    """What a fit or a choice must not see has reached it."""
+    """A fit or a choice was given an utterance that it must not see."""
 
 
 def same_recordings(names: Iterable[str], utterances: Sequence[Utterance]) -> set[str]:
-    """Finds the names of all recordings that are the same as some of those named, these included.
+    """Finds the names of all utterances that have the recording of a named one.
 
     Args:
-        names: Of some utterances.
-        utterances: All of the corpus; a digest that is not known is equal to none.
+        names: The names of some utterances; they are part of the result.
+        utterances: All utterances of the corpus; an unknown digest is equal to no other.
     """
     names = set(names)
     digests = {utterance.digest for utterance in utterances if utterance.name in names} - {""}
@@ -32,103 +32,104 @@ def same_recordings(names: Iterable[str], utterances: Sequence[Utterance]) -> se
 
 
 def excluded_duplicates(folds: Sequence[Splits], utterances: Sequence[Utterance]) -> set[str]:
-    """Names of what some fold learns nothing from, since it tests or chooses on an equal recording.
+    """Finds the utterances that a fold excludes since its dev or test has the same recording.
 
     Args:
-        folds: The sides of each.
-        utterances: All of the corpus.
+        folds: The splits of each fold.
+        utterances: All utterances of the corpus.
     """
-    found = set()
-    for sides in folds:
-        judged = {*sides["dev"], *sides["test"]}
-        found |= same_recordings(judged, utterances) - judged - {*sides["train"]}
-    return found
+    excluded = set()
+    for splits in folds:
+        held_out = {*splits["dev"], *splits["test"]}
+        excluded |= same_recordings(held_out, utterances) - held_out - {*splits["train"]}
+    return excluded
 
 
-def check_splits(sides: Splits, utterances: Sequence[Utterance]) -> None:
-    """Checks that no recording is on two sides of a fold, be it under two names.
+def check_splits(splits: Splits, utterances: Sequence[Utterance]) -> None:
+    """Checks that no recording is in two splits of a fold, under one name or two.
 
     Raises:
-        LeakError: One is; the message names it.
+        LeakError: A recording is in two splits.
     """
     digests = {utterance.name: utterance.digest for utterance in utterances}
-    found = {}  # the first side and name of each recording
-    for side, names in sides.items():
+    places = {}  # the first split and name of each recording
+    for split, names in splits.items():
         for name in names:
-            first_side, first = found.setdefault(digests[name] or name, (side, name))
-            if first_side != side:
+            first_split, first = places.setdefault(digests[name] or name, (split, name))
+            if first_split != split:
                 raise LeakError(
-                    f"{first!r} in {first_side} and {name!r} in {side} are the same recording: "
+                    f"{first!r} in {first_split} and {name!r} in {split} are the same recording: "
                     f"leave {first!r} out"
                 )
 
 
-def fold_digest(number: int, sides: Splits, digests: Mapping[str, str]) -> str:
-    """By what the files of a fold are known to be its own: SHA-256, in hexadecimal digits.
+def fold_digest(number: int, splits: Splits, digests: Mapping[str, str]) -> str:
+    """Returns a SHA-256 in hexadecimal digits that differs if the fold or its recordings differ.
 
     Args:
-        number: The fold's.
-        sides: Its own.
-        digests: Of the recordings, by the names of their utterances; unknown ones are left out.
+        number: The fold's number.
+        splits: The fold's splits.
+        digests: The digests of recordings by the names of their utterances; unknown ones may be
+            missing.
     """
-    recordings = {side: sorted((n, digests.get(n, "")) for n in sides[side]) for side in sides}
+    recordings = {split: sorted((n, digests.get(n, "")) for n in splits[split]) for split in splits}
     return hashlib.sha256(json.dumps([number, recordings], sort_keys=True).encode()).hexdigest()
 
 
-def check_fold(place: Path, found: str, wanted: str) -> None:
-    """Checks by their digests that what lies in a place is of the fold that it lies in.
+def check_fold(path: Path, found: str, expected: str) -> None:
+    """Checks by `fold_digest` that a file in a fold's folder belongs to this fold.
 
     Raises:
-        ValueError: It is not.
+        ValueError: It belongs to another fold.
     """
-    if found != wanted:
+    if found != expected:
         raise ValueError(
-            f"{place} is of another fold, or of other recordings than this one: delete "
-            f"{place.parent} and train this fold again, or bring back its own"
+            f"{path} is of another fold, or of other recordings than this one: delete "
+            f"{path.parent} and train this fold again, or bring back its files"
         )
 
 
 def check_recordings(digests: Mapping[str, str], utterances: Sequence[Utterance]) -> None:
-    """Checks that a corpus still holds the recordings that its folds were made of.
+    """Checks that a corpus still holds the recordings of which its folds were made.
 
     Args:
-        digests: Of the recordings then, by the names of their utterances.
-        utterances: All of the corpus.
+        digests: The digests of the recordings at that time, by the names of their utterances.
+        utterances: All utterances of the corpus.
 
     Raises:
-        ValueError: A name is that of another recording now.
+        ValueError: An utterance has another recording now.
     """
     for utterance in utterances:
         if digests.get(utterance.name, utterance.digest) != utterance.digest:
             raise ValueError(
                 f"{utterance.name!r} is another recording now than when the folds were made: bring "
-                "back the corpus of the run, or give this one a --workdir of its own"
+                "back the corpus of the run, or give this one another --workdir"
             )
 
 
 def check_rows(
-    what: str, rows: np.ndarray, corpus: Corpus, sides: Splits, allowed: Sequence[str]
+    what: str, rows: np.ndarray, corpus: Corpus, splits: Splits, allowed: Sequence[str]
 ) -> None:
-    """Checks that the rows of a fit or of a choice are of the sides that it may see.
+    """Checks that the rows of a fit or of a choice belong to the splits that it may see.
 
-    Rows were found by the names of a side; here the way goes back, from rows to names.
+    The rows were found by the names of a split; this check goes back from the rows to the names.
 
     Args:
-        what: The fit or choice, as the message calls it.
-        rows: int [n], of the corpus' inputs.
-        corpus: Whose they are.
-        sides: Of the fold.
-        allowed: The sides that they may be of.
+        what: The fit or the choice, as the message calls it.
+        rows: int [n], rows of the corpus' inputs.
+        corpus: The corpus.
+        splits: The splits of the fold.
+        allowed: The splits that the rows may belong to.
 
     Raises:
-        LeakError: One is of another side, or the same recording as one that is.
+        LeakError: A row belongs to another split, or has the same recording as one that does.
     """
-    own = {name for side in allowed for name in sides[side]}
-    other = {name for side in sides if side not in allowed for name in sides[side]}
-    closed = same_recordings(other, corpus.utterances)
+    visible = {name for split in allowed for name in splits[split]}
+    hidden = {name for split in splits if split not in allowed for name in splits[split]}
+    hidden = same_recordings(hidden, corpus.utterances)
     for owner in np.unique(corpus.owners[rows]):
         name = corpus.utterances[owner].name
-        if name not in own or name in closed:
+        if name not in visible or name in hidden:
             raise LeakError(
                 f"{what} was given {name!r}, which is not of {' or '.join(allowed)} alone: this "
                 "would make the scores worthless, and the run ends here"

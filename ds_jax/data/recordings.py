@@ -1,6 +1,6 @@
-"""One's own recordings: finds them, and reads and represents them on all cores.
+"""Finds a user's recordings, and draws them or computes their features on all cores.
 
-What is read ahead of whoever takes it is bounded, however many and however long recordings are.
+However many and however long the recordings are, only a few of them are in memory.
 """
 
 import collections
@@ -19,26 +19,26 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 
-from ds_jax.features import audio, representation
+from ds_jax.features import audio, extract
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
 
-# Of what libsndfile decodes. Files given by name may be called otherwise.
+# The formats of libsndfile that folders are searched for. Files given by name may end otherwise.
 SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au", ".snd"),
     *(".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", *audio.HEADERLESS),
 )
 STANDARD_INPUT = "-"
-TOGETHER = 16  # windows of a recording that are represented before the first of them is passed on
+CHUNK = 16  # windows of a recording that a thread represents before it passes them on
 
 
 class Recording(NamedTuple):
     """A recording that was found.
 
     Attributes:
-        path: Where it is.
-        folder: The folder that was given and that it lies below, or its own.
-        title: What messages and results call it.
+        path: The file.
+        folder: The given folder that holds it, or the folder of a file that was given by name.
+        title: Its name in messages and results.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class Recording(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A stretch of a recording, or all of it.
+    """A part of a recording, or all of it.
 
     Attributes:
-        recording: Where it comes from.
-        seconds: Of the whole recording.
+        recording: The recording.
+        seconds: The length of the whole recording.
         start: Seconds.
         end: Seconds.
         represented: A picture or features.
@@ -65,11 +65,11 @@ class Window(NamedTuple):
 
 
 class Unusable(NamedTuple):
-    """A recording, a stretch of one, or an argument that nothing can be said of.
+    """An argument, a recording or a part of one that cannot be used.
 
     Attributes:
-        title: What it is called.
-        reason: A sentence that names it.
+        title: Its name.
+        reason: A sentence that contains the name.
     """
 
     title: str
@@ -77,40 +77,45 @@ class Unusable(NamedTuple):
 
 
 def find(arguments: Sequence[str | Path]) -> tuple[list[Recording], list[Unusable]]:
-    """Finds the recordings that arguments of a command line stand for.
+    """Finds the recordings that the arguments of a command line name.
 
-    An argument is a file of any name; a folder, of which all files with one of `SUFFIXES` are
-    taken, at any depth and in the order of their paths, hidden ones left out; a pattern such as
-    "*/anger/*.wav" (`**` is any depth), of which the matches are taken likewise; or "-".
+    An argument is a file of any name; a folder, whose files with one of `SUFFIXES` are taken at any
+    depth, in the order of their paths and without hidden ones; a pattern such as "*/anger/*.wav"
+    (`**` is any depth), whose matches are taken likewise; or "-".
 
     Returns:
-        The recordings in the order given, and the arguments that lead to none.
+        The recordings in the given order, and the arguments that lead to none.
     """
     found, unusable = [], []
     for argument in map(str, arguments):
         if argument == STANDARD_INPUT:
             found.append(Recording(Path(argument), Path(), argument))
             continue
-        literal = os.path.lexists(argument)
-        matches = [argument] if literal else sorted(glob.glob(argument, recursive=True))
+        exists = os.path.lexists(argument)
+        matches = [argument] if exists else sorted(glob.glob(argument, recursive=True))
         count = len(found)
         for match in map(Path, matches):
-            paths, errors = files_below(match) if match.is_dir() else ([match], [])
-            if match.is_dir():
-                paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
-            folder = match if match.is_dir() else match.parent
-            found += [Recording(path, folder, path_text(path)) for path in paths]
+            if not match.is_dir():
+                found.append(Recording(match, match.parent, path_text(match)))
+                continue
+            paths, errors = files_below(match)
+            paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
+            found += [Recording(path, match, path_text(path)) for path in paths]
             for error in errors:
                 title = path_text(error.filename)
                 unusable.append(Unusable(title, f"{title} cannot be read: {error.strerror}"))
         if len(found) == count:
-            unusable.append(Unusable(path_text(argument), _nothing(argument, matches)))
+            title = path_text(argument)
+            unusable.append(Unusable(title, f"{title}{_why_empty(argument, matches)}"))
     return found, unusable
 
 
 @contextlib.contextmanager
 def standard_input(recordings: Sequence[Recording]) -> Iterator[list[Recording]]:
-    """Keeps the bytes of standard input in a file for as long as its recording is needed.
+    """Keeps the bytes of standard input in a file while the block runs.
+
+    Yields:
+        The recordings; "-" has the path of that file.
 
     Raises:
         ValueError: "-" is among the recordings more than once.
@@ -131,7 +136,7 @@ def standard_input(recordings: Sequence[Recording]) -> Iterator[list[Recording]]
 
 def process(
     recordings: Sequence[Recording],
-    settings: representation.Settings,
+    settings: extract.Settings,
     window: float,
     hop: float,
     batch_size: int,
@@ -140,112 +145,105 @@ def process(
     quiet: bool = False,
     to_end: bool = False,
 ) -> Iterator[tuple[list[Window], Any]]:
-    """Takes recordings through a network, batch after batch of one shape.
+    """Applies a network to recordings, batch after batch of one shape.
 
-    While the devices compute one batch, the one before is given to the caller and later ones are
-    read on all cores.
+    While the devices compute a batch, the caller has the batch before, and all cores read the next.
 
     Args:
-        recordings: Any number of them, of any lengths.
-        settings: How they are represented.
+        recordings: Any number of recordings of any length.
+        settings: How pictures are drawn, or which features are computed.
         window: Seconds; 0 takes each recording whole.
-        hop: Seconds between the starts of windows; 0 is window.
-        batch_size: Windows that the devices take together, at most.
-        start: Begins the work on a batch, given the number of rows that each batch is to be
-            padded to, and returns a function that waits for its result.
-        unusable: What cannot be used is added to it.
-        quiet: Whether there is no progress bar even on a terminal.
-        to_end: Whether the end of a recording is in a window, see `windows.count_to_end`.
+        hop: Seconds between the starts of windows; 0 means window.
+        batch_size: The largest number of windows in a batch.
+        start: Starts the work on a batch, given its inputs and the number of rows to which each
+            batch is padded; returns a function that waits for the result.
+        unusable: A list to which everything that cannot be used is added.
+        quiet: Whether there is no progress bar, not even on a terminal.
+        to_end: Whether the windows reach the end, see `audio.count_windows_to_end`.
 
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
     items = _read(recordings, settings, window, hop, 2 * batch_size, quiet, to_end)
-    rows, begun = 0, None
+    rows, started = 0, None
     for batch in _batches(items, batch_size, unusable):
         rows = rows or len(batch)  # the first batch is the largest
-        inputs = _stack([one.represented for one in batch])
-        before, begun = begun, (batch, start(inputs, rows))
-        if before:
-            yield before[0], before[1]()
-    if begun:
-        yield begun[0], begun[1]()
+        inputs = _stack([item.represented for item in batch])
+        previous, started = started, (batch, start(inputs, rows))
+        if previous:
+            yield previous[0], previous[1]()
+    if started:
+        yield started[0], started[1]()
 
 
 def complaint(unusable: Sequence[Unusable]) -> str:
-    """What an error says of what could not be used, a line each."""
+    """Formats what could not be used as the text of an error, one line for each."""
     if len(unusable) == 1:
         return printable(unusable[0].reason)
-    reasons = "".join(f"\n  {printable(one.reason)}" for one in unusable)
+    reasons = "".join(f"\n  {printable(item.reason)}" for item in unusable)
     return f"{len(unusable)} could not be used, all others are done:{reasons}"
 
 
-def _nothing(argument: str, matches: Sequence[str]) -> str:
-    """Why there is no recording where one was expected."""
+def _why_empty(argument: str, matches: Sequence[str]) -> str:
+    """Says, after its name, why an argument leads to no recording."""
     if not matches and glob.has_magic(argument):
-        return f"{path_text(argument)}: no file or folder matches this pattern"
+        return ": no file or folder matches this pattern"
     if not matches:
-        return f"{path_text(argument)}: there is no such file"
+        return ": there is no such file"
     return (
-        f"{path_text(argument)} holds no audio: looked for files ending in {', '.join(SUFFIXES)}, "
-        "at any depth; give a recording that is called otherwise by its own name"
+        f" holds no audio: looked for files ending in {', '.join(SUFFIXES)}, at any depth; give a "
+        "recording with another ending by its name"
     )
 
 
 def _read(
-    recordings: Iterable[Recording],
-    settings: representation.Settings,
+    recordings: Sequence[Recording],
+    settings: extract.Settings,
     window: float,
     hop: float,
     ahead: int,
     quiet: bool,
     to_end: bool,
 ) -> Iterator[Window | Unusable]:
-    """Reads and represents recordings in order, at most `ahead` of them before they are asked for.
+    """Reads and represents recordings in order, at most `ahead` of them before they are needed.
 
-    In threads, since most of the work is done outside Python: they need no start, and what they
-    make needs no copy.
+    The work is done in threads, since most of it runs outside Python: threads start at once, and
+    their results need no copy.
     """
-    todo, waiting = iter(recordings), collections.deque()
+    remaining, queue = iter(recordings), collections.deque()
     bar = progress.bar("recordings", len(recordings), "recordings", shown=not quiet)
     with bar, ThreadPoolExecutor(joblib.cpu_count()) as pool:
 
-        def begin(count: int) -> None:
-            for recording in itertools.islice(todo, count):
-                windows = _windows(recording, settings, window, hop, to_end)
-                waiting.append((windows, pool.submit(_some, windows)))
+        def submit(windows: Iterator[Window | Unusable]) -> tuple:
+            return windows, pool.submit(lambda: list(itertools.islice(windows, CHUNK)))
+
+        def submit_next(count: int) -> None:
+            for recording in itertools.islice(remaining, count):
+                queue.append(submit(_windows(recording, settings, window, hop, to_end)))
 
         try:
-            begin(ahead)
-            while waiting:
-                windows, some = waiting.popleft()
-                represented = some.result()
-                if len(represented) == TOGETHER:  # the recording may go on
-                    waiting.appendleft((windows, pool.submit(_some, windows)))
+            submit_next(ahead)
+            while queue:
+                windows, chunk = queue.popleft()
+                chunk = chunk.result()
+                if len(chunk) == CHUNK:  # the recording may have more windows
+                    queue.appendleft(submit(windows))
                 else:
-                    begin(1)
+                    submit_next(1)
                     bar.update()
-                yield from represented
+                yield from chunk
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _some(windows: Iterator[Window | Unusable]) -> list[Window | Unusable]:
-    return list(itertools.islice(windows, TOGETHER))
-
-
 def _windows(
-    recording: Recording,
-    settings: representation.Settings,
-    window: float,
-    hop: float,
-    to_end: bool,
+    recording: Recording, settings: extract.Settings, window: float, hop: float, to_end: bool
 ) -> Iterator[Window | Unusable]:
-    """The windows of a recording, and what of it cannot be used."""
+    """Yields the windows of a recording, and the parts that cannot be used."""
     title = recording.title
     try:
-        found = representation.windows(recording.path, settings, window, hop, to_end)
-        for seconds, start, end, represented in found:
+        parts = extract.windows(recording.path, settings, window, hop, to_end)
+        for seconds, start, end, represented in parts:
             if isinstance(represented, ValueError):
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
@@ -272,10 +270,10 @@ def _batches(
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stacks; sequences get a power of two of frames, so that few shapes are compiled."""
-    stacked = representation.stack(arrays)
+    """Stacks arrays; sequences get a power of two of frames, so that few shapes are compiled."""
+    stacked = extract.stack(arrays)
     if stacked.dtype == np.float32 and stacked.ndim == 3:
         frames = 1 << (stacked.shape[1] - 1).bit_length()
-        room = ((0, 0), (0, frames - stacked.shape[1]), (0, 0))
-        stacked = np.pad(stacked, room, constant_values=np.nan)
+        padding = ((0, 0), (0, frames - stacked.shape[1]), (0, 0))
+        stacked = np.pad(stacked, padding, constant_values=np.nan)
     return stacked

@@ -1,115 +1,151 @@
-"""Reads one recording as mono samples."""
+"""Reads a recording as mono samples, whole or in windows."""
 
 import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
 
-from ds_jax.features.windows import count, count_to_end, in_samples
-
 HEADERLESS = (".l16", ".raw")  # ELRA-S0329: 16-bit little-endian PCM, mono
 HEADERLESS_RATE = 16_000  # Hz
-# Three steps of a 16-bit recorder: what stays within that is a dead channel, not quiet speech.
+# Three steps of a 16-bit recorder: a signal that stays within them comes from a dead channel.
 SILENCE = 1e-4
-LOUDEST = 1e10  # twice what 32-bit integers hold; beyond, spectra are not finite numbers
-RATES = (1000, 768_000)  # Hz; a header that says anything else is damaged
-UNKNOWN = 1 << 62  # frames; libsndfile says more than that where a header says nothing
-LONGEST = 3600.0  # seconds that are taken into memory together
-BLOCK = 1 << 17  # samples of all channels decoded at a time, at most
-# Recorders that write to a pipe put the largest size there is into the header, counted with a sign
-# or without (ffmpeg 2**32 - 1, arecord 2**31, SoX 2**31 - 4096).
+LOUDEST = 1e10  # beyond, spectra overflow; 32-bit integers read as floats reach 2.1e9
+RATES = (1000, 768_000)  # Hz; a header with another rate is damaged
+UNKNOWN = 1 << 62  # frames; libsndfile reports more where a header gives no length
+LONGEST = 3600.0  # seconds of the longest recording that is read whole
+BLOCK = 1 << 17  # samples of all channels that are decoded at a time
+# Recorders that write to a pipe put the largest possible size into the header (ffmpeg 2**32 - 1,
+# arecord 2**31, SoX 2**31 - 4096).
 OPEN_SIZE = (1 << 31) - 4096
+
+
+def window_samples(window: float, hop: float, rate: int) -> tuple[int, int]:
+    """Converts seconds to the samples of a window and between the starts of two windows.
+
+    Args:
+        window: Seconds, above 0.
+        hop: Seconds between the starts of windows; 0 means window.
+        rate: Hz.
+    """
+    length = max(1, int(window * rate))
+    return length, max(1, int(hop * rate)) if hop else length
+
+
+def count_windows(total: int, step: int, larger: Callable = max) -> int:
+    """Counts windows as DeepSpectrum does: one for every whole hop, and at least one.
+
+    The last windows may be shorter; samples after the last whole hop may be in no window.
+
+    Args:
+        total: Samples of the recording.
+        step: Samples between the starts of windows.
+        larger: `max`, or its equivalent where `total` is a value that only JAX knows.
+    """
+    return larger(total // step, 1)
+
+
+def count_windows_to_end(total: int, length: int, step: int) -> int:
+    """Counts the same windows, and one more if the recording's end would be in none of them.
+
+    Args:
+        total: Samples of the recording.
+        length: Samples of a window.
+        step: Samples between the starts of windows.
+    """
+    count = count_windows(total, step)
+    missed = min(total - count * step, total - (count - 1) * step - length)
+    return count + (missed > 0)
 
 
 def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
     """Decodes a recording, averages its channels and resamples it.
 
     Files whose names end in .l16 or .raw hold headerless 16-bit little-endian mono samples at
-    16 kHz; all others are whatever libsndfile decodes (wav, flac, ...).
+    16 kHz; libsndfile decodes all others (wav, flac, ...).
 
     Args:
         path: The recording.
-        sample_rate: Hz wanted; 0 keeps the recording's own.
+        sample_rate: The wanted rate in Hz; 0 keeps the rate of the file.
 
     Returns:
         Samples, float32 [n], full scale at 1; and their rate in Hz.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no file; or it cannot be read or decoded, or is cut short, empty, not
-            finite, silent, or longer than `LONGEST`.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read or decoded, or is cut short, empty, not finite,
+            silent, or longer than `LONGEST`.
     """
-    own_rate, blocks = _decode(path, LONGEST)
-    rate = sample_rate or own_rate
-    blocks = _resampled(_checked(path, blocks), own_rate, rate)
+    file_rate, blocks = _decode(path, LONGEST)
+    rate = sample_rate or file_rate
+    blocks = _resample(_check(path, blocks), file_rate, rate)
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
     if not samples.size:
-        raise ValueError(f"{path} is too short: nothing of it is left at {rate} Hz")
+        raise ValueError(f"{path} is too short: at {rate} Hz it has no sample")
     return samples, rate
 
 
 def windows(
     path: str | os.PathLike, sample_rate: int, window: float, hop: float, to_end: bool = False
 ) -> Iterator[tuple[float, float, int, np.ndarray]]:
-    """Reads a recording of any length window by window; the memory needed is that of a few.
+    """Reads a recording of any length window by window, with a few windows in memory.
 
-    The samples are those of `read`, and the windows those that `picture.cut` cuts of them. A
-    recording is decoded twice, so that one that cannot be used is refused before its first window
-    is given.
+    The samples equal those of `read`, and the windows those of `spectrogram.split_windows`. The
+    recording is decoded twice, so that an unusable one raises an error before its first window.
 
     Args:
         path: The recording, as in `read`.
-        sample_rate: Hz wanted; 0 keeps the recording's own.
+        sample_rate: The wanted rate in Hz; 0 keeps the rate of the file.
         window: Seconds, above 0.
-        hop: Seconds between the starts of windows; 0 is window.
-        to_end: Whether the end of the recording is in a window, see `windows.count_to_end`.
+        hop: Seconds between the starts of windows; 0 means window.
+        to_end: Whether the windows reach the end, see `count_windows_to_end`.
 
     Yields:
-        The length of the recording and the window's start in seconds, the rate in Hz, and samples,
-        float32 [n].
+        The recording's length and the window's start in seconds, the rate in Hz, and the window's
+        samples, float32 [n].
 
     Raises:
-        FileNotFoundError, ValueError: As `read`.
+        FileNotFoundError, ValueError: As in `read`.
     """
-    own_rate, blocks = _decode(path)
-    seconds = sum(map(len, _checked(path, blocks))) / own_rate
-    rate = sample_rate or own_rate
-    length, step = in_samples(window, hop, rate)
-    kept, start, given = np.zeros(0, np.float32), 0, 0  # samples from `start` on, windows given
-    for block in _resampled(_decode(path)[1], own_rate, rate):
+    file_rate, blocks = _decode(path)
+    seconds = sum(map(len, _check(path, blocks))) / file_rate
+    rate = sample_rate or file_rate
+    length, step = window_samples(window, hop, rate)
+    kept, start, done = np.zeros(0, np.float32), 0, 0  # samples from `start` on; windows yielded
+    for block in _resample(_decode(path)[1], file_rate, rate):
         kept = np.concatenate([kept, block])
-        # A window is whole when it is full and the hop after it is, see `windows.count`.
-        while start + len(kept) >= given * step + max(length, step):
-            first = given * step - start
-            yield seconds, given * step / rate, rate, kept[first : first + length]
-            given += 1
-        passed = min(given * step - start, len(kept))
+        # A window is yielded once it and the hop after it are full, see `count_windows`.
+        while start + len(kept) >= done * step + max(length, step):
+            first = done * step - start
+            yield seconds, done * step / rate, rate, kept[first : first + length]
+            done += 1
+        passed = min(done * step - start, len(kept))
         kept, start = kept[passed:], start + passed
     total = start + len(kept)
     if not total:
-        raise ValueError(f"{path} is too short: nothing of it is left at {rate} Hz")
-    for index in range(given, count_to_end(total, length, step) if to_end else count(total, step)):
+        raise ValueError(f"{path} is too short: at {rate} Hz it has no sample")
+    count = count_windows_to_end(total, length, step) if to_end else count_windows(total, step)
+    for index in range(done, count):
         first = index * step - start
         yield seconds, index * step / rate, rate, kept[first : first + length]
 
 
-def _resampled(blocks: Iterable[np.ndarray], own: int, wanted: int) -> Iterator[np.ndarray]:
-    """Resamples block by block to what `soxr.resample` makes of the whole."""
-    if own == wanted:
+def _resample(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """Resamples block by block; the result equals `soxr.resample` of the whole."""
+    if rate == wanted:
         yield from blocks
         return
-    stream = soxr.ResampleStream(own, wanted, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, wanted, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _checked(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Passes blocks on; refuses a recording without samples, with impossible ones, or silent."""
+def _check(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Passes blocks on; raises an error if the samples are impossible, silent or missing."""
     low, high = np.inf, -np.inf
     for samples in blocks:
         if not np.isfinite(samples).all():
@@ -127,35 +163,35 @@ def _checked(path: str | os.PathLike, blocks: Iterable[np.ndarray]) -> Iterator[
 
 
 def _decode(path: str | os.PathLike, longest: float = np.inf) -> tuple[int, Iterator[np.ndarray]]:
-    """Opens a recording; its rate in Hz, and its samples block by block, float32 [n]."""
-    path, how = Path(path), {}
+    """Opens a recording; returns its rate in Hz and its samples in blocks, float32 [n]."""
+    path, options = Path(path), {}
     size = _size(path)
     if not size:
         raise ValueError(f"{path} is empty: it has 0 bytes")
     if path.suffix.lower() in HEADERLESS:
         if size % 2:
             raise ValueError(f"{path} is damaged: 16-bit samples cannot fill {size} bytes")
-        how = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "channels": 1}
-        how["samplerate"] = HEADERLESS_RATE
+        options = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE", "channels": 1}
+        options["samplerate"] = HEADERLESS_RATE
     else:
-        _check_whole(path, size)
+        _check_length(path, size)
     try:
-        file = soundfile.SoundFile(os.fsencode(path), **how)  # which need not be UTF-8
+        file = soundfile.SoundFile(os.fsencode(path), **options)  # a name need not be UTF-8
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be decoded: {error.error_string}") from error
     if not RATES[0] <= file.samplerate <= RATES[1]:
         file.close()
-        raise ValueError(f"{path} is damaged: it says to have {file.samplerate} samples a second")
+        raise ValueError(f"{path} is damaged: its header gives a rate of {file.samplerate} Hz")
     if longest * file.samplerate < file.frames < UNKNOWN:
         file.close()
         raise ValueError(
-            f"{path} is longer than {longest / 60:.0f} min, too long to be taken as a whole: cut "
-            "it into utterances, or judge it in windows"
+            f"{path} is longer than {longest / 60:.0f} min, too long to be read whole: cut it into "
+            "utterances, or give --window"
         )
 
     def blocks() -> Iterator[np.ndarray]:
-        # numpy takes a tenth of libsndfile's time to make the same floats of 16-bit samples, and
-        # to add columns a tenth of its own to average rows.
+        # NumPy takes a tenth of libsndfile's time to make the same floats of 16-bit samples, and a
+        # tenth of the time of a mean over rows to add columns.
         dtype, full_scale = ("int16", 32768) if file.subtype == "PCM_16" else ("float32", 1)
         try:
             with file:
@@ -170,12 +206,7 @@ def _decode(path: str | os.PathLike, longest: float = np.inf) -> tuple[int, Iter
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file that can be read.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is none, or may not be read. Pipes are not opened, which could wait for ever.
-    """
+    """Returns the bytes of a readable file; pipes are not opened, which could wait for ever."""
     if not os.path.lexists(path):
         raise FileNotFoundError(f"{path}: there is no such file")
     try:
@@ -191,8 +222,8 @@ def _size(path: Path) -> int:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _check_whole(path: Path, size: int) -> None:
-    """Refuses a wav that is shorter than its header says; libsndfile reads what there is of it."""
+def _check_length(path: Path, size: int) -> None:
+    """Raises an error for a wav that is shorter than its header says; libsndfile accepts it."""
     with path.open("rb") as file:
         header = file.read(28)
     if header[8:12] != b"WAVE":
@@ -203,6 +234,6 @@ def _check_whole(path: Path, size: int) -> None:
         declared, open_size = int.from_bytes(header[20:28], "little") + 8, 1 << 62
     else:
         return
-    # Some recorders count padding that is not there.
+    # Some recorders count padding that they do not write.
     if declared - size > 8 and declared < open_size:
         raise ValueError(f"{path} is cut short: it has {size} of {declared} bytes")

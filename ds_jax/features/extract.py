@@ -1,16 +1,20 @@
-"""An utterance as numbers: the sets of features that the classical systems learn from."""
+"""Turns recordings into what systems read: pictures, or one of the sets of features."""
 
 import difflib
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.features import mfcc, modulation, opensmile
+from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import errors
 
-# Raise these whenever the numbers of these sets change: prepared corpora are told apart by them.
+# The versions are parts of the names of prepared data: raise one whenever its numbers change.
 _MSF = 1
 _MFCC = 1
 
@@ -19,10 +23,10 @@ class Set(NamedTuple):
     """A set of features.
 
     Attributes:
-        title: As reports call it.
-        shape: Of one utterance's features; None stands for its number of frames.
-        version: Raised whenever the numbers change.
-        function: From samples at 16 kHz to float32 features.
+        title: Its name in reports.
+        shape: The shape of an utterance's features; None stands for its number of frames.
+        version: A number that rises whenever the features change.
+        function: Maps samples, float32 [n] at 16 kHz, to float32 features.
     """
 
     title: str
@@ -52,13 +56,13 @@ SETS = {
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How an utterance becomes features.
+    """The choice of a set of features.
 
     Attributes:
-        set: One of `SETS`.
+        set: A key of `SETS`.
 
     Raises:
-        ValueError: There is no such set.
+        ConfigError: The set does not exist.
     """
 
     set: str
@@ -66,31 +70,45 @@ class FeatureSettings:
     def __post_init__(self):
         if self.set not in SETS:
             nearest = difflib.get_close_matches(str(self.set).lower(), SETS, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"features={self.set!r} is not one of {', '.join(SETS)}{hint}")
+            hint = f" (the nearest is {nearest[0]!r})" if nearest else ""
+            raise errors.ConfigError("features", self.set, errors.one_of(SETS) + hint)
 
     @property
     def sample_rate(self) -> int:
-        """Hz the audio is resampled to."""
+        """Hz to which the audio is resampled."""
         return 16_000
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """Of one utterance's features; None stands for its number of frames."""
+        """The shape of an utterance's features; None stands for its number of frames."""
         return SETS[self.set].shape
 
     def check(self) -> None:
-        """Checks, before any work, that what computes the set is installed.
+        """Checks that the package that computes the set is installed.
 
         Raises:
-            ValueError: It is not.
+            ValueError: The package is missing.
         """
         if self.set in ("egemaps", "compare"):
             opensmile.package()
 
     def key(self) -> str:
-        """A short name of the stored features, fit for folders: equal numbers, equal key."""
+        """Returns a short name for folders; it differs if the features differ."""
         return f"{self.set}-{SETS[self.set].version}"
+
+
+Settings = PictureSettings | FeatureSettings
+
+
+def settings(config: Mapping) -> Settings:
+    """Returns the settings of `config.features` if that field exists, else of `config.picture`.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+    """
+    if "features" in config:
+        return FeatureSettings(config["features"])
+    return PictureSettings(**config["picture"])
 
 
 def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.ndarray:
@@ -98,8 +116,8 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
 
     Args:
         samples: float [n], mono, n >= 1, full scale at 1.
-        rate: Hz; that of the settings.
-        settings: see FeatureSettings.
+        rate: Hz; it must equal the rate of the settings.
+        settings: The choice of the set.
 
     Returns:
         float32 of the settings' shape, all finite.
@@ -112,10 +130,92 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
         raise ValueError(f"samples of shape {samples.shape} have no features; give one channel [n]")
     if rate != settings.sample_rate:
         raise ValueError(f"rate={rate} Hz must be {settings.sample_rate} Hz: resample the samples")
-    found = SETS[settings.set].function(samples)
-    wanted = tuple(known or len(found) for known in settings.shape)
-    if found.shape != wanted:
-        raise ValueError(f"features {settings.set!r} are of shape {found.shape}, not {wanted}")
-    if not np.isfinite(found).all():
+    features = SETS[settings.set].function(samples)
+    expected = tuple(size or len(features) for size in settings.shape)
+    if features.shape != expected:
+        raise ValueError(
+            f"features {settings.set!r} have the shape {features.shape}, not {expected}"
+        )
+    if not np.isfinite(features).all():
         raise ValueError(f"features {settings.set!r} are not all finite numbers")
-    return found.astype(np.float32, copy=False)
+    return features.astype(np.float32, copy=False)
+
+
+def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray], str]:
+    """Decodes a recording and draws its pictures or computes its features.
+
+    Args:
+        path: The recording.
+        settings: How pictures are drawn, or which features are computed.
+
+    Returns:
+        The recording's length in seconds; a picture for each window, uint8 [canvas, canvas], or
+        one array of features, float32 [d] or [frames, d]; and the SHA-256 of the recording's
+        samples, in hexadecimal digits.
+
+    Raises:
+        FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
+    """
+    samples, rate = audio.read(path, settings.sample_rate)
+    parts = [samples]
+    if isinstance(settings, PictureSettings):
+        parts = spectrogram.split_windows(samples, rate, settings)
+    arrays = [_represent(part, rate, settings) for part in parts]
+    return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
+
+
+def windows(
+    path: str | Path, settings: Settings, window: float, hop: float, to_end: bool = False
+) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
+    """Draws pictures or computes features of a recording window by window.
+
+    Only a few windows of a long recording are in memory at a time.
+
+    Args:
+        path: The recording.
+        settings: How pictures are drawn, or which features are computed; their own windows are
+            not used.
+        window: Seconds; 0 takes the recording whole.
+        hop: Seconds between the starts of windows; 0 means window.
+        to_end: Whether the windows reach the end, see `audio.count_windows_to_end`.
+
+    Yields:
+        The recording's length, the window's start and its end in seconds; and a picture, an array
+        of features or, if one of several windows has no features, the error that says why.
+
+    Raises:
+        FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
+    """
+    if not window:
+        samples, rate = audio.read(path, settings.sample_rate)
+        seconds = len(samples) / rate
+        yield seconds, 0.0, seconds, _represent(samples, rate, settings)
+        return
+    parts = audio.windows(path, settings.sample_rate, window, hop, to_end)
+    for seconds, start, rate, samples in parts:
+        try:
+            represented = _represent(samples, rate, settings)
+        except ValueError as error:  # too few samples, for example
+            represented = error
+        yield seconds, start, start + len(samples) / rate, represented
+
+
+def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Puts pictures or features into one array; sequences of frames are padded with NaN.
+
+    Returns:
+        uint8 [n, canvas, canvas], float32 [n, d], or float32 [n, frames of the longest, d].
+    """
+    longest = max(len(array) for array in arrays)
+    if all(len(array) == longest for array in arrays):
+        return np.stack(arrays)
+    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), np.nan, arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded
+
+
+def _represent(samples: np.ndarray, rate: int, settings: Settings) -> np.ndarray:
+    if isinstance(settings, FeatureSettings):
+        return compute(samples, rate, settings)
+    return spectrogram.draw(samples, rate, settings)

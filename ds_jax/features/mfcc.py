@@ -1,8 +1,8 @@
 """Mel-frequency cepstral coefficients of an utterance, and their statistics over time.
 
 Kerkeni et al. (2019, doi 10.5772/intechopen.84856) describe an utterance by five statistics of its
-first 12 coefficients. They give neither frames nor bands: 25 ms, 10 ms and 26 bands are the usual
-ones of speech recognition (HTK).
+first 12 coefficients. They give neither frames nor bands: 25 ms, 10 ms and 26 bands are usual in
+speech recognition (HTK).
 """
 
 import warnings
@@ -21,15 +21,15 @@ COEFFICIENTS = 12
 def frames(samples: np.ndarray) -> np.ndarray:
     """Computes the first 12 coefficients of every whole frame.
 
-    Coefficient 0, the frame's level, is the first of them, as in librosa and as "the first 12"
-    reads; 12 from coefficient 1 on would be the other reading.
+    The first is coefficient 0, the frame's level, as in librosa; "the first 12" could also mean
+    the coefficients 1 to 12.
 
     Args:
-        samples: float32 [n] at 16 kHz, mono; fewer than a frame of 25 ms are padded with zeros.
+        samples: float32 [n] at 16 kHz, mono; less than a frame of 25 ms is padded with zeros.
 
     Returns:
-        float32 [frames, 12]: type 2 orthonormal cosine transforms of mel bands in dB, which end
-        80 dB below the utterance's loudest.
+        float32 [frames, 12]: orthonormal cosine transforms (type 2) of mel bands in dB, which end
+        80 dB below the loudest band of the utterance.
     """
     samples = np.pad(np.asarray(samples, np.float32), (0, max(0, FRAME - len(samples))))
     coefficients = librosa.feature.mfcc(
@@ -51,13 +51,13 @@ def statistics(samples: np.ndarray) -> np.ndarray:
         samples: float32 [n] at 16 kHz, mono.
 
     Returns:
-        float32 [60]: 12 means, 12 variances, and so on. The moments are those of the frames, not
-        estimates of a population's; kurtosis is 0 for the normal distribution, and so are kurtosis
-        and skewness of a coefficient that does not change.
+        float32 [60]: 12 means, 12 variances, and so on. The moments describe the frames and do not
+        estimate those of a population. The kurtosis of the normal distribution is 0, and so are the
+        kurtosis and the skewness of a coefficient that does not change.
     """
     coefficients = frames(samples).astype(np.float64)
     with warnings.catch_warnings():
-        # SciPy warns of coefficients that (almost) do not change, and gives NaN.
+        # SciPy warns of coefficients that (almost) do not change, and returns NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
         shape = [stats.kurtosis(coefficients), stats.skew(coefficients)]
     moments = [coefficients.mean(axis=0), coefficients.var(axis=0), coefficients.std(axis=0)]

@@ -1,14 +1,14 @@
-"""Modulation spectral features: how strongly each frequency of speech is modulated, and how fast.
+"""Modulation spectral features: how strongly and how fast each frequency of speech is modulated.
 
-After Wu, Falk and Chan (2011), "Automatic speech emotion recognition using modulation spectral
-features", Speech Communication 53(5), as taken over by Kerkeni et al. (2019),
+The features are those of Wu, Falk and Chan (2011), "Automatic speech emotion recognition using
+modulation spectral features", Speech Communication 53(5), as used by Kerkeni et al. (2019),
 doi:10.5772/intechopen.84856. The filters are those of the first authors' SRMR toolkit: envelopes of
-gammatone channels pass through modulation filters, and only then are framed, because a 4 Hz filter
-cannot settle inside 256 ms.
+gammatone channels pass through modulation filters and are framed afterwards, because a 4 Hz filter
+cannot settle within 256 ms.
 
-Neither the speech level (Wu: -26 dBov) nor pauses (Wu drops them) are treated: an utterance counts
-whole, at the level it was recorded. It is taken to begin after silence, so the filters start at
-rest and what their start leaves in the first frame or two stays in the means.
+Wu et al. normalise the level of the speech to -26 dBov and drop pauses; here an utterance counts
+whole and at its recorded level. The filters start at rest, as after silence, and the trace of their
+start in the first two frames stays in the means.
 """
 
 import functools
@@ -25,7 +25,7 @@ MODULATION_FREQUENCIES = np.array([4.0, 8.0, 16.0, 32.0, 64.0])  # Hz
 MODULATION_Q = 2
 DECIMATION = 16  # envelopes hold nothing above 500 Hz that the modulation filters would pass
 WINDOW, HOP = 256, 64  # samples of the decimated envelope, at 1 kHz: milliseconds
-# Far below what the dither of a 16-bit recorder leaves in any channel and band.
+# Far below the energy of a 16-bit recorder's dither in any channel and band.
 FLOOR = 1e-12
 GROUPS = (slice(0, 4), slice(4, 10), slice(10, 15), slice(15, 19))  # of acoustic channels
 BLOCK = 1 << 20  # samples filtered at a time (66 s), so that long files need little memory
@@ -35,16 +35,16 @@ MARGIN = 1 << 13
 
 
 def energies(samples: np.ndarray) -> np.ndarray:
-    """The 95 mean energies, in decibels.
+    """Computes the 95 mean energies in decibels.
 
-    The logarithm is a choice of ours: Kerkeni et al. do not say whether they take it. A floor keeps
-    silence finite, at -120 dB.
+    Kerkeni et al. do not say whether they take the logarithm. A floor keeps silence at -120 dB.
 
     Args:
-        samples: Float [n], mono, 16 kHz, full scale at 1. Shorter than 256 ms is padded with zeros.
+        samples: float [n], mono, 16 kHz, full scale at 1; less than 256 ms is padded with zeros.
 
     Returns:
-        float32 [95]: acoustic channel i and modulation band j, both from the lowest, at 5 * i + j.
+        float32 [95]: index 5 * i + j holds acoustic channel i and modulation band j, both counted
+        from the lowest.
 
     Raises:
         ValueError: samples is not a vector of at least one finite number.
@@ -53,7 +53,7 @@ def energies(samples: np.ndarray) -> np.ndarray:
 
 
 def with_measures(samples: np.ndarray) -> np.ndarray:
-    """The 95 of `energies`, then the means over frames of the 23 `measures`.
+    """Computes the 95 `energies`, followed by the means over frames of the 23 `measures`.
 
     Args:
         samples: As in `energies`.
@@ -64,21 +64,21 @@ def with_measures(samples: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: As in `energies`.
     """
-    found = frames(samples)
-    return np.concatenate([_decibels(found), measures(found).mean(axis=0)]).astype(np.float32)
+    energy = frames(samples)
+    return np.concatenate([_decibels(energy), measures(energy).mean(axis=0)]).astype(np.float32)
 
 
 def frames(samples: np.ndarray) -> np.ndarray:
-    """The energy of every frame of 256 ms, 64 ms apart, in each acoustic channel and band.
+    """Computes the energy of frames of 256 ms, 64 ms apart, in each channel and modulation band.
 
     Args:
         samples: As in `energies`.
 
     Returns:
-        float64 [frames, 19, 5]: the sum over a frame's 4096 samples of the squared product of the
-        filtered envelope and a periodic Hamming window. (It is computed at 1 kHz and scaled; that
-        differs by less than 0.5 dB at 64 Hz and less below.) A last part that fills no frame is
-        left out.
+        float64 [frames, 19, 5]: the sum over the 4096 samples of a frame of the squared product of
+        the filtered envelope and a periodic Hamming window. (It is computed at 1 kHz and scaled,
+        which differs by less than 0.5 dB at 64 Hz and by less below.) A last part that fills no
+        frame is left out.
 
     Raises:
         ValueError: As in `energies`.
@@ -87,29 +87,29 @@ def frames(samples: np.ndarray) -> np.ndarray:
     if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
         raise ValueError(
             f"samples of shape {samples.shape} have no modulation spectrum; "
-            "give one channel [n] of at least one number, all finite."
+            "give one channel [n] of at least one number, all finite"
         )
     samples = np.pad(samples, (0, max(0, WINDOW * DECIMATION - samples.size)))
     weights = signal.get_window("hamming", WINDOW) ** 2 * DECIMATION
     gammatones, bands = _filters()
-    found = []
+    energy = []
     for gammatone in gammatones:
         envelope = _envelope(samples, *gammatone)
         for band in bands:
             power = np.square(signal.lfilter(*band, envelope))
-            found.append(np.lib.stride_tricks.sliding_window_view(power, WINDOW)[::HOP] @ weights)
-    return np.stack(found, axis=1).reshape(-1, len(gammatones), len(bands))
+            energy.append(np.lib.stride_tricks.sliding_window_view(power, WINDOW)[::HOP] @ weights)
+    return np.stack(energy, axis=1).reshape(-1, len(gammatones), len(bands))
 
 
 def measures(frames: np.ndarray) -> np.ndarray:
-    """The 23 measures Wu, Falk and Chan derive from each frame, scaled to a total energy of 1.
+    """Computes Wu, Falk and Chan's 23 measures of each frame, scaled to a total energy of 1.
 
     Channels and bands are counted from 1. The acoustic channels form four groups, 1-4, 5-10, 11-15
-    and 16-19, whose energies are summed. All definitions are reconstructed from descriptions; least
-    certain are that sum and the last two kinds.
+    and 16-19, whose energies are summed. All definitions are reconstructed from descriptions; that
+    sum and the last two kinds of measures are the least certain.
 
     Args:
-        frames: Float [frames, 19, 5], as from the function `frames`.
+        frames: float [frames, 19, 5], as from the function `frames`.
 
     Returns:
         float64 [frames, 23]:
@@ -117,7 +117,7 @@ def measures(frames: np.ndarray) -> np.ndarray:
         5-7: flatness over the channels, log10 of geometric by arithmetic mean, of bands 1, 3, 5;
         8-10: centroid over the channels, as a channel's number, of bands 1, 3, 5;
         11-14: centroid over the bands, as a band's number, of each group;
-        15-18: slope, per band, of the line fitted to the energies of each group's bands;
+        15-18: slope per band of the line fitted to the energies of each group's bands;
         19-22: root mean square error of that line.
     """
     floored = np.maximum(frames, FLOOR)  # silence is flat
@@ -142,14 +142,14 @@ def measures(frames: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _filters() -> tuple[list, list]:
-    """Numerators and denominators of the 19 gammatone filters and of the 5 modulation filters."""
+    """Returns numerators and denominators of the 19 gammatone and of the 5 modulation filters."""
     gammatones = [signal.gammatone(f, "iir", fs=SAMPLE_RATE) for f in CENTRE_FREQUENCIES]
     rate = SAMPLE_RATE / DECIMATION
     return gammatones, [signal.iirpeak(f, MODULATION_Q, fs=rate) for f in MODULATION_FREQUENCIES]
 
 
 def _envelope(samples: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """float64 [ceil(n / 16)]: the magnitude of one channel's analytic signal, at 1 kHz."""
+    """Returns the magnitude of a channel's analytic signal at 1 kHz, float64 [ceil(n / 16)]."""
     parts = []
     for start in range(0, samples.size, BLOCK):
         before = min(start, MARGIN)
@@ -162,5 +162,5 @@ def _envelope(samples: np.ndarray, numerator: np.ndarray, denominator: np.ndarra
 
 
 def _decibels(frames: np.ndarray) -> np.ndarray:
-    """float64 [95], from frames [frames, 19, 5]."""
+    """Returns the means over frames [frames, 19, 5] in decibels, float64 [95]."""
     return 10 * np.log10(np.maximum(frames.mean(axis=0), FLOOR)).ravel()

@@ -1,7 +1,7 @@
-"""Features of openSMILE, through the optional package opensmile.
+"""Computes openSMILE's features with the optional package opensmile.
 
-openSMILE's licence (audEERING Research License) allows non-commercial use only, and reaches the
-features and the models that are trained on them.
+openSMILE's licence (audEERING Research License) allows non-commercial use only. It also covers the
+features, and the models that are trained on them.
 """
 
 import functools
@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-RATE = 16_000  # Hz; many of the features change with it
+RATE = 16_000  # Hz; many of the features depend on it
 LARGEST = 32767 / 32768  # the largest 16-bit sample
 
 
@@ -17,20 +17,20 @@ def functionals(samples: np.ndarray, feature_set: str) -> np.ndarray:
     """Computes the functionals of one utterance.
 
     Args:
-        samples: float32 [n] at 16 kHz, mono, full scale at 1; what is beyond it is clipped.
+        samples: float32 [n] at 16 kHz, mono; values beyond the full scale of 1 are clipped.
         feature_set: "eGeMAPSv02" (Eyben et al., 2016) or "ComParE_2016" (Schuller et al., 2016).
 
     Returns:
         float32 [88] or [6373] in openSMILE's order.
 
     Raises:
-        ValueError: opensmile is not installed, or the utterance is too short for it.
+        ValueError: The package is not installed, or the utterance is too short.
     """
     extractor = _extractor(feature_set)
-    # opensmile converts to 16 bits without a limit: resampled peaks of 1 or more would turn over.
+    # The package converts to 16 bits without a limit: resampled peaks above 1 would overflow.
     samples = np.clip(np.asarray(samples, np.float32), -1, LARGEST)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Segment too short", UserWarning)  # the NaN says so too
+        warnings.filterwarnings("ignore", "Segment too short", UserWarning)  # then it returns NaN
         features = extractor(samples, RATE).astype(np.float32).ravel()
     if np.isnan(features).any():
         raise ValueError(
@@ -40,10 +40,10 @@ def functionals(samples: np.ndarray, feature_set: str) -> np.ndarray:
 
 
 def package():
-    """Imports opensmile.
+    """Imports and returns the package opensmile.
 
     Raises:
-        ValueError: It is not installed.
+        ValueError: The package is not installed.
     """
     try:
         import opensmile
@@ -56,9 +56,9 @@ def package():
     return opensmile
 
 
-@functools.cache  # it reads its configuration files once; it cannot be sent to other processes
+@functools.cache  # an extractor reads its configuration once, and cannot be pickled
 def _extractor(feature_set: str):
-    """openSMILE set up for one set of features."""
+    """Returns an extractor of a set of features."""
     opensmile = package()
     return opensmile.Smile(
         feature_set=opensmile.FeatureSet[feature_set],

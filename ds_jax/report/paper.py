@@ -6,12 +6,13 @@ from pathlib import Path
 
 import jinja2
 
-from ds_jax.data.corpus import TITLES
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.report import paper_numbers
 from ds_jax.report.run import printed
 from ds_jax.runtime.files import write_text
 
+# The published names of the paper's two corpora.
+TITLES = {"elra_s0329": "ELRA-S0329", "emomatch_spanish_db": "EmoMatchSpanishDB"}
 CAPTIONS = {
     1: "Modulation spectral features and MFCC with three classifiers",
     2: "eGeMAPS and ComParE with three classifiers",

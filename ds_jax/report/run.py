@@ -9,7 +9,6 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from ds_jax.data.corpus import TITLES
 from ds_jax.report import overlay, plots
 from ds_jax.runtime.files import write_text
 
@@ -35,6 +34,7 @@ OPTIONAL = {
     "paper": None,
     "settings": {},
     "audio_terms": "",
+    "title": "",
 }
 
 
@@ -102,7 +102,7 @@ def write(
     colour_map = content["settings"].get("picture.colour_map", "viridis")
     page = environment.get_template("report.html.jinja").render(
         report=content,
-        titles=TITLES,
+        titles={content["corpus"]: content["title"]} if content["title"] else {},
         names=SCORES,
         class_names=CLASS_SCORES,
         confusion=_confusion(report),

@@ -1,7 +1,8 @@
-"""What arguments stand for, and recordings that are read ahead in order and in little memory."""
+"""Arguments lead to recordings, which are read in order, ahead of need and in little memory."""
 
 import io
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 import soundfile
 
 from ds_jax.data import recordings
-from ds_jax.data.recordings import Recording, Unusable, Window
-from ds_jax.features import representation
+from ds_jax.data.recordings import Recording, Window
+from ds_jax.features import extract
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 
@@ -28,7 +29,7 @@ def write(path, seconds=0.3, seed=0):
 
 
 def found(*arguments):
-    """Paths below the working folder, and why others lead to nothing."""
+    """Titles of recordings, and the reasons of arguments that lead to none."""
     files, unusable = recordings.find(arguments)
     return [one.title for one in files], [one.reason for one in unusable]
 
@@ -62,18 +63,18 @@ def test_patterns_match_files_and_folders():
 
 
 @pytest.mark.usefixtures("tree")
-def test_a_name_is_taken_whatever_it_ends_in():
+def test_a_file_is_taken_by_name_whatever_its_ending():
     assert found("b/notes.txt", "-") == (["b/notes.txt", "-"], [])
 
 
 @pytest.mark.usefixtures("tree")
-def test_what_leads_to_nothing_says_what_was_looked_for():
+def test_an_argument_that_leads_to_nothing_has_a_reason():
     Path("empty").mkdir()
     files, (folder, pattern, file) = found("empty", "x*/*.wav", "none.wav", "top.wav")
     assert files == ["top.wav"]
-    assert folder.startswith("empty holds no audio: looked for files ending in .wav, .flac, .mp3")
-    assert pattern == "x*/*.wav: no file or folder matches this pattern"
-    assert file == "none.wav: there is no such file"
+    assert folder.startswith("empty holds no audio")
+    assert pattern.startswith("x*/*.wav: no file or folder matches")
+    assert file.startswith("none.wav: there is no such file")
 
 
 @pytest.mark.usefixtures("tree")
@@ -93,7 +94,7 @@ def test_a_folder_that_cannot_be_read_is_named():
     files, reasons = found("b")
     Path("b/deep").chmod(0o700)
     assert files == ["b/10.FLAC", "b/2.wav"]
-    assert reasons == ["b/deep cannot be read: Permission denied"]
+    assert [reason.partition(" ")[0] for reason in reasons] == ["b/deep"]
 
 
 def test_names_of_any_bytes_can_be_shown(tmp_path):
@@ -121,7 +122,7 @@ def test_standard_input_is_kept_while_it_is_read(monkeypatch):
 
 
 def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
-    """All windows with what became of them, what was unusable, and the shape of each batch."""
+    """All windows with their results, what was unusable, and the shape of each batch."""
     unusable, shapes, done = [], [], []
 
     def double(inputs, width):
@@ -135,14 +136,14 @@ def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
     return done, unusable, shapes
 
 
-def test_recordings_keep_their_order_and_their_results(tmp_path):
-    files = [write(tmp_path / f"{n:03}.wav", 0.1 + 0.4 * (n % 3), n) for n in range(75)]
+def test_recordings_keep_their_order_and_their_results_in_batches_of_one_shape(tmp_path):
+    files = [write(tmp_path / f"{n:03}.wav", 0.1 + 0.2 * (n % 3), n) for n in range(75)]
     done, unusable, shapes = process(recordings.find([tmp_path])[0])
     assert [window.recording.path for window, _ in done] == files
     assert unusable == []
-    assert shapes == [(32, 32), (32, 32), (11, 32)]  # one shape is compiled
+    assert shapes == [(32, 32), (32, 32), (11, 32)]
     for window, result in done:
-        _, (picture,), _ = representation.read(window.recording.path, SETTINGS)
+        _, (picture,), _ = extract.read(window.recording.path, SETTINGS)
         np.testing.assert_array_equal(window.represented, picture)
         np.testing.assert_array_equal(result, 2.0 * picture)
 
@@ -163,7 +164,7 @@ def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
     assert stems == ["a"] + ["b"] * 40 + ["c"] * 3 + ["d"] * 16
 
 
-def test_what_cannot_be_used_is_named_and_the_others_are_done(tmp_path):
+def test_unusable_recordings_are_named_and_the_others_are_done(tmp_path):
     for name in ("a", "e"):
         write(tmp_path / f"{name}.wav")
     (tmp_path / "b.wav").write_text("no audio")
@@ -173,10 +174,8 @@ def test_what_cannot_be_used_is_named_and_the_others_are_done(tmp_path):
     done, unusable, _ = process(files)
     assert [window.recording.path.stem for window, _ in done] == ["a", "e"]
     assert [one.title for one in unusable] == [f"{tmp_path}/b.wav", f"{tmp_path}/c.wav", "-"]
-    text = recordings.complaint(unusable)
-    assert text.count("\n") == 3
-    assert "3 could not be used" in text
-    assert recordings.complaint(unusable[1:2]) == f"{tmp_path}/c.wav is empty: it has 0 bytes"
+    assert recordings.complaint(unusable).count("\n") == 3  # a head, and a line for each
+    assert recordings.complaint(unusable[1:2]) == unusable[1].reason
 
 
 def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch):
@@ -184,15 +183,17 @@ def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch
         yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
         yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
 
-    monkeypatch.setattr(representation, "windows", windows)
+    monkeypatch.setattr(extract, "windows", windows)
     done, unusable, _ = process([Recording(Path("a.wav"), Path(), "a.wav")], window=1.0)
     assert len(done) == 1
-    assert unusable == [Unusable("a.wav", "a.wav from 1.00 to 1.50 s: nothing to hear")]
+    ((title, reason),) = unusable
+    assert title == "a.wav"
+    assert re.fullmatch(r"a\.wav .*1\.00 .*1\.50 .*nothing to hear", reason)
 
 
 def test_sequences_have_few_lengths(tmp_path):
-    for number in range(40):
-        write(tmp_path / f"{number:02}.wav", 0.5 + number / 100)
+    for number in range(20):
+        write(tmp_path / f"{number:02}.wav", 0.5 + number / 50)
     lengths = []
 
     def start(inputs, width):
@@ -207,7 +208,7 @@ def test_sequences_have_few_lengths(tmp_path):
 
 
 def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
-    """While the first batch is worked on others are read, and never many."""
+    """While a batch is in progress, a bounded number of others are read."""
     begun, lock = [], threading.Lock()
 
     def windows(path, *_):
@@ -215,7 +216,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
             begun.append(path)
         yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
 
-    monkeypatch.setattr(representation, "windows", windows)
+    monkeypatch.setattr(extract, "windows", windows)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
     taken = 0
     for batch, _ in recordings.process(files, SETTINGS, 0, 0, 4, lambda x, _: lambda: x, [], True):
@@ -227,7 +228,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
     assert taken == 200
 
 
-def test_the_caller_may_stop_early(tmp_path):
+def test_a_caller_that_stops_early_leaves_no_thread(tmp_path):
     for number in range(70):
         write(tmp_path / f"{number:02}.wav", 0.1)
     before = threading.active_count()

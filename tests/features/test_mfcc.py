@@ -1,3 +1,5 @@
+"""Cepstral coefficients and their statistics equal their definitions."""
+
 import librosa
 import numpy as np
 import pytest
@@ -76,7 +78,7 @@ def test_statistics_are_moments_over_frames():
     [np.zeros(8000), np.full(8000, 0.5), np.tile([0.5, -0.5], 4000), np.eye(1, 400)[0]],
     ids=["silence", "constant", "alternating", "one frame"],
 )
-def test_what_does_not_change_has_no_spread_and_no_shape(samples):
+def test_coefficients_that_do_not_change_have_no_spread_and_no_shape(samples):
     found = mfcc.statistics(samples.astype(np.float32)).reshape(5, 12)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found[1:3], 0, atol=1e-3)
@@ -84,16 +86,8 @@ def test_what_does_not_change_has_no_spread_and_no_shape(samples):
         assert (found[1:] == 0).all()
 
 
-def test_a_click_in_silence_has_finite_statistics():
-    samples = np.zeros(8000, np.float32)
-    samples[4000] = 1
-    assert np.isfinite(mfcc.statistics(samples)).all()
-
-
-def test_the_same_samples_give_the_same_numbers_and_stay_as_they_are():
-    samples = glide()
+def test_a_click_in_silence_has_finite_statistics_and_the_samples_stay_as_they_are():
+    samples = np.eye(1, 8000, 4000, dtype=np.float32)[0]
     before = samples.copy()
-    first = mfcc.statistics(samples)
-    mfcc.statistics(glide(0.5, seed=1))
-    np.testing.assert_array_equal(mfcc.statistics(samples), first)
+    assert np.isfinite(mfcc.statistics(samples)).all()
     np.testing.assert_array_equal(samples, before)

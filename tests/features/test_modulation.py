@@ -1,3 +1,5 @@
+"""Modulation spectral features agree with slow references and with Wu's definitions."""
+
 import os
 from itertools import combinations
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Features of openSMILE equal those that its package computes of files."""
+
 import sys
 
 import joblib
@@ -5,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ds_jax.features import opensmile as smile
+from ds_jax.features.opensmile import _extractor, functionals
 
 SIZES = {"eGeMAPSv02": 88, "ComParE_2016": 6373}
 
@@ -29,7 +31,7 @@ def voice(pitch=150.0, seconds=1.0, seed=0):
 
 
 def of_file(opensmile, path, samples, feature_set):
-    """What opensmile says of a 16-bit recording of the samples."""
+    """The features of a 16-bit recording of the samples, by opensmile alone."""
     soundfile.write(path, np.round(samples * 32768).astype(np.int16), 16_000)
     level = opensmile.FeatureLevel.Functionals
     extractor = opensmile.Smile(opensmile.FeatureSet[feature_set], level)
@@ -38,7 +40,7 @@ def of_file(opensmile, path, samples, feature_set):
 
 def test_features_are_as_many_as_published(opensmile, feature_set):
     extractor = opensmile.Smile(opensmile.FeatureSet[feature_set])
-    found = smile.functionals(voice(), feature_set)
+    found = functionals(voice(), feature_set)
     assert extractor.num_features == SIZES[feature_set]
     assert found.shape == (SIZES[feature_set],)
     assert found.dtype == np.float32
@@ -47,14 +49,14 @@ def test_features_are_as_many_as_published(opensmile, feature_set):
 def test_features_are_those_of_the_file(opensmile, feature_set, tmp_path):
     samples = voice()
     np.testing.assert_array_equal(
-        smile.functionals(samples, feature_set),
+        functionals(samples, feature_set),
         of_file(opensmile, tmp_path / "a.wav", samples, feature_set),
     )
 
 
 @pytest.mark.parametrize("pitch", [110.0, 220.0])
 def test_the_first_of_egemaps_is_the_pitch(opensmile, pitch):
-    semitones = smile.functionals(voice(pitch), "eGeMAPSv02")[0]
+    semitones = functionals(voice(pitch), "eGeMAPSv02")[0]
     assert semitones == pytest.approx(12 * np.log2(pitch / 27.5), abs=0.1)
 
 
@@ -63,38 +65,33 @@ def test_peaks_beyond_full_scale_are_clipped_as_in_a_file(opensmile, feature_set
     assert samples.max() > 1
     clipped = np.minimum(np.maximum(samples, -1), 32767 / 32768)
     np.testing.assert_array_equal(
-        smile.functionals(samples, feature_set),
+        functionals(samples, feature_set),
         of_file(opensmile, tmp_path / "a.wav", clipped, feature_set),
     )
 
 
 def test_features_are_the_same_again_and_in_other_processes(opensmile, feature_set):
     clips = [voice(pitch, 0.4) for pitch in (100, 180, 260)]
-    here = [smile.functionals(clip, feature_set) for clip in clips]
-    again = [smile.functionals(clip, feature_set) for clip in reversed(clips)]
-    there = joblib.Parallel(n_jobs=2)(
-        joblib.delayed(smile.functionals)(clip, feature_set) for clip in clips
+    first = [functionals(clip, feature_set) for clip in clips]
+    again = [functionals(clip, feature_set) for clip in reversed(clips)]
+    others = joblib.Parallel(n_jobs=2)(
+        joblib.delayed(functionals)(clip, feature_set) for clip in clips
     )
-    np.testing.assert_array_equal(again[::-1], here)
-    np.testing.assert_array_equal(there, here)
+    np.testing.assert_array_equal(again[::-1], first)
+    np.testing.assert_array_equal(others, first)
 
 
-def test_silence_is_finite(opensmile, feature_set):
-    assert np.isfinite(smile.functionals(np.zeros(8000, np.float32), feature_set)).all()
+def test_60_ms_are_enough_and_less_is_too_short(opensmile, feature_set):
+    assert np.isfinite(functionals(voice()[:960], feature_set)).all()
+    for count in (0, 1, 400, 959):
+        with pytest.raises(ValueError, match="too short"):
+            functionals(voice()[:count], feature_set)
 
 
-@pytest.mark.parametrize("count", [0, 1, 400, 959])
-def test_less_than_60_ms_is_too_short(opensmile, feature_set, count):
-    with pytest.raises(ValueError, match=rf"too short for openSMILE: {count / 16:.0f} ms"):
-        smile.functionals(voice()[:count], feature_set)
-
-
-def test_60_ms_are_enough(opensmile, feature_set):
-    assert np.isfinite(smile.functionals(voice()[:960], feature_set)).all()
-
-
-def test_without_the_package_the_error_says_how_to_get_it_and_its_licence(monkeypatch, feature_set):
-    smile._extractor.cache_clear()
+def test_a_missing_package_is_an_error_that_names_its_requirements_and_licence(
+    monkeypatch, feature_set
+):
+    _extractor.cache_clear()
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(ValueError, match=r"requirements-opensmile\.txt.*non-commercial"):
-        smile.functionals(voice(), feature_set)
+        functionals(voice(), feature_set)

@@ -1,4 +1,4 @@
-"""Pictures drawn in JAX are those of picture.py, whatever follows the audio."""
+"""Pictures drawn in JAX equal those of NumPy, whatever follows the audio."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def speech_like(count, seed=0):
 
 
 def padded(samples, size):
-    """Samples followed by something that nobody should hear."""
+    """Samples, followed by values that must be ignored."""
     return np.concatenate([samples, np.full(size - len(samples), 9.0, np.float32)])
 
 
@@ -47,22 +47,25 @@ def drawn(samples, settings, size):
     ids=lambda settings: f"{settings.mode}-{settings.layout}-{settings.n_fft}",
 )
 def test_pictures_are_the_same(settings):
-    for count, size in (
-        *((count, 40_000) for count in (1, 511, 512, 767, 768, 30_011, 40_000)),
-        (200, 200),  # less than a frame, and nothing after it
-    ):
-        samples = speech_like(count)
+    for count in (1, 511, 512, 767, 768, 9_011, 10_000):
+        samples, size = speech_like(count), 10_000
         found = drawn(samples, settings, size)
         assert found.dtype == np.uint8
         np.testing.assert_array_equal(found, spectrogram.draw(samples, RATE, settings), str(count))
 
 
-def test_silence_is_of_one_colour():
+def test_less_than_a_frame_and_nothing_after_it_is_drawn():
+    samples = speech_like(200)
+    expected = spectrogram.draw(samples, RATE, PictureSettings())
+    np.testing.assert_array_equal(drawn(samples, PictureSettings(), 200), expected)
+
+
+def test_silence_has_one_colour():
     assert not drawn(np.zeros(4000, np.float32), PictureSettings(), 4000).any()
 
 
 def test_in_float32_pixels_are_one_colour_away_at_most():
-    """What a TPU draws."""
+    """A TPU lacks float64."""
     settings = PictureSettings()
     plan = spectrogram.plan(settings, RATE)
     samples = speech_like(30_000)
@@ -77,21 +80,20 @@ def test_in_float32_pixels_are_one_colour_away_at_most():
 
 
 @pytest.mark.parametrize(
-    ("window", "window_hop"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.2), (0.25, 0.4), (3.0, 3.0)]
+    ("window", "window_hop"), [(0.0, 0.0), (0.05, 0.0), (0.05, 0.02), (0.025, 0.04), (0.3, 0.3)]
 )
-@pytest.mark.parametrize("count", [100, 8000, 19_000, 32_000])
-def test_windows_are_the_same(window, window_hop, count):
+def test_windows_are_the_same(window, window_hop):
     settings = PictureSettings(window=window, window_hop=window_hop)
-    samples = speech_like(count)
-    wanted = spectrogram.split_windows(samples, RATE, settings)
-    windows, lengths, real = spectrogram_jax.split_windows(
-        jnp.asarray(padded(samples, 32_000)), jnp.int32(count), settings, RATE
-    )
-    assert int(real.sum()) == len(wanted)
-    assert real[: len(wanted)].all()  # what is beyond the audio comes last
-    for found, length, own in zip(windows, lengths, wanted, strict=False):
-        assert int(length) == len(own)
-        np.testing.assert_array_equal(found[: len(own)], own)
+    split = jax.jit(spectrogram_jax.split_windows, static_argnums=(2, 3))
+    for count in (10, 800, 1900, 3200):
+        samples = speech_like(count)
+        expected = spectrogram.split_windows(samples, RATE, settings)
+        windows, lengths, real = split(padded(samples, 3200), np.int32(count), settings, RATE)
+        assert int(real.sum()) == len(expected)
+        assert real[: len(expected)].all()  # windows after the audio come last
+        for found, length, other in zip(windows, lengths, expected, strict=False):
+            assert int(length) == len(other)
+            np.testing.assert_array_equal(found[: len(other)], other)
 
 
 @pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
@@ -99,7 +101,7 @@ def test_pictures_of_real_recordings_are_the_same():
     recordings = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[::100]
     assert recordings
     for path in recordings:
-        samples, _ = audio.read(path, RATE)
-        wanted = spectrogram.draw(samples, RATE, PictureSettings())
-        size = -(-len(samples) // 32_000) * 32_000
-        np.testing.assert_array_equal(drawn(samples, PictureSettings(), size), wanted, str(path))
+        samples = audio.read(path, RATE)[0][:48_000]
+        expected = spectrogram.draw(samples, RATE, PictureSettings())
+        found = drawn(samples, PictureSettings(), 48_000)
+        np.testing.assert_array_equal(found, expected, str(path))

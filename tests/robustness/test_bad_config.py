@@ -22,6 +22,7 @@ from ds_jax.models import pretrained
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
+from ds_jax.training.checkpoints import CARD
 
 # A config of each kind in the default run, the others in the long one.
 SHORT = ("paper", "quickstart", "ds_fc_elra", "ds_svc_elra", "compare_xgboost_emomatch")
@@ -159,7 +160,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_elra", {"picture.fmax": 9000.0}, "picture.fmax"),
         ("ds_am_elra", {"picture.fmin": 8000.0}, "picture.fmin"),
         ("ds_fc_elra", {"picture.size": 128}, "picture.size"),
-        ("ds_svc_elra", {"model.layers": ("fc2",), "picture.size": 96}, "model.layers"),
+        ("ds_svc_elra", {"model.layers": ("fc2",), "picture.size": 96}, "picture.size"),
         ("ds_svc_elra", {"picture.colour_map": "virdis"}, "picture.colour_map"),
         ("ds_svc_elra", {"select_on": "test"}, "select_on"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "select_on": "test"}, "select_on"),
@@ -273,9 +274,8 @@ def test_models_of_another_config_than_the_run_s_are_refused(spoilt, changes, fi
 
 
 def edit_model(fold: Path, **changes) -> None:
-    """Changes what the checkpoint of a fold says of its model."""
-    (path,) = [p for p in fold.rglob("_CHECKPOINT_METADATA") if p.parent.name.isdecimal()]
-    edit(path, **{f"custom_metadata__{name}": value for name, value in changes.items()})
+    """Changes the card of a fold's model."""
+    edit(fold / "checkpoints" / CARD, **changes)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(spoilt):
 def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
     spoilt, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     config = configuration.read(spoilt)
     config.picture.mel_bands = 64  # drawn otherwise, and of the same shape
     shutil.copytree(spoilt / "fold_00" / "checkpoints", tmp_path / "new/fold_00/checkpoints")
@@ -332,7 +332,7 @@ def test_training_does_not_go_on_from_a_checkpoint_of_another_experiment(
 
 
 def test_fewer_speakers_than_folds_are_reported(tmp_path, capsys, monkeypatch, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     config = tiny.config()
     config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 10
     train.run(config, tiny.corpus(21), tmp_path, [])

@@ -5,6 +5,7 @@ What comes out is what came out before, or an error names the damaged file.
 
 import errno
 import io
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -17,7 +18,6 @@ import tiny
 from ds_jax import config as configuration
 from ds_jax.commands import train
 from ds_jax.runtime import files
-from ds_jax.systems import base as systems
 from ds_jax.systems import network
 from ds_jax.training.checkpoints import Checkpoints
 
@@ -43,14 +43,24 @@ def remove(path, rng):
 every_damage = pytest.mark.parametrize(
     ("damage", "trials"),
     [
-        pytest.param(flip, 2, id="bit"),
-        pytest.param(cut, 2, id="cut"),
+        pytest.param(flip, 1, id="bit"),
+        pytest.param(cut, 1, id="cut"),
         pytest.param(remove, 1, id="missing"),
         pytest.param(flip, 40, id="bits", marks=pytest.mark.slow),
         pytest.param(cut, 40, id="cuts", marks=pytest.mark.slow),
     ],
 )
 once = pytest.mark.parametrize("damage", [flip, cut, remove])
+in_turn = pytest.mark.parametrize(
+    "damages",
+    [
+        pytest.param((flip, cut, remove), id="in turn"),
+        *(
+            pytest.param((damage,), id=damage.__name__, marks=pytest.mark.slow)
+            for damage in (flip, cut, remove)
+        ),
+    ],
+)
 
 
 def names(run):
@@ -103,12 +113,11 @@ def test_a_run_reports_the_same_or_names_the_damaged_file(run, tmp_path, capsys,
 
 
 @once
-def test_starting_again_makes_what_was_damaged_anew(run, tmp_path, capsys, damage, monkeypatch):
-    """Whatever file of a fold it is, but for its checkpoints: they are only read when judging."""
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+@pytest.mark.usefixtures("tiny_weights")
+def test_starting_again_makes_what_was_damaged_anew(run, run_copy, capsys, damage):
+    """Whatever file of a fold it is, but for its checkpoints: they are only read to predict."""
     rng, corpus, wanted = np.random.default_rng(1), tiny.corpus(21), outcome(run)
-    config, copy = configuration.read(run), tmp_path / "run"
-    shutil.copytree(run, copy)
+    config, copy = configuration.read(run), run_copy
     files_of_folds = [n for n in names(run) if n.parts[0] == "fold_01" and len(n.parts) == 2]
     assert len(files_of_folds) == 6
     for name in files_of_folds:
@@ -147,9 +156,7 @@ def test_a_checkpoint_loads_the_same_or_is_named(run, tmp_path, capsys, damage, 
 
 @pytest.fixture(scope="module")
 def experiment(narrow):
-    config = tiny.config()
-    config.train.epochs = 4
-    return tiny.experiment(config)
+    return tiny.experiment(tiny.run_config(**{"train.epochs": 4}))
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +166,16 @@ def trained(experiment, tmp_path_factory):
     return folder, judgement
 
 
-@once
+@in_turn
 def test_training_goes_back_to_what_is_whole_and_ends_with_the_same_bits(
-    experiment, trained, tmp_path, capsys, damage
+    experiment, trained, tmp_path, capsys, damages
 ):
     folder, wanted = trained
     rng, copy = np.random.default_rng(3), tmp_path / "run"
     inside = [n for n in names(folder) if "checkpoints" in n.parts]
     epochs = sorted({int(name.parts[2]) for name in inside})
     assert len(epochs) > 1
-    for name in inside:
+    for name, damage in zip(inside, itertools.cycle(damages), strict=False):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
         damage(copy / name, rng)
@@ -222,8 +229,15 @@ def test_without_a_whole_epoch_the_fold_starts_anew(experiment, trained, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, judgement, trained[1])
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
-@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "checksums.json", "arrays.safetensors"])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("_CHECKPOINT_METADATA", errno.EIO),
+        ("checksums.json", errno.ESTALE),
+        ("arrays.safetensors", errno.EACCES),
+        ("arrays.safetensors", errno.EMFILE),
+    ],
+)
 def test_what_cannot_be_read_for_now_is_left_as_it_is(
     experiment, trained, tmp_path, monkeypatch, name, error
 ):
@@ -265,13 +279,12 @@ def test_remains_of_an_epoch_that_was_being_deleted_are_not_told(
     assert not (inside / "1").exists()
 
 
-def test_damaged_folds_and_configs_are_refused_with_the_way_out(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
+def test_damaged_folds_and_configs_are_refused_with_the_way_out(run, run_copy):
     for name in ("folds.json", "config.json"):
         content = files.read_json(run / name)
         whole = (run / name).read_text()
-        (tmp_path / "run" / name).write_text(whole.replace('"seed": 0', '"seed": 1'))
+        (run_copy / name).write_text(whole.replace('"seed": 0', '"seed": 1'))
         with pytest.raises(ValueError, match=f"{name} is damaged: .*take its field .checksum. out"):
-            files.read_json(tmp_path / "run" / name)
-        files.write_json(tmp_path / "run" / name, content)  # as if it was taken out
-        assert files.read_json(tmp_path / "run" / name) == content
+            files.read_json(run_copy / name)
+        files.write_json(run_copy / name, content)  # as if the field was taken out
+        assert files.read_json(run_copy / name) == content

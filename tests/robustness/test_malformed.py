@@ -1,7 +1,7 @@
-"""Recordings as they must not be: none stops the others, and each that is skipped is named.
+"""Malformed recordings stop no others, and each one that is skipped is named.
 
-The slow tests, `pytest -m slow tests/test_malformed.py -s`, take all of `malformed.cases` through
-every builder, predict and features, in processes of their own whose time and memory are limited.
+The slow tests, `pytest -m slow tests/robustness/test_malformed.py -s`, take all `malformed.cases`
+through every builder, predict and features, in processes with limited time and memory.
 """
 
 import csv
@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from configs import base as base_config
 from datasets import base, workers
 from datasets.prepare import prepare
 from ds_jax.commands import predict, train
@@ -44,16 +43,17 @@ PICTURES = {
     "chroma": PictureSettings(canvas=16, mode="chroma", sample_rate=0),
 }
 FEATURES = ("msf", "mfcc", "mfcc_frames", "egemaps", "compare")
-SECONDS = 900  # for some 450 recordings, on a machine that does other work as well
-# Of one process, the recording of half an hour included: chroma's tuning and ComParE need most.
+SECONDS = 900  # for some 450 recordings, on a busy machine
+# The limit of a process that reads half an hour at once: chroma's tuning and ComParE need most.
 MEGABYTES = 2500
 MANY = malformed.cases()
 
 
 def few() -> list[malformed.Case]:
-    """Every eighth of those that are alike, and one of each other kind."""
+    """A fortieth of the cases that are alike, and every third of the others, odd names included."""
     alike = [case for case in MANY if "fuzzed" in case.kind or " cut at " in case.kind]
-    return [case for case in MANY if case not in alike] + alike[::8]
+    others = [case for case in MANY if case not in alike]
+    return others[::3] + alike[::40]
 
 
 def write_manifest(folder: Path, names) -> None:
@@ -71,7 +71,7 @@ def lay_out(corpora: Path, corpus: str, cases) -> dict[str, malformed.Case]:
 
 
 def check(placed: dict[str, malformed.Case], used: set[str], skipped: dict[str, str]) -> None:
-    """Each is used or skipped with a reason, never both; those that have to be are."""
+    """Checks that each file is either used or skipped with a reason, as its case demands."""
     assert not used & set(skipped)
     assert used | set(skipped) == {path_text(name) for name in placed}
     for name, case in placed.items():
@@ -94,7 +94,7 @@ def check_prepared(builder, corpus: str, placed) -> tuple[int, int]:
 
 
 def builder_name(corpus: str, relative: str) -> str:
-    """What the utterance of a file is called."""
+    """Returns the name of a file's utterance."""
     path = Path(relative)
     if corpus == "manifest":
         return relative
@@ -106,54 +106,64 @@ def _without_totals(monkeypatch):
     monkeypatch.setattr(base.CorpusBuilder, "totals", ())
 
 
-@pytest.mark.parametrize("corpus", ["elra_s0329", "emodb", "manifest"])
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run of a classifier of features, which needs no weights."""
+    workdir = tmp_path_factory.mktemp("fitted")
+    config, corpus = tiny.make("mlr")
+    train.run(config, corpus, workdir)
+    return workdir
+
+
+@pytest.mark.parametrize("corpus", ["elra_s0329", "manifest"])
 def test_builders_name_what_they_skip(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(workers.loky, "cpu_count", lambda: 1)
     placed = lay_out(tmp_path, corpus, few())
     builder = prepare(corpus, tmp_path, tmp_path / "data", SMALL)
     used, skipped = check_prepared(builder, corpus, placed)
-    assert used > 80
-    assert skipped > 100
-    assert f"{corpus}: {used} utterances, {skipped} skipped" in capsys.readouterr().out
+    assert used > 25
+    assert skipped > 25
+    assert f"{used} utterances, {skipped} skipped" in capsys.readouterr().out
+
+
+def answered(output: dict, placed: dict, folder: Path) -> tuple[set[str], dict[str, str]]:
+    """Names of recordings in the output of predict, and the reasons of those without windows."""
+    start = f"{folder}/"
+    used = {one["recording"].removeprefix(start) for one in output["recordings"]}
+    reasons = {one["recording"].removeprefix(start): one["reason"] for one in output["unusable"]}
+    reasons = {name: reason for name, reason in reasons.items() if name not in used}
+    check(placed, used, reasons)
+    return used, reasons
 
 
 @pytest.mark.parametrize("window", [0.0, 0.2])
-def test_predict_answers_or_names_each(run, tmp_path, capsys, window):
+def test_predict_answers_or_names_each(fitted, tmp_path, capsys, window):
     placed = malformed.lay_out(tmp_path / "odd", "", few())
-    with pytest.raises(ValueError, match="could not be used, all others are done") as refusal:
-        predict.run(run, [tmp_path / "odd"], "json", window)
-    told = json.loads(capsys.readouterr().out)
-    start = f"{tmp_path}/odd/"
-    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
-    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
-    reasons = {name: reason for name, reason in reasons.items() if name not in used}  # of windows
-    check(placed, used, reasons)
-    count = len(told["unusable"])
-    lines = str(refusal.value).split("\n")
-    assert lines[0].startswith(f"{count} could not be used")
+    with pytest.raises(ValueError, match="could not be used") as error:
+        predict.run(fitted, [tmp_path / "odd"], "json", window)
+    output = json.loads(capsys.readouterr().out)
+    answered(output, placed, tmp_path / "odd")
+    count = len(output["unusable"])
+    lines = str(error.value).split("\n")
+    assert lines[0].startswith(f"{count} ")
     assert len(lines) == 1 + count  # a name with a newline in it adds none
     assert all(line.isprintable() for line in lines)
 
 
-def test_the_table_of_answers_has_a_line_each(run, tmp_path, capsys):
-    good = [case for case in MANY if case.name]
-    malformed.lay_out(tmp_path / "odd", "", good)
-    predict.run(run, [tmp_path / "odd"])
+def test_the_table_of_predictions_has_a_printable_line_for_each(fitted, tmp_path, capsys):
+    named = [case for case in MANY if case.name]
+    malformed.lay_out(tmp_path / "odd", "", named)
+    predict.run(fitted, [tmp_path / "odd"])
     lines = capsys.readouterr().out.split("\n")
-    assert len(lines) == 1 + len(good) + 1
+    assert len(lines) == 1 + len(named) + 1
     assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_what_is_no_file_is_never_opened(suffix, tmp_path):
-    """Opening a pipe would wait for a writer, for ever."""
-    reasons = {
-        "a pipe": "no file but a pipe or device",
-        "a socket": "no file but a pipe or device",
-        "/dev/zero": "no file but a pipe or device",
-        "a dangling link": "a link that leads nowhere",
-        "a link to itself": "a link that leads nowhere",
-    }
+def test_pipes_devices_and_broken_links_are_never_opened(suffix, tmp_path):
+    """Opening a pipe would wait for a writer for ever."""
+    reasons = dict.fromkeys(("a pipe", "a socket", "/dev/zero"), "pipe or device")
+    reasons |= dict.fromkeys(("a dangling link", "a link to itself"), "leads nowhere")
     seen = []
     for case in MANY:
         if case.kind.endswith(suffix) and (kind := case.kind.removesuffix(f" {suffix}")) in reasons:
@@ -184,7 +194,7 @@ def test_circles_of_links_are_walked_once(tmp_path):
     assert time.monotonic() - began < 5
 
 
-def test_a_name_that_is_not_utf_8_is_spelt_and_told_from_others(tmp_path):
+def test_names_that_are_not_utf_8_are_spelt_out_and_differ(tmp_path):
     names = [os.fsdecode(byte + b".wav") for byte in (b"\xff", b"\xfe")]
     for name in names:
         (tmp_path / name).touch()
@@ -196,11 +206,11 @@ def test_a_name_that_is_not_utf_8_is_spelt_and_told_from_others(tmp_path):
 # Lengths and levels.
 
 
-def test_too_long_a_recording_is_named_and_little_of_it_read(tmp_path, monkeypatch):
+def test_too_long_a_recording_is_named_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "LONGEST", 1.0)
     soundfile.write(tmp_path / "a.wav", malformed.speech(1.01), 16_000)
     soundfile.write(tmp_path / "b.wav", malformed.speech(1.0), 16_000)
-    with pytest.raises(ValueError, match=r"a\.wav is longer than .*: cut it into utterances, or"):
+    with pytest.raises(ValueError, match=r"a\.wav is longer than"):
         audio.read(tmp_path / "a.wav", 16_000)
     assert len(audio.read(tmp_path / "b.wav", 16_000)[0]) == 16_000
     assert len(list(audio.windows(tmp_path / "a.wav", 16_000, 0.5, 0.0))) == 2
@@ -209,7 +219,7 @@ def test_too_long_a_recording_is_named_and_little_of_it_read(tmp_path, monkeypat
         file.write(b"\1\0" * 1000)
         file.truncate(8 << 30)
     began = time.monotonic()
-    with pytest.raises(ValueError, match=r"sparse\.l16 is longer than 60 min"):
+    with pytest.raises(ValueError, match=r"sparse\.l16 is longer than"):
         audio.read(tmp_path / "sparse.l16", 16_000)
     assert time.monotonic() - began < 60
 
@@ -226,34 +236,32 @@ def test_many_channels_need_little_memory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("rate", "passes"), [(999, False), (1000, True), (768_001, False)])
-def test_a_rate_that_no_recorder_has_is_named(tmp_path, rate, passes):
+def test_an_impossible_rate_is_an_error(tmp_path, rate, passes):
     soundfile.write(tmp_path / "a.wav", malformed.speech(1.0, rate), rate)
     if passes:
         assert len(audio.read(tmp_path / "a.wav", 16_000)[0]) == 16_000
         return
-    with pytest.raises(ValueError, match=rf"a\.wav is damaged: it says to have {rate} samples a"):
+    with pytest.raises(ValueError, match=rf"a\.wav is damaged.*{rate} Hz"):
         audio.read(tmp_path / "a.wav", 16_000)
 
 
-def test_a_worker_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
-    """As when memory runs out: what it worked on is named."""
+def test_a_killed_worker_is_an_error_that_names_its_recordings(tmp_path, monkeypatch):
+    def end(paths, wanted):  # a local function, so that the worker imports no test
+        os.kill(os.getpid(), 9)
+
     monkeypatch.setattr(workers.loky, "cpu_count", lambda: 2)
-    monkeypatch.setattr(workers, "_represent_batch", _end_this_process)
+    monkeypatch.setattr(workers, "_represent_batch", end)
     files = [tmp_path / f"{number}.wav" for number in range(9)]
-    with pytest.raises(OSError, match=r"was ended from outside.* at .*/0\.wav or one of the next"):
+    with pytest.raises(OSError, match=r"/0\.wav or one of the next"):
         list(workers.represent_all(files, SMALL))
-
-
-def _end_this_process(*_) -> None:
-    os.kill(os.getpid(), 9)
 
 
 # Properties.
 
 PATIENT = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-# The beginnings of files, so that not all ends at the first four bytes.
+# The beginnings of files, so that decoding does not always end at the first four bytes.
 WHOLE = [malformed.encoded(form=form) for form in ("WAV", "FLAC", "RF64", "AIFF")]
 BEGINNINGS = st.sampled_from([b"", *(one[:size] for one in WHOLE for size in (12, 44, 200, 3000))])
 
@@ -307,7 +315,7 @@ def test_any_finite_samples_can_be_drawn(samples, rate, mode, layout, canvas, fl
 
 
 def measured(program: list[str], **options) -> tuple[subprocess.CompletedProcess, float, float]:
-    """What a program leaves, seconds, and the megabytes of its largest process."""
+    """Runs a program; returns its result, seconds, and the megabytes of its largest process."""
     command = [sys.executable, "-c", MEASURE, *program]
     began = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, **options)
@@ -319,7 +327,7 @@ def measured(program: list[str], **options) -> tuple[subprocess.CompletedProcess
     return done, seconds, float(last.split()[1])
 
 
-# Runs a program, and says how much memory the largest of its processes had.
+# Runs a program, and prints the memory of its largest process.
 MEASURE = """
 import resource, subprocess, sys
 status = subprocess.run([sys.executable, *sys.argv[1:]]).returncode
@@ -331,7 +339,7 @@ import json, sys
 from pathlib import Path
 from datasets import base
 from datasets.prepare import prepare
-from ds_jax.features import FeatureSettings
+from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 base.CorpusBuilder.totals = ()
 corpus, folder, fields = sys.argv[1:]
@@ -375,33 +383,22 @@ def test_every_builder_survives_all_of_them(corpus, kind, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [0.0, 5.0])
-def test_predict_survives_all_of_them(window, tmp_path):
-    """A model of features, which needs no weights; its recordings are decoded as any others."""
-    config = base_config.get_config()
-    base_config.use_mlr(config, "mfcc")
-    config.corpus, config.folds.count = "tiny", 3
-    vectors = np.random.default_rng(0).normal(size=(21, 60)).astype(np.float32)
-    corpus = dataclasses.replace(tiny.corpus(21), inputs=vectors)
-    train.run(config, corpus, tmp_path / "run")
+def test_predict_survives_all_of_them(window, fitted, tmp_path):
     placed = malformed.lay_out(tmp_path / "odd", "", everything())
-    arguments = [f"--checkpoint={tmp_path / 'run'}", "--format=json", f"--window={window}"]
+    arguments = [f"--checkpoint={fitted}", "--format=json", f"--window={window}"]
     done, seconds, megabytes = measured(
         ["launch.py", "--mode=predict", *arguments, str(tmp_path / "odd")]
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    told = json.loads(done.stdout)
-    start = f"{tmp_path}/odd/"
-    used = {one["recording"].removeprefix(start) for one in told["recordings"]}
-    reasons = {one["recording"].removeprefix(start): one["reason"] for one in told["unusable"]}
-    reasons = {name: reason for name, reason in reasons.items() if name not in used}  # of windows
+    output = json.loads(done.stdout)
     if window:  # of any length
         placed = {
             name: case._replace(usable=True) if case.kind == "two hours" else case
             for name, case in placed.items()
         }
-    check(placed, used, reasons)
-    assert f"error: {len(told['unusable'])} could not be used, all others are done:" in done.stderr
+    used, reasons = answered(output, placed, tmp_path / "odd")
+    assert f"error: {len(output['unusable'])} could not be used" in done.stderr
     counts = f"{len(placed)} met, {len(used)} answered, {len(reasons)} named"
     print(f"\npredict, window {window}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
     assert megabytes < MEGABYTES

@@ -1,4 +1,4 @@
-"""No program here trusts what it reads: none runs it, unpickles it or extracts it."""
+"""No program executes, unpickles or extracts what it reads."""
 
 import ast
 import re
@@ -8,13 +8,12 @@ import malformed
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = sorted(
-    path
+PROGRAMS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in ROOT.rglob("*.py")
-    if path.name not in ("test_programs.py", "test_trust.py")  # which play the stranger
+    if path.name not in ("test_programs.py", "test_trust.py")  # which attack
     and not path.relative_to(ROOT).parts[0].startswith(".")
-)
-TEMPLATES = sorted(ROOT.glob("ds_jax/*.jinja"))
+}
 
 # What makes a program of data.
 MODULES = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
@@ -25,42 +24,41 @@ CALLS = {
     *("subprocess.getoutput", "subprocess.getstatusoutput", "shutil.unpack_archive"),
     *("markupsafe.Markup", "Markup"),
 }
+KEYWORDS = {"shell", "allow_pickle", "trusted", "load_external_data", "autoescape"}
 METHODS = {"extractall", "extract", "read_pickle"}
 
 
 def dangers(source: str) -> list[str]:
-    """The calls and imports of a program that would trust what it reads."""
+    """Returns the imports and calls of a program that would trust what it reads."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [one.name for one in node.names if one.name.split(".")[0] in MODULES]
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in MODULES]
         elif isinstance(node, ast.ImportFrom):
-            module = (node.module or "").split(".")[0]
-            names = [f"{node.module}.{one.name}" for one in node.names]
-            found += [name for name in names if module in MODULES or name in CALLS]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name for name in names if name.split(".")[0] in MODULES or name in CALLS]
         elif isinstance(node, ast.Call):
-            name = ast.unparse(node.func)
-            given = {one.arg: ast.unparse(one.value) for one in node.keywords}
-            plain = name.replace("np.", "numpy.", 1)
-            if plain in CALLS or (
-                isinstance(node.func, ast.Attribute) and node.func.attr in METHODS
-            ):
-                found.append(name)
+            name = ast.unparse(node.func).replace("np.", "numpy.", 1)
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg in KEYWORDS}
             if (
-                given.get("shell", "False") != "False"
+                name in CALLS
+                or (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS)
+                or given.get("shell", "False") != "False"
                 or given.get("allow_pickle", "False") != "False"
+                or (name.startswith("skops.io.load") and "trusted" in given)
+                or (name == "onnx.load" and given.get("load_external_data") != "False")
+                or (name == "jinja2.Environment" and given.get("autoescape", "False") == "False")
             ):
                 found.append(f"{name}({given})")
-            if plain.startswith("skops.io.load") and "trusted" in given:
-                found.append(f"{name} that trusts {given['trusted']}")
-            if plain == "onnx.load" and given.get("load_external_data") != "False":
-                found.append(f"{name} of other files")
     return found
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_program_trusts_what_it_reads(path):
-    assert dangers(path.read_text(encoding="utf-8")) == []
+def test_no_program_trusts_what_it_reads():
+    found = {path: dangers(text) for path, text in PROGRAMS.items()}
+    markdown = found.pop("ds_jax/commands/export.py")  # in which nothing is escaped
+    assert all(call.startswith("jinja2.Environment") for call in markdown)
+    assert len(found) > 100
+    assert {path: calls for path, calls in found.items() if calls} == {}
 
 
 @pytest.mark.parametrize(
@@ -83,33 +81,25 @@ def test_no_program_trusts_what_it_reads(path):
         "skops.io.loads(content, trusted=types)",
         "onnx.load(file)",
         "Markup(name)",
+        "jinja2.Environment(loader=loader)",
     ],
 )
 def test_what_would_trust_is_found(line):
     assert dangers(line)
 
 
-def test_pages_are_made_by_templates_that_escape():
-    assert len(TEMPLATES) == 6
-    for path in TEMPLATES:
-        text = path.read_text(encoding="utf-8")
-        text = re.sub(r"'[^']*' \| safe", "", text)  # of constants
+def test_templates_escape():
+    templates = list(ROOT.glob("ds_jax/**/*.jinja"))
+    assert len(templates) > 5
+    for path in templates:
+        text = re.sub(r"'[^']*' \| safe", "", path.read_text(encoding="utf-8"))  # of constants
         assert not re.search(r"\|\s*safe\b|autoescape|<script", text), path.name
-    for path in PROGRAMS:
-        text = path.read_text(encoding="utf-8")
-        environments = text.count("jinja2.Environment(")
-        assert text.count("autoescape=True") == environments or path.name == "export.py"  # Markdown
 
 
 def test_no_shell_is_called_with_names_from_data():
-    """The one program that is called is pip, with a list of fixed arguments."""
-    callers = [
-        path.name
-        for path in PROGRAMS
-        if "tests" not in path.parts and "subprocess." in path.read_text(encoding="utf-8")
-    ]
-    assert set(callers) <= {"weights.py", "pictures.py"} | {
-        path.name for path in PROGRAMS if "benchmarks" in path.parts
-    }
+    """The only program that is called is pip, with a list of fixed arguments."""
+    callers = {path for path, text in PROGRAMS.items() if "subprocess." in text}
+    callers = {path for path in callers if not path.startswith(("tests/", "benchmarks/"))}
+    assert callers == {"ds_jax/models/pretrained.py"}
     names = [case for case in malformed.cases() if "touch pwned" in case.name]
     assert len(names) == 4

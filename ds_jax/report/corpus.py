@@ -1,0 +1,204 @@
+"""Counts what a corpus holds, and writes corpus.html, one file without links to others."""
+
+import csv
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.report import overlay, plots
+from ds_jax.report import run as report
+from ds_jax.runtime import progress
+from ds_jax.runtime.files import write_text
+
+SHOWN_SPEAKERS = 4  # by whom the page shows a picture of each class
+BINS = 24  # of the histogram, at most
+ASPECTS = ("speaker", "sentence", "gender", "style")
+
+
+def summarise(corpus: Corpus) -> dict:
+    """Counts what a corpus holds.
+
+    Returns:
+        `name`, `title`, `utterances` (their number), `inputs` (their number), `seconds` (of all
+        utterances), `classes` (a row for each label), `tables` (for each aspect, such as speaker,
+        a row for each of its values), `durations`, the `largest` and the `smallest` class,
+        `largest_share` and `imbalance` (the largest class by the smallest), `skipped` (the rows of
+        skipped.csv), and `equal` (groups of utterances that have the same recording).
+    """
+    utterances = corpus.utterances
+    seconds = np.asarray([utterance.seconds for utterance in utterances])
+    counts = Counter(utterance.label for utterance in utterances)
+    present = [label for label in LABELS if counts[label]]
+    return {
+        "name": corpus.name,
+        "title": corpus.title,
+        "utterances": len(utterances),
+        "inputs": len(corpus.inputs),
+        "seconds": float(seconds.sum()),
+        "classes": [_class(label, utterances) for label in LABELS],
+        "tables": {aspect: _table(aspect, utterances) for aspect in ASPECTS},
+        "durations": {
+            "shortest": utterances[int(seconds.argmin())],
+            "longest": utterances[int(seconds.argmax())],
+            "median": float(np.median(seconds)),
+            "histogram": histogram(seconds),
+        },
+        "largest": max(present, key=counts.__getitem__),
+        "smallest": min(present, key=counts.__getitem__),
+        "largest_share": max(counts.values()) / len(utterances),
+        "imbalance": max(counts.values()) / min(counts.values()),
+        "skipped": _skipped(corpus.directory),
+        "equal": _equal(utterances),
+    }
+
+
+def write(
+    path: Path, content: Mapping, examples: Sequence[tuple[str, list]], colour_map: str
+) -> None:
+    """Writes a summary as one self-contained HTML file.
+
+    Args:
+        path: The file, which is written completely or not at all.
+        content: The result of `summarise`, and `synthetic`.
+        examples: The result of `examples`.
+        colour_map: The name of the pictures' colour map.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(clock=progress.clock, extent=report.extent)
+    page = environment.get_template("overview.html.jinja").render(
+        content=content,
+        labels=LABELS,
+        plane=plots,
+        histogram=plots.histogram(content["durations"]["histogram"]),
+        largest_share=content["largest_share"],
+        examples=[
+            (
+                label,
+                [
+                    (utterance, report.picture_uri(overlay.colour(picture, colour_map)))
+                    for utterance, picture in pairs
+                ],
+            )
+            for label, pairs in examples
+        ],
+    )
+    write_text(path, page)
+
+
+def examples(corpus: Corpus) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
+    """Selects for each label a picture by each of some speakers, of an utterance of middle length.
+
+    Returns:
+        For each label pairs of an utterance and its first picture, uint8 [canvas, canvas]; an empty
+        list for a corpus of features.
+    """
+    if corpus.inputs.dtype != np.uint8:
+        return []
+    selected = []
+    first_rows = np.searchsorted(corpus.owners, np.arange(len(corpus.utterances)))
+    for label in LABELS:
+        pairs = []
+        for speaker in _shown_speakers(corpus.utterances):
+            candidates = [
+                (utterance.seconds, row)
+                for row, utterance in enumerate(corpus.utterances)
+                if (utterance.label, utterance.speaker) == (label, speaker)
+            ]
+            if candidates:
+                row = sorted(candidates)[len(candidates) // 2][1]
+                pairs.append((corpus.utterances[row], corpus.inputs[first_rows[row]]))
+        if pairs:
+            selected.append((label, pairs))
+    return selected
+
+
+def histogram(seconds: np.ndarray) -> dict:
+    """Counts durations in at most `BINS` bins of 1, 2 or 5 times a power of ten seconds.
+
+    Returns:
+        `width` of a bin, `start` of the first one, and `counts`.
+    """
+    longest = float(seconds.max())
+    power = 10.0 ** math.floor(math.log10(longest / BINS))
+    width = next(power * factor for factor in (1, 2, 5, 10) if power * factor * BINS > longest)
+    first, last = int(seconds.min() // width), int(longest // width)
+    counts = np.bincount((seconds // width).astype(int), minlength=last + 1)[first:]
+    return {"width": width, "start": first * width, "counts": counts.tolist()}
+
+
+def _class(label: str, utterances: Sequence[Utterance]) -> dict:
+    members = [utterance for utterance in utterances if utterance.label == label]
+    seconds = [utterance.seconds for utterance in members]
+    return {
+        "label": label,
+        "count": len(members),
+        "seconds": sum(seconds),
+        "median": float(np.median(seconds)) if members else math.nan,
+        "speakers": len({utterance.speaker for utterance in members}),
+        "sentences": len({utterance.sentence for utterance in members if utterance.sentence}),
+    }
+
+
+def _table(aspect: str, utterances: Sequence[Utterance]) -> list[dict]:
+    """Returns a row for each value of an aspect; none if the corpus does not know the aspect."""
+    groups = defaultdict(list)
+    for utterance in utterances:
+        groups[getattr(utterance, aspect)].append(utterance)
+    if set(groups) == {""}:
+        return []
+    rows = []
+    for value, members in sorted(groups.items()):
+        counts = Counter(utterance.label for utterance in members)
+        rows.append(
+            {
+                "value": value,
+                "counts": [counts[label] for label in LABELS],
+                "count": len(members),
+                "median": float(np.median([utterance.seconds for utterance in members])),
+                "genders": sorted({utterance.gender for utterance in members}),
+            }
+        )
+    return rows
+
+
+def _skipped(directory: Path | None) -> list[list[str]]:
+    """Returns the rows (utterance, file, reason) of a prepared corpus' skipped.csv."""
+    if directory is None:
+        return []
+    with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _equal(utterances: Sequence[Utterance]) -> list[list[Utterance]]:
+    """Groups the utterances that have the same recording, as `leakage` defines it."""
+    groups = defaultdict(list)
+    for utterance in utterances:
+        if utterance.digest:
+            groups[utterance.digest].append(utterance)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _shown_speakers(utterances: Sequence[Utterance]) -> list[str]:
+    """Selects the speakers with most labels and utterances, with the genders in turn."""
+    labels, counts, genders = defaultdict(set), Counter(), {}
+    for utterance in utterances:
+        labels[utterance.speaker].add(utterance.label)
+        counts[utterance.speaker] += 1
+        genders[utterance.speaker] = utterance.gender
+    turns = Counter()
+    ranked = []
+    for speaker in sorted(counts, key=lambda name: (-len(labels[name]), -counts[name], name)):
+        ranked.append((turns[genders[speaker]], genders[speaker], speaker))
+        turns[genders[speaker]] += 1
+    return [speaker for _, _, speaker in sorted(ranked)[:SHOWN_SPEAKERS]]
