@@ -407,7 +407,7 @@ def _put_damaged_aside(directory: Path) -> str:
         try:
             best = _read(last)[1]["best"] or epochs[-1]
             _read(directory / str(best))
-            _delete_epochs(directory, but=(epochs[-1], best))  # some may be half-deleted
+            _delete_epochs(directory, but=(*epochs[-KEPT:], best))  # some may be half-deleted
             break
         except Damaged as error:
             damages.append(str(error))
