@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Container, Iterator, Mapping
 from logging import LogRecord
 from pathlib import Path
@@ -35,7 +36,7 @@ DAMAGED = ".damaged"  # ends the name of what was put aside
 KEPT = 2  # latest epochs that are kept besides the best one; the second replaces a damaged latest
 # The items of an epoch's folder, and the file that Orbax writes JSON to.
 _STATE, _PROGRESS, _JSON = "state", "progress", "metadata"
-_MISSING = {errno.ENOENT, errno.ENOTDIR}
+_MISSING = FileNotFoundError, NotADirectoryError
 _ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
 
 
@@ -49,7 +50,17 @@ def _is_news(record: LogRecord) -> bool:
     return not raised or logging.get_verbosity() >= logging.INFO
 
 
+def _report(unraisable) -> None:
+    """Reports what no caller hears of, but for TensorStore's answers to a loop that is closed.
+
+    Orbax closes its event loop at the first error, which it raises, and more of them may come.
+    """
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        _report_all(unraisable)
+
+
 logging.get_absl_logger().addFilter(_is_news)
+_report_all, sys.unraisablehook = sys.unraisablehook, _report
 
 
 def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -> None:
@@ -372,9 +383,9 @@ def _os_error(error: Exception) -> OSError | None:
 
     TensorStore's errors are no OSErrors, and hold those of the system in their text.
     """
-    if isinstance(error, OSError) and error.errno not in _MISSING:
-        return error
-    for number in set(errno.errorcode) - _MISSING:
+    if isinstance(error, OSError):
+        return None if isinstance(error, _MISSING) else error
+    for number in set(errno.errorcode) - {errno.ENOENT, errno.ENOTDIR}:
         if os.strerror(number) in str(error):
             return OSError(number, os.strerror(number))
     return None

@@ -53,7 +53,8 @@ def run(folder: Path, way: str = "batch") -> dict[str, np.ndarray]:
     """Trains by gradient descent, then on folds as a run does."""
     jax.monitoring.register_event_duration_secs_listener(note)
     config = tiny.config()
-    config.model.freeze, config.parallel = "block4", way
+    config.model.freeze, config.parallel = "block5", way  # heads alone compile soon
+    config.model.gates, config.model.loss_weights = ("block5_pool",), (1.0,)
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 5e-5, 5e-4
     setup = tiny.setup(config)
     arrays = {}
@@ -75,7 +76,7 @@ def with_dropout() -> dict:
 
 def descend(setup: TrainingSetup) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
-    layout, optimiser = parallel.ONE_MODEL, optax.sgd(1e-3)
+    layout, optimiser = parallel.ONE_MODEL, optax.sgd(1e-2)
     network = create_network(setup.config, layout.axis_name)
     step = step_module.create_train_step(
         network, optimiser, setup.inputs, layout, setup.config.seeds

@@ -30,7 +30,7 @@ TRIALS = {
     "loop": (1, 1, "batch", "2", "large"),
     "four processes": (4, 1, "folds", "2", "large"),
 }
-SLOW = ("loop", "four processes")
+SLOW = ("freed", "loop", "four processes")
 
 
 def each(*names):
@@ -120,7 +120,7 @@ def test_gradient_descent_is_the_same_on_any_devices(trials, name):
     """The second of three batches leaves most of eight devices without a row."""
     wanted = trials["one"]
     for kind in ("", "dropout "):
-        assert abs(np.diff(wanted[f"{kind}losses"])).min() > 1e-3  # the steps did move something
+        assert abs(np.diff(wanted[f"{kind}losses"])).min() > 1e-4  # the steps did move something
     for key in wanted:
         if key.removeprefix("dropout ").startswith(("losses", "variables")):
             np.testing.assert_allclose(
@@ -160,7 +160,7 @@ def test_more_folds_compile_nothing(trials, name):
 
 @each(*TRIALS)
 def test_folds_apart_exchange_nothing_and_a_batch_adds_its_gradients_up_once(trials, name):
-    frozen = [f"block{block}_conv" for block in (1, 2, 3, 4)]
+    frozen = [f"block{block}_conv" for block in range(1, 6)]
     parameters = sum(
         leaf.size
         for key, leaf in trials["eight"].items()
@@ -178,6 +178,7 @@ def test_folds_apart_exchange_nothing_and_a_batch_adds_its_gradients_up_once(tri
         assert trials[name]["collectives_batch"][small].max() <= 4 * 16
 
 
+@pytest.mark.slow
 def test_a_device_that_a_fold_has_freed_takes_the_next(trials):
     assert "collectives_batch" in trials["two processes"]
     assert "collectives_batch" not in trials["freed"]  # nothing was left to be spread
