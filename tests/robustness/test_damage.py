@@ -21,7 +21,8 @@ from ds_jax.commands import train
 from ds_jax.runtime import files, shutdown
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
-from ds_jax.training.checkpoints import CARD, MODEL, Checkpoints
+from ds_jax.training.checkpoints import CARD, MODEL
+from ds_jax.training.epochs import Epochs
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -202,10 +203,10 @@ def test_the_epoch_before_takes_the_place_of_a_damaged_latest(setup, begun, tmp_
     for seed in range(2):  # damaged once more, it takes the place of what was put aside
         flip(path, np.random.default_rng(seed))
         damaged = path.read_bytes()
-        checkpoints = Checkpoints(inside)
-        checkpoints.close()
-        assert checkpoints.latest == 3
-        assert str(inside / "4") in checkpoints.notice
+        epochs = Epochs(inside)
+        epochs.close()
+        assert epochs.latest == 3
+        assert str(inside / "4") in epochs.notice
         assert (inside / "4.damaged" / "progress" / "metadata").read_bytes() == damaged
         shutil.copytree(begun / "fold_00" / "checkpoints" / "4", inside / "4")
 
@@ -249,7 +250,7 @@ def test_what_cannot_be_read_for_now_is_left_as_it_is(
             raise OSError(error, os.strerror(error), str(file))
         return open_file(file, *arguments, **options)
 
-    actions = [lambda: Checkpoints(inside)]
+    actions = [lambda: Epochs(inside)]
     if source is run:
         actions.append(lambda: network.load(inside))
     for action in actions:
@@ -269,8 +270,8 @@ def test_what_tensorstore_cannot_read_for_now_is_left_as_it_is(
 
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointHandler, "restore", restore)
-    with pytest.raises(OSError, match=os.strerror(error)):
-        Checkpoints(inside)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        Epochs(inside)
     assert not list(inside.glob("*.damaged"))
 
 
@@ -278,9 +279,9 @@ def test_remains_of_an_epoch_that_was_being_deleted_are_no_damage(begun, tmp_pat
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     (inside / "0" / "state").mkdir(parents=True)
     (inside / "0" / "state" / "manifest.ocdbt").write_bytes(b"half")
-    checkpoints = Checkpoints(inside)
-    checkpoints.close()
-    assert checkpoints.notice == ""
+    epochs = Epochs(inside)
+    epochs.close()
+    assert epochs.notice == ""
     assert not (inside / "0").exists()
 
 

@@ -21,7 +21,7 @@ from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.models.create import create_network
 from ds_jax.runtime import processes
 from ds_jax.systems import network as inference
-from ds_jax.training import checkpoints, loop, parallel
+from ds_jax.training import epochs, loop, parallel
 from ds_jax.training import step as step_module
 from ds_jax.training.loop import TrainingSetup
 
@@ -101,7 +101,7 @@ def descend(setup: TrainingSetup) -> dict:
 def train_all(setup: TrainingSetup, folder: Path) -> dict:
     """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
     arrays, compilations = {}, []
-    with mock.patch.object(checkpoints, "save_model", wraps=checkpoints.save_model) as save:
+    with mock.patch.object(epochs, "save_model", wraps=epochs.save_model) as save:
         for number, predicted in loop.train_folds(setup, FOLDS, folder):
             arrays[f"probabilities_{number}"] = predicted.probabilities
             compilations.append(len(compiled))

@@ -12,7 +12,6 @@ from ds_jax.training import checkpoints
 from ds_jax.training.checkpoints import (
     CARD,
     MODEL,
-    Checkpoints,
     Damaged,
     flatten,
     load_variables,
@@ -20,6 +19,7 @@ from ds_jax.training.checkpoints import (
     save_model,
     unflatten,
 )
+from ds_jax.training.epochs import Epochs
 
 CARD_OF = {"config": {"seed": 3}, "fold": "12ab", "epoch": 4, "history": [{"a": 1.5}]}
 
@@ -44,7 +44,7 @@ def bits(tree):
 
 
 def opened(directory):
-    return contextlib.closing(Checkpoints(directory))
+    return contextlib.closing(Epochs(directory))
 
 
 def save(saved, losses, broken_off=()):

@@ -13,8 +13,10 @@ import tiny
 
 from ds_jax.runtime import shutdown
 from ds_jax.systems import network as saved_networks
-from ds_jax.training import checkpoints, inference
-from ds_jax.training.checkpoints import CARD, MODEL, Checkpoints, read_card
+from ds_jax.training import epochs as epochs_module
+from ds_jax.training import inference
+from ds_jax.training.checkpoints import CARD, MODEL, read_card
+from ds_jax.training.epochs import Epochs
 from ds_jax.training.fold import FoldState
 from ds_jax.training.parallel import ONE_MODEL
 
@@ -155,7 +157,7 @@ def test_going_on_after_being_killed_gives_the_same_bits(
 
 @pytest.mark.parametrize(
     "checks",
-    [pytest.param(n, marks=[] if n in (2, 7, 16) else pytest.mark.slow) for n in range(17)],
+    [pytest.param(n, marks=[] if n == 16 else pytest.mark.slow) for n in range(17)],
 )
 def test_going_on_after_sigterm_gives_the_same_bits(long, undisturbed, tmp_path, capsys, checks):
     """SIGTERM is looked for before each of the four epochs, after each of their two steps and
@@ -188,7 +190,7 @@ def test_stopped_again_and_again_at_every_moment_it_ends_with_the_same_bits(
 def test_being_killed_while_the_model_is_finished_loses_nothing(
     long, undisturbed, tmp_path, killed, has_model
 ):
-    ended_by(KeyboardInterrupt, long, tmp_path, checkpoints, killed, die)
+    ended_by(KeyboardInterrupt, long, tmp_path, epochs_module, killed, die)
     folder = tmp_path / "fold_01" / "checkpoints"
     assert (folder / CARD).exists() == has_model
     assert list(folder.glob("[0-9]"))
@@ -331,7 +333,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_names_its_step(
     match = rf"step {named} is nan; .* epoch 2 in {tmp_path}/fold_00/checkpoints"
     with pytest.raises(FloatingPointError, match=match):
         tiny.train_fold(stepping(long, step), 0, FOLD, tmp_path)
-    with contextlib.closing(Checkpoints(tmp_path / "fold_00" / "checkpoints")) as saved:
+    with contextlib.closing(Epochs(tmp_path / "fold_00" / "checkpoints")) as saved:
         assert saved.latest == 2
     tiny.train_fold(long, 0, FOLD, tmp_path)  # goes on from there
     assert len(history(tmp_path)) == 3
