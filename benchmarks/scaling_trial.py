@@ -3,11 +3,13 @@
 Called by scaling.py for each number of devices: python -m benchmarks.scaling_trial OUTPUT [small]
 """
 
+import contextlib
 import json
 import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from benchmarks import generated
 from benchmarks.throughput import chosen, counted
-from ds_jax.models import vgg16
+from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.runtime import processes
 from ds_jax.training import loop
 from ds_jax.training.loop import TrainingSetup, create_setup
@@ -97,6 +99,16 @@ def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
     }
 
 
+@contextlib.contextmanager
+def blocks(of: tuple) -> Iterator[None]:
+    """VGG16 has other blocks."""
+    with (
+        mock.patch.object(vgg16, "BLOCKS", of),
+        mock.patch.object(deep_spectrum, "BLOCKS", of),
+    ):
+        yield
+
+
 def main(small: bool) -> dict:
     """Measures both layouts.
 
@@ -109,13 +121,10 @@ def main(small: bool) -> dict:
     folds = ONE_MODEL if jax.device_count() == 1 else ONE_FOLD_PER_DEVICE
     with chosen("auto", "accelerator"):
         for parallel, layout in (("folds", folds), ("batch", ONE_MODEL)):
-            with mock.patch.object(vgg16, "BLOCKS", SMALL if small else vgg16.BLOCKS):
+            with blocks(SMALL if small else vgg16.BLOCKS):
                 found[parallel] = of_step(layout)
             jax.clear_caches()  # what is known of one network is not so of the other
-            with (
-                mock.patch.object(vgg16, "BLOCKS", SMALL),
-                tempfile.TemporaryDirectory() as folder,
-            ):
+            with blocks(SMALL), tempfile.TemporaryDirectory() as folder:
                 found[parallel] |= of_folds(layout, parallel, Path(folder))
             jax.clear_caches()
     return found
