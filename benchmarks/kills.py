@@ -90,12 +90,12 @@ def phase(run: Path) -> str:
         return "reporting"
     if list(run.glob("fold_*/checkpoints/*orbax-checkpoint-tmp*")):
         return "saving a checkpoint"
-    if list(run.glob("fold_*/unfinished/*.tmp")):
-        return "saving an unfinished epoch"
-    judged = {path.parent for path in run.glob("fold_*/predictions*")}
-    if any(not (fold / "predictions.csv").exists() for fold in judged):
+    if list(run.glob("fold_*/checkpoints/model.*.tmp")):
+        return "finishing a model"
+    tested = {path.parent for path in run.glob("fold_*/predictions*")}
+    if any(not (fold / "predictions.csv").exists() for fold in tested):
         return "writing predictions"
-    return "training and judging"
+    return "training and predicting"
 
 
 def wait_for_moment(process: subprocess.Popen, run: Path, rng, duration: float, total: int) -> str:
@@ -137,14 +137,14 @@ def check_end(
         process.kill()
         process.wait()
         return [f"SIGTERM did not end it within {PATIENCE:.0f} s"]
-    said = (run / "output.txt").read_bytes()[before:].decode(errors="replace")
-    told = shutdown.ADVICE in said or shutdown.LATER in said
-    if status == 0 or (status == shutdown.STATUS and told):
+    output = printed(run, before).decode(errors="replace")
+    advised = shutdown.ADVICE in output or shutdown.LATER in output
+    if status == 0 or (status == shutdown.STATUS and advised):
         return []  # it was at its end already, or it left as it should
-    if status == -signal.SIGTERM and (not listening or "\nreport: " in said):
+    if status == -signal.SIGTERM and (not listening or "\nreport: " in output):
         return []  # Python was still starting, or all was done and Python was ending
     seconds = time.monotonic() - sent
-    return [f"SIGTERM ended it with status {status} after {seconds:.1f} s: {said[-2000:]}"]
+    return [f"SIGTERM ended it with status {status} after {seconds:.1f} s: {output[-2000:]}"]
 
 
 def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
@@ -164,10 +164,10 @@ def undisturbed(folder: Path) -> tuple[dict[str, bytes], float, int]:
     return outcome(run), time.monotonic() - began, len(seen)
 
 
-def said(run: Path) -> int:
-    """How many bytes the run has printed."""
+def printed(run: Path, start: int = 0) -> bytes:
+    """Returns what the run has printed from a byte on."""
     path = run / "output.txt"
-    return path.stat().st_size if path.exists() else 0
+    return path.read_bytes()[start:] if path.exists() else b""
 
 
 def kill(
@@ -202,12 +202,13 @@ def survive(
         run.mkdir()
         disturbed, ended = 0, False
         while not ended and not wrong:
-            began, before = time.monotonic(), said(run)
+            began, before = time.monotonic(), len(printed(run))
             process, kind = start(folder, run), ""
             if len(kills) < times:  # the last run is then left in peace
                 kind = wait_for_moment(process, run, rng, duration, total)
             if kind:
-                number, listening = SIGNALS[len(kills) % 2], said(run) > before
+                # Its own lines: helpers of a process that was killed before may still print.
+                number, listening = SIGNALS[len(kills) % 2], b"chirps: " in printed(run, before)
                 met, faults = kill(process, run, number, before, listening)
                 kills.append(met | {"moment": kind})
                 wrong += faults

@@ -8,6 +8,7 @@ import pytest
 from configs import base
 from ds_jax import config as configuration
 from ds_jax.commands import paper
+from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 
@@ -132,3 +133,14 @@ def test_each_seed_can_be_set_alone_and_follows_the_common_one():
     config.seed = 5
     assert {*config.seeds.values()} == {5}
     assert config.folds.seed == 0
+
+
+def test_a_run_that_is_older_than_the_seed_of_augmentation_goes_on(tmp_path):
+    config = base.get_config()
+    config.seed = 3
+    configuration.write(config, tmp_path)
+    content = files.read_json(tmp_path / "config.json")
+    del content["seeds"]["augmentation"]
+    files.write_json(tmp_path / "config.json", content, sealed=True)
+    assert configuration.read(tmp_path).seeds.augmentation == 3
+    configuration.check_same(config, tmp_path)

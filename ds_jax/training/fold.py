@@ -21,7 +21,8 @@ from ds_jax.models.create import Variables
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import explain_write_errors, write_text
 from ds_jax.runtime.workdir import METRICS, TENSORBOARD
-from ds_jax.training.checkpoints import Checkpoints, load_variables, read_card, unflatten
+from ds_jax.training.checkpoints import load_variables, read_card, unflatten
+from ds_jax.training.epochs import Epochs
 from ds_jax.training.step import TrainState
 
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
@@ -59,7 +60,7 @@ class FoldState:
         test_rows: The rows of the test split, int32.
         directory: The fold's folder.
         writes: Whether this process writes the fold's files and prints its lines.
-        checkpoints: What the folder keeps of the network.
+        checkpoints: The epochs that the fold's folder keeps.
         events: What TensorBoard reads; None where this process writes nothing.
         history: The rows of metrics.jsonl, one for each complete epoch.
         losses: float32, the loss of each step that the next epoch has taken already.
@@ -75,7 +76,7 @@ class FoldState:
     test_rows: np.ndarray
     directory: Path
     writes: bool
-    checkpoints: Checkpoints
+    checkpoints: Epochs
     events: "Events | None" = None
     history: list[dict] = dataclasses.field(default_factory=list)
     losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))

@@ -61,10 +61,12 @@ def predict(
 
 def _join(chunks: Sequence, batches: Sequence[np.ndarray], length: int) -> Predicted | None:
     """Returns the predictions of a model for its batches, from its outputs of all dispatches."""
-    parts = [
-        jax.tree.map(lambda x: x[number % length][: len(batch)], chunks[number // length])
-        for number, batch in enumerate(batches)
-    ]
+
+    def of_batch(number: int):
+        size = len(batches[number])
+        return jax.tree.map(lambda x: x[number % length, :size], chunks[number // length])
+
+    parts = [of_batch(number) for number in range(len(batches))]
     return probabilities_of(*jax.tree.map(lambda *x: np.concatenate(x), *parts)) if parts else None
 
 

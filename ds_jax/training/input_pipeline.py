@@ -12,7 +12,7 @@ import numpy as np
 from ds_jax.data.corpus import StoredPictures
 from ds_jax.models.create import Network, split_frozen
 from ds_jax.runtime import processes, progress
-from ds_jax.training import parallel as devices
+from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL, Layout
 
 WIDTH = 32  # pictures that go through frozen blocks together on a device, at most
@@ -29,10 +29,10 @@ class Inputs:
     """A corpus as a network's steps read it.
 
     Attributes:
-        corpus: On every device, or on the host or its disk where it is streamed: the corpus'
-            inputs, or what the frozen blocks make of its pictures.
+        corpus: The corpus' inputs, or what the frozen blocks make of its pictures: on every device,
+            or on the host or its disk where it is streamed.
         labels: int32 [n], where the corpus is.
-        method: Of the network, which reads it: "upper" where the frozen blocks' work is done.
+        method: The network's method that reads it: "upper" where the frozen blocks' work is done.
         streamed: Whether it is sent to the devices batch by batch.
     """
 
@@ -42,8 +42,8 @@ class Inputs:
     streamed: bool
 
     def length(self, batches: int, width: int) -> int:
-        """How many batches of `width` rows a device a chunk holds, of `batches` in all."""
-        length = devices.batches_in_dispatch(batches)
+        """Returns how many batches, of `width` rows on a device, a chunk of an epoch holds."""
+        length = parallel.batches_in_dispatch(batches)
         if self.streamed:
             row = int(np.prod(self.corpus.shape[1:])) * self.corpus.dtype.itemsize
             length = min(length, max(1, STREAMED_AT_ONCE // (width * row)))
@@ -54,13 +54,14 @@ class Inputs:
 
         Args:
             layout: How models lie on devices.
-            step: Works off a chunk: `corpus[rows[k]]` are the inputs of batch k < count, the rows
-                of `mask[k]` 0 are padding.
+            step: The step, which works off a chunk: `corpus[rows[k]]` are the inputs of batch
+                k < count, and rows with a `mask[k]` of 0 are padding.
             models: How many arguments belong to a model.
             donate: Whether the first argument's memory is taken for the result.
         """
-        own = 2 if self.streamed else 0
-        return layout.parallel(step, models=models, whole=2 - own, spread=3 + own, donate=donate)
+        # A corpus that is streamed, and its labels, differ from device to device.
+        whole, spread = (0, 5) if self.streamed else (2, 3)
+        return layout.parallel(step, models=models, whole=whole, spread=spread, donate=donate)
 
     def chunks(
         self, layout: Layout, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
@@ -71,16 +72,16 @@ class Inputs:
             layout: How models lie on devices.
             batches: For each model its batches of row numbers, int32; a model may have fewer than
                 others, or none.
-            length: Batches of a chunk, of `length`.
+            length: Batches of a chunk, as `length` returns it.
             width: Rows a device takes of a batch.
 
         Yields:
             Corpus, labels, rows [devices, length, width], mask and counts, see `Layout.spread`;
-            where the corpus is streamed, the first two are the chunk's own.
+            where the corpus is streamed, the first two hold this chunk alone.
         """
         starts = range(0, max(map(len, batches)), length)
         spread = (
-            layout.spread([own[start : start + length] for own in batches], length, width)
+            layout.spread([each[start : start + length] for each in batches], length, width)
             for start in starts
         )
         if not self.streamed:
@@ -91,13 +92,11 @@ class Inputs:
             return
         for (rows, mask, counts), pictures in zip(spread, self._read(spread), strict=True):
             parts = len(rows), length * width
-            own_rows = np.broadcast_to(
-                np.arange(length * width, dtype=np.int32).reshape(length, width), rows.shape
-            )
+            numbers = np.arange(length * width, dtype=np.int32).reshape(length, width)
             yield (
                 layout.put(pictures.reshape(*parts, *self.corpus.shape[1:])),
                 layout.put(self.labels[rows].reshape(parts)),
-                own_rows,
+                np.broadcast_to(numbers, rows.shape),
                 mask,
                 counts,
             )
@@ -136,7 +135,7 @@ def create_inputs(
     pictures are kept and the steps compute it each time, without gradients.
 
     Args:
-        network: That reads it.
+        network: The network that reads the corpus.
         params: All parameters of the network, by layer.
         corpus: Inputs as `corpus.Corpus` has them.
         labels: int32 [n]; needed for training.
@@ -147,10 +146,10 @@ def create_inputs(
         lower = functools.partial(network.apply, method="lower")
         features = _resident(lower, {"params": frozen}, corpus)
         if features is not None:
-            return Inputs(features, devices.replicate(labels), "upper", streamed=False)
+            return Inputs(features, parallel.replicate(labels), "upper", streamed=False)
     resident = _resident(lambda variables, pictures: pictures, {}, corpus)
     if resident is not None:
-        return Inputs(resident, devices.replicate(labels), "__call__", streamed=False)
+        return Inputs(resident, parallel.replicate(labels), "__call__", streamed=False)
     return Inputs(corpus, labels, "__call__", streamed=True)
 
 
@@ -162,25 +161,25 @@ def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def _resident(
     lower: Callable, variables: Mapping, corpus: np.ndarray | StoredPictures
 ) -> jax.Array | None:
-    """What `lower` makes of a corpus, on every device; None where that does not fit.
+    """Returns what `lower` makes of a corpus, on every device; None where that does not fit.
 
-    Each device works on its share and gets those of the others. At the end come rows of padding.
+    Each device works on its share and gets those of the others. Rows of padding follow at the end.
     """
     width = min(WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
     chunks = -(-len(corpus) // size)
     part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
-    made = jax.eval_shape(lower, variables, part)
-    shape = (chunks * size, *made.shape[1:])
-    if not devices.fits(int(np.prod(shape)) * made.dtype.itemsize):
+    output = jax.eval_shape(lower, variables, part)
+    shape = (chunks * size, *output.shape[1:])
+    if not parallel.fits(int(np.prod(shape)) * output.dtype.itemsize):
         return None
 
     def fill(resident, variables, start, part):
-        made = jax.lax.all_gather(lower(variables, part), devices.AXIS, tiled=True)
-        return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0), start + len(made)
+        new = jax.lax.all_gather(lower(variables, part), parallel.AXIS, tiled=True)
+        return jax.lax.dynamic_update_slice_in_dim(resident, new, start, axis=0), start + len(new)
 
     fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=1, donate=True)
-    resident, variables = devices.zeros(shape, made.dtype), devices.replicate(variables)
+    resident, variables = parallel.zeros(shape, output.dtype), parallel.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
     done, shown = 0, processes.is_first_process()
     with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:

@@ -20,7 +20,7 @@ from ds_jax.models.create import Network, create_network
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.runtime.workdir import CHECKPOINTS, fold_directory
 from ds_jax.training import inference, parallel
-from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.training.epochs import Epochs
 from ds_jax.training.fold import FoldState
 from ds_jax.training.input_pipeline import Inputs, create_inputs, split_batches
 from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout
@@ -210,7 +210,7 @@ def _open(
         test_rows=rows["test"],
         directory=directory,
         writes=not layout.shared or processes.is_first_process(),
-        checkpoints=Checkpoints(directory / CHECKPOINTS, layout.shared),
+        checkpoints=Epochs(directory / CHECKPOINTS, layout.shared),
     )
     return opened, opened.restore(state)
 
@@ -222,19 +222,9 @@ def _run_epoch(
     states: TrainState,
     length: int,
 ) -> TrainState:
-    """Takes a step for each batch of an epoch, until SIGTERM comes.
+    """Takes a step for each batch of an epoch, until SIGTERM comes; returns the states then.
 
-    Each fold is given the losses of its steps, and the time that they took.
-
-    Args:
-        setup: What the folds share.
-        layout: How models lie on devices.
-        folds: The folds to be trained, by their replicas.
-        states: The states of all replicas, on the devices.
-        length: Batches of a dispatch.
-
-    Returns:
-        The states after these steps.
+    The losses of the steps, and the time that they took, are noted in each fold.
     """
     size, (train_step, _) = setup.config.train.batch_size, setup.steps_for(layout)
     batches = [[]] * layout.replicas
@@ -304,17 +294,10 @@ def _predict(
     rows: Mapping[int, np.ndarray],
     length: int,
 ) -> dict[int, Predicted]:
-    """Predicts some replicas' rows, utterance by utterance.
-
-    Args:
-        setup: What the folds share.
-        layout: How models lie on devices.
-        variables: The variables of all replicas, on the devices.
-        rows: For each replica that predicts anything the rows of the corpus' inputs.
-        length: Batches of a dispatch.
+    """Lets some replicas predict rows of the corpus' inputs, utterance by utterance.
 
     Raises:
-        Interrupted: SIGTERM came.
+        Interrupted: SIGTERM came, maybe in the steps before.
     """
     wanted = [rows.get(replica, np.empty(0, np.int32)) for replica in range(layout.replicas)]
     _, predict_step = setup.steps_for(layout)

@@ -1,6 +1,5 @@
 """The one place that maps steps over devices and places arrays on them."""
 
-import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,12 +20,12 @@ DISPATCHES = 4
 
 
 def rows_together() -> int:
-    """How many inputs all devices together take in one batch outside of training, at most."""
+    """Returns how many inputs all devices together take in a batch outside of training."""
     return WIDTH * jax.device_count()
 
 
 def forget_programs() -> None:
-    """Lets go of what was compiled, and of the arrays that it reads; it is kept on the disk.
+    """Forgets what was compiled, and the arrays that it reads; the disk keeps what was compiled.
 
     JAX keeps a mapped step, and with it a corpus on the devices, as long as the process runs.
     """
@@ -34,28 +33,28 @@ def forget_programs() -> None:
 
 
 def compute_dtype() -> Any:
-    """bfloat16 on accelerators, float32 on the CPU, which has no fast bfloat16."""
+    """Returns bfloat16 on accelerators, float32 on the CPU, which has no fast bfloat16."""
     return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
 def fits(size: int) -> bool:
-    """Whether an array of so many bytes can lie whole on every device, beside a network.
+    """Tells whether an array of so many bytes can lie whole on every device, beside a network.
 
-    Asked of a device's memory and not of what is free of it, so that a run that goes on decides
-    as it did before. All processes decide alike, by the smallest of their devices.
+    A device's memory decides, and not what is free of it, so that a run that goes on decides as it
+    did before. All processes decide alike, by the smallest of their devices.
     """
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    if all(known and "bytes_limit" in known for known in stats):
-        memory = min(known["bytes_limit"] for known in stats)
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("bytes_limit" in each for each in stats):
+        memory = min(each["bytes_limit"] for each in stats)
     else:  # the CPU, whose devices share the host's
         memory = psutil.virtual_memory().total // jax.local_device_count()
     return not in_any_process([size > RESIDENT_SHARE * memory])[0]
 
 
 def batches_in_dispatch(batches: int) -> int:
-    """How many of an epoch's batches a device works off before it hears from the host again.
+    """Returns how many of an epoch's batches a device works off in one call of the host.
 
-    One on the CPU, where XLA's convolutions are several times slower inside a loop.
+    It is one on the CPU, where XLA's convolutions are several times slower inside a loop.
     """
     return 1 if jax.default_backend() == "cpu" else -(-batches // DISPATCHES)
 
@@ -67,12 +66,12 @@ def replicate(tree: Any) -> Any:
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """An array of zeros on every device of this process, whole."""
+    """Creates an array of zeros on every device of this process, whole."""
     sharding = NamedSharding(_local_mesh(), PartitionSpec())
     return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
 
 
-class Layout(abc.ABC):
+class Layout:
     """How models lie on devices: `OneModel` or `OneFoldPerDevice`.
 
     Attributes:
@@ -102,44 +101,6 @@ class Layout(abc.ABC):
         They wait for each other, and for what they have dispatched.
         """
         return bool(in_any_process([flag])[0]) if self.shared else flag
-
-    @abc.abstractmethod
-    def spread(
-        self, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Shares batches of row numbers out to the devices.
-
-        Args:
-            batches: For each model at most `length` batches, int32, of no more rows than the
-                devices of a model take together.
-            length: How many batches of each model a dispatch has room for.
-            width: Rows a device takes of a batch.
-
-        Returns:
-            For each device of this process row numbers int32 [devices, length, width], a mask
-            float32 of the same shape, and the number of batches int32 [devices]; what is left
-            over is row 0 with mask 0.
-        """
-
-    @abc.abstractmethod
-    def stack(self, values: np.ndarray) -> np.ndarray:
-        """Returns numbers of the models, [replicas], in the form that `parallel` takes."""
-
-    @abc.abstractmethod
-    def place(self, trees: Sequence[Any]) -> Any:
-        """Puts a tree of host arrays for each model on the devices of that model."""
-
-    @abc.abstractmethod
-    def replace(self, placed: Any, replica: int, tree: Any) -> Any:
-        """Puts another model in the place of one; the others stay where they are."""
-
-    @abc.abstractmethod
-    def take(self, placed: Any, replica: int) -> Any:
-        """Copies a model to the host."""
-
-    @abc.abstractmethod
-    def select(self, outputs: Any, replica: int) -> Any:
-        """Returns the part of a step's outputs that belongs to a model."""
 
     def parallel(
         self,
@@ -217,7 +178,22 @@ class OneModel(Layout):
     def devices(self) -> int:
         return jax.device_count()
 
-    def spread(self, batches, length, width):
+    def spread(
+        self, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Shares batches of row numbers out to the devices.
+
+        Args:
+            batches: For each model at most `length` batches, int32, of no more rows than the
+                devices of a model take together.
+            length: How many batches of each model a dispatch has room for.
+            width: Rows a device takes of a batch.
+
+        Returns:
+            For each device of this process row numbers int32 [devices, length, width], a mask
+            float32 of the same shape, and the number of batches int32 [devices]; what is left
+            over is row 0 with mask 0.
+        """
         rows, mask, counts = _pad(batches, length, self.devices * width)
         first = jax.process_index() * jax.local_device_count()
         local = slice(first, first + jax.local_device_count())
@@ -228,19 +204,24 @@ class OneModel(Layout):
         return rows, mask, counts.repeat(len(rows))
 
     def stack(self, values: np.ndarray) -> np.ndarray:
+        """Returns numbers of the models, [replicas], in the form that `parallel` takes."""
         return values[0]
 
     def place(self, trees: Sequence[Any]) -> Any:
+        """Puts a tree of host arrays for each model on the devices of that model."""
         return replicate(trees[0])
 
     def replace(self, placed: Any, replica: int, tree: Any) -> Any:
+        """Puts another model in the place of one; the others stay where they are."""
         return replicate(tree)
 
     def take(self, placed: Any, replica: int) -> Any:
+        """Copies a model to the host."""
         # Copies, since a CPU's arrays may share their memory with the next step's.
         return jax.tree.map(np.array, jax.device_get(placed))
 
     def select(self, outputs: Any, replica: int) -> Any:
+        """Returns the part of a step's outputs that belongs to a model."""
         return outputs
 
     def scan(self, step, carry, xs, count):
@@ -252,7 +233,10 @@ class OneModel(Layout):
 
 
 class OneFoldPerDevice(Layout):
-    """A model for each device of this process, each of another fold: nothing is exchanged."""
+    """A model for each device of this process, each of another fold: nothing is exchanged.
+
+    Its methods are those of `OneModel`.
+    """
 
     shared, model_axis, devices = False, 0, 1
 
@@ -279,7 +263,6 @@ class OneFoldPerDevice(Layout):
 
     def take(self, placed: Any, replica: int) -> Any:
         placed = jax.tree.map(lambda leaf: _by_device(leaf)[replica].data, placed)
-        # Copies, since a CPU's arrays may share their memory with the next step's.
         return jax.tree.map(lambda x: np.array(x[0]), jax.device_get(placed))
 
     def select(self, outputs: Any, replica: int) -> Any:
