@@ -34,11 +34,11 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error co
 def run(paths: list[Path]) -> None:
     """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
     from datasets import prepare, synthetic
-    from ds_jax.commands import compare, export, features, train
+    from ds_jax.commands import compare, export, features, report, train
     from ds_jax.runtime import processes
 
     # isort: split
-    from ds_jax.commands import corpus, evaluate, paper, paper_config, predict
+    from ds_jax.commands import corpus, evaluate, paper, predict
     from ds_jax.systems import base as systems
 
     mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
@@ -55,7 +55,7 @@ def run(paths: list[Path]) -> None:
     if config is not None:  # an impossible one ends the run before any work
         prepare.complete_names(config)
         if config.get("system") == "paper":
-            paper_config.check(config, read_experiment)
+            paper.check(config, read_experiment)
         else:
             train.check(config, chosen) if mode == "train" else systems.check(config)
     if mode == "predict":
@@ -79,7 +79,7 @@ def run(paths: list[Path]) -> None:
     if mode == "evaluate":
         evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus))
     elif mode == "report":
-        train.report(config, load(config, config.corpus), workdir)
+        report.run(config, load(config, config.corpus), workdir)
     elif mode == "corpus":
         corpus.run(config, load(config, config.corpus), workdir)
     elif config.system == "paper":

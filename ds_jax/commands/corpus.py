@@ -6,13 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import ml_collections
 import numpy as np
 
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
-from ds_jax.report import overlay, plots
-from ds_jax.report import run as report
+from ds_jax.report import images, pages, plots
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import check_writable, write_text
 
@@ -60,6 +58,7 @@ def summarise(corpus: Corpus) -> dict:
     present = [label for label in LABELS if counts[label]]
     return {
         "name": corpus.name,
+        "title": corpus.title,
         "utterances": len(utterances),
         "inputs": len(corpus.inputs),
         "seconds": float(seconds.sum()),
@@ -143,25 +142,17 @@ def write(
         examples: For each label pairs of an utterance and its picture, uint8 [canvas, canvas].
         colour_map: Of the pictures.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "report" / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(clock=progress.clock, extent=report.extent)
-    page = environment.get_template("overview.html.jinja").render(
+    page = pages.render(
+        "corpus.html.jinja",
         content=content,
         labels=LABELS,
-        plane=plots,
         histogram=plots.histogram(content["durations"]["histogram"]),
         largest_share=_largest_share(content),
         examples=[
             (
                 label,
                 [
-                    (utterance, report.picture_uri(overlay.colour(picture, colour_map)))
+                    (utterance, pages.picture_uri(images.colour(picture, colour_map)))
                     for utterance, picture in pairs
                 ],
             )

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import jax.export
 import jax.numpy as jnp
-import jinja2
 import ml_collections
 
 from ds_jax.commands import predict
@@ -20,6 +19,7 @@ from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
 from ds_jax.models import deep_spectrum
+from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, REPORT
@@ -226,15 +226,8 @@ def _scores(checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
 
 
 def _readme(facts: Mapping) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parents[1] / "report" / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(plain=_plain, score=_score, shared=_shared)
-    return environment.get_template("export.md.jinja").render(facts)
+    formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
+    return pages.render("export.md.jinja", **facts, **formats)
 
 
 def _plain(name: str) -> str:
@@ -242,13 +235,7 @@ def _plain(name: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#|])", r"\\\1", name)
 
 
-def _shared(counts: Mapping) -> str:
+def _counts(counts: Mapping) -> str:
     """ "0 speakers, 14 sentences, 0 recordings", without those that are not known."""
     kinds = ("speakers", "sentences", "recordings")
     return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind) is not None)
-
-
-def _score(score: Mapping) -> str:
-    known = score["low"] is not None
-    interval = f" ({score['low']:.3f} to {score['high']:.3f})" if known else ""
-    return f"{score['value']:.3f}{interval}"

@@ -19,7 +19,7 @@ from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import representation
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.report import explanation
+from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.paths import printable
 from ds_jax.runtime.workdir import CHECKPOINTS, PREDICTIONS
@@ -193,7 +193,7 @@ def _explained(
         if windowed:
             name += f"_{one.start:.2f}-{one.end:.2f}"
         title = f"{answer.prediction} {answer.probabilities.max():.2f}"
-        content = explanation.draw(one.represented, settings.colour_map, answer.gates, title)
+        content = images.explain(one.represented, settings.colour_map, answer.gates, title)
         files.write_bytes(folder / f"{name}.png", content)
         yield answer
 

@@ -96,6 +96,8 @@ class Corpus:
         directory: The prepared corpus, where what is computed from `inputs` may be kept.
         recordings: Where each utterance's recording is, by its name, if reports are to play it.
         audio_terms: On which a report that plays recordings may be passed on.
+        title: The corpus' published name, such as "EmoDB"; empty if it has none.
+        licence: The terms of the recordings; empty if unknown.
     """
 
     name: str
@@ -106,6 +108,8 @@ class Corpus:
     directory: Path | None = None
     recordings: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
+    title: str = ""
+    licence: str = ""
 
     @property
     def labels(self) -> np.ndarray:
