@@ -161,7 +161,7 @@ def test_a_run_leaves_equal_recordings_out_says_so_and_reports_it(tmp_path, caps
     corpus = with_digests(tiny.corpus(21), "u00 u07")  # of one label, so in two folds of three
     assert cross_validation.run(config(), corpus, tmp_path)
     printed = capsys.readouterr().out
-    assert "left out of training where the same recording, called otherwise, judges: u0" in printed
+    assert "excluded from training where the same recording, under another name" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["n"], report["shared"]["recordings"]) == (21, 0)
     assert report["equal_left_out"] == 2
@@ -308,8 +308,8 @@ def test_recordings_known_from_training_are_left_out_of_another_corpus(run, tmp_
     strangers = [dataclasses.replace(u, digest=f"{u.digest}, louder") for u in renamed[3:]]
     other = dataclasses.replace(other, utterances=(*renamed[:3], *strangers))
     report = evaluate.run(tmp_path, other)
-    assert (report["n"], report["equal_left_out"]) == (18, 3)
-    assert report["shared"]["recordings"] == 0
+    assert (report.n, report.equal_left_out) == (18, 3)
+    assert report.shared["recordings"] == 0
     assert "3 recordings of other are left out" in capsys.readouterr().out
     page = (tmp_path / "evaluations" / "other" / "report.html").read_text()
     assert "3 recordings were left out, since the models were trained on the same ones" in page

@@ -18,7 +18,7 @@ import tiny
 from configs import base
 from datasets import prepare
 from ds_jax import config as configuration
-from ds_jax.commands import evaluate, paper_config, predict, train
+from ds_jax.commands import evaluate, paper, predict, train
 from ds_jax.models import pretrained
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
@@ -57,7 +57,7 @@ def check(config, corpora: Path) -> None:
     """What launch.py does before any work."""
     prepare.complete_names(config)
     if config.get("system") == "paper":
-        paper_config.check(config, lambda name: configuration.load(f"configs/{name}.py"))
+        paper.check(config, lambda name: configuration.load(f"configs/{name}.py"))
         named = {field: config[field] for field in ("elra", "emomatch")}
     else:
         train.check(config)

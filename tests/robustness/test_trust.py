@@ -24,7 +24,7 @@ import safetensors.numpy
 import tiny
 
 from configs import base
-from ds_jax.commands import predict, train
+from ds_jax.commands import predict, report
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import pretrained
 from ds_jax.runtime import checksums
@@ -131,7 +131,7 @@ def test_gates_with_objects_are_refused(trap, spoilt):
     config = tiny.config()
     config.corpus = "tiny"
     with pytest.raises(ValueError, match=r"gates\.npz is damaged \(Object arrays cannot be loaded"):
-        train.report(config, tiny.corpus(21), spoilt)
+        report.run(config, tiny.corpus(21), spoilt)
 
 
 @pytest.mark.usefixtures("narrow")
