@@ -19,30 +19,23 @@ _TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Run:
-    """A finished run, read from its files.
-
-    Attributes:
-        workdir: The folder of the run.
-        report: The content of report.json.
-        folds: The folds of folds.json, each with lists of names "train", "dev" and "test".
-        predictions: The predictions of each fold.
-    """
+    """A finished run, read from its files."""
 
     workdir: Path
     report: RunSummary
-    folds: list[dict]
-    predictions: list[predictions.Predictions]
+    folds: list[dict]  # lists of names "train", "dev" and "test"
+    predictions: list[predictions.Predictions]  # of each fold
 
 
 def run(workdirs: Sequence[Path], output: Path | None = None) -> dict:
-    """Compares every pair of runs, prints a table, and may write comparison.json.
+    """Compares every pair of runs as `compare_runs` does, and prints a table.
 
     Args:
-        workdirs: The folders of two or more finished runs with the same test splits of a corpus.
+        workdirs: The folders of the runs.
         output: The folder of comparison.json; nothing is written if None.
 
     Returns:
-        The content of comparison.json, see `compare_runs`.
+        The content of comparison.json.
     """
     result = compare_runs(workdirs)
     print(_text(result), flush=True)
@@ -76,18 +69,12 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
 
 
 def against(reference: Path, others: Sequence[Path]) -> dict:
-    """Compares some runs with one reference; p values are adjusted for these pairs.
+    """Compares some runs with a reference as `compare_runs` does; p is adjusted for these pairs.
 
     Args:
-        reference: The folder of the run that the others are compared with.
+        reference: The folder of the reference. It is the "second" of every pair, so that a positive
+            difference means that the other run is better.
         others: The folders of the other runs.
-
-    Returns:
-        The same as `compare_runs`. The reference is the first of "runs" and the "second" of every
-        pair, so that a positive difference means that the other run is better.
-
-    Raises:
-        FileNotFoundError, ValueError: As `compare_runs`.
     """
     runs = _read_all([reference, *others])
     return _compare_all(runs, [(number, 0) for number in range(1, len(runs))])
@@ -137,17 +124,16 @@ def _existing(path: Path) -> Path:
 
 
 def _check_comparable(first: _Run, other: _Run) -> None:
-    corpora = first.report.corpus, other.report.corpus
-    if corpora[0] != corpora[1]:
+    if other.report.corpus != first.report.corpus:
         raise ValueError(
-            f"{other.workdir} was tested on {corpora[1]} and {first.workdir} on {corpora[0]}: "
-            "compare runs on the same corpus"
+            f"{other.workdir} was tested on {other.report.corpus} and {first.workdir} on "
+            f"{first.report.corpus}: compare runs on the same corpus"
         )
-    counts = len(first.folds), len(other.folds)
     advice = "compare runs with the same folds, from one folds.json"
-    if counts[0] != counts[1]:
+    if len(other.folds) != len(first.folds):
         raise ValueError(
-            f"{other.workdir} has {counts[1]} folds and {first.workdir} {counts[0]}: {advice}"
+            f"{other.workdir} has {len(other.folds)} folds and {first.workdir} "
+            f"{len(first.folds)}: {advice}"
         )
     for number, entries in enumerate(zip(first.folds, other.folds, strict=True)):
         tests = [set(entry["test"]) for entry in entries]

@@ -59,7 +59,8 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
     directories = finished_folds(workdir)
     if not directories:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
-    stored, title = read_json(workdir / FOLDS), corpus.title if same_corpus else _title(workdir)
+    stored, trained = read_json(workdir / FOLDS), workdir / REPORT
+    title = summary.read(trained).corpus_title if trained.is_file() else ""
     tested, shared, duplicates, styles = _select(
         config, corpus, workdir, directories, stored.get("digests", {})
     )
@@ -97,7 +98,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
         result = dataclasses.replace(
             result,
             trained_on=config.corpus,
-            trained_on_title=title,
+            trained_on_title=corpus.title if same_corpus else title,
             left_out=styles,
             evaluated_by=_models(len(records), same_corpus),
         )
@@ -113,14 +114,7 @@ def _select(
     directories: Sequence[Path],
     digests: Mapping[str, str],
 ) -> tuple[dict[Path, tuple[str, ...]], dict[str, int | None], int, int]:
-    """Selects what each model tests.
-
-    Args:
-        config: The config of the run.
-        corpus: The corpus to test on.
-        workdir: The folder of the run.
-        directories: The folders of its finished folds.
-        digests: The digests of the recordings of the training's corpus, by utterance.
+    """Selects the utterances that each model tests; `digests` are those of the training's corpus.
 
     Returns:
         The names of the utterances by the folder of each fold; what training and test share; and
@@ -133,7 +127,11 @@ def _select(
         names = {directory: all_folds[fold_number(directory)].test for directory in directories}
         duplicates = len(report.excluded_duplicates(all_folds, corpus))
         return names, folds.shared(all_folds, corpus.utterances), duplicates, 0
-    kept = [u for u in corpus.utterances if not _has_excluded_style(u)]
+    kept = [
+        u
+        for u in corpus.utterances
+        if u.label != "NEUTRAL" or u.style not in EXCLUDED_NEUTRAL_STYLES
+    ]
     trained = {*digests.values()}
     new = tuple(u.name for u in kept if u.digest not in trained)
     duplicates, styles = len(kept) - len(new), len(corpus.utterances) - len(kept)
@@ -146,18 +144,10 @@ def _select(
     return dict.fromkeys(directories, new), shared, duplicates, styles
 
 
-def _has_excluded_style(utterance: Utterance) -> bool:
-    return utterance.label == "NEUTRAL" and utterance.style in EXCLUDED_NEUTRAL_STYLES
-
-
 def _predict(
     rows: Mapping[Path, np.ndarray], corpus: Corpus
 ) -> tuple[list[Utterance], Predicted, list[dict]]:
-    """Averages the models' outputs.
-
-    Args:
-        rows: By the folder of its checkpoints, the input rows that each model predicts, int [n].
-        corpus: The corpus to test on.
+    """Predicts each model's rows of the inputs, by the folder of its checkpoints.
 
     Returns:
         The utterances that were tested, the mean outputs for them, and a record for each fold.
@@ -168,7 +158,10 @@ def _predict(
         predicted = inference.average_windows(predicted, corpus, rows[checkpoints])
         owners = np.unique(corpus.owners[rows[checkpoints]])
         count[owners] += 1
-        total = _add(total, predicted, owners, len(count))
+        if total is None:
+            total = jax.tree.map(lambda x: np.zeros((len(count), *x.shape[1:]), x.dtype), predicted)
+        for whole, part in zip(*map(jax.tree.leaves, (total, predicted)), strict=True):
+            whole[owners] += part
         table = predictions.from_utterances(
             [corpus.utterances[owner] for owner in owners], predicted.probabilities
         )
@@ -178,28 +171,10 @@ def _predict(
     return [corpus.utterances[owner] for owner in tested], mean, records
 
 
-def _add(total: Predicted | None, part: Predicted, owners: np.ndarray, count: int) -> Predicted:
-    """Adds outputs for some utterances, by their numbers, to the sum over all `count` of them."""
-    if total is None:
-        total = jax.tree.map(lambda x: np.zeros((count, *x.shape[1:]), x.dtype), part)
-
-    def add(whole: np.ndarray, some: np.ndarray) -> np.ndarray:
-        whole[owners] += some
-        return whole
-
-    return jax.tree.map(add, total, part)
-
-
 def _digest(stored: Mapping, number: int) -> str:
     """Returns the digest of a fold, from the content of folds.json."""
     splits = {split: stored["folds"][number].get(split, ()) for split in folds.SPLITS}
     return leakage.fold_digest(number, splits, stored.get("digests", {}))
-
-
-def _title(workdir: Path) -> str:
-    """Returns the title of the corpus that a run was trained on, if the run has a report."""
-    path = workdir / REPORT
-    return summary.read(path).corpus_title if path.is_file() else ""
 
 
 def _models(count: int, same_corpus: bool) -> str:

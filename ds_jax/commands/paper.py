@@ -151,15 +151,15 @@ def _state(run: Run, workdir: Path) -> str:
         configuration.check_same(run.experiment, workdir / run.folder)
     except ERRORS as error:
         return f"failed: {sentence(error)}"
+    sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]
     try:
         summary.read(workdir / run.report / REPORT)
+        damage = next(filter(None, map(checksums.damage, sources)), "")
     except FileNotFoundError:
         return WAITING
     except ValueError as error:
-        processes.say(sentence(error))
-        return WAITING
-    sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]
-    if damage := next(filter(None, map(checksums.damage, sources)), ""):
+        damage = sentence(error)
+    if damage:
         processes.say(damage)
     return WAITING if damage else DONE
 
@@ -207,9 +207,9 @@ def _write(
         return
     outcomes = {}
     for key, run in runs.items():
-        status = states[run.folder]
-        report = summary.read(workdir / run.report / REPORT) if status == DONE else None
-        outcomes[key] = Outcome(run, status, report)
+        done = states[run.folder] == DONE
+        report = summary.read(workdir / run.report / REPORT) if done else None
+        outcomes[key] = Outcome(run, states[run.folder], report)
     content = paper_tables.collect(config, dict(_changed(config)), outcomes, workdir)
     with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
         remove_unfinished(workdir)

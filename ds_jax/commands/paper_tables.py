@@ -45,30 +45,17 @@ class Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a run.
-
-    Attributes:
-        run: The run.
-        status: `DONE`, or a phrase that says why it is not.
-        report: The content of report.json of a run that is done; None of others.
-    """
+    """What became of a run."""
 
     run: Run
-    status: str
-    report: RunSummary | None
+    status: str  # `DONE`, or a phrase that says why it is not
+    report: RunSummary | None  # None unless the run is done
 
 
 def collect(
     config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome], workdir: Path
 ) -> dict:
-    """Returns the content of paper.json.
-
-    Args:
-        config: The config of `configs/paper.py`.
-        changed: The fields that override those of the cells.
-        outcomes: What became of the run of each cell.
-        workdir: The folder of the paper.
-    """
+    """Returns the content of paper.json; `changed` are the fields that override the cells'."""
     content = {
         "elra": config.elra,
         "emomatch": config.emomatch,

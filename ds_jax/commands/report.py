@@ -96,17 +96,17 @@ def summarise(
     shared: Mapping[str, int | None],
     excluded: int,
 ) -> RunSummary:
-    """Evaluates the predictions in some folders, of a run's folds or of one evaluation.
+    """Evaluates the predictions in some folders, those of a run's folds or of an evaluation.
 
     Args:
         config: The config of the run.
         corpus: The corpus that was tested.
-        sources: The folders with the predictions.
+        sources: The folders.
         protocol: The protocol of the folds.
-        fold_count: The number of folds that the paper's number of folds is compared with.
-        records: A record for each fold, see `summary.fold_record`.
-        shared: How many speakers, sentences and recordings training and test share.
-        excluded: The number of recordings that were excluded as duplicates.
+        fold_count: The number of folds, which is compared with the paper's.
+        records: The records of the folds.
+        shared: What training and test share.
+        excluded: The number of recordings that are excluded as duplicates.
 
     Raises:
         ValueError: A file in one of the folders is missing or damaged.

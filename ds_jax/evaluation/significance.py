@@ -161,7 +161,7 @@ def _jackknife(pairs: np.ndarray, score: Callable) -> tuple[float, float]:
 
 
 def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
-    """Pools the matrices after swaps, float [swaps, 2, 7, 7], and tells whether these are all swaps.
+    """Pools the matrices after each swap, float [swaps, 2, 7, 7]; tells whether these are all.
 
     The raw output of the generator stays the same in every version of NumPy, see `intervals`.
     """
