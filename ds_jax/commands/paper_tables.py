@@ -45,7 +45,7 @@ class Run(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a run."""
+    """The outcome of a run."""
 
     run: Run
     status: str  # `DONE`, or a phrase that says why it is not
@@ -166,8 +166,8 @@ def _measured(outcome: Outcome) -> dict:
 
 def _comparable(config: ConfigDict, *places: str) -> bool:
     """Tells whether numbers were measured on the paper's recordings, and can agree with it."""
-    own = all(config[place] == paper_numbers.CORPORA[place] for place in places)
-    return own and not config.synthetic
+    same = all(config[place] == paper_numbers.CORPORA[place] for place in places)
+    return same and not config.synthetic
 
 
 def _contains(report: RunSummary | None, score: str, target: float | None) -> bool | None:

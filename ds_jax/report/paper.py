@@ -52,7 +52,7 @@ def title(content: Mapping) -> str:
 
 def _stand_ins(content: Mapping) -> list[str]:
     """Returns the places in which another corpus than the paper's was tested."""
-    return [place for place, own in paper_numbers.CORPORA.items() if content[place] != own]
+    return [place for place, name in paper_numbers.CORPORA.items() if content[place] != name]
 
 
 def _groups(cells: list[dict], number: int) -> list[tuple[str, str, list[dict]]]:
