@@ -24,17 +24,11 @@ Key = tuple[str, str]  # the name of a cell's config, and "paper", "clean" or "w
 
 
 class Run(NamedTuple):
-    """A cell's experiment.
+    """A cell's experiment."""
 
-    Attributes:
-        folder: The folder of the run, below the workdir.
-        experiment: The config of the run.
-        tested: The name of the corpus tested; in table 7 it may differ from experiment.corpus.
-    """
-
-    folder: str
+    folder: str  # below the workdir
     experiment: ConfigDict
-    tested: str
+    tested: str  # the name of the corpus; in table 7 it may differ from experiment.corpus
 
     @property
     def report(self) -> str:

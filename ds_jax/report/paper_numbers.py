@@ -16,25 +16,15 @@ QUOTED = {1: "Kerkeni et al.", 2: "Garcia-Cuesta et al."}
 
 
 class Row(NamedTuple):
-    """A system on a corpus, a row of the paper's tables 1 to 4.
+    """A system on a corpus, a row of the paper's tables 1 to 4."""
 
-    Attributes:
-        config: The name of the config file that runs the system.
-        place: "elra" or "emomatch".
-        tables: The numbers of the tables that have this row.
-        features: The paper's name of the feature set.
-        system: The paper's name of the classifier.
-        accuracy: 0 to 1, as table 1, 2, 3 or 4 prints it, corrected where `SLIPS` says so.
-        f1: The macro F1, 0 to 1; None where the paper has none.
-    """
-
-    config: str
-    place: str
-    tables: tuple[int, ...]
+    config: str  # the name of the config file that runs the system
+    place: str  # "elra" or "emomatch"
+    tables: tuple[int, ...]  # the numbers of the tables that have this row
     features: str
     system: str
-    accuracy: float
-    f1: float | None = None
+    accuracy: float  # 0 to 1, as one of these tables prints it, corrected where `SLIPS` says so
+    f1: float | None = None  # the macro F1, 0 to 1, if the paper has it
 
     @property
     def title(self) -> str:

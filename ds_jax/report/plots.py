@@ -18,31 +18,18 @@ SPLITS = ("train", "dev", "test")
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot; all lengths and positions are in SVG units, with y downwards.
-
-    Attributes:
-        title: What is plotted.
-        description: The same in words, for those who do not see it.
-        x_ticks: (x, text).
-        y_ticks: (y, text).
-        x_label: The text below the x axis.
-        paths: (name, CSS class, `d` of the path).
-        dots: (name, x, y).
-        bars: (name, x, y, width, height).
-        marks: Horizontal lines: (x, y, width).
-        notes: Texts inside the frame: (x of the middle, y, text).
-    """
+    """A plot; all lengths and positions are in SVG units, with y downwards."""
 
     title: str
-    description: str
-    x_ticks: Sequence[tuple]
-    y_ticks: Sequence[tuple]
+    description: str  # in words, for those who do not see the plot
+    x_ticks: Sequence[tuple]  # (x, text)
+    y_ticks: Sequence[tuple]  # (y, text)
     x_label: str
-    paths: Sequence[tuple] = ()
-    dots: Sequence[tuple] = ()
-    bars: Sequence[tuple] = ()
-    marks: Sequence[tuple] = ()
-    notes: Sequence[tuple] = ()
+    paths: Sequence[tuple] = ()  # (name, CSS class, `d` of the path)
+    dots: Sequence[tuple] = ()  # (name, x, y)
+    bars: Sequence[tuple] = ()  # (name, x, y, width, height)
+    marks: Sequence[tuple] = ()  # (x, y, width) of horizontal lines
+    notes: Sequence[tuple] = ()  # (x of the middle, y, text) inside the frame
 
 
 def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Plot]:

@@ -23,35 +23,22 @@ CLIP_SECONDS, CLIP_RATE = 15, 16_000  # the most that is heard of a recording, a
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance that was tested, to be looked at and perhaps to be heard.
-
-    Attributes:
-        utterance: The name of the utterance.
-        speaker: The name of the speaker.
-        sentence: The name of the sentence; empty where unknown.
-        seconds: The duration.
-        label: The true label.
-        prediction: The predicted label.
-        probability: The probability of the prediction, 0 to 1.
-        label_probability: The probability of the true label, 0 to 1.
-        pictures: uint8 [canvas, canvas] each, indices into a colour map of 256 entries: one, or the
-            first few windows of a recording; none where a system reads features.
-        gates: By the name of the layer, float [height, width], 0 (closed) to 1 (open); only where
-            there is one picture.
-        audio: The recording as a FLAC file; empty where it may not be played.
-    """
+    """An utterance that was tested, to be looked at and perhaps to be heard."""
 
     utterance: str
     speaker: str
-    sentence: str
+    sentence: str  # empty where unknown
     seconds: float
     label: str
     prediction: str
-    probability: float
-    label_probability: float
+    probability: float  # of the prediction, 0 to 1
+    label_probability: float  # of the true label, 0 to 1
+    # uint8 [canvas, canvas] each, indices into a colour map: one, or the first few windows of a
+    # recording; none where a system reads features.
     pictures: Sequence[np.ndarray] = ()
+    # By the name of the layer, float [height, width] from 0 (closed) to 1; only for one picture.
     gates: Mapping[str, np.ndarray] = field(default_factory=dict)
-    audio: bytes = b""
+    audio: bytes = b""  # a FLAC file; empty where the recording may not be played
 
 
 def write(
