@@ -53,7 +53,7 @@ def run(mode: str, paths: list[Path]) -> None:
     if follows_config:
         check(config, mode, workdir)
 
-    from ds_jax.commands import compare, corpus, evaluate, export, features, predict, train
+    from ds_jax.commands import compare, corpus, evaluate, export, features, predict, report
     from ds_jax.runtime import processes
     from ds_jax.systems import base as systems
 
@@ -70,7 +70,7 @@ def run(mode: str, paths: list[Path]) -> None:
         ),
         "features": lambda: features.run(config, paths, Path(_OUTPUT.value), _LABELS.value),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
-        "report": lambda: train.report(config, load(config, config.corpus), workdir),
+        "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
         "corpus": lambda: corpus.run(config, load(config, config.corpus), workdir),
     }
@@ -98,10 +98,10 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
-    from ds_jax.commands import evaluate, paper, paper_config, train
+    from ds_jax.commands import evaluate, paper, train
 
     if config.system == "paper":
-        paper_config.check(config, _read_experiment)
+        paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
         return
     train.check(config, folds)

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# The last two stop it from asking the network for anything of its own.
+# The last three keep it from asking the network for anything of its own.
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
     *("--remote-debugging-pipe", "--disable-dev-shm-usage", "--disable-component-update"),
@@ -19,7 +19,7 @@ PATIENCE = 120  # seconds without a word from the browser
 
 
 class Browser:
-    """One process; a context manager that ends it."""
+    """A process of Chromium; a context manager that ends it."""
 
     def __init__(self, profile: Path):
         command_end, self._commands = os.pipe()
@@ -93,7 +93,7 @@ class Browser:
 
 
 class Page:
-    """A file that is shown."""
+    """A page that is shown."""
 
     def __init__(self, browser: Browser, session: str):
         self._browser, self.session = browser, session
@@ -102,15 +102,15 @@ class Page:
         return self._browser.command(method, self.session, **parameters)
 
     def evaluate(self, expression: str):
-        """The value of a JavaScript expression, or of the promise that it is."""
+        """Returns the value of a JavaScript expression, or that of its promise."""
         options = {"returnByValue": True, "awaitPromise": True}
         answer = self.command("Runtime.evaluate", expression=expression, **options)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def told(self, *methods: str) -> list[dict]:
-        """The parameters of the events of these kinds since the page was opened."""
-        self.evaluate("0")  # what happened before this answer has come
+    def events(self, *methods: str) -> list[dict]:
+        """Returns the parameters of the events of these kinds since the page was opened."""
+        self.evaluate("0")  # the events before this answer have arrived
         return [
             event["params"]
             for event in self._browser.events
@@ -118,12 +118,12 @@ class Page:
         ]
 
     def complaints(self) -> list[dict]:
-        """What the console would show: errors, warnings, violations of the page's own policy."""
-        return self.told("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        """Returns what the console shows: errors, warnings, violations of the page's policy."""
+        return self.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
 
     def requests(self) -> list[str]:
-        """The beginnings of all addresses that were asked for, the page's own among them."""
-        return [event["request"]["url"][:200] for event in self.told("Network.requestWillBeSent")]
+        """Returns the beginnings of all addresses that were requested, the page's among them."""
+        return [event["request"]["url"][:200] for event in self.events("Network.requestWillBeSent")]
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
         options = {"captureBeyondViewport": whole}
@@ -135,5 +135,5 @@ class Page:
         )
 
     def pdf(self) -> bytes:
-        """The page as printed, with what it prints in colour."""
+        """Returns the page as it is printed in colour."""
         return base64.b64decode(self.command("Page.printToPDF", printBackground=True)["data"])

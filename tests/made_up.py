@@ -1,4 +1,4 @@
-"""A report of nothing that was ever run, and a page as a program reads it."""
+"""A report of a run that never was, and a page as a program reads it."""
 
 import io
 import re
@@ -8,7 +8,8 @@ import numpy as np
 import soundfile
 
 from ds_jax.data.corpus import LABELS
-from ds_jax.report import run as report
+from ds_jax.evaluation.summary import RunSummary
+from ds_jax.report import run as run_report
 
 VOID = {"meta", "link", "img", "br", "line"}
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -46,14 +47,29 @@ class Page(HTMLParser):
         return any(attributes.get("id") == identifier for _, attributes in self.elements)
 
 
-def content(**changes) -> dict:
-    """Of report.json."""
+def check_page(text: str, links: str = "(#|data:)") -> Page:
+    """Reads a page that asks the network for nothing; its addresses match `links`."""
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in ("script", "iframe", "object")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "srcset", "xlink:href", "data", "action", "poster"):
+            assert re.match(links, attributes.get(name, "#")), (tag, attributes)
+    style = text.split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    return page
+
+
+def summary(**changes) -> RunSummary:
+    """The report of two folds of DS-AM, in which SURPRISE does not occur."""
     confusion = (np.eye(7, dtype=int) * 10 + np.eye(7, k=1, dtype=int) * 3).tolist()
     confusion[6] = [0] * 7
-    record = {
+    fields = {
         "corpus": "emovo",
+        "corpus_title": "EMOVO",
         "system": "DS-AM",
-        "protocol": "leave one speaker out",
+        "protocol": "leave_one_speaker_out",
         "selected_on": "dev",
         "n": 78,
         "labels": list(LABELS),
@@ -79,19 +95,19 @@ def content(**changes) -> dict:
             "block5_pool": {"accuracy": 0.7345, "uar": 0.7256},
         },
     }
-    return record | changes
+    return RunSummary(**fields | changes)
 
 
-def histories(side: str = "dev") -> list[list[dict]]:
-    """Of the metrics.jsonl of two folds."""
+def histories(split: str = "dev") -> list[list[dict]]:
+    """The metrics.jsonl of two folds."""
     return [
         [
             {
                 "epoch": epoch,
                 "train_loss": 2.0 / (epoch + 1 + fold),
-                f"{side}_loss": 2.0 / (epoch + 1),
-                f"{side}_uar": epoch / 20,
-                f"{side}_accuracy": 0.5,
+                f"{split}_loss": 2.0 / (epoch + 1),
+                f"{split}_uar": epoch / 20,
+                f"{split}_accuracy": 0.5,
                 "learning_rate": 1e-4,
             }
             for epoch in range(1, 13)
@@ -100,7 +116,7 @@ def histories(side: str = "dev") -> list[list[dict]]:
     ]
 
 
-def example(name: str = "dis-f1-b1", gate: np.ndarray | None = None, **changes) -> report.Example:
+def example(name="dis-f1-b1", gate: np.ndarray | None = None, **changes) -> run_report.Example:
     """An error of DS-AM with a gate."""
     gate = np.linspace(0.25, 0.75, 28 * 14).reshape(28, 14) if gate is None else gate
     fields = {
@@ -115,58 +131,63 @@ def example(name: str = "dis-f1-b1", gate: np.ndarray | None = None, **changes) 
         "pictures": [np.tile(np.arange(227, dtype=np.uint8), (227, 1))],
         "gates": {"block4_pool": gate},
     }
-    return report.Example(**fields | changes)
+    return run_report.Example(**fields | changes)
 
 
-def awkward() -> tuple[dict, list, list[report.Example], list[report.Example]]:
-    """The arguments of `report.write` for a run in which everything is long, absent or hostile."""
+def paper(**changes) -> dict:
+    """The paper's numbers for a run, see `paper_numbers.paper_comparison`."""
+    classes = {label: {"precision": 0.9005, "recall": 0.9005, "f1": 0.9005} for label in LABELS}
+    return {
+        "title": "DS-AM",
+        "tables": [4, 5],
+        "accuracy": 0.984,
+        "macro_f1": 0.7,
+        "per_class": classes,
+        "departures": [],
+    } | changes
+
+
+def awkward() -> dict:
+    """The arguments of `write_page` for a run in which all is long, absent or hostile."""
     rng = np.random.default_rng(0)
     names = [f"speaker{index:02}" for index in range(50)]
     names[0], names[1] = HOSTILE, "a_name_without_any_place_to_break_it_" * 3
-    accuracies = rng.uniform(0, 1, 50)
-    nothing = {"value": 0.5, "low": None, "high": None}
     bins = [
         {"low": k / 10, "high": (k + 1) / 10, "n": 0, "confidence": None, "accuracy": None}
         for k in range(10)
     ]
     bins[9] |= {"n": 12345, "confidence": 0.999, "accuracy": 0.0}
     bins[1] |= {"n": 1, "confidence": 0.15, "accuracy": 1.0}
-    printed = {name: 0.9005 for name in report.CLASS_SCORES}
-    record = content(
+    confusion = (np.asarray(summary().confusion) * 1234).tolist()
+    confusion[0] = [12345] + [0] * 6
+    result = summary(
         corpus=HOSTILE,
+        corpus_title="",
+        corpus_licence=HOSTILE,
         trained_on=names[1],
-        protocol=HOSTILE,
+        protocol_text=HOSTILE,
         selected_on="test",
         synthetic=True,
         n=12346,
         utterances=4115,
         skipped=1,
         left_out=7,
-        accuracy=nothing,
+        accuracy={"value": 0.5, "low": None, "high": None},
         uar={"value": 1.0, "low": 1.0, "high": 1.0},
-        speakers=dict(zip(names, accuracies.tolist(), strict=True)),
+        speakers=dict(zip(names, rng.uniform(0, 1, 50).tolist(), strict=True)),
         speaker_n=dict.fromkeys(names, 12345),
         shared={"speakers": 1, "sentences": None},
         calibration=bins,
         calibration_error=0.999,
-        audio_terms=HOSTILE,
         settings={f"{HOSTILE}.field": HOSTILE * 3, "weights": "", "model.gates": ["a", "b"]},
         heads={HOSTILE: {"accuracy": 0.1, "uar": None}},
-        paper={
-            "title": "DS-AM",
-            "tables": [4, 5],
-            "accuracy": 0.9005,
-            "macro_f1": 0.1,
-            "per_class": dict.fromkeys(LABELS, printed),
-            "departures": ["the paper says one thing", HOSTILE],
-        },
+        paper=paper(accuracy=0.9005, macro_f1=0.1, departures=["the paper differs", HOSTILE]),
         folds=[
             {"fold": k, "n": 12345, "epoch": 2, "accuracy": 0.1, "dev_rule": HOSTILE}
             for k in range(2)
         ],
+        confusion=confusion,
     )
-    record["confusion"] = (np.asarray(record["confusion"]) * 1234).tolist()
-    record["confusion"][0] = [12345] + [0] * 6
     diverged = [{"epoch": 1, "train_loss": 1e6}, {"epoch": 2, "test_loss": float("nan")}]
     history = [{"epoch": k, "train_loss": 1e6 / k, "test_uar": 0.0} for k in range(1, 201)]
     picture = rng.integers(0, 256, (3, 64, 64), np.uint8)
@@ -175,7 +196,13 @@ def awkward() -> tuple[dict, list, list[report.Example], list[report.Example]]:
         example(names[1], pictures=list(picture), gates={}),
         example("features", pictures=[], gates={}, sentence=""),
     ]
-    return record, [history, diverged], errors, [example(prediction="DISGUST")]
+    return {
+        "result": result,
+        "histories": [history, diverged],
+        "errors": errors,
+        "hits": [example(prediction="DISGUST")],
+        "audio_terms": HOSTILE,
+    }
 
 
 def sound() -> bytes:

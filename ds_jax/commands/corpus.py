@@ -1,12 +1,13 @@
 """--mode=corpus: prints what a prepared corpus holds, and writes corpus.html with its pictures."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_collections
 
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.report import corpus as report
+from ds_jax.report import pages
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import check_writable
 
@@ -59,7 +60,7 @@ def lines(content: Mapping) -> list[str]:
         )
         for row in content["classes"]
     ]
-    text += [*_aligned([head, *body]), ""]
+    text += [*pages.table([head, *body]), ""]
     durations, balance = content["durations"], "all classes are equally frequent"
     if content["imbalance"] > 1:
         times = f"{content['imbalance']:.1f} times as frequent"
@@ -77,7 +78,7 @@ def lines(content: Mapping) -> list[str]:
             (row["value"] or "-", *row["counts"], row["count"], f"{row['median']:.1f}")
             for row in rows[:PRINTED]
         ]
-        text += ["", *_aligned([head, *body])]
+        text += ["", *pages.table([head, *body])]
         text += [f"... and {len(rows) - PRINTED} more"] * (len(rows) > PRINTED)
     for title, rows in (
         ("skipped", [f"{file}: {reason}" for _, file, reason in content["skipped"]]),
@@ -91,13 +92,3 @@ def lines(content: Mapping) -> list[str]:
 
 def _describe(utterance: Utterance) -> str:
     return f"{utterance.name} ({utterance.label}, {utterance.speaker})"
-
-
-def _aligned(rows: Iterable[Sequence]) -> list[str]:
-    """Aligns rows of text in columns, the first column to the left and the others to the right."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    forms = [f"<{widths[0]}", *(f">{width}" for width in widths[1:])]
-    return [
-        "  ".join(f"{cell:{form}}" for cell, form in zip(row, forms, strict=True)) for row in texts
-    ]

@@ -19,7 +19,7 @@ from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.report import explanation
+from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
@@ -180,7 +180,7 @@ def _explain(
         if windowed:
             name += f"_{part.start:.2f}-{part.end:.2f}"
         title = f"{LABELS[probabilities.argmax()]} {probabilities.max():.2f}"
-        content = explanation.draw(part.represented, settings.colour_map, gates, title)
+        content = images.explain(part.represented, settings.colour_map, gates, title)
         files.write_bytes(folder / f"{name}.png", content)
         yield part, probabilities, gates
 

@@ -1,4 +1,4 @@
-"""Trains and tests fold after fold, goes on where it was stopped, and reports them together."""
+"""Trains and tests the folds of a run, continues a stopped one, and reports: `--mode=train`."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -8,36 +8,35 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax.data import folds, leakage
+from ds_jax.commands import report
+from ds_jax.data import folds
 from ds_jax.data.corpus import LABELS, Corpus
-from ds_jax.evaluation import predictions, summary
+from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import create, pretrained
-from ds_jax.report import paper_numbers, results
 from ds_jax.runtime import files, locks, processes
-from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory
+from ds_jax.runtime.workdir import FOLDS, fold_directory, is_finished
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
 
 
-def check(config: ml_collections.ConfigDict, chosen: Sequence[int] | None = None) -> None:
-    """Checks what a run is to be made of, before any work.
+def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = None) -> None:
+    """Checks the config of a run before any work.
 
     Args:
         config: The experiment.
-        chosen: Numbers of the folds to run.
+        numbers: The folds that are to be run.
 
     Raises:
         FileNotFoundError: A file that the config names is missing.
         ValueError: The config is impossible, or has no such folds.
     """
     systems.check(config)
-    made = config.folds
-    if made.file:
-        folds.read_entries(made.file)
-    elif made.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
-        count = 1 if made.protocol == "whole_corpus" else made.count
-        _check_chosen(chosen or (), count)
+    if config.folds.file:
+        folds.read_entries(config.folds.file)
+    elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
+        whole = config.folds.protocol == "whole_corpus"
+        _check_numbers(numbers or (), 1 if whole else config.folds.count)
     if "weights" in config:
         full = create.needs_full_weights(config)
         pretrained.check(create.backbone_of(config), config.weights, full=full)
@@ -47,60 +46,60 @@ def run(
     config: ml_collections.ConfigDict,
     corpus: Corpus,
     workdir: Path,
-    chosen: Sequence[int] | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> bool:
     """Cross-validates a system on a corpus.
 
-    Folds that have their predictions.csv are not run again, unless it is damaged. When all folds
-    have one, report.json and report.html are written.
+    Finished folds are not run again, unless their files are damaged. When all folds are finished,
+    report.json and report.html are written.
 
     Args:
         config: The experiment.
-        corpus: In memory.
-        workdir: Where the run's files go; several machines may share it, each with its own folds.
-        chosen: Numbers of the folds to run, from 0; all without.
+        corpus: The corpus in memory.
+        workdir: The folder of the run; several machines may share it, each with other folds.
+        numbers: The folds to run, from 0; all if None.
 
     Returns:
-        Whether all folds are done.
+        Whether all folds are finished.
 
     Raises:
         ValueError: The config is impossible, or the workdir holds a run of another one.
-        BlockingIOError: One of the folds is run by another process.
+        BlockingIOError: Another process runs one of the folds.
     """
     configuration.check_same(config, workdir)
-    protocol, divided = _folds(config, corpus, workdir, chosen or ())
-    chosen = range(len(divided)) if chosen is None else chosen
-    open_folds = [number for number in chosen if not _is_whole(workdir, number)]
-    with _hold(workdir, open_folds):
+    protocol, all_folds = _folds(config, corpus, workdir, numbers or ())
+    numbers = range(len(all_folds)) if numbers is None else numbers
+    unfinished = [number for number in numbers if not _is_whole(workdir, number)]
+    with _hold_folds(workdir, unfinished):
         processes.wait_for_others("locks")
-        # Another process may have had a fold until now, and have finished it.
-        open_folds = [number for number in open_folds if not _is_whole(workdir, number, tell=True)]
-        if open_folds:
+        # Another process may have finished a fold until now.
+        unfinished = [n for n in unfinished if not _is_whole(workdir, n, explain=True)]
+        if unfinished:
             fit_folds = systems.create(config, corpus, protocol)
-            for number, judgement in fit_folds({k: divided[k] for k in open_folds}, workdir):
-                _write(corpus, divided[number], judgement, fold_directory(workdir, number))
+            for number, predicted in fit_folds({n: all_folds[n] for n in unfinished}, workdir):
+                _write(corpus, all_folds[number], predicted, fold_directory(workdir, number))
             del fit_folds
             parallel.forget_programs()
         processes.wait_for_others("folds")
-    missing = [number for number in range(len(divided)) if not _is_done(workdir, number)]
-    if missing:
-        processes.say(f"folds still to run: {', '.join(map(str, missing))}")
+    directories = {number: fold_directory(workdir, number) for number in range(len(all_folds))}
+    if missing := [str(n) for n, directory in directories.items() if not is_finished(directory)]:
+        processes.say(f"folds still to run: {', '.join(missing)}")
         return False
     if protocol == "whole_corpus":
         processes.say("trained on the whole corpus; test it with --mode=evaluate --eval_on=CORPUS")
     elif processes.is_first_process():
-        report(config, corpus, workdir)
+        report.run(config, corpus, workdir)
     return True
 
 
 def _folds(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, chosen: Sequence[int]
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]
 ) -> tuple[str, list[folds.Fold]]:
-    """Reads the workdir's folds.json; the first process makes it where there is none."""
+    """Reads the workdir's folds.json; the first process writes it where it is missing."""
     path = workdir / FOLDS
     if processes.is_first_process():
         if not path.is_file():
-            _write_folds(config, corpus, workdir, path, chosen)
+            _write_folds(config, corpus, workdir, numbers)
         else:
             configuration.check_weights(config, workdir)
             if changed := configuration.changed_versions(workdir):
@@ -108,65 +107,60 @@ def _folds(
     processes.wait_for_others("folds.json")
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} was written by the first process, and is not here: give all processes one "
-            "--workdir and one --data_dir, on a disk that they share"
+            f"the first process has written {path}, and this one does not see it: give all "
+            "processes one --workdir and one --data_dir, on a disk that they share"
         )
-    protocol, divided = folds.read_folds(path, corpus.utterances, config.select_on, verify=True)
-    _check_chosen(chosen, len(divided))
-    return protocol, divided
+    protocol, all_folds = folds.read_folds(path, corpus.utterances, config.select_on, verify=True)
+    _check_numbers(numbers, len(all_folds))
+    return protocol, all_folds
 
 
 def _write_folds(
-    config: ml_collections.ConfigDict,
-    corpus: Corpus,
-    workdir: Path,
-    path: Path,
-    chosen: Sequence[int],
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]
 ) -> None:
-    protocol, divided = _make_folds(config, corpus)
-    _check_chosen(chosen, len(divided))
+    """Writes config.json and folds.json; an impossible config writes nothing."""
+    protocol, all_folds = _make_folds(config, corpus)
+    _check_numbers(numbers, len(all_folds))
     files.check_writable(workdir)
-    with _hold_reports(workdir):  # only now: what is impossible leaves no trace
+    with report.hold(workdir):
         configuration.check_same(config, workdir)
-        if path.is_file():  # by another process, which had the lock
+        if (workdir / FOLDS).is_file():  # another process had the lock and has written it
             return
         files.remove_unfinished(workdir)
         configuration.write(config, workdir)
-        made = config.folds.seed, config.select_on, divided, corpus.utterances
-        folds.write_folds(path, corpus.name, protocol, *made)
+        content = config.folds.seed, config.select_on, all_folds, corpus.utterances
+        folds.write_folds(workdir / FOLDS, corpus.name, protocol, *content)
 
 
 def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
-    """The folds that a config wants; says where they are not what one would expect."""
-    made = config.folds
-    if made.file:
-        return folds.read_folds(made.file, corpus.utterances, config.select_on)
-    divided = folds.make_folds(
-        corpus.utterances, made.protocol, made.count, made.seed, config.select_on
+    """Makes the folds of a config, and says where they may surprise."""
+    fields = config.folds
+    if fields.file:
+        return folds.read_folds(fields.file, corpus.utterances, config.select_on)
+    all_folds = folds.make_folds(
+        corpus.utterances, fields.protocol, fields.count, fields.seed, config.select_on
     )
-    if made.protocol in ("speakers", "sentences") and len(divided) < made.count:
+    if fields.protocol in ("speakers", "sentences") and len(all_folds) < fields.count:
         processes.say(
-            f"folds.count={made.count}, but {corpus.name} has {len(divided)} {made.protocol}: "
-            f"there are {len(divided)} folds, one for each"
+            f"folds.count={fields.count}, but {corpus.name} has {len(all_folds)} "
+            f"{fields.protocol}: the run has {len(all_folds)} folds, one for each"
         )
-    if left_out := leakage.excluded_duplicates(
-        [fold.splits for fold in divided], corpus.utterances
-    ):
+    if excluded := report.excluded_duplicates(all_folds, corpus):
         processes.say(
-            f"left out of training where the same recording, called otherwise, judges: "
-            f"{', '.join(sorted(left_out))}"
+            "excluded from training where the same recording, under another name, is tested or "
+            f"chooses the epoch: {', '.join(sorted(excluded))}"
         )
-    return made.protocol, divided
+    return fields.protocol, all_folds
 
 
-def _check_chosen(chosen: Sequence[int], count: int) -> None:
-    if bad := [number for number in chosen if not 0 <= number < count]:
-        raise ValueError(f"--fold={bad[0]}: the folds are numbered 0 to {count - 1}")
+def _check_numbers(numbers: Sequence[int], count: int) -> None:
+    if bad := [number for number in numbers if not 0 <= number < count]:
+        raise ValueError(f"--fold={bad[0]} does not exist: the folds are numbered 0 to {count - 1}")
 
 
 @contextlib.contextmanager
-def _hold(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
-    """Keeps other processes from some folds; those of the same run let the first one do it."""
+def _hold_folds(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
+    """Keeps other runs from some folds; of several processes of one run, the first holds them."""
     with contextlib.ExitStack() as held:
         for number in numbers if processes.is_first_process() else ():
             directory = fold_directory(workdir, number)
@@ -176,95 +170,21 @@ def _hold(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
         yield
 
 
-def _hold_reports(workdir: Path) -> contextlib.AbstractContextManager:
-    """Keeps other processes from what all folds share, and waits for those that have it."""
-    return locks.hold(workdir / "run.lock", f"{workdir}", wait=True)
-
-
-def _is_done(workdir: Path, number: int) -> bool:
-    return (fold_directory(workdir, number) / PREDICTIONS).is_file()
-
-
-def _is_whole(workdir: Path, number: int, tell: bool = False) -> bool:
-    """Whether a fold is done and as it was written; may tell what is damaged, and is made anew."""
-    if not _is_done(workdir, number):
+def _is_whole(workdir: Path, number: int, explain: bool = False) -> bool:
+    """Tells whether a fold is finished and undamaged; may say why it is run again."""
+    directory = fold_directory(workdir, number)
+    if not is_finished(directory):
         return False
-    damage = files.find_damage(fold_directory(workdir, number))
-    if damage and tell:
+    damage = files.find_damage(directory)
+    if damage and explain:
         processes.say(f"fold {number}: {damage}, and is made anew")
     return not damage
 
 
-def _write(corpus: Corpus, fold: folds.Fold, judgement: Predicted | None, directory: Path) -> None:
-    if judgement is None:  # nothing to test: an empty file says that the fold is done
-        judgement = Predicted(np.empty((0, len(LABELS))), {}, {})
+def _write(corpus: Corpus, fold: folds.Fold, predicted: Predicted | None, directory: Path) -> None:
+    """Writes the predictions of a fold; those of an empty test mark the fold as finished."""
+    if predicted is None:
+        predicted = Predicted(np.empty((0, len(LABELS))), {}, {})
     tested = set(fold.test)
     utterances = [u for u in corpus.utterances if u.name in tested]
-    results.write(directory, utterances, judgement)
-
-
-def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> dict:
-    """Writes report.json and report.html from the folds that are done, and names the others.
-
-    Args:
-        config: The run's.
-        corpus: That it was run on.
-        workdir: The run's.
-
-    Returns:
-        The content of report.json.
-
-    Raises:
-        FileNotFoundError: No fold is done.
-        ValueError: The run has nothing to report, or the corpus has changed.
-    """
-    protocol, divided = folds.read_folds(
-        workdir / FOLDS, corpus.utterances, config.select_on, verify=True
-    )
-    if protocol == "whole_corpus":
-        raise ValueError(
-            f"the run in {workdir} tests nothing of {corpus.name}, which it was trained on whole: "
-            "test it with --mode=evaluate --eval_on=CORPUS"
-        )
-    done = [number for number in range(len(divided)) if _is_done(workdir, number)]
-    if not done:
-        raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
-    directories = {number: fold_directory(workdir, number) for number in done}
-    records, curves = [], []
-    for number, directory in directories.items():
-        tested = predictions.read(directory / PREDICTIONS)
-        rows, fold = results.read_metrics(directory), divided[number]
-        if sorted(tested.utterances) != list(fold.test):
-            raise ValueError(
-                f"{directory / PREDICTIONS} tests other utterances than fold {number} of "
-                f"{workdir / FOLDS}: delete {directory} and run this fold again, or bring "
-                "back its own"
-            )
-        sides = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
-        chosen = systems.chosen(config, rows)
-        if "epoch" not in chosen:  # then dev was fitted too, see `systems`
-            sides, rows = {"train": len(fold.train) + len(fold.dev)}, []
-        records.append(summary.fold_record(number, tested) | sides | chosen)
-        curves.append(rows)
-    content = {
-        "system": systems.title(config),
-        "chosen": systems.SYSTEMS[config.system].chooses,
-        "protocol": protocol,
-        "selected_on": config.select_on,
-        "shared": folds.shared([divided[number] for number in done], corpus.utterances),
-        "equal_left_out": len(
-            leakage.excluded_duplicates([fold.splits for fold in divided], corpus.utterances)
-        ),
-        "folds": records,
-        "missing_folds": sorted(set(range(len(divided))) - set(done)),
-        "synthetic": config.synthetic,
-        "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(divided)),
-        "settings": configuration.describe(config),
-    }
-    sources = list(directories.values())
-    with _hold_reports(workdir):
-        files.remove_unfinished(workdir)
-        result = results.write_report(workdir, sources, corpus, content, curves)
-    processes.say(results.summary(result))
-    processes.say(f"report: {workdir / PAGE}")
-    return result
+    predictions.write(directory, utterances, predicted)

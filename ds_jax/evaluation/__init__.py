@@ -1,1 +1,1 @@
-"""What predictions are worth: scores, intervals and tests, in NumPy."""
+"""Evaluates predictions: scores, intervals and significance tests, in NumPy."""

@@ -1,9 +1,11 @@
-"""95 % intervals of the scores that allow for utterances of one speaker being alike.
+"""95 % intervals of the scores, which allow for the similarity of one speaker's utterances.
 
-Utterances are not independent: a speaker who is hard to understand is so throughout. With 50
-speakers of 41 utterances and a usual spread between speakers, an interval that takes utterances for
-independent covers the truth in 6 or 7 of 10 cases; one that resamples speakers, in 93 of 100.
+Utterances are not independent: all utterances of some speakers are hard to recognise. With 50
+speakers of 41 utterances and a usual spread between speakers, an interval that treats utterances as
+independent covers the truth in 6 or 7 of 10 cases, and one that resamples speakers in 93 of 100.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
@@ -14,61 +16,67 @@ from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime import progress
 
 DRAWS = 5000
-# With fewer clusters the percentile bootstrap is too narrow: it covers .85 with 6 speakers,
-# .92 with 10, where the t interval covers .94 and .96.
-ENOUGH = 10
+# With fewer clusters the percentile bootstrap is too narrow: it covers .85 with 6 speakers and .92
+# with 10, where the t interval covers .94 and .96.
+MIN_BOOTSTRAP_CLUSTERS = 10
 
 
 def intervals(
     predictions: Predictions, seed: int = 0
-) -> tuple[dict[str, tuple[float, float] | None], str]:
-    """The 95 % interval of each score of pooled predictions.
+) -> tuple[dict[str, tuple[float | None, float | None]], str]:
+    """Computes the 95 % interval of each score of pooled predictions.
 
-    Ten speakers or more are resampled (percentile bootstrap); of three to nine each is left out in
-    turn (jackknife, t interval). One or two say nothing of other speakers: then sentences are
-    resampled or, with fewer than ten of them or an unknown one, utterances. All rows of a speaker,
-    sentence or utterance go together, those of several splits too.
+    Ten speakers or more are resampled (percentile bootstrap); each of three to nine is left out in
+    turn (jackknife, t interval). One or two speakers are no sample of all speakers: then sentences
+    are resampled or, if there are fewer than ten or some are unknown, utterances. All rows of a
+    speaker, sentence or utterance are resampled together, in several splits too.
+
+    Args:
+        predictions: The pooled predictions of all folds.
+        seed: The seed of the resampling.
 
     Returns:
-        For "accuracy", "uar" and "macro_f1" (low, high), or None if there is one utterance only;
-        and a sentence that says how they were found.
+        For "accuracy", "uar" and "macro_f1" (low, high), both None with a single cluster; and the
+        method as a phrase.
     """
     names, kind, note = clusters(predictions)
     matrices = confusions(names, predictions)
     count = len(matrices)
     if count < 2:
-        return dict.fromkeys(SCORES), "no interval can be given from a single utterance"
-    if kind == "speakers" and count < ENOUGH:
-        found = {name: jackknife(matrices, score) for name, score in SCORES.items()}
+        return dict.fromkeys(
+            SCORES, (None, None)
+        ), "no interval can be given from a single utterance"
+    if kind == "speakers" and count < MIN_BOOTSTRAP_CLUSTERS:
+        ranges = {name: jackknife(matrices, score) for name, score in SCORES.items()}
         method = f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
     else:
         resampled = resample(matrices, seed)
-        found = {name: percentiles(score(resampled)) for name, score in SCORES.items()}
+        ranges = {name: percentiles(score(resampled)) for name, score in SCORES.items()}
         method = f"95 % percentile bootstrap over {count} {kind} ({DRAWS} draws)"
-    if any(low == high for low, high in found.values()):
+    if any(low == high for low, high in ranges.values()):
         note += f"; a width of zero says that all {kind} scored alike, not that this is certain"
-    return found, method + note
+    return ranges, method + note
 
 
 def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
-    """What is resampled as a whole.
+    """Chooses the clusters that are resampled as a whole.
 
     Returns:
-        Its name in each row, str [n]; its kind: "speakers", "sentences" or "utterances"; and a note
-        of its limits, to be put behind a sentence, empty where there are none.
+        The name of each row's cluster, str [n]; the kind: "speakers", "sentences" or "utterances";
+        and a note on the limits of the method, which continues a sentence, or is empty.
     """
-    voices = len(np.unique(predictions.speakers))
-    if voices > 2:
+    speakers = len(np.unique(predictions.speakers))
+    if speakers > 2:
         return predictions.speakers, "speakers", ""
-    note = f", which speaks of {'this voice' if voices == 1 else 'these two voices'} only"
+    note = f", which speaks of {'this voice' if speakers == 1 else 'these two voices'} only"
     sentences = np.unique(predictions.sentences)
-    if len(sentences) >= ENOUGH and "" not in sentences:
+    if len(sentences) >= MIN_BOOTSTRAP_CLUSTERS and "" not in sentences:
         return predictions.sentences, "sentences", note
     return predictions.utterances, "utterances", note
 
 
 def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
-    """int64 [clusters, 7, 7], ordered by the cluster's name, which `names` [n] gives each row."""
+    """Counts a confusion matrix for each cluster, int64 [clusters, 7, 7], ordered by name."""
     ordered, cluster = np.unique(names, return_inverse=True)
     matrices = np.zeros((len(ordered), len(LABELS), len(LABELS)), np.int64)
     np.add.at(matrices, (cluster, predictions.labels, predictions.predictions), 1)
@@ -76,10 +84,10 @@ def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
 
 
 def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
-    """Float [DRAWS, 7, 7]: sums of as many clusters as there are, drawn with replacement.
+    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, 7, 7].
 
-    The generator's raw output is used because NumPy promises it, unlike `Generator.integers`, to
-    stay the same in every version. One draw at a time keeps thousands of clusters small.
+    NumPy promises that the raw output of a generator stays the same in every version, unlike that
+    of `Generator.integers`. One draw at a time needs little memory for thousands of clusters.
     """
     count = len(matrices)
     source = np.random.PCG64(seed)
@@ -92,13 +100,18 @@ def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """Returns the 2.5th and the 97.5th percentile."""
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
-def jackknife(matrices: np.ndarray, score) -> tuple[float, float]:
-    """The t interval on pseudo-values (Tukey); of the accuracy with equally many utterances each,
-    it is the t interval on the speakers' means."""
+def jackknife(
+    matrices: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float]:
+    """Computes the t interval on pseudo-values (Tukey).
+
+    For the accuracy of speakers with equally many utterances it is the t interval on their means.
+    """
     count = len(matrices)
     total = matrices.sum(0)
     without = score(total - matrices)

@@ -1,4 +1,4 @@
-"""Scores, from confusion matrices alone.
+"""Scores that follow from confusion matrices alone, and the calibration of probabilities.
 
 A confusion matrix is [..., 7, 7] with a row for each true label and a column for each prediction,
 in the order of `LABELS`. All means are over the classes present among the true labels, and a share
@@ -11,24 +11,24 @@ from ds_jax.data.corpus import LABELS
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """int64 [7, 7]: how often each label (row) was taken for each (column); both int [n]."""
+    """Counts how often each label (row) was predicted as each (column), int64 [7, 7]."""
     matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
     return matrix
 
 
 def accuracy(matrix: np.ndarray) -> np.ndarray:
-    """Float [...]: the share of utterances that were recognised."""
+    """Returns the share of utterances that were recognised, float [...]."""
     return _ratio(_hits(matrix).sum(-1), matrix.sum((-2, -1)))
 
 
 def uar(matrix: np.ndarray) -> np.ndarray:
-    """Float [...]: unweighted average recall, the mean recall of the classes present."""
+    """Returns the unweighted average recall, the mean over the classes present, float [...]."""
     return _mean_over_present(_recall(matrix), matrix)
 
 
 def macro_f1(matrix: np.ndarray) -> np.ndarray:
-    """Float [...]: the mean F1 of the classes present."""
+    """Returns the mean F1 of the classes present, float [...]."""
     return _mean_over_present(_f1(matrix), matrix)
 
 
@@ -36,7 +36,7 @@ SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
 
 
 def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
-    """Precision, recall, F1 and support of each label, from one [7, 7] matrix."""
+    """Returns precision, recall, F1 and support of each label, from one [7, 7] matrix."""
     columns = zip(
         LABELS, _precision(matrix), _recall(matrix), _f1(matrix), matrix.sum(1), strict=True
     )
@@ -52,13 +52,16 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
 
 
 def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error (Guo et al. 2017): how far confidence is from being right.
+    """Computes the expected calibration error (Guo et al. 2017).
 
     Args:
         labels: int [n].
         probabilities: Float [n, 7].
-        bins: Equally wide ranges of the winning probability; the distance between its mean and
-            the share of right answers is averaged over them, weighted by their size.
+        bins: The number of equally wide ranges of the highest probability. The distance between its
+            mean and the share of correct predictions is averaged over them, weighted by their size.
+
+    Returns:
+        The error in 0..1.
     """
     return sum(
         row["n"] * abs(row["confidence"] - row["accuracy"])
@@ -70,29 +73,29 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 def calibration(
     labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
 ) -> list[dict[str, float | int | None]]:
-    """The reliability diagram: how often a system is right that is so sure.
+    """Computes the reliability diagram: how often a prediction of some probability is correct.
 
     Args:
         labels: int [n].
         probabilities: Float [n, 7].
-        bins: As in `calibration_error`.
+        bins: The same as for `calibration_error`.
 
     Returns:
-        For each bin `low` and `high` of the winning probability, `n` of the utterances in it,
-        their mean winning probability `confidence`, and `accuracy`; both None where n is 0.
+        For each bin `low` and `high` of the highest probability, the number `n` of utterances in
+        it, their mean highest probability `confidence`, and their `accuracy`; both None if n is 0.
     """
     confidence = probabilities.max(1)
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     counts = np.bincount(bin_of, minlength=bins)
-    sure = np.bincount(bin_of, confidence, bins)
-    right = np.bincount(bin_of, probabilities.argmax(1) == labels, bins)
+    total = np.bincount(bin_of, confidence, bins)
+    correct = np.bincount(bin_of, probabilities.argmax(1) == labels, bins)
     return [
         {
             "low": index / bins,
             "high": (index + 1) / bins,
             "n": int(count),
-            "confidence": float(sure[index] / count) if count else None,
-            "accuracy": float(right[index] / count) if count else None,
+            "confidence": float(total[index] / count) if count else None,
+            "accuracy": float(correct[index] / count) if count else None,
         }
         for index, count in enumerate(counts)
     ]

@@ -1,8 +1,9 @@
-"""predictions.csv: the one thing that evaluation reads, whatever system wrote it."""
+"""predictions.csv: the only file that evaluation reads, whichever system wrote it."""
 
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,22 +13,24 @@ import numpy as np
 from ds_jax.data.corpus import LABELS, Utterance
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
+from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
 
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction", *LABELS)
-# Room for the rounding of others' files and for float16; ours sum to one far better.
+HEAD_PREFIX = "predictions_"  # begins the name of the file of an attention head
+# The tolerance allows for rounding in the files of other programs and for float16.
 _SUM_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a system said of n utterances, a row each.
+    """The rows of predictions.csv: what a system predicts for n utterances.
 
     Attributes:
-        utterances: str [n], names.
+        utterances: str [n], the names of the utterances.
         speakers: str [n].
         sentences: str [n], empty where unknown.
         styles: str [n].
-        labels: int64 [n], indices in `LABELS` of what they are.
+        labels: int64 [n], the indices in `LABELS` of the true labels.
         probabilities: float64 [n, 7] in the order of `LABELS`.
     """
 
@@ -40,23 +43,23 @@ class Predictions:
 
     @property
     def predictions(self) -> np.ndarray:
-        """int64 [n]: indices in `LABELS` of the most probable label, the first of equals."""
+        """int64 [n]: the index in `LABELS` of the most probable label, the first of equals."""
         return self.probabilities.argmax(axis=1)
 
     def keep(self, rows: np.ndarray) -> "Predictions":
-        """The given rows, as indices or as a mask."""
+        """Returns the given rows; they are indices or a mask."""
         return Predictions(
             **{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
         )
 
 
 class Predicted(NamedTuple):
-    """What a system says of n inputs or utterances.
+    """The outputs of a model for n inputs or n utterances.
 
     Attributes:
         probabilities: float64 [n, 7].
-        head_probabilities: For each attention head, float64 [n, 7].
-        gates: For each attention head, float32 [n, height, width] in 0..1.
+        head_probabilities: By the name of the attention head, float64 [n, 7].
+        gates: By the name of the attention head, float32 [n, height, width] in 0..1.
     """
 
     probabilities: np.ndarray
@@ -65,7 +68,7 @@ class Predicted(NamedTuple):
 
 
 def from_utterances(utterances: Sequence[Utterance], probabilities: np.ndarray) -> Predictions:
-    """Puts what is known of n utterances beside their probabilities, float [n, 7]."""
+    """Joins n utterances and their probabilities, float [n, 7]."""
     columns = [(u.name, u.speaker, u.sentence, u.style) for u in utterances]
     return Predictions(
         *(np.asarray(column, str) for column in zip(*columns, strict=True)),
@@ -75,61 +78,54 @@ def from_utterances(utterances: Sequence[Utterance], probabilities: np.ndarray) 
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Pools predictions of several folds; an utterance tested in several keeps all its rows."""
+    """Pools the predictions of several folds; an utterance tested in several keeps all its rows."""
     names = [field.name for field in dataclasses.fields(Predictions)]
     return Predictions(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     )
 
 
-def write(path: str | Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> None:
-    """Writes what `encode` gives."""
-    write_bytes(path, encode(path, utterances, probabilities))
+def write(directory: Path, utterances: Sequence[Utterance], predicted: Predicted) -> None:
+    """Writes predictions.csv and, for attention heads, their files of the same form and the gates.
 
-
-def encode(path: str | Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> bytes:
-    """The content of predictions.csv, ordered by utterance; `read` gives the same numbers.
+    checksums.json is written before predictions.csv, and predictions.csv last: where it exists, all
+    other files of the folder exist too.
 
     Args:
-        path: The file that it is for.
-        utterances: n utterances of one fold, each once.
-        probabilities: Float [n, 7], rows in the order of `utterances`.
-
-    Returns:
-        The file's content; it holds the numbers bit for bit.
+        directory: The folder of a fold or of an evaluation.
+        utterances: The n utterances that were tested, each once.
+        predicted: The outputs for them, in the same order.
 
     Raises:
-        ValueError: The numbers are not one distribution over `LABELS` for each utterance.
+        ValueError: The outputs are not a distribution over `LABELS` for each utterance.
     """
-    probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.shape != (len(utterances), len(LABELS)):
-        raise ValueError(
-            f"{path}: probabilities are {probabilities.shape} "
-            f"and must be {(len(utterances), len(LABELS))}"
-        )
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    seen = set()
-    for row in sorted(range(len(utterances)), key=lambda row: utterances[row].name):
-        utterance, distribution = utterances[row], probabilities[row]
-        try:
-            _check(utterance.name, seen, distribution)
-        except ValueError as error:
-            raise ValueError(f"{path}, {utterance.name}: {error}") from error
-        known = (utterance.name, utterance.speaker, utterance.sentence, utterance.style)
-        prediction = LABELS[distribution.argmax()]
-        writer.writerow([*known, utterance.label, prediction, *map(repr, distribution.tolist())])
-    return text.getvalue().encode()
+    directory.mkdir(parents=True, exist_ok=True)
+    heads = {f"{HEAD_PREFIX}{head}.csv": p for head, p in predicted.head_probabilities.items()}
+    tables = heads | {PREDICTIONS: predicted.probabilities}
+    contents = {name: _encode(directory / name, utterances, p) for name, p in tables.items()}
+    if predicted.gates:
+        names = np.asarray([utterance.name for utterance in utterances])
+        gates = {head: gate.astype(np.float16) for head, gate in predicted.gates.items()}
+        packed = io.BytesIO()
+        np.savez_compressed(packed, utterances=names, **gates)
+        contents[GATES] = packed.getvalue()
+    digests = {name: files.sha256(content) for name, content in contents.items()}
+    if (directory / METRICS).is_file():  # training has written it
+        digests[METRICS] = files.sha256(directory / METRICS)
+    last = contents.pop(PREDICTIONS)
+    for name, content in contents.items():
+        write_bytes(directory / name, content)
+    files.write_checksums(directory, digests)
+    write_bytes(directory / PREDICTIONS, last)
 
 
 def read(path: str | Path) -> Predictions:
-    """Reads predictions.csv, keeping its order.
+    """Reads predictions.csv, or the file of an attention head, and keeps the order of its rows.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not as `write` writes it; the message names the line. Or it is
-            not as it was written, going by the checksums beside it.
+        ValueError: The file has another form than `write` gives it (the message names the line), or
+            it does not agree with the checksums in its folder.
     """
     rows, seen, line = [], set(), 1
     content = files.check_content(Path(path), Path(path).read_bytes())
@@ -151,8 +147,79 @@ def read(path: str | Path) -> Predictions:
     )
 
 
+def read_pooled(directories: Sequence[Path], name: str = PREDICTIONS) -> Predictions:
+    """Reads the file of this name in some folders that `write` has filled, and pools the rows."""
+    return concatenate([read(directory / name) for directory in directories])
+
+
+def read_heads(directories: Sequence[Path]) -> dict[str, Predictions]:
+    """Reads the predictions of each attention head alone, pooled over some folders."""
+    names = sorted(path.name for path in directories[0].glob(f"{HEAD_PREFIX}*.csv"))
+    return {
+        name.removeprefix(HEAD_PREFIX).removesuffix(".csv"): read_pooled(directories, name)
+        for name in names
+    }
+
+
+def read_gates(directory: Path, utterance: str) -> dict[str, np.ndarray]:
+    """Reads the gates of an utterance by the name of the layer; none of a system without gates.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    path = directory / GATES
+    if not path.is_file():
+        return {}
+    content = files.check_content(path, path.read_bytes())
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            position = int(np.flatnonzero(stored["utterances"] == utterance)[0])
+            heads = [head for head in stored.files if head != "utterances"]
+            return {head: stored[head][position].astype(np.float32) for head in heads}
+    except Exception as error:  # NumPy raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"{path} is damaged ({error}): delete {directory / PREDICTIONS} and run the fold again"
+        ) from error
+
+
+def read_metrics(directory: Path) -> list[dict]:
+    """Reads the rows of a fold's metrics.jsonl.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged.
+    """
+    path = directory / METRICS
+    content = files.check_content(path, path.read_bytes())
+    return [json.loads(line) for line in content.decode().splitlines()]
+
+
+def _encode(path: Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> bytes:
+    """Returns the content of predictions.csv, ordered by utterance; `read` gives equal numbers."""
+    probabilities = np.asarray(probabilities, np.float64)
+    if probabilities.shape != (len(utterances), len(LABELS)):
+        raise ValueError(
+            f"{path}: probabilities are {probabilities.shape} "
+            f"and must be {(len(utterances), len(LABELS))}"
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    seen = set()
+    for row in sorted(range(len(utterances)), key=lambda row: utterances[row].name):
+        utterance, distribution = utterances[row], probabilities[row]
+        try:
+            _check(utterance.name, seen, distribution)
+        except ValueError as error:
+            raise ValueError(f"{path}, {utterance.name}: {error}") from error
+        first = (utterance.name, utterance.speaker, utterance.sentence, utterance.style)
+        prediction = LABELS[distribution.argmax()]
+        writer.writerow([*first, utterance.label, prediction, *map(repr, distribution.tolist())])
+    return text.getvalue().encode()
+
+
 def _row(cells: list[str], seen: set[str]) -> tuple:
-    """One line as (utterance, speaker, sentence, style, index of the label, probabilities)."""
+    """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
     if len(cells) != len(COLUMNS):
         raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS)}")
     label, prediction = cells[4:6]
@@ -173,6 +240,6 @@ def _check(name: str, seen: set[str], distribution: np.ndarray) -> None:
     if name in seen:
         raise ValueError(f"utterance {name!r} occurs twice")
     seen.add(name)
-    # Written so that a NaN fails too.
+    # This form of the comparison refuses a NaN too.
     if not (distribution.min() >= 0 and abs(distribution.sum() - 1) <= _SUM_TOLERANCE):
         raise ValueError(f"{distribution.tolist()} are not probabilities that sum to 1")

@@ -1,7 +1,7 @@
-"""Whether one system is better than another that was tested on the same utterances.
+"""Tests whether one system is better than another that was tested on the same utterances.
 
 Utterances of one speaker are alike, so whole speakers are resampled and swapped, see `intervals`.
-A t test over folds is given beside it, since it is what others report.
+The t test over folds is there because publications report it.
 """
 
 from collections import Counter
@@ -15,9 +15,9 @@ from ds_jax.evaluation.metrics import SCORES, confusion
 from ds_jax.evaluation.predictions import Predictions, concatenate
 from ds_jax.runtime import progress
 
-# Random swaps where there are more ways than these; p is then found in steps of 1 / 10,000.
+# The number of random swaps, where there are more ways to swap; p then has steps of 1 / 10,000.
 SWAPS = 9999
-# Scores that differ by less are the same but for rounding.
+# Scores that differ by less differ by rounding alone.
 _ROUNDING = 1e-10
 
 
@@ -29,24 +29,24 @@ def compare(
 ) -> dict:
     """Compares two systems that were tested on the same folds.
 
-    The p value is that of a two-sided permutation test: if the systems are equally good, whole
-    speakers may change sides between them (Ernst 2004, Statistical Science 19(4)). Its statistic
-    is the difference of the pooled scores; the interval is of that difference too, and drawn alike
-    for both systems. With one or two speakers sentences or utterances take the speakers' place.
+    The p value is that of a two-sided permutation test: if the systems are equally good, the
+    predictions for a whole speaker can be swapped between them (Ernst 2004, Statistical Science
+    19(4)). Its statistic is the difference of the pooled scores. The interval is that of the
+    difference too, with the same draws for both systems. With one or two speakers, sentences or
+    utterances are swapped in place of speakers.
 
     Args:
-        first: A system's predictions, one element a fold; rows in any order.
-        second: The other system's, of the same folds in the same order.
-        train_sizes: For each fold how many utterances were not tested but learnt from, those that
-            chose the epoch included.
-        seed: Of the random draws and swaps.
+        first: The predictions of a system for each fold; their rows may have any order.
+        second: The predictions of the other system for the same folds in the same order.
+        train_sizes: The number of utterances in train and dev of each fold.
+        seed: The seed of the random draws and swaps.
 
     Returns:
-        What JSON can hold: for each of `metrics.SCORES` a dict of "difference" (first minus
+        An object of JSON: for each of `metrics.SCORES` a dict of "difference" (first minus
         second), its 95 % interval "low" and "high" (None with a single cluster), "p", and "p_folds"
         from the t test over folds (None with one fold, or where all folds differ equally); the
-        number of "clusters", their kind as "unit", the "smallest_p" that they could have shown,
-        and the "method" in a phrase.
+        number of "clusters", their kind as "unit", the "smallest_p" that these clusters allow, and
+        the "method" as a phrase.
 
     Raises:
         ValueError: The systems were not tested on the same utterances, or there are none.
@@ -86,10 +86,10 @@ def compare(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjusts p values for there being several (Holm 1979), in their order.
+    """Adjusts p values for multiple comparisons (Holm 1979), in their order.
 
-    Compared with .05, they keep the chance of any false finding among all below .05. A None stays
-    None and does not count.
+    If those below .05 are called significant, the chance of any false one among all is below .05.
+    A None stays None and does not count.
     """
     known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted, largest = list(p_values), 0.0
@@ -102,68 +102,68 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def _aligned(
     first: Sequence[Predictions], second: Sequence[Predictions]
 ) -> tuple[list[Predictions], list[Predictions]]:
-    """Both systems' folds with rows ordered by utterance; raises unless these are the same."""
+    """Orders the rows of both systems by utterance; raises unless these are the same."""
     if len(first) != len(second):
         raise ValueError(
             f"one system has {len(first)} folds and the other {len(second)}: "
             "only systems tested on the same folds can be compared"
         )
     if not sum(len(fold.labels) for fold in first):
-        raise ValueError("there is no prediction to compare: the test sides are empty")
+        raise ValueError("there is no prediction to compare: the test splits are empty")
     first, second = (
         [fold.keep(np.argsort(fold.utterances, kind="stable")) for fold in system]
         for system in (first, second)
     )
-    for fold, (one, other) in enumerate(zip(first, second, strict=True)):
-        times, other_times = Counter(one.utterances), Counter(other.utterances)
-        if lone := (times - other_times) | (other_times - times):
-            raise ValueError(f"fold {fold}: only one of the systems was tested on {min(lone)!s}")
+    for fold, (left, right) in enumerate(zip(first, second, strict=True)):
+        counts = Counter(left.utterances), Counter(right.utterances)
+        if single := (counts[0] - counts[1]) | (counts[1] - counts[0]):
+            raise ValueError(f"fold {fold}: only one of the systems was tested on {min(single)!s}")
         for field in ("labels", "speakers", "sentences"):
-            unlike = np.flatnonzero(getattr(one, field) != getattr(other, field))
+            unlike = np.flatnonzero(getattr(left, field) != getattr(right, field))
             if unlike.size:
-                name = one.utterances[unlike[0]]
+                name = left.utterances[unlike[0]]
                 raise ValueError(f"fold {fold}: the systems disagree on the {field} of {name}")
     return first, second
 
 
 def _difference(score: Callable, pairs: np.ndarray) -> np.ndarray:
-    """Float [...]: the first's score minus the second's, from int or float [..., 2, 7, 7]."""
+    """Subtracts the second's score from the first's, float [...], from [..., 2, 7, 7]."""
     values = score(pairs)
     return values[..., 0] - values[..., 1]
 
 
 def _pair_of(*systems: Predictions) -> np.ndarray:
-    """int64 [2, 7, 7]: the confusion matrices of both systems in a fold."""
+    """Returns the confusion matrices of both systems in a fold, int64 [2, 7, 7]."""
     return np.stack([confusion(system.labels, system.predictions) for system in systems])
 
 
 def _intervals(
     pairs: np.ndarray, unit: str, seed: int
 ) -> tuple[dict[str, tuple[float | None, float | None]], str]:
-    """The 95 % interval of each score's difference, found as `intervals` finds a score's."""
+    """Computes the 95 % interval of each difference as `intervals` computes that of a score."""
     count = len(pairs)
     if count < 2:
         return dict.fromkeys(SCORES, (None, None)), "no interval from a single cluster"
-    if unit == "speakers" and count < intervals.ENOUGH:
-        found = {name: _jackknife(pairs, score) for name, score in SCORES.items()}
-        return found, f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
+    if unit == "speakers" and count < intervals.MIN_BOOTSTRAP_CLUSTERS:
+        ranges = {name: _jackknife(pairs, score) for name, score in SCORES.items()}
+        return ranges, f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
     resampled = intervals.resample(pairs, seed)
-    found = {
+    ranges = {
         name: intervals.percentiles(_difference(score, resampled)) for name, score in SCORES.items()
     }
-    return found, f"95 % percentile bootstrap over {count} {unit} ({intervals.DRAWS} draws)"
+    return ranges, f"95 % percentile bootstrap over {count} {unit} ({intervals.DRAWS} draws)"
 
 
 def _jackknife(pairs: np.ndarray, score: Callable) -> tuple[float, float]:
-    # From -1 to 1 and back, since a score's interval is kept between 0 and 1.
+    # The difference is mapped to 0..1 and back, since `jackknife` clips intervals to that range.
     low, high = intervals.jackknife(pairs, lambda sums: (1 + _difference(score, sums)) / 2)
     return 2 * low - 1, 2 * high - 1
 
 
 def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
-    """Float [swaps, 2, 7, 7]: pooled matrices after clusters changed sides; if these are all.
+    """Pools the matrices after each swap, float [swaps, 2, 7, 7]; tells whether these are all.
 
-    Raw output of the generator stays the same in every version of NumPy, see `intervals`.
+    The raw output of the generator stays the same in every version of NumPy, see `intervals`.
     """
     count = len(pairs)
     gain = (pairs[:, 1] - pairs[:, 0]).reshape(count, -1).astype(np.float64)
@@ -180,7 +180,7 @@ def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def _p_of_swaps(difference: float, swapped: np.ndarray, every: bool) -> float:
-    """The share of swaps that give no smaller a difference, what was found being one of them."""
+    """Returns the share of swaps with no smaller a difference; the measured one is among them."""
     as_large = int(np.sum(np.abs(swapped) >= abs(difference) - _ROUNDING))
     if every:
         return as_large / len(swapped)
@@ -188,17 +188,17 @@ def _p_of_swaps(difference: float, swapped: np.ndarray, every: bool) -> float:
 
 
 def _p_of_folds(differences: np.ndarray, ratio: float) -> float | None:
-    """The corrected resampled t test, two-sided (Nadeau and Bengio 2003, Machine Learning 52).
+    """Computes the corrected resampled t test, two-sided (Nadeau and Bengio 2003, ML 52).
 
     Args:
         differences: Float [folds].
-        ratio: Utterances tested a fold, over those learnt from: folds share what they learn from,
-            so their scores vary less than those of independent trials would.
+        ratio: The size of a test split over that of train and dev. Folds share training data, so
+            their scores vary less than those of independent trials.
     """
     count = len(differences)
     if count < 2:
         return None
-    if np.ptp(differences) < _ROUNDING:  # nothing to measure a difference by
+    if np.ptp(differences) < _ROUNDING:  # without variance there is no t
         return 1.0 if abs(differences[0]) < _ROUNDING else None
     error = np.sqrt((1 / count + ratio) * differences.var(ddof=1))
     return float(2 * stats.t.sf(abs(differences.mean()) / error, count - 1))

@@ -1,6 +1,9 @@
-"""From predictions to the content of report.json."""
+"""The schema of report.json, which training and evaluation both fill, and its file."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -9,53 +12,137 @@ from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions
+from ds_jax.runtime.files import read_json, write_json
 
 
-def evaluate(
-    predictions: Predictions,
-    *,
-    corpus: str,
-    system: str,
-    protocol: str,
-    selected_on: str,
-    shared: Mapping[str, int | None],
-    folds: Sequence[Mapping],
-) -> dict:
-    """Evaluates pooled predictions.
+class Score(TypedDict):
+    """A score in 0..1 and its 95 % interval, which a single utterance does not have."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """The results of a run, or of its models on another corpus; the content of report.json.
+
+    The fields with a default are those that reports of earlier versions may lack.
+
+    Attributes:
+        corpus: The name of the corpus that was tested, such as "emodb".
+        corpus_title: Its published name, such as "EmoDB"; empty if it has none.
+        corpus_licence: The terms of its recordings; empty if unknown.
+        system: The title of the system, such as "DS-AM" or "SVC on MSF".
+        protocol: The name of the rule that made the folds, one of `folds.PROTOCOLS`.
+        protocol_text: The rule in words.
+        selected_on: The split that chose the epoch, "dev" or "test".
+        n: The number of predictions.
+        utterances: The number of different utterances among them; None if unknown.
+        labels: All labels, in the order of `confusion`.
+        classes_present: The labels that occur among the utterances tested.
+        accuracy: The share of utterances whose label was predicted.
+        uar: The unweighted average recall, over the classes present.
+        macro_f1: The mean F1, over the classes present.
+        interval: How the 95 % intervals were computed, as a sentence.
+        calibration_error: The expected calibration error in 0..1; None if unknown.
+        calibration: The rows of the reliability diagram, see `metrics.calibration`.
+        confusion: How often each label (row) was predicted as each label (column).
+        per_class: By label "precision", "recall", "f1" and "support".
+        speakers: The accuracy of each speaker.
+        speaker_n: The number of predictions for each speaker.
+        shared: How many "speakers", "sentences" and "recordings" of a test split are in its train
+            or dev too, summed over folds; None where they were not counted.
+        folds: A record for each fold, see `fold_record`; with the sizes of "train" and "dev", the
+            "dev_rule", and the "epoch" or "C" that was chosen, where there are such.
+        heads: The three scores of each attention head alone.
+        skipped: The number of recordings of the corpus that could not be used.
+        chosen: What a system chooses besides its parameters: "epoch", "C" or nothing ("").
+        equal_left_out: The number of recordings that were excluded, since the same recording under
+            another name was tested or, on another corpus, had trained the models.
+        missing_folds: The numbers of the folds that are not finished.
+        synthetic: Whether the recordings were generated.
+        paper: The numbers that the paper prints for this system and corpus, see
+            `paper_numbers.paper_comparison`; None where it prints none.
+        settings: All fields of the run's config, by their full names.
+        trained_on: The name of the corpus that the models were trained on; empty in the report of
+            a training run.
+        trained_on_title: Its published name; empty if unknown.
+        left_out: The number of NEUTRAL utterances that were excluded for their style.
+        evaluated_by: Which models predicted each utterance, as a phrase after "tested by".
+    """
+
+    corpus: str
+    corpus_title: str = ""
+    corpus_licence: str = ""
+    system: str
+    protocol: str
+    protocol_text: str = ""
+    selected_on: str
+    n: int
+    utterances: int | None = None
+    labels: list[str]
+    classes_present: list[str]
+    accuracy: Score
+    uar: Score
+    macro_f1: Score
+    interval: str
+    calibration_error: float | None = None
+    calibration: list[dict[str, float | int | None]] = dataclasses.field(default_factory=list)
+    confusion: list[list[int]]
+    per_class: dict[str, dict[str, float | int]]
+    speakers: dict[str, float]
+    speaker_n: dict[str, int] = dataclasses.field(default_factory=dict)
+    shared: dict[str, int | None]
+    folds: list[dict[str, Any]]
+    heads: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    skipped: int = 0
+    chosen: str = "epoch"
+    equal_left_out: int = 0
+    missing_folds: list[int] = dataclasses.field(default_factory=list)
+    synthetic: bool = False
+    paper: dict[str, Any] | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained_on: str = ""
+    trained_on_title: str = ""
+    left_out: int = 0
+    evaluated_by: str = ""
+
+    def __post_init__(self):
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(
+                f"protocol is {self.protocol!r} and must be one of {', '.join(PROTOCOLS)}"
+            )
+        if self.selected_on not in ("dev", "test"):
+            raise ValueError(f"selected_on is {self.selected_on!r} and must be 'dev' or 'test'")
+
+
+def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = None) -> dict:
+    """Computes all fields of a `RunSummary` that follow from predictions alone.
 
     Args:
-        predictions: Of all folds together.
-        corpus: The corpus that was tested on.
-        system: What gave the predictions, for example "DS-AM".
-        protocol: One of `folds.PROTOCOLS`.
-        selected_on: "dev" or "test": the side that chose the epoch.
-        shared: How many "speakers", "sentences" and "recordings" of the test sides were trained
-            on, see `folds.shared`; None where they were not counted.
-        folds: A record for each fold, see `fold_record`.
+        predictions: The pooled predictions of all folds.
+        heads: The same for each attention head alone.
 
     Returns:
-        A dict of what JSON can hold, the content of report.json.
+        The values by the names of their fields.
 
     Raises:
-        ValueError: There is no prediction to evaluate, or an argument is not one of its values.
+        ValueError: There is no prediction to evaluate.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r} and must be one of {', '.join(PROTOCOLS)}")
-    if selected_on not in ("dev", "test"):
-        raise ValueError(f"selected_on is {selected_on!r} and must be 'dev' or 'test'")
     matrix = _confusion(predictions)
     ranges, method = intervals(predictions)
+    right = predictions.labels == predictions.predictions
+    names, counts = np.unique(predictions.speakers, return_counts=True)
     return {
-        "corpus": corpus,
-        "system": system,
-        "protocol": protocol,
-        "protocol_text": PROTOCOLS[protocol],
-        "selected_on": selected_on,
         "n": len(predictions.labels),
         "utterances": len(np.unique(predictions.utterances)),
         "labels": list(LABELS),
         "classes_present": [LABELS[index] for index in np.unique(predictions.labels)],
-        **{name: _score(matrix, name, ranges[name]) for name in metrics.SCORES},
+        **{
+            name: Score(value=value, low=ranges[name][0], high=ranges[name][1])
+            for name, value in _scores(matrix).items()
+        },
         "interval": method,
         "calibration_error": metrics.calibration_error(
             predictions.labels, predictions.probabilities
@@ -63,41 +150,48 @@ def evaluate(
         "calibration": metrics.calibration(predictions.labels, predictions.probabilities),
         "confusion": matrix.tolist(),
         "per_class": metrics.per_class(matrix),
-        "speakers": _accuracy_of_speakers(predictions),
-        "speaker_n": {
-            str(speaker): int(count)
-            for speaker, count in zip(
-                *np.unique(predictions.speakers, return_counts=True), strict=True
-            )
+        "speakers": {
+            str(name): float(right[predictions.speakers == name].mean()) for name in names
         },
-        "shared": dict(shared),
-        "folds": [dict(fold) for fold in folds],
+        "speaker_n": dict(zip(map(str, names), counts.tolist(), strict=True)),
+        "heads": {name: _scores(_confusion(head)) for name, head in (heads or {}).items()},
     }
 
 
-def fold_record(fold: int, predictions: Predictions) -> dict:
-    """A fold's line in the report: its number, how many were tested, the three scores."""
+def fold_record(number: int, predictions: Predictions) -> dict[str, Any]:
+    """Returns the record of a fold: its number "fold", the size "n" of its test, three scores."""
     matrix = _confusion(predictions)
-    scores = {name: float(score(matrix)) for name, score in metrics.SCORES.items()}
-    return {"fold": fold, "n": len(predictions.labels), **scores}
+    return {"fold": number, "n": len(predictions.labels)} | _scores(matrix)
+
+
+def write(path: Path, summary: RunSummary) -> None:
+    """Writes report.json."""
+    write_json(path, dataclasses.asdict(summary), sealed=True)
+
+
+def read(path: Path) -> RunSummary:
+    """Reads report.json; fields that an earlier version did not write get their defaults.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or it is not the report of a run.
+    """
+    content, fields = read_json(path), dataclasses.fields(RunSummary)
+    for field in fields:
+        optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+        if not optional and field.name not in content:
+            raise ValueError(f"{path} lacks {field.name!r}: name the folder of a run")
+    try:
+        return RunSummary(**{f.name: content[f.name] for f in fields if f.name in content})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _confusion(predictions: Predictions) -> np.ndarray:
     if not len(predictions.labels):
-        raise ValueError("there is no prediction to evaluate: the test side is empty")
+        raise ValueError("there is no prediction to evaluate: the test split is empty")
     return metrics.confusion(predictions.labels, predictions.predictions)
 
 
-def _score(
-    matrix: np.ndarray, name: str, range_: tuple[float, float] | None
-) -> dict[str, float | None]:
-    low, high = range_ or (None, None)
-    return {"value": float(metrics.SCORES[name](matrix)), "low": low, "high": high}
-
-
-def _accuracy_of_speakers(predictions: Predictions) -> dict[str, float]:
-    right = predictions.labels == predictions.predictions
-    return {
-        str(speaker): float(right[predictions.speakers == speaker].mean())
-        for speaker in np.unique(predictions.speakers)
-    }
+def _scores(matrix: np.ndarray) -> dict[str, float]:
+    return {name: float(score(matrix)) for name, score in metrics.SCORES.items()}

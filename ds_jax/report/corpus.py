@@ -6,13 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
-from ds_jax.report import overlay, plots
-from ds_jax.report import run as report
-from ds_jax.runtime import progress
+from ds_jax.report import images, pages, plots
 from ds_jax.runtime.files import write_text
 
 SHOWN_SPEAKERS = 4  # by whom the page shows a picture of each class
@@ -68,25 +65,17 @@ def write(
         examples: The result of `examples`.
         colour_map: The name of the pictures' colour map.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(clock=progress.clock, extent=report.extent)
-    page = environment.get_template("overview.html.jinja").render(
+    page = pages.render(
+        "corpus.html.jinja",
         content=content,
         labels=LABELS,
-        plane=plots,
         histogram=plots.histogram(content["durations"]["histogram"]),
         largest_share=content["largest_share"],
         examples=[
             (
                 label,
                 [
-                    (utterance, report.picture_uri(overlay.colour(picture, colour_map)))
+                    (utterance, pages.picture_uri(images.colour(picture, colour_map)))
                     for utterance, picture in pairs
                 ],
             )

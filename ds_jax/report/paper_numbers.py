@@ -1,42 +1,34 @@
-"""The numbers that the paper printed (Ortega-Beltrán et al.), and which of them a run has."""
+"""The numbers that the paper prints (Ortega-Beltrán et al.), and those that a run compares with."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-# The corpora of the paper's two columns, by the names that `configs/paper.py` gives their places.
+# The two corpora of the paper. `configs/paper.py` has a field for each, here called its place, and
+# the field may name another corpus.
 CORPORA = {"elra": "elra_s0329", "emomatch": "emomatch_spanish_db"}
-# The protocols that the paper's text allows for in either place, ten folds each.
+TITLES = {"elra": "ELRA-S0329", "emomatch": "EmoMatchSpanishDB"}
+# The protocols that the paper's text may mean in each place, of ten folds each.
 FOLDS = {"elra": ("stratified", "split_70_30"), "emomatch": ("speakers",)}
 FOLD_COUNT = 10
 PICTURE_SIZE = 224  # pixels
-# Where the numbers of a table are quoted from.
+# The publications that the paper quotes for the numbers of a table.
 QUOTED = {1: "Kerkeni et al.", 2: "Garcia-Cuesta et al."}
 
 
 class Row(NamedTuple):
-    """A system on a corpus, as the paper's tables have it.
+    """A system on a corpus, a row of the paper's tables 1 to 4."""
 
-    Attributes:
-        config: Name of the config file that runs it.
-        place: "elra" or "emomatch".
-        tables: Numbers of the tables that print it.
-        features: The paper's name of the feature set.
-        system: The paper's name of the classifier.
-        accuracy: 0 to 1, as table 1, 2, 3 or 4 prints it, corrected where `SLIPS` says so.
-        f1: 0 to 1; None where the paper has none.
-    """
-
-    config: str
-    place: str
-    tables: tuple[int, ...]
+    config: str  # the name of the config file that runs the system
+    place: str  # "elra" or "emomatch"
+    tables: tuple[int, ...]  # the numbers of the tables that have this row
     features: str
     system: str
-    accuracy: float
-    f1: float | None = None
+    accuracy: float  # 0 to 1, as one of these tables prints it, corrected where `SLIPS` says so
+    f1: float | None = None  # the macro F1, 0 to 1, if the paper has it
 
     @property
     def title(self) -> str:
-        """For example "MSF + SVC"; DS-SVC, DS-FC and DS-AM are called so."""
+        """The row's name in the paper, for example "MSF + SVC" or "DS-AM"."""
         return f"{self.features} + {self.system}" if self.features != "VGG16" else self.system
 
 
@@ -67,7 +59,7 @@ ROWS = (
     Row("ds_am_emomatch", "emomatch", (4,), "VGG16", "DS-AM", 0.683),
 )
 
-# Table 7: accuracy of DS-AM by (place trained on, place tested on).
+# Table 7 has the accuracy of DS-AM, by (place trained on, place tested on).
 CROSS = {
     ("elra", "elra"): 0.9838,
     ("elra", "emomatch"): 0.3566,
@@ -75,8 +67,8 @@ CROSS = {
     ("emomatch", "emomatch"): 0.6420,
 }
 
-# The classification reports of DS-AM by (place trained on, place tested on): the table's number,
-# and for each label precision, recall and F1.
+# Tables 5, 6, 8 and 9 have the scores of DS-AM, by (place trained on, place tested on): the number
+# of the table, and for each label precision, recall and F1.
 PER_CLASS = {
     ("elra", "elra"): (
         5,
@@ -128,7 +120,7 @@ PER_CLASS = {
     ),
 }
 
-# The confusion matrices, printed as pictures without numbers that could be compared.
+# The numbers of the figures with the confusion matrices, which are pictures and cannot be compared.
 FIGURES = {
     ("elra", "elra"): "5a",
     ("emomatch", "emomatch"): "5b",
@@ -136,7 +128,7 @@ FIGURES = {
     ("elra", "emomatch"): "6b",
 }
 
-# Where the paper disagrees with itself.
+# The cells in which the paper contradicts itself.
 SLIPS = (
     {
         "tables": (1, 4),
@@ -164,18 +156,18 @@ SLIPS = (
 
 
 def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int) -> dict | None:
-    """The paper's numbers for a run, and in what the run departs from the paper.
+    """Finds the paper's numbers for a run, and how the run departs from the paper's experiment.
 
     Args:
-        config: Of the run.
-        tested_on: Name of the corpus.
-        protocol: Of the folds.
-        folds: How many there are.
+        config: The run's config.
+        tested_on: The name of the corpus that was tested.
+        protocol: The protocol of the folds.
+        folds: The number of folds.
 
     Returns:
         `title`, `tables` (their numbers), `accuracy`, `macro_f1` and `per_class` (None where the
-        paper has none) and `departures`, one phrase each; None unless the system and the corpora
-        are the paper's.
+        paper has none) and `departures`, a phrase each; None unless the system and the corpora are
+        the paper's.
     """
     places = {corpus: place for place, corpus in CORPORA.items()}
     if config["synthetic"] or not {config["corpus"], tested_on} <= set(places):
@@ -186,29 +178,29 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
     row = next((row for row in ROWS if row.config == name), None)
     if row is None or (trained != tested and row.system != "DS-AM"):
         return None
-    found = {"title": row.title, "tables": list(row.tables), "accuracy": row.accuracy}
-    found |= {"macro_f1": row.f1, "per_class": None}
+    result = {"title": row.title, "tables": list(row.tables), "accuracy": row.accuracy}
+    result |= {"macro_f1": row.f1, "per_class": None}
     if row.system == "DS-AM":
         number, classes = PER_CLASS[trained, tested]
-        found["tables"].append(number)
-        found["per_class"] = {
+        result["tables"].append(number)
+        result["per_class"] = {
             label: dict(zip(("precision", "recall", "f1"), printed, strict=True))
             for label, printed in classes.items()
         }
     if trained != tested:
-        found |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
-        departures = _of_one_model(protocol, folds)
+        result |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
+        departures = _departures_across(protocol, folds)
     else:
-        departures = _of_the_folds(config, row, protocol, folds)
-    return found | {"departures": [*departures, *_of_the_input(config)]}
+        departures = _departures_within(config, row, protocol, folds)
+    return result | {"departures": [*departures, *_departures_of_input(config)]}
 
 
-def _of_one_model(protocol: str, folds: int) -> Iterator[str]:
+def _departures_across(protocol: str, folds: int) -> Iterator[str]:
     if protocol != "whole_corpus":
-        yield f"the paper tests one model of a whole corpus, here {folds} models judge together"
+        yield f"the paper tests one model of a whole corpus, here {folds} models predict together"
 
 
-def _of_the_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
+def _departures_within(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
     if row.tables[0] in QUOTED:
         yield f"the paper quotes this number from {QUOTED[row.tables[0]]}"
     if protocol not in FOLDS[row.place] or folds != FOLD_COUNT:
@@ -218,8 +210,8 @@ def _of_the_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Itera
         yield "the paper's test fold chooses the epoch, here a development set does"
 
 
-def _of_the_input(config: Mapping) -> Iterator[str]:
-    """In what the pictures and the layers that read them are not the paper's."""
+def _departures_of_input(config: Mapping) -> Iterator[str]:
+    """Yields how the pictures, and the layers that read them, differ from the paper's."""
     if "picture" not in config:
         return
     if config["picture"]["size"] != PICTURE_SIZE:

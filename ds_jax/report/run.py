@@ -1,188 +1,182 @@
-"""Writes report.html: what report.json says, for people, in one file that asks for no other."""
+"""Writes report.json and report.html of a run or of an evaluation."""
 
-import base64
-import math
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import numpy as np
+import soundfile
 
-from ds_jax.report import overlay, plots
+from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.evaluation import predictions, summary
+from ds_jax.evaluation.predictions import Predictions
+from ds_jax.evaluation.summary import RunSummary
+from ds_jax.features import audio
+from ds_jax.report import images, pages, plots
 from ds_jax.runtime.files import write_text
+from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
 
-SCORES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro F1"}
-CLASS_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
-CLIP_SECONDS = 15  # heard of a recording at most
-# What stands for a field that a report may lack.
-OPTIONAL = {
-    "heads": {},
-    "synthetic": False,
-    "skipped": 0,
-    "missing_folds": (),
-    "evaluated_by": "",
-    "chosen": "epoch",
-    "utterances": None,
-    "protocol_text": "",
-    "left_out": 0,
-    "equal_left_out": 0,
-    "trained_on": "",
-    "calibration_error": None,
-    "calibration": [],
-    "speaker_n": {},
-    "paper": None,
-    "settings": {},
-    "audio_terms": "",
-    "title": "",
-}
+ERRORS, HITS, WINDOWS = 6, 2, 3  # shown: wrong and correct predictions, windows of a recording
+CLIP_SECONDS, CLIP_RATE = 15, 16_000  # the most that is heard of a recording, and its rate in Hz
 
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance that a system judged, to be looked at and perhaps heard.
-
-    Attributes:
-        utterance: its name.
-        speaker: who says it.
-        sentence: what is said; empty where unknown.
-        seconds: how long it is.
-        label: what it is.
-        prediction: what the system took it for.
-        probability: of the prediction, 0 to 1.
-        label_probability: of the label, 0 to 1.
-        pictures: uint8 [canvas, canvas] each, indices into a colour map of 256 entries; one or, of
-            a recording that was cut in windows, the first few; none where a system reads features.
-        gates: by the name of the layer, float [height, width], 0 (closed) to 1 (open); only where
-            there is one picture.
-        audio: of the recording, a FLAC file; empty where it is not to be heard.
-    """
+    """An utterance that was tested, to be looked at and perhaps to be heard."""
 
     utterance: str
     speaker: str
-    sentence: str
+    sentence: str  # empty where unknown
     seconds: float
     label: str
     prediction: str
-    probability: float
-    label_probability: float
+    probability: float  # of the prediction, 0 to 1
+    label_probability: float  # of the true label, 0 to 1
+    # uint8 [canvas, canvas] each, indices into a colour map: one, or the first few windows of a
+    # recording; none where a system reads features.
     pictures: Sequence[np.ndarray] = ()
+    # By the name of the layer, float [height, width] from 0 (closed) to 1; only for one picture.
     gates: Mapping[str, np.ndarray] = field(default_factory=dict)
-    audio: bytes = b""
+    audio: bytes = b""  # a FLAC file; empty where the recording may not be played
 
 
 def write(
-    path: str | Path,
-    report: Mapping,
-    histories: Sequence[Sequence[Mapping]],
-    errors: Sequence[Example],
-    hits: Sequence[Example],
+    directory: Path,
+    result: RunSummary,
+    sources: Sequence[Path],
+    corpus: Corpus,
+    histories: Sequence[Sequence[Mapping]] = (),
 ) -> None:
-    """Writes the report of a run as one self-contained HTML file.
-
-    The same input always gives the same bytes. `histories`, `errors` and `hits` may be empty; what
-    is not there is left out of the page.
+    """Writes report.json and report.html.
 
     Args:
-        path: the file to write, whole or not at all.
-        report: the content of report.json.
-        histories: for each fold the rows of its metrics.jsonl, one an epoch.
-        errors: the most confident wrong answers, to be shown.
-        hits: the most confident right ones.
+        directory: The folder that they go to.
+        result: The content of report.json.
+        sources: The folders whose predictions were evaluated, for the examples of the page.
+        corpus: The corpus that was tested.
+        histories: For each fold the rows of its metrics.jsonl.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, extent=extent, cell=_cell, printed=printed)
-    content = OPTIONAL | dict(report)
-    colour_map = content["settings"].get("picture.colour_map", "viridis")
-    page = environment.get_template("report.html.jinja").render(
-        report=content,
-        titles={content["corpus"]: content["title"]} if content["title"] else {},
-        names=SCORES,
-        class_names=CLASS_SCORES,
-        confusion=_confusion(report),
-        fold_columns=list(dict.fromkeys(name for fold in report["folds"] for name in fold)),
-        speakers=sorted(report["speakers"].items(), key=lambda item: (item[1], item[0])),
-        curves=plots.curves(histories, report["folds"]),
-        reliability=plots.reliability(content["calibration"]) if content["calibration"] else None,
-        plane=plots,
+    summary.write(directory / REPORT, result)
+    errors, hits = (_examples(sources, corpus, correct) for correct in (False, True))
+    write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
+
+
+def write_page(
+    path: Path,
+    result: RunSummary,
+    histories: Sequence[Sequence[Mapping]] = (),
+    errors: Sequence[Example] = (),
+    hits: Sequence[Example] = (),
+    audio_terms: str = "",
+) -> None:
+    """Writes the report as one HTML file that needs no other; equal inputs give equal bytes.
+
+    Args:
+        path: The file, which is written whole or not at all.
+        result: The content of report.json.
+        histories: For each fold the rows of its metrics.jsonl, an epoch each.
+        errors: The most confident wrong predictions.
+        hits: The most confident correct predictions.
+        audio_terms: The terms on which a page that plays recordings may be passed on.
+    """
+    colour_map = result.settings.get("picture.colour_map", "viridis")
+    page = pages.render(
+        "report.html.jinja",
+        report=result,
+        fold_columns=list(dict.fromkeys(name for fold in result.folds for name in fold)),
+        speakers=sorted(result.speakers.items(), key=lambda item: (item[1], item[0])),
+        curves=plots.curves(histories, result.folds),
+        reliability=plots.reliability(result.calibration) if result.calibration else None,
         clip_seconds=CLIP_SECONDS,
+        audio_terms=audio_terms,
         errors=[_illustrate(example, colour_map) for example in errors],
         hits=[_illustrate(example, colour_map) for example in hits],
     )
     write_text(path, page)
 
 
-def printed(share: float) -> str:
-    """What the paper printed, with its digits: 0.706 as 70.6, 0.9005 as 90.05."""
-    return f"{100 * share:.2f}".removesuffix("0")
+def headline(result: RunSummary) -> str:
+    """Returns the three scores with their intervals, and how they came about, as a line."""
+    scores = ", ".join(
+        f"{title} {pages.with_interval(score['value'], score)}"
+        for title, score in (
+            ("accuracy", result.accuracy),
+            ("UAR", result.uar),
+            ("macro F1", result.macro_f1),
+        )
+    )
+    trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
+    chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
+    missing = ", ".join(map(str, result.missing_folds))
+    return (
+        f"{result.system}{trained} on {result.corpus}, {result.n} utterances, protocol "
+        f"{result.protocol}{chosen}: {scores}" + (f"; MISSING FOLDS: {missing}" if missing else "")
+    )
 
 
-def picture_uri(pixels: np.ndarray) -> str:
-    """A picture, uint8 [height, width, 3], as a data URI."""
-    return _uri("image/png", overlay.png(pixels))
+def _examples(sources: Sequence[Path], corpus: Corpus, correct: bool) -> list[Example]:
+    """Picks the most confident correct or wrong predictions, an utterance once."""
+    tested = {source: predictions.read(source / PREDICTIONS) for source in sources}
+    ranked = sorted(
+        (-rows.probabilities[row].max(), rows.utterances[row], source, row)
+        for source, rows in tested.items()
+        for row in np.flatnonzero((rows.labels == rows.predictions) == correct)
+    )
+    chosen = {}
+    for _, name, source, row in ranked:
+        chosen.setdefault(name, (source, row))
+    shown = list(chosen.values())[: HITS if correct else ERRORS]
+    return [_example(corpus, source, tested[source], row) for source, row in shown]
 
 
-def extent(share: float | None) -> str:
-    """A share in the units of a bar 100 wide; a share of nothing has no length."""
-    return f"{100 * share:.2f}" if _is_known(share) else "0"
+def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Example:
+    """Collects what a page shows of an utterance; errors may be heard."""
+    name = str(tested.utterances[row])
+    utterance = next(utterance for utterance in corpus.utterances if utterance.name == name)
+    # Features are not pictures, and the stored gates of several windows are means.
+    inputs = corpus.inputs[corpus.rows_of((name,))]
+    pictures = list(inputs[:WINDOWS]) if inputs.dtype == np.uint8 else []
+    single = len(inputs) == len(pictures) == 1
+    label, prediction = tested.labels[row], tested.predictions[row]
+    recording = corpus.recordings.get(name) if label != prediction else None
+    return Example(
+        utterance=name,
+        speaker=utterance.speaker,
+        sentence=utterance.sentence,
+        seconds=utterance.seconds,
+        label=LABELS[label],
+        prediction=LABELS[prediction],
+        probability=float(tested.probabilities[row, prediction]),
+        label_probability=float(tested.probabilities[row, label]),
+        pictures=pictures,
+        gates=predictions.read_gates(source, name) if single else {},
+        audio=_clip(recording) if recording else b"",
+    )
 
 
-def _percent(share: float | None, unit: str = "\N{NO-BREAK SPACE}%") -> str:
-    """0.714 as 71.4 %; a dash for a share of nothing (None or NaN)."""
-    return f"{100 * share:.1f}{unit}" if _is_known(share) else "\N{EN DASH}"
-
-
-def _is_known(share: float | None) -> bool:
-    return share is not None and math.isfinite(share)
-
-
-def _cell(value: object, column: str) -> str:
-    """A field of a fold or a config as text; scores are shares, other numbers what they are."""
-    if isinstance(value, Mapping):
-        value = value.get("value")
-    if value in (None, "", []):
-        return "\N{EN DASH}"
-    if column in SCORES:
-        return _percent(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _confusion(report: Mapping) -> list[tuple[str, int, list[tuple[str, int, float | None]]]]:
-    """Rows (label, support, cells); a cell is (predicted label, count, share of its row)."""
-    rows = []
-    for label, counts in zip(report["labels"], report["confusion"], strict=True):
-        support = sum(counts)
-        shares = [count / support if support else None for count in counts]
-        rows.append((label, support, list(zip(report["labels"], counts, shares, strict=True))))
-    return rows
+def _clip(path: Path) -> bytes:
+    """Encodes the beginning of a recording as a small FLAC file."""
+    samples, rate = audio.read(path, CLIP_RATE)
+    file = io.BytesIO()
+    soundfile.write(file, samples[: CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
 
 
 def _illustrate(example: Example, colour_map: str) -> dict:
-    """What a page shows of an utterance; files as data URIs."""
-    pictures = [overlay.colour(picture, colour_map) for picture in example.pictures]
+    """Prepares an example for the page: pictures, gates and sound become data URIs."""
+    pictures = [images.colour(picture, colour_map) for picture in example.pictures]
     return {
-        "of": example,
-        "pictures": [picture_uri(pixels) for pixels in pictures],
+        "example": example,
+        "pictures": [pages.picture_uri(pixels) for pixels in pictures],
         "gates": [
             {
                 "name": name,
                 "low": gate.min(),
                 "high": gate.max(),
-                "uri": picture_uri(overlay.fade_by_gate(pictures[0], gate)),
+                "uri": pages.picture_uri(images.fade_by_gate(pictures[0], gate)),
             }
             for name, gate in example.gates.items()
         ],
-        "audio": _uri("audio/flac", example.audio) if example.audio else "",
+        "audio": pages.data_uri("audio/flac", example.audio) if example.audio else "",
     }
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,14 +1,14 @@
-"""Checkpoints evaluate again: on their own test sides as before, and on another corpus."""
+"""Models are tested again: on their test splits as before, and on another corpus."""
 
 import dataclasses
-import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 
 from ds_jax.commands import evaluate
-from ds_jax.evaluation import predictions
+from ds_jax.evaluation import predictions, summary
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -19,39 +19,53 @@ def other(seed=5):
         dataclasses.replace(u, style={"u04": "loud", "u05": "loud"}.get(u.name, "spontaneous"))
         for u in corpus.utterances
     )
-    return dataclasses.replace(corpus, name="other", utterances=utterances)
-
-
-def test_its_own_corpus_gives_the_predictions_of_training(run):
-    report = evaluate.run(run, tiny.corpus(21))
-    again = predictions.read(run / "evaluations" / "tiny" / "predictions.csv")
-    before = predictions.concatenate(
-        [predictions.read(run / f"fold_{number:02}" / "predictions.csv") for number in range(3)]
+    return dataclasses.replace(
+        corpus, name="other", utterances=utterances, title="The Other", licence="free"
     )
+
+
+def test_the_same_corpus_gives_the_predictions_of_training(run):
+    result = evaluate.run(run, dataclasses.replace(tiny.corpus(21), title="Tiny"))
+    again = predictions.read(run / "evaluations" / "tiny" / "predictions.csv")
+    before = predictions.read_pooled(sorted(run.glob("fold_*")))
     order = np.argsort(before.utterances)
     np.testing.assert_allclose(again.probabilities, before.probabilities[order], atol=1e-6)
-    assert report["accuracy"] == json.loads((run / "report.json").read_text())["accuracy"]
+    trained = summary.read(run / "report.json")
+    changed = {
+        "folds",
+        "evaluated_by",
+        "trained_on",
+        "trained_on_title",
+        "corpus_title",
+        "interval",
+    }
+    for field in dataclasses.fields(result):
+        if field.name not in changed and not field.name.startswith("calibration"):
+            assert getattr(result, field.name) == getattr(trained, field.name), field.name
+    assert (result.trained_on, result.trained_on_title) == ("tiny", "Tiny")
 
 
-def test_another_corpus_is_judged_by_all_models(run):
-    report = evaluate.run(run, other())
-    assert "3 models" in report["evaluated_by"]
-    assert (report["corpus"], report["trained_on"]) == ("other", "tiny")
-    assert report["shared"] == {"speakers": None, "sentences": None, "recordings": None}
-    assert len(report["folds"]) == 3
-    files = {path.name for path in (run / "evaluations" / "other").iterdir()}
-    assert {"predictions.csv", "report.json", "report.html"} <= files
-
-
-def test_neutral_of_another_style_is_left_out_of_another_corpus(run):
-    report = evaluate.run(run, other())
+def test_another_corpus_is_tested_by_all_models_without_neutral_of_another_style(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    trained = dataclasses.replace(summary.read(copy / "report.json"), corpus_title="Tiny")
+    summary.write(copy / "report.json", trained)
+    result = evaluate.run(copy, other())
+    assert result == summary.read(copy / "evaluations" / "other" / "report.json")
+    assert (result.corpus, result.corpus_title, result.corpus_licence) == (
+        *("other", "The Other", "free"),
+    )
+    assert (result.trained_on, result.trained_on_title) == ("tiny", "Tiny")
+    assert result.shared == {"speakers": None, "sentences": None, "recordings": None}
     assert other().utterances[4].label == "NEUTRAL"
-    assert (report["n"], report["left_out"]) == (13, 1)
-    assert report["per_class"]["NEUTRAL"]["support"] == 1
-    assert all(fold["n"] == 13 for fold in report["folds"])
+    assert (result.n, result.left_out) == (13, 1)
+    assert result.per_class["NEUTRAL"]["support"] == 1
+    assert [(fold["fold"], fold["n"]) for fold in result.folds] == [(0, 13), (1, 13), (2, 13)]
+    assert "3 models" in result.evaluated_by
+    names = {path.name for path in (copy / "evaluations" / "other").iterdir()}
+    assert {"predictions.csv", "report.json", "report.html"} <= names
 
 
-def test_without_checkpoints_it_says_what_to_do(run, tmp_path):
+def test_without_a_finished_fold_there_is_nothing_to_evaluate(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
-    with pytest.raises(FileNotFoundError, match="no finished fold"):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         evaluate.run(tmp_path, other())

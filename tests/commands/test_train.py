@@ -1,9 +1,8 @@
-"""Folds are run once, go on where they were stopped, and are reported together."""
+"""Folds are run once, continue where they were stopped, and are reported together."""
 
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
 
 import numpy as np
@@ -12,12 +11,13 @@ import tiny
 from sklearn import metrics as reference
 
 from ds_jax import config as configuration
-from ds_jax.commands import evaluate, train
+from ds_jax.commands import evaluate, report, train
 from ds_jax.data.corpus import LABELS
-from ds_jax.evaluation import predictions
+from ds_jax.evaluation import predictions, summary
+from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
-from ds_jax.runtime import files
-from ds_jax.training import loop, parallel
+from ds_jax.runtime import files, processes
+from ds_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -35,216 +35,211 @@ def experiment(**fields):
     return config
 
 
-def report_of(config, corpus, workdir):
-    assert train.run(config, corpus, workdir)
-    return json.loads((workdir / "report.json").read_text())
+def quick(**fields):
+    """A classifier, which is fitted at once, and its corpus."""
+    config, corpus = tiny.make("mlr")
+    config.update_from_flattened_dict(fields)
+    return config, corpus
 
 
-def test_leaves_what_the_design_promises(tmp_path, capsys):
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return shutil.copytree(run, tmp_path / "run")
+
+
+def fold_times(workdir):
+    return {p: p.stat().st_mtime_ns for p in workdir.glob("fold_*/predictions.csv")}
+
+
+def test_a_run_leaves_what_the_design_promises(run):
     corpus = tiny.corpus(21)
-    report = report_of(experiment(), corpus, tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in run.iterdir()}
     assert {"config.json", "folds.json", "report.json", "report.html"} <= names
-    for number in range(3):
-        fold = tmp_path / f"fold_{number:02}"
-        assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= {
-            p.name for p in fold.iterdir()
-        }
-    assert report["n"] == 21
-    assert report["shared"] == {"speakers": 0, "sentences": 0, "recordings": 0}
-    assert (report["system"], report["selected_on"]) == ("DS-AM", "dev")
-    assert set(report["heads"]) == {"block4_pool", "block5_pool"}
-    pooled = predictions.concatenate(
-        [predictions.read(tmp_path / f"fold_{k:02}" / "predictions.csv") for k in range(3)]
-    )
+    folders = [run / f"fold_{number:02}" for number in range(3)]
+    for folder in folders:
+        names = {path.name for path in folder.iterdir()}
+        assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= names
+    result = summary.read(run / "report.json")
+    assert result.n == 21
+    assert result.shared == {"speakers": 0, "sentences": 0, "recordings": 0}
+    assert (result.system, result.selected_on, result.chosen) == ("DS-AM", "dev", "epoch")
+    assert (result.missing_folds, result.trained_on, result.left_out) == ([], "", 0)
+    assert result.settings["model.freeze"] == "block4"
+    assert set(result.heads) == {"block4_pool", "block5_pool"}
+    pooled = predictions.read_pooled(folders)
     assert sorted(pooled.utterances) == [utterance.name for utterance in corpus.utterances]
     expected = reference.accuracy_score(pooled.labels, pooled.predictions)
-    assert report["accuracy"]["value"] == pytest.approx(expected)
-    assert "accuracy" in capsys.readouterr().out
+    assert result.accuracy["value"] == pytest.approx(expected)
+    stored = files.read_json(run / "folds.json")["folds"]
+    for number, record in enumerate(result.folds):
+        assert (record["fold"], record["epoch"]) == (number, 1)
+        assert [record[split] for split in ("train", "dev")] == [
+            len(stored[number][split]) for split in ("train", "dev")
+        ]
 
 
-def test_finished_folds_are_not_run_again(tmp_path, monkeypatch):
-    corpus = tiny.corpus(21)
-    assert not train.run(experiment(), corpus, tmp_path, [0, 2])
-    before = (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns
-    run, numbers = loop.train_folds, []
+def test_only_folds_that_are_missing_are_run(copy, monkeypatch, capsys):
+    shutil.rmtree(copy / "fold_01")
+    before, working, numbers = fold_times(copy), loop.train_folds, []
     monkeypatch.setattr(
         loop,
         "train_folds",
-        lambda e, folds, workdir: numbers.extend(folds) or run(e, folds, workdir),
+        lambda e, folds, workdir: numbers.extend(folds) or working(e, folds, workdir),
     )
-    assert train.run(experiment(), corpus, tmp_path)
+    config, corpus = configuration.read(copy), tiny.corpus(21)
+    assert not train.run(config, corpus, copy, [0, 2])
+    assert "folds still to run: 1" in capsys.readouterr().out
+    assert numbers == []
+    assert train.run(config, corpus, copy)
     assert numbers == [1]
-    assert (tmp_path / "fold_00" / "predictions.csv").stat().st_mtime_ns == before
+    assert fold_times(copy).items() > before.items()
 
 
-def test_missing_folds_are_named(tmp_path, capsys):
-    assert not train.run(experiment(), tiny.corpus(21), tmp_path, [1])
-    assert "folds still to run: 0, 2" in capsys.readouterr().out
-
-
-def test_whatever_folds_are_there_are_pooled_and_the_missing_named(tmp_path, capsys):
-    corpus, config = tiny.corpus(21), experiment()
-    with pytest.raises(FileNotFoundError, match=r"folds\.json"):
-        train.report(config, corpus, tmp_path)
-    assert not train.run(config, corpus, tmp_path, [2])
-    assert not train.run(config, corpus, tmp_path, [0])
-    assert not (tmp_path / "report.json").exists()
-    part = train.report(config, corpus, tmp_path)
-    assert part == files.read_json(tmp_path / "report.json")
-    assert part["missing_folds"] == [1]
-    assert [record["fold"] for record in part["folds"]] == [0, 2]
-    tested = [predictions.read(tmp_path / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]
-    assert part["n"] == sum(len(one.labels) for one in tested) < 21
+def test_finished_folds_are_pooled_and_the_missing_named(copy, tmp_path, capsys):
+    config, corpus = configuration.read(copy), tiny.corpus(21)
+    whole = summary.read(copy / "report.json")
+    (copy / "fold_01" / "predictions.csv").unlink()
+    part = report.run(config, corpus, copy)
+    assert part == summary.read(copy / "report.json")
+    assert part.missing_folds == [1]
+    assert [record["fold"] for record in part.folds] == [0, 2]
+    tested = [predictions.read(copy / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]
+    assert part.n == sum(len(fold.labels) for fold in tested) < whole.n
     assert "MISSING FOLDS: 1" in capsys.readouterr().out
-    assert 'id="missing"' in (tmp_path / "report.html").read_text()
-    whole = report_of(config, corpus, tmp_path)
-    assert (whole["missing_folds"], whole["n"]) == ([], 21)
-    assert 'id="missing"' not in (tmp_path / "report.html").read_text()
+    assert 'id="missing"' in (copy / "report.html").read_text()
+    for number in (0, 2):
+        (copy / f"fold_{number:02}" / "predictions.csv").unlink()
+    for workdir in (copy, tmp_path):  # without a finished fold there is nothing to report
+        with pytest.raises(FileNotFoundError, match=str(workdir)):
+            report.run(config, corpus, workdir)
 
 
-def test_without_a_finished_fold_there_is_nothing_to_report(tmp_path):
-    corpus, config = tiny.corpus(21), experiment()
-    train.run(config, corpus, tmp_path, [])
-    with pytest.raises(FileNotFoundError, match="no finished fold"):
-        train.report(config, corpus, tmp_path)
-
-
-def test_a_fold_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(ValueError, match="--fold=5: the folds are numbered 0 to 2"):
-        train.run(experiment(), tiny.corpus(21), tmp_path, [5])
-
-
-def test_impossible_folds_leave_the_workdir_to_the_corrected_command(tmp_path):
-    with pytest.raises(ValueError, match="speakers"):
-        train.run(experiment(**{"folds.protocol": "speaker"}), tiny.corpus(21), tmp_path)
+@pytest.mark.parametrize(
+    ("fields", "numbers"), [({"folds.protocol": "speaker"}, None), ({}, [5])], ids=["rule", "fold"]
+)
+def test_impossible_folds_leave_the_workdir_empty(tmp_path, fields, numbers):
+    with pytest.raises(ValueError, match="folds"):
+        train.run(experiment(**fields), tiny.corpus(21), tmp_path, numbers)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_on_a_disk_of_its_own_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "is_first_process", lambda: False)
-    with pytest.raises(FileNotFoundError, match="one --workdir and one --data_dir, on a disk that"):
+def test_a_process_on_another_disk_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "is_first_process", lambda: False)
+    with pytest.raises(FileNotFoundError, match="--workdir"):
         train.run(experiment(), tiny.corpus(21), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
     ("name", "wanted"), [("none.h5", FileNotFoundError), ("README.md", ValueError)]
 )
-def test_a_wrong_path_of_weights_is_told_before_any_work(name, wanted):
+def test_a_wrong_path_of_weights_is_refused_before_any_work(name, wanted):
     with pytest.raises(wanted, match=name):
         train.check(experiment(weights=name))
 
 
 def test_a_fold_file_is_used_as_it_is(tmp_path):
-    names = [utterance.name for utterance in tiny.corpus(21).utterances]
-    given = {"folds": [{"train": names[:10], "dev": names[10:14], "test": names[14:]}]}
+    config, corpus = quick(**{"folds.file": str(tmp_path / "given.json")})
+    names = [utterance.name for utterance in corpus.utterances]
+    given = {"folds": [{"train": names[:28], "dev": names[28:35], "test": names[35:]}]}
     (tmp_path / "given.json").write_text(json.dumps(given))
-    config = experiment(**{"folds.file": str(tmp_path / "given.json")})
-    report = report_of(config, tiny.corpus(21), tmp_path / "run")
-    assert (report["protocol"], report["n"], report["shared"]["speakers"]) == ("custom", 7, 3)
-    kept = json.loads((tmp_path / "run" / "folds.json").read_text())["folds"][0]
-    assert {side: kept[side] for side in ("train", "dev", "test")} == given["folds"][0]
+    assert train.run(config, corpus, tmp_path / "run")
+    result = summary.read(tmp_path / "run" / "report.json")
+    assert (result.protocol, result.n, result.shared["speakers"]) == ("custom", 7, 3)
+    kept = files.read_json(tmp_path / "run" / "folds.json")["folds"][0]
+    assert {split: kept[split] for split in ("train", "dev", "test")} == given["folds"][0]
 
 
-def test_the_papers_choice_of_the_epoch_is_told(tmp_path):
-    report = report_of(experiment(select_on="test"), tiny.corpus(21), tmp_path)
-    assert report["selected_on"] == "test"
-    rows = (tmp_path / "fold_00" / "metrics.jsonl").read_text().splitlines()
-    assert "test_loss" in json.loads(rows[0])
-    assert re.search(r"test (fold|side) chose", (tmp_path / "report.html").read_text())
+def test_a_test_fold_that_chooses_the_epoch_is_reported(tmp_path):
+    config = experiment(select_on="test")
+    assert train.run(config, tiny.corpus(21, windows=2), tmp_path)
+    result = summary.read(tmp_path / "report.json")
+    assert (result.selected_on, result.n) == ("test", 21)  # windows of an utterance count once
+    assert "test_loss" in predictions.read_metrics(tmp_path / "fold_00")[0]
+    assert 'id="optimistic"' in (tmp_path / "report.html").read_text()
 
 
 def test_a_whole_corpus_has_a_model_and_nothing_to_test(tmp_path, capsys):
-    config = experiment(**{"folds.protocol": "whole_corpus"})
-    assert train.run(config, tiny.corpus(21), tmp_path)
+    config, corpus = quick(**{"folds.protocol": "whole_corpus"})
+    assert train.run(config, corpus, tmp_path)
     assert "--eval_on" in capsys.readouterr().out
     assert not len(predictions.read(tmp_path / "fold_00" / "predictions.csv").labels)
     assert not (tmp_path / "report.json").exists()
-
-
-def test_windows_of_an_utterance_are_judged_together(tmp_path):
-    report = report_of(experiment(), tiny.corpus(21, windows=2), tmp_path)
-    assert report["n"] == 21
-
-
-def test_folds_of_another_corpus_are_refused(tmp_path):
-    train.run(experiment(), tiny.corpus(21), tmp_path, [0])
-    with pytest.raises(ValueError, match=r"folds\.json.*u"):
-        train.run(experiment(), tiny.corpus(14), tmp_path)
+    for action in (
+        lambda: report.run(config, corpus, tmp_path),
+        lambda: evaluate.run(tmp_path, corpus),
+    ):
+        with pytest.raises(ValueError, match="--eval_on"):
+            action()
 
 
 def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path, monkeypatch):
-    """Its folds.json, and its fold: both when this one has just come to hold the lock."""
-    corpus, made = tiny.corpus(21), {}
+    """Another process writes folds.json, or a fold, just before this one holds the lock."""
+    (config, corpus), made = quick(), {}
 
-    def another(name, chosen):
-        """Has another process be the first whenever a lock is wanted."""
-        hold = getattr(train, name)
+    def let_another_run_first(module, name, numbers):
+        hold = getattr(module, name)
 
         def hold_after_another(*arguments):
-            monkeypatch.setattr(train, name, hold)
-            train.run(experiment(), corpus, tmp_path, chosen)
+            monkeypatch.setattr(module, name, hold)
+            train.run(config, corpus, tmp_path, numbers)
             paths = [*tmp_path.glob("*.json"), *tmp_path.glob("fold_*/predictions.csv")]
             made.update({path: path.stat().st_mtime_ns for path in paths})
             return hold(*arguments)
 
-        monkeypatch.setattr(train, name, hold_after_another)
+        monkeypatch.setattr(module, name, hold_after_another)
 
-    another("_hold_reports", [])
-    assert not train.run(experiment(), corpus, tmp_path, [])
+    let_another_run_first(report, "hold", [])
+    assert not train.run(config, corpus, tmp_path, [])
     assert {path.name for path in made} == {"config.json", "folds.json"}
     assert {path: path.stat().st_mtime_ns for path in made} == made
-    another("_hold", [1])
-    assert not train.run(experiment(), corpus, tmp_path, [0, 1])
+    let_another_run_first(train, "_hold_folds", [1])
+    assert not train.run(config, corpus, tmp_path, [0, 1])
     assert tmp_path / "fold_01" / "predictions.csv" in made
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert (tmp_path / "fold_00" / "predictions.csv").is_file()
 
 
-def test_a_fold_that_was_copied_over_another_is_not_reported(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "fold_01")
-    shutil.copytree(run / "fold_00", tmp_path / "run" / "fold_01")
-    for action in (train.run, train.report):
-        with pytest.raises(
-            ValueError, match=r"fold_01/predictions\.csv tests other utterances than"
-        ):
-            action(configuration.read(run), tiny.corpus(21), tmp_path / "run")
+def test_a_fold_that_was_copied_over_another_is_not_reported(run, copy):
+    shutil.rmtree(copy / "fold_01")
+    shutil.copytree(run / "fold_00", copy / "fold_01")
+    for action in (train.run, report.run):
+        with pytest.raises(ValueError, match=r"fold_01/predictions\.csv"):
+            action(configuration.read(run), tiny.corpus(21), copy)
 
 
 def test_other_recordings_under_the_same_names_are_refused(tmp_path):
     def corpus(*others):
-        known = tiny.corpus(21)
+        plain = tiny.corpus(21)
         utterances = [
             dataclasses.replace(u, digest=u.name + "!" * (u.name in others))
-            for u in known.utterances
+            for u in plain.utterances
         ]
-        return dataclasses.replace(known, utterances=tuple(utterances))
+        return dataclasses.replace(plain, utterances=tuple(utterances))
 
-    train.run(experiment(), corpus(), tmp_path, [0])
-    refused = pytest.raises(ValueError, match=r"folds\.json: 'u20' is another recording now")
-    for action in (train.run, train.report):
-        with refused:
-            action(experiment(), corpus("u20"), tmp_path)
-    with refused:
+    train.run(experiment(), corpus(), tmp_path, [])
+    predictions.write(tmp_path / "fold_00", [], Predicted(np.empty((0, 7)), {}, {}))
+    for action in (train.run, report.run):
+        for changed in (corpus("u20"), tiny.corpus(14)):
+            with pytest.raises(ValueError, match=r"folds\.json.*u"):
+                action(experiment(), changed, tmp_path)
+    with pytest.raises(ValueError, match=r"folds\.json.*u20"):
         evaluate.run(tmp_path, corpus("u20"))
-    assert train.run(experiment(), corpus(), tmp_path)
 
 
 def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
-    own, corpus = tmp_path / "own.h5", tiny.corpus(21)
-    own.write_bytes(b"one")
-    config = experiment(weights=str(own))
-    assert not train.run(config, corpus, tmp_path / "run", [0])
-    one, other = (hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
-    assert files.read_json(tmp_path / "run" / "config.json")["weights_sha256"] == one
-    assert configuration.read(tmp_path / "run").weights == str(own)
-    own.write_bytes(b"other")
-    with pytest.raises(ValueError, match=f"own.h5' is another file .*{one} and is {other} now"):
-        train.run(config, corpus, tmp_path / "run", [1])
-    assert not (tmp_path / "run" / "fold_01").exists()
-    own.write_bytes(b"one")
-    assert not train.run(config, corpus, tmp_path / "run", [1])
+    weights, corpus, workdir = tmp_path / "own.h5", tiny.corpus(21), tmp_path / "run"
+    weights.write_bytes(b"one")
+    config = experiment(weights=str(weights))
+    train.run(config, corpus, workdir, [])
+    digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"other")]
+    assert files.read_json(workdir / "config.json")["weights_sha256"] == digests[0]
+    assert configuration.read(workdir).weights == str(weights)
+    weights.write_bytes(b"other")
+    with pytest.raises(ValueError, match=".*".join(["own.h5", *digests])):
+        train.run(config, corpus, workdir, [])
+    weights.write_bytes(b"one")
+    assert not train.run(config, corpus, workdir, [])
 
 
 def test_labels_are_in_alphabetical_order():

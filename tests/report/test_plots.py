@@ -17,7 +17,7 @@ def height(share: float):
 
 
 def test_a_line_a_fold_and_side_inside_the_plane():
-    loss, uar = plots.curves(made_up.histories(), made_up.content()["folds"])
+    loss, uar = plots.curves(made_up.histories(), made_up.summary().folds)
     assert [name for name, _, _ in loss.paths] == [
         f"Fold {fold}, {side}" for fold in (0, 1) for side in ("train", "dev")
     ]
@@ -34,12 +34,12 @@ def test_a_line_a_fold_and_side_inside_the_plane():
 
 
 def test_the_epoch_that_was_taken_has_a_dot_on_its_line():
-    folds = made_up.content()["folds"]
+    folds = made_up.summary().folds
     _, uar = plots.curves(made_up.histories(), folds)
     assert [name for name, _, _ in uar.dots] == ["Fold 0: epoch 12", "Fold 1: epoch 9"]
     for (_, x, y), (_, _, d) in zip(uar.dots, uar.paths, strict=True):
         assert (x, y) in points(d)
-    assert "Fold 1, dev: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was taken" in (
+    assert "Fold 1, dev: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was chosen" in (
         uar.description
     )
     assert not plots.curves(made_up.histories(), [])[0].dots  # no records, no epochs
@@ -72,9 +72,9 @@ def test_no_number_lies_on_another(count):
         [plot] = plots.curves(histories, [])
         heights = sorted(y for _, y, _ in plot.notes)
         assert len(heights) == count
-        assert all(np.diff(heights) >= plots.LINE - 0.11)
+        assert all(np.diff(heights) >= plots.TEXT_HEIGHT - 0.11)
         assert heights[-1] <= plots.BOTTOM
-        assert heights[0] >= plots.TOP - plots.LINE / 2
+        assert heights[0] >= plots.TOP - plots.TEXT_HEIGHT / 2
 
 
 def test_where_there_is_no_room_for_numbers_there_are_none():
@@ -87,10 +87,10 @@ def test_where_there_is_no_room_for_numbers_there_are_none():
 def test_ticks_are_round_few_and_at_their_places():
     rows = [{"epoch": epoch, "dev_loss": 0.37} for epoch in range(1, 41)]
     [loss] = plots.curves([rows], [])
-    assert [text for _, text in loss.columns] == ["10", "20", "30", "40"]
-    assert loss.columns[-1][0] == plots.RIGHT
-    assert [text for _, text in loss.rises] == ["0", "0.1", "0.2", "0.3", "0.4"]
-    assert (loss.rises[0][0], loss.rises[-1][0]) == (plots.BOTTOM, plots.TOP)
+    assert [text for _, text in loss.x_ticks] == ["10", "20", "30", "40"]
+    assert loss.x_ticks[-1][0] == plots.RIGHT
+    assert [text for _, text in loss.y_ticks] == ["0", "0.1", "0.2", "0.3", "0.4"]
+    assert (loss.y_ticks[0][0], loss.y_ticks[-1][0]) == (plots.BOTTOM, plots.TOP)
 
 
 def test_a_diverged_or_single_epoch_is_drawn_as_far_as_it_goes():
@@ -109,10 +109,10 @@ def test_the_reliability_diagram_shows_accuracy_confidence_and_number():
     bins = metrics.calibration(rng.integers(0, 7, 300), rng.dirichlet(np.ones(7) / 3, 300))
     filled = [(index, row) for index, row in enumerate(bins) if row["n"]]
     plot = plots.reliability(bins)
-    assert len(plot.bars) == len(plot.levels) == len(plot.notes) == len(filled)
+    assert len(plot.bars) == len(plot.marks) == len(plot.notes) == len(filled)
     width = (plots.RIGHT - plots.LEFT) / 10
     for (index, row), bar, level, count in zip(
-        filled, plot.bars, plot.levels, plot.notes, strict=True
+        filled, plot.bars, plot.marks, plot.notes, strict=True
     ):
         name, x, y, _, length = bar
         assert plots.LEFT + index * width < x < plots.LEFT + (index + 1) * width
@@ -122,15 +122,15 @@ def test_the_reliability_diagram_shows_accuracy_confidence_and_number():
         assert count[1] < min(y, level[1])
         assert count[2] == str(row["n"])
         assert name in plot.description
-    assert f"{100 * filled[0][1]['accuracy']:.1f} % right" in plot.description
+    assert f"{100 * filled[0][1]['accuracy']:.1f} % correct" in plot.description
 
 
 @pytest.mark.parametrize("counts", [[1], [3, 0, 1], [0, 17, 123, 9] * 6])
 def test_a_histogram_has_a_bar_a_bin_and_round_ticks(counts):
     plot = plots.histogram({"counts": counts, "width": 0.5, "start": 1.0})
-    ceiling = int(plot.rises[-1][1])
+    ceiling = int(plot.y_ticks[-1][1])
     assert ceiling >= max(counts)
-    assert (plot.rises[0][0], plot.rises[-1][0]) == (plots.BOTTOM, plots.TOP)
+    assert (plot.y_ticks[0][0], plot.y_ticks[-1][0]) == (plots.BOTTOM, plots.TOP)
     width = (plots.RIGHT - plots.LEFT) / len(counts)
     for index, ((name, x, y, across, length), count) in enumerate(
         zip(plot.bars, counts, strict=True)
@@ -140,6 +140,6 @@ def test_a_histogram_has_a_bar_a_bin_and_round_ticks(counts):
         assert y == height(count / ceiling)
         assert y + length == pytest.approx(plots.BOTTOM, abs=0.11)
         assert name == f"{1 + index / 2:g} to {1.5 + index / 2:g} s: {count}"
-    assert len(plot.columns) <= 9
-    assert all(plots.LEFT <= x <= plots.RIGHT for x, _ in plot.columns)
-    assert plot.columns[0] == (plots.LEFT, "1")
+    assert len(plot.x_ticks) <= 9
+    assert all(plots.LEFT <= x <= plots.RIGHT for x, _ in plot.x_ticks)
+    assert plot.x_ticks[0] == (plots.LEFT, "1")

@@ -17,7 +17,7 @@ import launch
 from configs import base
 from ds_jax import cli
 from ds_jax import config as configuration
-from ds_jax.commands import evaluate, paper_config, predict, train
+from ds_jax.commands import evaluate, paper, predict, train
 from ds_jax.models import pretrained
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
@@ -52,7 +52,7 @@ def check(config: ConfigDict, folder: Path, folds: list[int] | None = None) -> N
     try:
         launch.check(config, "train", folder)
         if config.system == "paper":
-            paper_config.check(config, load)
+            paper.check(config, load)
         else:
             train.check(config, folds)
     finally:

@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 from ds_jax import config as configuration
-from ds_jax.commands import train
+from ds_jax.commands import report, train
 from ds_jax.runtime import files, shutdown
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
@@ -92,7 +92,7 @@ def test_a_run_reports_the_same_or_names_the_damaged_file(run, tmp_path, capsys,
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(run, copy)
             damage(copy / name, rng)
-            given, said = attempt(lambda: train.report(config, corpus, copy), copy / name, capsys)
+            given, said = attempt(lambda: report.run(config, corpus, copy), copy / name, capsys)
             if given is None:
                 refused += 1
                 assert "damaged" in said or damage is remove

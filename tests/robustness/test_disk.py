@@ -12,7 +12,7 @@ import tiny
 from recordings import sounds
 
 from datasets.prepare import prepare
-from ds_jax.commands import evaluate, train
+from ds_jax.commands import evaluate, report, train
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import errors, files
 from ds_jax.systems import base as systems
@@ -119,7 +119,7 @@ def test_a_read_only_disk_is_told_and_read(disk, undisturbed, tmp_path):
     for action in (
         lambda: run(disk / "run"),
         lambda: run(disk / "another"),
-        lambda: train.report(config, corpus, disk / "run"),
+        lambda: report.run(config, corpus, disk / "run"),
         lambda: evaluate.run(disk / "run", corpus),
         lambda: prepare("emodb", tmp_path, disk / "data", PictureSettings()),
     ):

@@ -23,7 +23,7 @@ import tiny
 import xgboost
 
 from configs import base
-from ds_jax.commands import predict, train
+from ds_jax.commands import predict, report
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import pretrained
 from ds_jax.models.vgg16 import VGG16
@@ -124,7 +124,7 @@ def test_gates_with_objects_are_refused(trap, run_copy):
         known = {GATES: files.sha256(fold / GATES)}
         tiny.tamper(fold / files.CHECKSUMS, lambda kept, known=known: kept["sha256"].update(known))
     with pytest.raises(ValueError, match=r"gates\.npz .*Object arrays"):
-        train.report(tiny.run_config(), tiny.corpus(21), run_copy)
+        report.run(tiny.run_config(), tiny.corpus(21), run_copy)
 
 
 def test_stored_features_with_objects_are_computed_anew(trap, tmp_path, capsys):

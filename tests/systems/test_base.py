@@ -88,8 +88,8 @@ def test_systems_predict_another_corpus(copied, system):
     workdir, corpus = copied(system)
     other = dataclasses.replace(corpus, name="other", inputs=corpus.inputs[::-1].copy())
     report = evaluate.run(workdir, other)
-    assert report["trained_on"] == "tiny"
-    assert report["n"] == len(other.utterances)
+    assert report.trained_on == "tiny"
+    assert report.n == len(other.utterances)
 
 
 @pytest.mark.parametrize("system", ["svc", "lstm"])

@@ -1,16 +1,18 @@
 """The pages as a browser shows them: on a phone, on a desk, in the dark and on paper."""
 
 import made_up
+import paper_runs
 import pytest
 import test_corpus_command
-import test_paper_page
 from browser import CHROMIUM, Browser
 
 from ds_jax.commands import corpus
-from ds_jax.report import paper as paper_report
-from ds_jax.report import run as report
+from ds_jax.report import run as run_report
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH"),
+]
 
 # The least contrast of a text with what lies behind it, as WCAG 2 defines it, and where it is.
 LEAST_CONTRAST = """
@@ -49,15 +51,16 @@ def page(request, tmp_path_factory):
     """The file of a page."""
     path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
     if request.param == "paper":
-        paper_report.write(path, test_paper_page.made_up())
+        with pytest.MonkeyPatch.context() as patch:
+            paper_runs.run(path.parent, paper_runs.stand_in(patch))
     elif request.param == "corpus":
         test_corpus_command.look(test_corpus_command.made_up(), path.parent, synthetic=True)
         path = path.with_name(corpus.PAGE)
     elif request.param == "awkward":
-        report.write(path, *made_up.awkward())
+        run_report.write_page(path, **made_up.awkward())
     else:
         errors = [made_up.example(audio=made_up.sound())] * 3
-        report.write(path, made_up.content(), made_up.histories(), errors, errors)
+        run_report.write_page(path, made_up.summary(), made_up.histories(), errors, errors)
     return path
 
 
@@ -85,7 +88,7 @@ def test_pictures_load_and_nothing_runs(browser, page):
 
 def test_sound_can_be_played(browser, tmp_path):
     path = tmp_path / "report.html"
-    report.write(path, made_up.content(), [], [made_up.example(audio=made_up.sound())], [])
+    run_report.write_page(path, made_up.summary(), errors=[made_up.example(audio=made_up.sound())])
     shown = browser.open(path, 400)
     loaded = """new Promise((done, failed) => {
       const audio = document.querySelector("audio");
@@ -136,7 +139,7 @@ def test_what_is_drawn_is_seen_as_large_as_it_says(browser, page):
 
 def test_it_prints_in_light_colours_and_with_the_settings(browser, tmp_path):
     path = tmp_path / "report.html"
-    report.write(path, *made_up.awkward())
+    run_report.write_page(path, **made_up.awkward())
     shown = browser.open(path, 1400, dark=True)
     assert not shown.evaluate("document.querySelector('dl').checkVisibility()")
     document = shown.pdf()

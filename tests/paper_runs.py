@@ -1,0 +1,134 @@
+"""All cells of the paper's tables, with stand-ins for training and evaluation."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from configs import paper as paper_config
+from ds_jax import config as configuration
+from ds_jax.commands import evaluate, paper, train
+from ds_jax.data import folds
+from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.evaluation import intervals, predictions, significance, summary
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.report import paper_numbers
+from ds_jax.systems import base as systems
+
+SYSTEMS = {"MLR": "mlr", "SVC": "svc", "XGBoost": "xgboost", "RNN": "lstm", "FFNN": "ffnn"}
+SYSTEMS |= {"DS-SVC": "ds_svc", "DS-FC": "ds_fc", "DS-AM": "ds_am"}
+TITLES = {"emovo": "EMOVO", "emodb": "EmoDB", "ravdess": "RAVDESS"}
+UNKNOWN = {"speakers": None, "sentences": None}
+
+
+def corpus(name, speakers=4):
+    """Each speaker says each emotion in two sentences."""
+    utterances = tuple(
+        Utterance(f"{s}{label}{n}", label, f"s{s}", "unknown", f"t{n}", "normal", 1.0)
+        for s in range(speakers)
+        for label in LABELS
+        for n in range(2)
+    )
+    count = len(utterances)
+    inputs = np.zeros((count, 1), np.float32)
+    return Corpus(name, utterances, inputs, np.arange(count), title=TITLES.get(name, ""))
+
+
+def read_experiment(name):
+    """A config as small as the tables allow."""
+    row = next(row for row in paper_numbers.ROWS if row.config == name)
+    config = ml_collections.ConfigDict({"system": SYSTEMS[row.system], "corpus": "nobody's"})
+    config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
+    config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
+    if row.features == "VGG16":
+        config.picture = ml_collections.ConfigDict({"size": 224})
+    else:
+        config.features = row.features
+    if config.system in ("ds_fc", "ds_am"):
+        config.model = ml_collections.ConfigDict({"freeze": ""})
+    if config.system == "ds_fc":
+        config.model.head = "fc"
+    if config.system == "ds_svc":
+        config.model = ml_collections.ConfigDict({"layers": ("block3_pool", "block4_pool")})
+    if systems.CHOOSES.get(config.system) == "epoch":
+        config.train = ml_collections.ConfigDict({"epochs": 40, "batch_size": 32})
+        config.parallel = "auto"
+    return config
+
+
+def experiment(**fields):
+    """The config of the tables."""
+    config = paper_config.get_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def stand_in(patch):
+    """Replaces training and evaluation; they write the files of real runs with random predictions.
+
+    Returns:
+        The calls: what was "loaded", "run" and "evaluated".
+    """
+    calls = {"loaded": [], "run": [], "evaluated": []}
+    rng = np.random.default_rng(0)
+
+    def write_fold(directory, utterances):
+        probabilities = rng.dirichlet(np.ones(7), len(utterances))
+        predictions.write(directory, utterances, Predicted(probabilities, {}, {}))
+
+    def write_report(directory, sources, config, corpus, shared):
+        result = summary.RunSummary(
+            **summary.measure(predictions.read_pooled(sources)),
+            corpus=corpus.name,
+            corpus_title=corpus.title,
+            system=config.system,
+            protocol=config.folds.protocol,
+            selected_on=config.select_on,
+            shared=shared,
+            folds=[],
+        )
+        summary.write(directory / "report.json", result)
+
+    def train_folds(config, corpus, workdir):
+        configuration.check_same(config, workdir)
+        calls["run"].append(f"{workdir.parent.name}/{workdir.name}")
+        rule = config.folds.protocol, config.folds.count, config.folds.seed
+        all_folds = folds.make_folds(corpus.utterances, *rule, config.select_on)
+        configuration.write(config, workdir)
+        folds.write_folds(
+            workdir / "folds.json", corpus.name, rule[0], rule[2], config.select_on, all_folds
+        )
+        sources = []
+        for number, fold in enumerate(all_folds):
+            if tested := [u for u in corpus.utterances if u.name in fold.test]:
+                sources.append(workdir / f"fold_{number:02}")
+                write_fold(sources[-1], tested)
+        if sources:
+            shared = folds.shared(all_folds, corpus.utterances)
+            write_report(workdir, sources, config, corpus, shared)
+        return True
+
+    def evaluate_elsewhere(workdir, corpus):
+        calls["evaluated"].append((f"{workdir.parent.name}/{workdir.name}", corpus.name))
+        directory = workdir / "evaluations" / corpus.name
+        write_fold(directory, corpus.utterances)
+        write_report(directory, [directory], configuration.read(workdir), corpus, UNKNOWN)
+
+    patch.setattr(train, "run", train_folds)
+    patch.setattr(evaluate, "run", evaluate_elsewhere)
+    patch.setattr(systems, "check", lambda config: None)
+    patch.setattr(intervals, "DRAWS", 40)
+    patch.setattr(significance, "SWAPS", 40)
+    return calls
+
+
+def run(workdir: Path, calls, config=None, load=corpus) -> tuple[dict, str]:
+    """Runs the tables; `load` makes a corpus of its name. Returns paper.json and paper.html."""
+
+    def load_and_note(experiment, name):
+        calls["loaded"].append((name, experiment.get("features", "picture")))
+        return load(name)
+
+    paper.run(config or experiment(), read_experiment, load_and_note, workdir)
+    return json.loads((workdir / "paper.json").read_text()), (workdir / "paper.html").read_text()
