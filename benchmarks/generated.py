@@ -15,7 +15,7 @@ from configs import base
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.data.folds import Fold
 from ds_jax.models import vgg16
-from ds_jax.training.experiment import Experiment
+from ds_jax.training.loop import TrainingSetup
 from ds_jax.training.parallel import Layout
 from ds_jax.training.step import create_state
 
@@ -89,36 +89,36 @@ def _set(names, values) -> None:
     jax.clear_caches()
 
 
-def arguments(experiment: Experiment, layout: Layout, batches: int) -> tuple:
+def arguments(setup: TrainingSetup, layout: Layout, batches: int) -> tuple:
     """All that a train step is called with, for a full dispatch of an epoch of so many batches."""
     state = create_state(
-        experiment.programs_for(layout).network,
-        experiment.optimiser,
-        experiment.pretrained,
-        jax.random.key(experiment.config.seed),
+        setup.network(layout),
+        setup.optimiser,
+        setup.pretrained,
+        jax.random.key(setup.config.seed),
         {},
     )
-    numbers = layout.stack(np.zeros(layout.lanes, np.int32))
-    scales = layout.stack(np.ones(layout.lanes, np.float32))
+    numbers = layout.stack(np.zeros(layout.replicas, np.int32))
+    scales = layout.stack(np.ones(layout.replicas, np.float32))
     return (
-        layout.place([state] * layout.lanes),
+        layout.place([state] * layout.replicas),
         numbers,
         scales,
-        *_chunk(experiment, layout, batches),
+        *_chunk(setup, layout, batches),
     )
 
 
-def _chunk(experiment: Experiment, layout: Layout, batches: int) -> tuple:
-    size = experiment.config.train.batch_size
-    rows = np.arange(len(experiment.corpus.inputs), dtype=np.int32)[:size]
+def _chunk(setup: TrainingSetup, layout: Layout, batches: int) -> tuple:
+    size = setup.config.train.batch_size
+    rows = np.arange(len(setup.corpus.inputs), dtype=np.int32)[:size]
     width = layout.width(size)
-    length = experiment.inputs.length(batches, width)
-    wanted = [[rows] * length for _ in range(layout.lanes)]
-    (chunk,) = experiment.inputs.chunks(layout, wanted, length, width)
+    length = setup.inputs.length(batches, width)
+    wanted = [[rows] * length for _ in range(layout.replicas)]
+    (chunk,) = setup.inputs.chunks(layout, wanted, length, width)
     return chunk
 
 
-def host_seconds(experiment: Experiment, layout: Layout, batches: int) -> tuple[float, float]:
+def host_seconds(setup: TrainingSetup, layout: Layout, batches: int) -> tuple[float, float]:
     """What the host needs for a dispatch, if the device had nothing to do.
 
     It makes a chunk of the inputs and calls a step that returns the state which it is given. Where
@@ -132,12 +132,12 @@ def host_seconds(experiment: Experiment, layout: Layout, batches: int) -> tuple[
         del number, scale, corpus, labels, mask, count
         return state, jnp.zeros(len(rows))
 
-    step = experiment.inputs.parallel(layout, idle, models=3, donate=True)
-    state, numbers, scales, *_ = arguments(experiment, layout, batches)
+    step = setup.inputs.parallel(layout, idle, models=3, donate=True)
+    state, numbers, scales, *_ = arguments(setup, layout, batches)
     making, calling = [], []
     for _ in range(CALLS + 1):
         began = time.perf_counter()
-        chunk = _chunk(experiment, layout, batches)
+        chunk = _chunk(setup, layout, batches)
         made = time.perf_counter()
         state, losses = step(state, numbers, scales, *chunk)
         jax.block_until_ready(losses)

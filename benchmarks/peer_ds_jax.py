@@ -12,8 +12,8 @@ from ds_jax.features import representation
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import processes
 from ds_jax.systems import deep_features
-from ds_jax.training.experiment import create_experiment
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.loop import create_setup
+from ds_jax.training.parallel import ONE_MODEL
 
 
 def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dict[str, dict]:
@@ -34,9 +34,9 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
     processes.start()
     config = generated.config(size, batch, epochs=1)
     corpus = generated.corpus(batch, config.picture.canvas)
-    experiment = create_experiment(config, corpus, generated.weights(size))
-    step = experiment.programs_for(BATCH).train_step
-    state, *arguments = generated.arguments(experiment, BATCH, batches=1)
+    setup = create_setup(config, corpus, generated.weights(size))
+    step, predict_step = setup.steps_for(ONE_MODEL)
+    state, *arguments = generated.arguments(setup, ONE_MODEL, batches=1)
     params = jax.device_get(state.params)
     picture = config.picture
     x = network_input(jnp.asarray(corpus.inputs), picture.colour_map, size, picture.preprocessing)
@@ -50,16 +50,15 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
         jax.block_until_ready(held[0])
         return float(losses[0])
 
-    predict_step = experiment.programs_for(BATCH).predict_step
     chunk = arguments[2:]
     extract = deep_features.create_extractor(
-        ["block5_pool"], representation.settings(config), experiment.pretrained
+        ["block5_pool"], representation.settings(config), setup.pretrained
     )
     trial: dict[str, int | Callable] = {
         "parameters": sum(leaf.size for leaf in named.values()),
         "loss": training_step,
         "forward": lambda: jax.device_get(predict_step(held[0].variables, *chunk)),
-        "features": lambda: extract(corpus.inputs, BATCH.width(batch))(),
+        "features": lambda: extract(corpus.inputs, ONE_MODEL.width(batch))(),
         "training step": training_step,
     }
     return {"ds_jax": trial}

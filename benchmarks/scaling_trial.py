@@ -19,8 +19,8 @@ from benchmarks.throughput import chosen, counted
 from ds_jax.models import vgg16
 from ds_jax.runtime import processes
 from ds_jax.training import loop
-from ds_jax.training.experiment import Experiment, Programs, create_experiment
-from ds_jax.training.parallel import BATCH, FOLDS, Layout
+from ds_jax.training.loop import TrainingSetup, create_setup
+from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 COLLECTIVE = re.compile(
@@ -52,48 +52,46 @@ def collectives(text: str) -> list[dict]:
     return found
 
 
-def create_trial(parallel: str) -> Experiment:
+def create_trial(parallel: str) -> TrainingSetup:
     """For one fold more than there are devices, each of pictures of its own and others'."""
     config = generated.config(SIZE, BATCH_SIZE, 1)
     config.parallel = parallel
     pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
     corpus = generated.corpus(pictures, config.picture.canvas)
-    return create_experiment(config, corpus, generated.weights(SIZE))
+    return create_setup(config, corpus, generated.weights(SIZE))
 
 
 def of_step(layout: Layout) -> dict:
     """The compiled train step, and the host's time for one of an epoch's dispatches."""
-    experiment = create_trial("auto")
-    arguments = generated.arguments(experiment, layout, BATCHES)
+    setup = create_trial("auto")
+    arguments = generated.arguments(setup, layout, BATCHES)
     trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))
     began = time.perf_counter()
-    compiled = experiment.programs_for(layout).train_step.lower(*arguments).compile()
+    compiled = setup.steps_for(layout)[0].lower(*arguments).compile()
     return {
         "collectives": collectives(compiled.as_text()),
-        "parameters": trained // layout.lanes,
+        "parameters": trained // layout.replicas,
         "compile seconds": time.perf_counter() - began,
-        "host seconds a dispatch": sum(generated.host_seconds(experiment, layout, BATCHES)),
+        "host seconds a dispatch": sum(generated.host_seconds(setup, layout, BATCHES)),
     }
 
 
 def of_folds(layout: Layout, parallel: str, folder: Path) -> dict:
     """Trains all folds, and counts dispatches and compilations."""
-    experiment, count = create_trial(parallel), jax.device_count() + 1
-    train_side = BATCHES * BATCH_SIZE
-    folds = {
-        k: generated.fold(experiment.corpus, train_side, BATCH_SIZE, start=k) for k in range(count)
-    }
-    programs, learning, heard, compiled = experiment.programs_for(layout), [], [], []
-    step = counted(programs.train_step, learning)
-    experiment.programs[layout] = Programs(programs.network, step, programs.predict_step)
+    setup, count = create_trial(parallel), jax.device_count() + 1
+    train = BATCHES * BATCH_SIZE
+    folds = {k: generated.fold(setup.corpus, train, BATCH_SIZE, start=k) for k in range(count)}
+    train_step, predict_step = setup.steps_for(layout)
+    learning, heard, compiled = [], [], []
+    setup.steps[layout] = counted(train_step, learning), predict_step
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **rest: heard.append(rest) if event == COMPILE else None
     )
-    for _ in loop.train_folds(experiment, folds, folder):
+    for _ in loop.train_folds(setup, folds, folder):
         compiled.append(len(heard))
     return {
         "folds": count,
-        "dispatches an epoch": len(learning) / -(-count // layout.lanes),
+        "dispatches an epoch": len(learning) / -(-count // layout.replicas),
         "compilations until the first fold is done": compiled[0],
         "compilations until the last fold is done": compiled[-1],
     }
@@ -108,9 +106,9 @@ def main(small: bool) -> dict:
     processes.start()
     found = {"devices": jax.device_count()}
     # One device has one layout: its folds are trained one after the other.
-    folds = BATCH if jax.device_count() == 1 else FOLDS
+    folds = ONE_MODEL if jax.device_count() == 1 else ONE_FOLD_PER_DEVICE
     with chosen("auto", "accelerator"):
-        for parallel, layout in (("folds", folds), ("batch", BATCH)):
+        for parallel, layout in (("folds", folds), ("batch", ONE_MODEL)):
             with mock.patch.object(vgg16, "BLOCKS", SMALL if small else vgg16.BLOCKS):
                 found[parallel] = of_step(layout)
             jax.clear_caches()  # what is known of one network is not so of the other

@@ -33,7 +33,7 @@ from ds_jax.models.create import create_network
 from ds_jax.runtime import processes
 from ds_jax.training import parallel
 from ds_jax.training.input_pipeline import Inputs, create_inputs, split_batches
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.parallel import ONE_MODEL
 
 NAME, RATE, WINDOW = "generated", 4000, 0.1  # Hz, seconds
 WINDOWS = 250  # in a recording
@@ -96,19 +96,19 @@ def epoch(inputs: Inputs, wanted: Sequence[np.ndarray]) -> dict:
         def step(total, rows):
             return total + jnp.sum(stored[rows], dtype=jnp.uint32), ()
 
-        total, _ = BATCH.scan(step, total, rows, count)
+        total, _ = ONE_MODEL.scan(step, total, rows, count)
         return jax.lax.psum(total, parallel.AXIS)
 
     size = len(wanted[0])
-    width = BATCH.width(size)
+    width = ONE_MODEL.width(size)
     length = inputs.length(len(wanted), width)
-    step = inputs.parallel(BATCH, add, models=1)
-    first = next(inputs.chunks(BATCH, [wanted[:length]], length, width))
+    step = inputs.parallel(ONE_MODEL, add, models=1)
+    first = next(inputs.chunks(ONE_MODEL, [wanted[:length]], length, width))
     step(np.uint32(0), *first)  # compiles
     process, memory, taken = psutil.Process(), [], 0
     marks = np.linspace(0, len(wanted), 11)[1:]
     total, began = 0, time.perf_counter()
-    for chunk in inputs.chunks(BATCH, [wanted], length, width):
+    for chunk in inputs.chunks(ONE_MODEL, [wanted], length, width):
         total += int(step(np.uint32(0), *chunk))
         taken += length
         while len(memory) < 10 and taken >= marks[len(memory)]:
@@ -128,10 +128,10 @@ def same_batches(network, stored: Corpus, size: int) -> int:
     in_memory = create_inputs(network, {}, stored.inputs[rows], stored.labels[rows])
     with no_room():
         streamed = create_inputs(network, {}, stored.inputs, stored.labels)
-    width = BATCH.width(size)
+    width = ONE_MODEL.width(size)
 
     def read(inputs: Inputs) -> Iterator[tuple]:
-        for pictures, labels, rows, mask, _ in inputs.chunks(BATCH, [wanted], 1, width):
+        for pictures, labels, rows, mask, _ in inputs.chunks(ONE_MODEL, [wanted], 1, width):
             own = [np.asarray(x) for x in (pictures, labels)]
             if not inputs.streamed:
                 own = [x[None] for x in own]

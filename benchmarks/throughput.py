@@ -4,7 +4,7 @@
     python -m benchmarks.throughput --size=128 --batch=16 --freeze=block3
     python -m benchmarks.throughput --dispatch=accelerator     # their way of dispatching, on a CPU
 
-It trains one fold of generated pictures by the program's own `train.train_folds`, and listens at
+It trains one fold of generated pictures by the program's own `loop.train_folds`, and listens at
 the mapped steps and at what they read. Utilisation is that of the model: the operations of VGG16's
 convolutions in a second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a
 large matrix product in the same process.
@@ -35,9 +35,9 @@ from ds_jax.models.deep_spectrum import FULL_SIZE, POOLS
 from ds_jax.runtime import processes
 from ds_jax.runtime.workdir import fold_directory
 from ds_jax.training import loop, parallel
-from ds_jax.training.experiment import Experiment, Programs, create_experiment
 from ds_jax.training.input_pipeline import Inputs
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.loop import TrainingSetup, create_setup
+from ds_jax.training.parallel import ONE_MODEL
 
 DEV_SHARE = 9  # one picture chooses the epoch for so many that are learnt from
 PRODUCT = 2048  # side of the matrices whose product says what a CPU can do
@@ -80,14 +80,14 @@ def counted(step: Callable, calls: list) -> Callable:
     return call
 
 
-def compile_seconds(experiment: Experiment, batches: int) -> dict[str, float]:
+def compile_seconds(setup: TrainingSetup, batches: int) -> dict[str, float]:
     """Of the train step: to trace it, to compile it, and to find it in the cache instead."""
-    arguments = generated.arguments(experiment, BATCH, batches)
+    arguments = generated.arguments(setup, ONE_MODEL, batches)
 
     def compile_once() -> tuple[float, float]:
         jax.clear_caches()
         began = time.perf_counter()
-        lowered = experiment.programs_for(BATCH).train_step.lower(*arguments)
+        lowered = setup.steps_for(ONE_MODEL)[0].lower(*arguments)
         traced = time.perf_counter()
         lowered.compile()
         return traced - began, time.perf_counter() - traced
@@ -140,24 +140,19 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     corpus = generated.corpus(learnt + dev, config.picture.canvas)
     began = time.perf_counter()
     weights = generated.weights(config.picture.size, full)
-    experiment = create_experiment(config, corpus, weights)
-    jax.block_until_ready(experiment.inputs.corpus)
+    setup = create_setup(config, corpus, weights)
+    jax.block_until_ready(setup.inputs.corpus)
     found = {"seconds until the corpus is on the devices": time.perf_counter() - began}
-    found["seconds of the train step"] = compile_seconds(experiment, batches)
-    _, call = generated.host_seconds(experiment, BATCH, batches)
+    found["seconds of the train step"] = compile_seconds(setup, batches)
+    _, call = generated.host_seconds(setup, ONE_MODEL, batches)
 
-    inputs = TimedInputs(**vars(experiment.inputs))
-    programs, learning, judging = experiment.programs_for(BATCH), [], []
-    programs = Programs(
-        programs.network,
-        counted(programs.train_step, learning),
-        counted(programs.predict_step, judging),
-    )
-    experiment = dataclasses.replace(experiment, inputs=inputs, programs={BATCH: programs})
-    list(loop.train_folds(experiment, {0: generated.fold(corpus, learnt, dev)}, folder))
+    inputs, calls = TimedInputs(**vars(setup.inputs)), ([], [])
+    steps = tuple(map(counted, setup.steps_for(ONE_MODEL), calls))
+    setup = dataclasses.replace(setup, inputs=inputs, steps={ONE_MODEL: steps})
+    list(loop.train_folds(setup, {0: generated.fold(corpus, learnt, dev)}, folder))
     lines = (fold_directory(folder, 0) / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["seconds"] for line in lines]
-    dispatches = len(learning) // len(epochs)
+    dispatches = len(calls[0]) // len(epochs)
     waits = [
         (chunks + dispatches * call) / seconds
         for chunks, seconds in zip(inputs.seconds[::2], epochs, strict=True)  # dev is every second
@@ -171,7 +166,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
         ],
         "input wait": statistics.median(waits[1:]),
         "dispatches an epoch, training": dispatches,
-        "dispatches an epoch, judging": len(judging) // len(epochs),
+        "dispatches an epoch, predicting": len(calls[1]) // len(epochs),
         "kept": inputs.method == "upper",
         "streamed": inputs.streamed,
         "peak memory": peak_memory(),
@@ -215,7 +210,7 @@ def show(found: dict) -> None:
         ("utilisation", "-" if share is None else f"{share:.1%} of {found['utilisation of']}"),
         ("input wait", f"{found['input wait']:.3%} of a step at most"),
         ("dispatches an epoch", f"{found['dispatches an epoch, training']} to train"),
-        ("", f"{found['dispatches an epoch, judging']} to judge"),
+        ("", f"{found['dispatches an epoch, predicting']} to predict"),
         ("trace", f"{compiling['trace']:.2f} s"),
         ("compile", f"{compiling['compile']:.1f} s"),
         ("from the cache", f"{compiling['from the cache']:.2f} s"),

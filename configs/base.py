@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.seeds.initialisation = config.get_oneway_ref("seed")  # of new layers
     config.seeds.order = config.get_oneway_ref("seed")  # in which an epoch reads the training side
     config.seeds.dropout = config.get_oneway_ref("seed")
+    config.seeds.augmentation = config.get_oneway_ref("seed")  # of training inputs; none is in use
     config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
     # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
     # one on each and the last ones on all. The results are the same.

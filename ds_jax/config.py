@@ -45,7 +45,7 @@ FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of numbers that nothing else checks, by their last name.
 RANGES = {
-    **dict.fromkeys(("seed", "initialisation", "order", "dropout"), (0, 2**31 - 1)),
+    **dict.fromkeys(("seed", "initialisation", "order", "dropout", "augmentation"), (0, 2**31 - 1)),
     "batch_size": (1, 1 << 16),
     **dict.fromkeys(("epochs", "plateau_patience", "stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("pretrained_learning_rate", "new_learning_rate"), (1e-12, 1.0)),
@@ -326,6 +326,8 @@ def read(workdir: Path) -> ml_collections.ConfigDict:
     content = _read(workdir)
     for name in (VERSIONS, WEIGHTS):
         content.pop(name, None)
+    if "seeds" in content:  # of a run that is older than this seed, which changed nothing
+        content["seeds"].setdefault("augmentation", content["seed"])
     return ml_collections.ConfigDict(content)
 
 

@@ -21,7 +21,8 @@ from ds_jax.models import vgg16
 from ds_jax.models.create import create_network
 from ds_jax.runtime.files import CHECKSUM, seal
 from ds_jax.training import loop, step
-from ds_jax.training.experiment import Experiment, create_experiment
+from ds_jax.training.checkpoints import save_model
+from ds_jax.training.loop import TrainingSetup, create_setup
 
 CHANNELS = (4, 6, 8, 16, 16)
 BLOCKS = tuple(
@@ -153,35 +154,39 @@ def run_config(**fields) -> ml_collections.ConfigDict:
     return made
 
 
-def state(experiment: Experiment, seed: int = 0) -> step.TrainState:
+def state(setup: TrainingSetup, seed: int = 0) -> step.TrainState:
     """The network as training begins with it."""
     return step.create_state(
-        create_network(experiment.config),
-        experiment.optimiser,
-        experiment.pretrained,
+        create_network(setup.config),
+        setup.optimiser,
+        setup.pretrained,
         jax.random.key(seed),
         {},
     )
 
 
-def train_fold(experiment: Experiment, number: int, fold: Fold, workdir: Path):
-    """Trains one fold; returns what its model says of the test side."""
-    return dict(loop.train_folds(experiment, {number: fold}, workdir))[number]
+def train_fold(setup: TrainingSetup, number: int, fold: Fold, workdir: Path):
+    """Trains one fold; returns what its model predicts for the test split."""
+    return dict(loop.train_folds(setup, {number: fold}, workdir))[number]
 
 
-def experiment(config: ml_collections.ConfigDict, of: Corpus | None = None) -> Experiment:
-    """An experiment on the tiny corpus."""
-    return create_experiment(config, of or corpus(), pretrained())
+def save(directory: Path, variables: dict, config: ml_collections.ConfigDict) -> None:
+    """Writes a finished model of no fold in particular."""
+    card = {"config": config.to_dict(), "fold": "", "epoch": 1, "history": []}
+    save_model(directory, variables, card)
+
+
+def setup(config: ml_collections.ConfigDict, of: Corpus | None = None) -> TrainingSetup:
+    """Training on the tiny corpus, or on another."""
+    return create_setup(config, of or corpus(), pretrained())
 
 
 def tamper(path: Path, change: Callable[[dict], None]) -> None:
     """Changes an object of JSON, and its checksum with it, as who wants to be believed does."""
     content = json.loads(path.read_text())
-    sealed = content.get("custom_metadata", content)  # Orbax' own fields lie around ours
-    del sealed[CHECKSUM]
+    del content[CHECKSUM]
     change(content)
-    sealed |= seal(sealed)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(seal(content)))
 
 
 def make(system: str) -> tuple[ml_collections.ConfigDict, Corpus]:

@@ -134,7 +134,7 @@ def test_throughput(monkeypatch, tmp_path, capsys):
     found = throughput_benchmark.main([*flags, "--dispatch=accelerator", f"--output={output}"])
     assert json.loads(output.read_text()) == found
     assert found["dispatches an epoch, training"] == 4
-    assert found["dispatches an epoch, judging"] == 2  # three pictures to choose by
+    assert found["dispatches an epoch, predicting"] == 2  # three pictures to choose by
     assert found["settings"]["precision"] == "float32"
     assert found["kept"]
     assert not found["streamed"]

@@ -25,7 +25,7 @@ from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_j
 from ds_jax.runtime.workdir import FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as inference
-from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.training.checkpoints import read_card
 
 MODEL = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -172,10 +172,9 @@ def _facts(
     protocol = config.folds.protocol
     if folds_file.is_file():  # a file of one's own folds has a protocol of its own
         protocol = read_json(folds_file)["protocol"]
-    chosen = []
-    for folder in checkpoints:
-        with Checkpoints(folder) as saved:
-            chosen.append({"fold": folder.parent.name, "epoch": saved.best})
+    chosen = [
+        {"fold": folder.parent.name, "epoch": read_card(folder)["epoch"]} for folder in checkpoints
+    ]
     return {
         "file": MODEL,
         "inputs": {

@@ -23,7 +23,6 @@ from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
 from ds_jax.systems import classifiers as classical
 from ds_jax.systems import deep_features, network
 from ds_jax.training import inference, loop
-from ds_jax.training.experiment import create_experiment
 
 # As the config and as reports call them.
 SYSTEMS = deep_spectrum.SYSTEMS | baselines.SYSTEMS | classical.SYSTEMS
@@ -124,7 +123,7 @@ def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> 
     pretrained = {}
     if config.system in deep_spectrum.SYSTEMS:
         pretrained = weights.load(config.weights, full=needs_full_weights(config))
-    return functools.partial(loop.train_folds, create_experiment(config, corpus, pretrained))
+    return functools.partial(loop.train_folds, loop.create_setup(config, corpus, pretrained))
 
 
 def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:

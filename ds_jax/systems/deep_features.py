@@ -22,7 +22,7 @@ from ds_jax.models.deep_spectrum import FULL_SIZE, POOLS
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.training import parallel
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.parallel import ONE_MODEL
 
 LAYERS = (*POOLS, "fc2")  # lower ones first
 
@@ -148,12 +148,12 @@ def create_extractor(
         wanted = {layer: features[layer] for layer in layers}
         return jax.tree.map(lambda x: jax.lax.all_gather(x, parallel.AXIS, tiled=True), wanted)
 
-    step = BATCH.parallel(step, models=1, whole=0, spread=1)
+    step = ONE_MODEL.parallel(step, models=1, whole=0, spread=1)
     weights = parallel.replicate({name: dict(weights[name]) for name in _used(highest)})
 
     def extract(pictures, size):
-        rows, _, _ = BATCH.spread([[np.arange(len(pictures))]], 1, BATCH.width(size))
-        features = step(weights, BATCH.put(pictures[rows[:, 0]]))
+        rows, _, _ = ONE_MODEL.spread([[np.arange(len(pictures))]], 1, ONE_MODEL.width(size))
+        features = step(weights, ONE_MODEL.put(pictures[rows[:, 0]]))
         return lambda: {layer: np.asarray(features[layer])[: len(pictures)] for layer in layers}
 
     return extract
@@ -168,7 +168,7 @@ def _run(
     """Computes all layers in one pass; float32 [n, features] for each."""
     extract = create_extractor(layers, settings, weights)
     # A device takes equally many each time, so that one shape is compiled.
-    size = min(parallel.rows_together(), BATCH.width(len(pictures)) * jax.device_count())
+    size = min(parallel.rows_together(), ONE_MODEL.width(len(pictures)) * jax.device_count())
     began, shown = time.monotonic(), processes.is_first_process()
     parts, under_way = [], None
     with progress.bar("VGG16 features", len(pictures), "pictures", shown=shown) as bar:

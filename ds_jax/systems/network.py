@@ -18,37 +18,34 @@ from ds_jax.models.create import (
     split_frozen,
 )
 from ds_jax.training import parallel
-from ds_jax.training.checkpoints import Checkpoints
-from ds_jax.training.inference import create_predict_step, mean, predict, probabilities_of
+from ds_jax.training.checkpoints import load_variables, read_card
+from ds_jax.training.inference import mean, predict, probabilities_of
 from ds_jax.training.input_pipeline import create_inputs
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.parallel import ONE_MODEL
+from ds_jax.training.step import create_predict_step
 
 
 def load_config(directory: Path) -> ml_collections.ConfigDict:
-    """Reads the config that the best checkpoint in a fold's `checkpoints` folder was trained by.
+    """Reads the config that the finished model in a fold's `checkpoints` folder was trained by.
 
     Raises:
-        FileNotFoundError: There is no checkpoint in the folder.
-        ValueError: The checkpoint is of another label set.
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: The model is damaged, or of another label set.
     """
-    if not directory.is_dir():
-        raise FileNotFoundError(f"no checkpoints in {directory}: train this fold first")
-    with Checkpoints(directory) as checkpoints:
-        return ml_collections.ConfigDict(checkpoints.metadata(checkpoints.best)["config"])
+    return ml_collections.ConfigDict(read_card(directory)["config"])
 
 
 def load_fold(directory: Path) -> str:
-    """Reads the digest of the fold that the best checkpoint in a folder was trained on.
+    """Reads the digest of the fold that the finished model in a folder was trained on.
 
     Raises:
         FileNotFoundError, ValueError: As `load_config`.
     """
-    with Checkpoints(directory) as checkpoints:
-        return checkpoints.metadata(checkpoints.best)["fold"]
+    return read_card(directory)["fold"]
 
 
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
-    """Loads the best checkpoint of a fold.
+    """Loads the finished model of a fold.
 
     Args:
         directory: A fold's `checkpoints` folder.
@@ -57,14 +54,12 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         The config that it was trained by, its network, and its variables on the host.
 
     Raises:
-        FileNotFoundError: There is no checkpoint in the folder.
-        ValueError: The checkpoint is of another label set or of another architecture.
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: The model is damaged, of another label set, or of another network.
     """
     config = load_config(directory)
-    network = create_network(config, BATCH.axis_name, parallel.compute_dtype())
-    with Checkpoints(directory) as checkpoints:
-        variables = checkpoints.load(checkpoints.best, variables=abstract_variables(network))
-    return config, network, variables["variables"]
+    network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
+    return config, network, load_variables(directory, like=abstract_variables(network))
 
 
 def predict_from_checkpoints(
@@ -88,11 +83,11 @@ def predict_from_checkpoints(
         batch_size = config.train.batch_size
         if inputs is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
             inputs = create_inputs(network, variables["params"], corpus)
-            predict_step = create_predict_step(network, inputs, BATCH)
+            predict_step = create_predict_step(network, inputs, ONE_MODEL)
             batches = max(-(-len(own) // batch_size) for own in rows.values())
-            length = inputs.length(batches, BATCH.width(batch_size))
-        variables = BATCH.place([variables])
-        judged = predict(predict_step, variables, inputs, BATCH, [own_rows], batch_size, length)
+            length = inputs.length(batches, ONE_MODEL.width(batch_size))
+        variables = ONE_MODEL.place([variables])
+        judged = predict(predict_step, variables, inputs, ONE_MODEL, [own_rows], batch_size, length)
         yield directory, judged[0]
 
 
@@ -122,7 +117,7 @@ def load_ensemble(
         shared = shared or frozen
         variables = {**variables, "params": trained}
         network = network or loaded
-        own.append(BATCH.place([variables]))
+        own.append(ONE_MODEL.place([variables]))
     of_pictures = isinstance(network, deep_spectrum.Network)
 
     def lower(params, inputs):
@@ -134,13 +129,13 @@ def load_ensemble(
         judged = (outputs.logits, outputs.head_logits, outputs.gates)
         return jax.tree.map(lambda x: jax.lax.all_gather(x, parallel.AXIS, tiled=True), judged)
 
-    lower = BATCH.parallel(lower, models=1, whole=0, spread=1, stays=True)
-    upper = BATCH.parallel(upper, models=1, whole=0, spread=2)
+    lower = ONE_MODEL.parallel(lower, models=1, whole=0, spread=1, stays=True)
+    upper = ONE_MODEL.parallel(upper, models=1, whole=0, spread=2)
     shared = parallel.replicate(shared)
 
     def judge(inputs, size):
-        rows, mask, _ = BATCH.spread([[np.arange(len(inputs))]], 1, BATCH.width(size))
-        x = lower(shared, BATCH.put(inputs[rows[:, 0]]))
+        rows, mask, _ = ONE_MODEL.spread([[np.arange(len(inputs))]], 1, ONE_MODEL.width(size))
+        x = lower(shared, ONE_MODEL.put(inputs[rows[:, 0]]))
         judged = [upper(variables, x, mask[:, 0]) for variables in own]
 
         def wait():

@@ -1,9 +1,18 @@
-"""Checkpoints of a fold, kept by Orbax: the two best epochs and the latest."""
+"""What a fold keeps of its network: epochs while it is trained, and then the best model alone.
 
-import concurrent.futures
+Both lie in the fold's `checkpoints` folder. Orbax keeps the epochs. The finished model is a file of
+safetensors, and JSON that describes it: its card.
+"""
+
+import contextlib
 import dataclasses
+import errno
+import hashlib
 import json
+import os
 import shutil
+import sys
+from collections.abc import Container, Iterator, Mapping
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -11,135 +20,219 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import safetensors.numpy
 from absl import logging
-from orbax.checkpoint import checkpoint_managers
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint import checkpoint_managers, type_handlers
 
 from ds_jax.data.corpus import LABELS
-from ds_jax.runtime import processes as devices
-from ds_jax.runtime.files import explain_write_errors, seal, unseal
+from ds_jax.models.create import Variables
+from ds_jax.runtime import checksums, files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
-from ds_jax.training import arrays
 
-PARTS = ("variables", "optimizer")
-# As Orbax names them in a checkpoint's folder.
-_METADATA, _METRICS = "_CHECKPOINT_METADATA", "metrics/metrics"
-DAMAGED = ".damaged"  # ends the name of an epoch that was put aside
+MODEL, CARD = "model.safetensors", "card.json"
+FIELDS = ("config", "labels", "fold", "epoch", "history", "sha256")  # of the card
+DAMAGED = ".damaged"  # ends the name of what was put aside
+KEPT = 2  # latest epochs that are kept besides the best one; the second replaces a damaged latest
+# The items of an epoch's folder, and the file that Orbax writes JSON to.
+_STATE, _PROGRESS, _JSON = "state", "progress", "metadata"
 _MISSING = FileNotFoundError, NotADirectoryError
+_ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
 
 
-def _is_told(record: LogRecord) -> bool:
+class Damaged(ValueError):
+    """What was saved is not there any more as it was written."""
+
+
+def _is_news(record: LogRecord) -> bool:
     """Whether a line is to be logged: Orbax logs errors at length that it raises as well."""
     raised = record.exc_info and "orbax" in record.pathname
     return not raised or logging.get_verbosity() >= logging.INFO
 
 
-logging.get_absl_logger().addFilter(_is_told)
+def _report(unraisable) -> None:
+    """Reports what no caller hears of, but for TensorStore's answers to a loop that is closed.
+
+    Orbax closes its event loop at the first error, which it raises, and more of them may come.
+    """
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        _report_all(unraisable)
 
 
-class _Trees(ocp.AsyncCheckpointHandler):
-    """Trees of host arrays, a file each, written while training goes on.
+logging.get_absl_logger().addFilter(_is_news)
+_report_all, sys.unraisablehook = sys.unraisablehook, _report
 
-    Orbax' own way with host arrays lets the first process alone write them; folds that are
-    trained apart are written each by its own process.
+
+def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -> None:
+    """Writes a finished model to a fold's `checkpoints` folder.
 
     Args:
-        writes: Whether this process is the one that does.
+        directory: The folder.
+        variables: The network's variables, on the host.
+        card: What describes the model, as JSON: `config` (the run's), `fold` (its digest, see
+            `leakage.fold_digest`), `epoch` (the one that was selected) and `history` (the rows of
+            metrics.jsonl). The labels and the model's SHA-256 are added here.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
-
-    def __init__(self, writes: bool):
-        self._writes, self._writer = writes, concurrent.futures.ThreadPoolExecutor(1)
-
-    async def async_save(self, directory: Path, args: "_Tree") -> list[concurrent.futures.Future]:
-        if not self._writes:
-            return []
-        return [self._writer.submit(arrays.save, Path(directory), args.tree)]
-
-    def save(self, directory: Path, args: "_Tree") -> None:
-        if self._writes:
-            arrays.save(Path(directory), args.tree)
-
-    def restore(self, directory: Path, args: "_Tree") -> dict[str, np.ndarray]:
-        return arrays.load(Path(directory))
-
-    def close(self) -> None:
-        self._writer.shutdown()
+    content = safetensors.numpy.save(flatten(variables))
+    files.write_bytes(directory / MODEL, content)
+    card = {**card, "labels": list(LABELS), "sha256": checksums.digest(content)}
+    files.write_json(directory / CARD, card, sealed=True)  # last: with it the model is there
 
 
-@ocp.args.register_with_handler(_Trees, for_save=True, for_restore=True)
-@dataclasses.dataclass
-class _Tree(ocp.args.CheckpointArgs):
-    """What to save; nothing when it is read."""
+def read_card(directory: Path) -> dict[str, Any]:
+    """Reads what describes the finished model in a fold's `checkpoints` folder.
 
-    tree: Any = None
+    Returns:
+        The card as `save_model` was given it, with `labels` and `sha256`.
+
+    Raises:
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: The card is damaged, or the model was trained on other labels.
+    """
+    path = directory / CARD
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}: train this fold to its end first, or name another folder"
+        )
+    try:
+        card = files.read_json(path)
+    except ValueError as error:
+        raise Damaged(f"{error}{_ADVICE}") from error
+    if missing := [name for name in FIELDS if name not in card]:
+        raise Damaged(f"{path} is damaged: it has no field {missing[0]}{_ADVICE}")
+    _check_labels(directory, card)
+    return card
+
+
+def load_variables(directory: Path, like: Variables) -> Variables:
+    """Loads the finished model in a fold's `checkpoints` folder.
+
+    Args:
+        directory: The folder.
+        like: Variables of the same network, or their shapes.
+
+    Returns:
+        The variables, as host arrays.
+
+    Raises:
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: It is damaged, or of another network.
+    """
+    return unflatten(safetensors.numpy.load(_read_model(directory)), like, directory / MODEL)
+
+
+def _read_model(directory: Path) -> bytes:
+    path, sha256 = directory / MODEL, read_card(directory)["sha256"]
+    content = path.read_bytes() if path.is_file() else b""
+    if checksums.digest(content) != sha256:
+        raise Damaged(f"{path} is damaged: it is not as it was written{_ADVICE}")
+    return content
+
+
+def _check_labels(directory: Path, card: Mapping[str, Any]) -> None:
+    if card["labels"] != list(LABELS):
+        raise ValueError(
+            f"the model in {directory} tells {', '.join(card['labels'])} apart, not "
+            f"{', '.join(LABELS)}: it is of another label set"
+        )
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Names the leaves of a tree by their paths, such as "params/vgg16/block1_conv1/kernel"."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_name(path): np.asarray(leaf, order="C") for path, leaf in leaves}
+
+
+def unflatten(named: Mapping[str, np.ndarray], like: Any, source: Path) -> Any:
+    """Makes a tree of named leaves.
+
+    Args:
+        named: Arrays by their paths, as `flatten` returns them.
+        like: A tree of the same structure and shapes.
+        source: The file or folder that the arrays come from, for the error.
+
+    Raises:
+        ValueError: Names or shapes are not those of the tree.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(like)
+    shapes = {_name(path): leaf.shape for path, leaf in leaves}
+    if {name: array.shape for name, array in named.items()} != shapes:
+        raise ValueError(
+            f"{source} is of another network than its config describes: use the version of this "
+            "program that it was trained by, or train again"
+        )
+    return jax.tree.unflatten(jax.tree.structure(like), [named[name] for name in shapes])
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 class Checkpoints:
-    """The checkpoints of one fold, numbered by epoch. Use it as a context manager.
+    """The epochs of a fold that is being trained, by their numbers: the latest ones and the best.
 
-    Each holds `variables` (params and batch statistics), `optimizer` (what resuming needs) and, as
-    metadata, the run's config, the labels, the fold's digest, and the training's progress up to it.
-    All of it is checked against checksums before it is used.
+    An epoch that SIGTERM broke off is saved like any other, under the number that it would have
+    had at its end. What a killed process left half-written is removed at the start. A damaged
+    finished model is then renamed, and so are epochs that are damaged, or that cannot be gone on
+    from since the best epoch before them is.
 
     Args:
-        directory: Where they lie.
-        trains: Whether they are to be saved. What a killed save has left is then removed, and
-            damaged epochs, and those that cannot be gone on from without them, are renamed; a
-            reader leaves both, since the first may be a save under way.
-        alone: Whether of several processes only this one uses them.
+        directory: The fold's `checkpoints` folder.
+        shared: Whether all processes train the fold together, or this one alone.
 
     Attributes:
-        notice: What was found damaged and put aside; empty if nothing was missed.
+        finished: Whether the folder holds a finished model, and so no epochs any more.
+        latest: The last epoch that was saved; None where there is none.
+        notice: What was found damaged and put aside; empty if nothing was.
 
     Raises:
-        ValueError: They are damaged, and this is a reader.
-        OSError: They cannot be read.
+        OSError: The folder cannot be read or written.
     """
 
-    def __init__(self, directory: Path, trains: bool = False, alone: bool = False):
-        self.directory = Path(directory).absolute()
-        processes = ocp.options.MultiprocessingOptions()
-        alone = alone and jax.process_count() > 1
-        if alone:
-            own = jax.process_index()
-            processes = ocp.options.MultiprocessingOptions(own, {own}, self.directory.parent.name)
-            self.directory.mkdir(parents=True, exist_ok=True)  # Orbax would ask all processes
-        self.notice = ""
-        writes = alone or devices.is_first_process()
-        if trains and writes:
-            self.notice = _put_damaged_aside(self.directory)
-        if trains and not alone:
-            devices.wait_for_others(str(self.directory))
-        if not trains and (damage := _damage_of_needed(self.directory)):
-            raise self._damaged(damage)
-        keep = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(1),
-                # The second best is what is left to go on from if the best is damaged.
-                checkpoint_managers.BestN(get_metric_fn=_rank, reverse=True, n=2),
-            ]
+    def __init__(self, directory: Path, shared: bool = True):
+        self.directory, self.notice = Path(directory).absolute(), ""
+        self._alone = not shared and jax.process_count() > 1
+        primary = jax.process_index() if self._alone else 0
+        self._writes = primary == jax.process_index()
+        if self._writes:
+            with files.explain_write_errors(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self.notice = _put_damaged_aside(self.directory)
+        self._wait_for_others("opened")
+        options, registry = ocp.options.MultiprocessingOptions(), {}
+        if self._alone:
+            options = ocp.options.MultiprocessingOptions(
+                primary, {primary}, barrier_sync_key_prefix=self.directory.parent.name
+            )
+            handler = type_handlers.ArrayHandler(
+                primary_host=primary, replica_id=None, use_replica_parallel=False
+            )
+            types = type_handlers.create_type_handler_registry((jax.Array, handler))
+            registry = {"type_handler_registry": types}
+        arrays = ocp.PyTreeCheckpointHandler(
+            use_compression=False, multiprocessing_options=options, **registry
         )
+        self._policy = _LatestAndBest()
         self._manager = ocp.CheckpointManager(
             self.directory,
-            item_handlers={part: _Trees(writes) for part in PARTS},
+            item_handlers={
+                _STATE: arrays,
+                _PROGRESS: ocp.JsonCheckpointHandler(multiprocessing_options=options),
+            },
             options=ocp.CheckpointManagerOptions(
-                create=not alone,
-                cleanup_tmp_directories=trains,
-                preservation_policy=keep,
+                create=False,
+                cleanup_tmp_directories=True,
+                preservation_policy=self._policy,
                 save_decision_policy=checkpoint_managers.FixedIntervalPolicy(1),
-                best_fn=_rank,  # or the metrics are not kept
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-                multiprocessing_options=processes,
+                multiprocessing_options=options,
             ),
         )
-        self._best = None  # its loss and number
-        if self._manager.latest_step() is not None:
-            self._best = tuple(_read(self.directory / str(self._manager.latest_step()))["best"])
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
+        self.finished = (self.directory / CARD).is_file()
+        self.latest = self._manager.latest_step()
 
     def close(self) -> None:
         """Waits for what is being saved, and lets go of the folder.
@@ -147,194 +240,196 @@ class Checkpoints:
         Raises:
             OSError: It could not be saved.
         """
-        with explain_write_errors(self.directory):
+        with self._explained():
             self._manager.close()
 
-    def _wait(self) -> None:
-        """Waits for what is being saved, or raises why it cannot be."""
-        with explain_write_errors(self.directory):
-            self._manager.wait_until_finished()
-
-    @property
-    def latest(self) -> int | None:
-        """The last epoch that was saved; None where there is none."""
-        self._wait()
-        return self._manager.latest_step()
-
-    @property
-    def best(self) -> int:
-        """The epoch of the lowest loss on the side that chooses, the first of equal ones.
-
-        Raises:
-            FileNotFoundError: There is no checkpoint.
-        """
-        if self.latest is None:
-            raise FileNotFoundError(
-                f"no checkpoint in {self.directory}: train this fold first, or name another folder"
-            )
-        return self._best[1]
-
-    def save(
-        self,
-        epoch: int,
-        variables: Any,
-        optimizer: Any,
-        loss: float,
-        config: dict,
-        progress: dict,
-        fold: str = "",
-    ) -> None:
-        """Starts to save an epoch, and to delete those that are neither of the best nor latest.
+    def save(self, epoch: int, state: Any, progress: Mapping[str, Any], best: int) -> None:
+        """Starts to save an epoch, and to delete those that are neither the latest nor the best.
 
         The files are written while training goes on; all else here waits for them.
 
         Args:
-            epoch: Its number.
-            variables: The tree that evaluation needs, of host arrays that nobody changes.
-            optimizer: The tree that resuming needs besides, likewise.
-            loss: On the side that chooses the epoch; the lowest is the best.
-            config: The run's config, as JSON.
+            epoch: The number of the epoch, which takes the place of one that was broken off.
+            state: What training goes on from: a tree of host arrays that nobody changes.
             progress: What the training loop remembers, as JSON.
-            fold: Of `leaks.fold_digest`.
+            best: The number of the best complete epoch, 0 where there is none.
 
         Raises:
-            OSError: This one cannot be saved, or the one before could not.
+            OSError: This epoch cannot be saved, or the one before could not.
         """
-        self._wait()
+        with self._explained():
+            self._manager.wait_until_finished()
         if not self.directory.is_dir():
             raise OSError(f"{self.directory} has vanished: start again")
-        self._best = min(self._best or (loss, epoch), (loss, epoch))
-        metrics = {"loss": loss, "epoch": epoch}
-        kept = {"config": config, "labels": list(LABELS), "progress": progress}
-        kept["fold"] = fold
-        with explain_write_errors(self.directory):
-            self._manager.save(
-                epoch,
-                args=ocp.args.Composite(variables=_Tree(variables), optimizer=_Tree(optimizer)),
-                metrics=metrics,
-                custom_metadata=seal({**kept, "metrics": metrics, "best": self._best}),
-            )
+        arrays = flatten(state)
+        progress = {**progress, "labels": list(LABELS), "best": best, "sha256": _digest(arrays)}
+        progress = files.seal(progress)
+        if self._alone:
+            arrays = _global(arrays)
+        items = {_STATE: ocp.args.PyTreeSave(arrays), _PROGRESS: ocp.args.JsonSave(progress)}
+        self._policy.best = best
+        with self._explained():
+            if epoch == self.latest:
+                self._manager.delete(epoch)
+            self._manager.save(epoch, args=ocp.args.Composite(**items))
+        self.latest = epoch
 
-    def metadata(self, epoch: int) -> dict:
-        """Returns `config`, `labels`, `progress` and `fold` as they were saved.
+    def restore(self, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Reads an epoch.
 
-        Raises:
-            ValueError: The checkpoint was trained on other labels, or by an earlier version.
-        """
-        self._wait()
-        read = _read(self.directory / str(epoch))
-        if "fold" not in read:
-            raise ValueError(
-                f"the checkpoint in {self.directory} is of an earlier version of this program, and "
-                "does not say which fold it is of: train it again"
-            )
-        metadata = {name: read[name] for name in ("config", "labels", "progress", "fold")}
-        if metadata["labels"] != list(LABELS):
-            raise ValueError(
-                f"the checkpoint in {self.directory} tells {', '.join(metadata['labels'])} apart, "
-                f"not {', '.join(LABELS)}: it is of another label set"
-            )
-        return metadata
-
-    def load(self, epoch: int, **like: Any) -> dict[str, Any]:
-        """Loads the named parts (`variables`, `optimizer`), as host arrays shaped like trees.
+        Returns:
+            The arrays of its state, by the names of `flatten`, and its progress.
 
         Raises:
-            ValueError: The checkpoint's parts are shaped otherwise, or damaged.
+            ValueError: The epoch is damaged, or of another label set.
         """
-        self._wait()
-        for part in like:
-            if damage := arrays.damage(self.directory / str(epoch) / part):
-                raise self._damaged(damage)
-        wanted = ocp.args.Composite(**{name: _Tree() for name in like})
-        restored = self._manager.restore(epoch, args=wanted)
-        loaded = {name: arrays.shape(restored[name], tree) for name, tree in like.items()}
-        if any(tree is None for tree in loaded.values()):
-            raise ValueError(
-                f"epoch {epoch} in {self.directory} is of another network than its config "
-                "describes: use the version of this program that it was trained by, or train again"
-            )
-        return loaded
+        with self._explained():
+            self._manager.wait_until_finished()
+        arrays, progress = _read(self.directory / str(epoch))
+        _check_labels(self.directory, progress)
+        return arrays, progress
 
-    def _damaged(self, damage: str) -> ValueError:
-        fold = self.directory.parent
-        return ValueError(
-            f"{damage}: delete {fold / PREDICTIONS} and start the training again, which goes "
-            "on from what is whole"
-        )
+    def finish(self, variables: Variables, card: Mapping[str, Any]) -> None:
+        """Writes the finished model, and deletes the epochs, which nobody needs any more.
 
+        Args:
+            variables: The variables of the best epoch.
+            card: As `save_model` takes it.
 
-def _rank(metrics: dict) -> tuple[float, int]:
-    return metrics["loss"], metrics["epoch"]
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        self.close()
+        self._wait_for_others("read")
+        if self._writes:
+            save_model(self.directory, variables, card)
+            _delete_epochs(self.directory)
+        self._wait_for_others("finished")
 
+    def _wait_for_others(self, what: str) -> None:
+        if not self._alone:
+            processes.wait_for_others(f"{self.directory} {what}")
 
-def _epochs(directory: Path) -> list[Path]:
-    """The folders of epochs, in their order."""
-    found = directory.glob("*") if directory.is_dir() else ()
-    return sorted(
-        (path for path in found if path.name.isdecimal()), key=lambda path: int(path.name)
-    )
-
-
-def _read(epoch: Path) -> dict:
-    """What `save` keeps of an epoch beside its trees, checked."""
-    return unseal(epoch / _METADATA, _json(epoch / _METADATA)["custom_metadata"])
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what Orbax raises when it cannot write into an OSError of one sentence."""
+        with files.explain_write_errors(self.directory):
+            try:
+                yield
+            except ValueError as error:
+                raise _os_error(error) or error from error
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+@dataclasses.dataclass
+class _LatestAndBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the latest epochs, and the one whose number is `best`."""
+
+    best: int = 0
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        del context
+        epochs = [checkpoint.step for checkpoint in checkpoints]
+        return [epoch in (*epochs[-KEPT:], self.best) for epoch in epochs]
 
 
-def _damage(epoch: Path, parts: tuple[str, ...] = ()) -> str:
-    """Says what is damaged of an epoch; empty if nothing is.
+def _global(arrays: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Makes of host arrays what Orbax lets a single process write, be it the first one or not.
 
-    Args:
-        epoch: Its folder.
-        parts: Of its trees, which take longest to look through.
+    NumPy's arrays are written by the first process alone, and arrays on the devices of one process
+    are refused. So each array claims to be the same on the first device of every process.
+    """
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    sharding = NamedSharding(Mesh(np.asarray(list(firsts.values())), ("process",)), PartitionSpec())
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, lambda _, array=array: array)
+        for name, array in arrays.items()
+    }
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Returns the SHA-256 of all arrays, in the order of their names."""
+    sha256 = hashlib.sha256()
+    for name in sorted(arrays):
+        sha256.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        sha256.update(np.ascontiguousarray(arrays[name]).view(np.uint8))
+    return sha256.hexdigest()
+
+
+def _read(epoch: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the arrays and the progress of an epoch, and checks them.
 
     Raises:
-        OSError: It cannot be read, which says nothing of what is there.
+        Damaged: They are not as they were written.
+        OSError: They cannot be read, which says nothing of what is there.
     """
+    path, state = epoch / _PROGRESS / _JSON, epoch / _STATE
     try:
-        if _read(epoch)["metrics"] != _json(epoch / _METRICS):
-            return f"{epoch / _METRICS} is damaged"
-        ocp.metadata.get_step_metadata(epoch)  # which beside ours has names of Orbax' own
-    except (*_MISSING, ValueError, TypeError, LookupError) as error:
-        return f"{epoch} is damaged ({error!r})"
-    return next(filter(None, (arrays.damage(epoch / part) for part in parts)), "")
+        ocp.metadata.get_step_metadata(epoch)  # which Orbax reads by itself
+        progress = files.unseal(path, json.loads(path.read_text(encoding="utf-8")))
+        handler = ocp.PyTreeCheckpointHandler()
+        leaves = {name: ocp.RestoreArgs(np.ndarray) for name in handler.metadata(state).tree}
+        arrays = handler.restore(state, args=ocp.args.PyTreeRestore(restore_args=leaves))
+        if progress.pop("sha256") != _digest(arrays):
+            raise ValueError("its arrays are not as they were written")
+    except Exception as error:  # whatever Orbax makes of damaged bytes
+        if unreadable := _os_error(error):
+            raise unreadable from error
+        raise Damaged(f"{epoch} is damaged ({error!r})") from error
+    return arrays, progress
 
 
-def _damage_of_needed(directory: Path) -> str:
-    """Says what is damaged of the latest epoch or of the best, apart from their trees."""
-    epochs = _epochs(directory)
-    if not epochs:
-        return ""
-    return _damage(epochs[-1]) or _damage(directory / str(_read(epochs[-1])["best"][1]))
+def _os_error(error: Exception) -> OSError | None:
+    """Returns the system's error behind another; None if there is none, or a file is missing.
+
+    TensorStore's errors are no OSErrors, and hold those of the system in their text.
+    """
+    if isinstance(error, OSError):
+        return None if isinstance(error, _MISSING) else error
+    for number in set(errno.errorcode) - {errno.ENOENT, errno.ENOTDIR}:
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number))
+    return None
+
+
+def _epochs(directory: Path) -> list[int]:
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+
+
+def _delete_epochs(directory: Path, but: Container[int] = ()) -> None:
+    for epoch in _epochs(directory):
+        if epoch not in but:
+            shutil.rmtree(directory / str(epoch))
 
 
 def _put_damaged_aside(directory: Path) -> str:
-    """Keeps what can be gone on from, and says what that costs.
-
-    Remains of an epoch that was being deleted are deleted.
-
-    An epoch whose best one so far is lost would end with another network than it began with.
-    """
+    """Leaves what can be gone on from, removes remains, and says what damage costs."""
+    damages: list[str] = []
+    if (directory / CARD).is_file():
+        try:
+            _read_model(directory)
+            _delete_epochs(directory)  # `finish` may have been killed
+        except Damaged as error:
+            damages.append(str(error).removesuffix(_ADVICE))
+            _put_aside(directory / MODEL)
+            _put_aside(directory / CARD)
     epochs = _epochs(directory)
-    damages = {int(epoch.name): _damage(epoch, PARTS) for epoch in epochs}
-    whole = {number for number, damage in damages.items() if not damage}
-    usable = [n for n in whole if _read(directory / str(n))["best"][1] in whole]
-    last = max(usable, default=0)
-    for number in damages:
-        epoch = directory / str(number)
-        if number > last:
-            aside = epoch.with_name(f"{number}{DAMAGED}")
-            if aside.exists():
-                shutil.rmtree(aside)
-            epoch.rename(aside)
-        elif number not in whole:
-            shutil.rmtree(epoch)
-    if not damages or last == max(damages):
-        return ""  # at most remains of one that was being deleted
-    first = next(filter(None, damages.values()))
-    how = f"going back to epoch {last}" if last else "the fold starts anew"
-    return f"{first}: {how}; what comes later is kept as *{DAMAGED}"
+    while epochs:
+        last = directory / str(epochs[-1])
+        try:
+            best = _read(last)[1]["best"] or epochs[-1]
+            _read(directory / str(best))
+            _delete_epochs(directory, but=(*epochs[-KEPT:], best))  # some may be half-deleted
+            break
+        except Damaged as error:
+            damages.append(str(error))
+            _put_aside(last)
+            epochs.pop()
+    how = f"going back to epoch {epochs[-1]}" if epochs else "the fold starts anew"
+    return f"{damages[0]}: {how}; what comes later is kept as *{DAMAGED}" if damages else ""
+
+
+def _put_aside(path: Path) -> None:
+    aside = path.with_name(path.name + DAMAGED)
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.exists():
+        path.replace(aside)

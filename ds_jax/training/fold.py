@@ -1,101 +1,205 @@
-"""One fold's training under way: what it remembers between epochs, and what it writes."""
+"""A fold under way: what the loop remembers between epochs, and what it writes."""
 
 import contextlib
 import dataclasses
 import json
-import math
+import socket
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
+from tensorboardX import summary
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
 
+from ds_jax import config as configuration
+from ds_jax.data import leakage
 from ds_jax.data.folds import Fold
 from ds_jax.models.create import Variables
 from ds_jax.runtime import progress
-from ds_jax.runtime.files import write_text
-from ds_jax.runtime.workdir import METRICS
-from ds_jax.training import unfinished
-from ds_jax.training.checkpoints import Checkpoints
-from ds_jax.training.events import Events
+from ds_jax.runtime.files import explain_write_errors, write_text
+from ds_jax.runtime.workdir import METRICS, TENSORBOARD
+from ds_jax.training.checkpoints import Checkpoints, load_variables, read_card, unflatten
+from ds_jax.training.step import TrainState
 
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
 
 
-@dataclasses.dataclass
-class Progress:
-    """What the loop remembers between epochs, apart from the state.
+def plateaus(losses: Sequence[float], patience: int) -> tuple[float, int]:
+    """Follows the losses of the split that selects the epoch.
 
-    Attributes:
-        learning_rate_scale: What plateaus have multiplied the learning rates by.
-        best_loss: The lowest so far, on the side that chooses the epoch.
-        epochs_without_gain: Since then.
-        history: The rows of metrics.jsonl.
+    Args:
+        losses: One for each epoch so far.
+        patience: Epochs without gain after which the learning rates are lowered.
+
+    Returns:
+        What the learning rates are multiplied by, and the number of epochs since the best one.
     """
-
-    learning_rate_scale: float = 1.0
-    best_loss: float = math.inf
-    epochs_without_gain: int = 0
-    history: list[dict] = dataclasses.field(default_factory=list)
-
-    def record(self, row: dict, loss: float, plateau_patience: int) -> None:
-        """Adds an epoch, and lowers the learning rates when the loss has stopped falling."""
-        self.history.append(row)
-        if loss < self.best_loss:
-            self.best_loss, self.epochs_without_gain = loss, 0
-            return
-        self.epochs_without_gain += 1
-        if self.epochs_without_gain % plateau_patience == 0:
-            self.learning_rate_scale *= PLATEAU_FACTOR
+    scale, best, waited = 1.0, float("inf"), 0
+    for loss in losses:
+        best, waited = (loss, 0) if loss < best else (best, waited + 1)
+        if waited and waited % patience == 0:
+            scale *= PLATEAU_FACTOR
+    return scale, waited
 
 
-@dataclasses.dataclass(eq=False)
-class FoldTraining:
-    """A fold under way.
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FoldState:
+    """A fold under way, apart from the network's state on the devices.
 
     Attributes:
-        number: The fold's.
-        fold: Its sides.
-        digest: Of `leaks.fold_digest`.
-        rows: int32, of the corpus' inputs: the training side.
-        chooser_rows: Of the side that chooses the epoch.
-        test_rows: Of the test side.
+        number: The number of the fold.
+        fold: The names of its utterances, by split.
+        digest: Its `leakage.fold_digest`.
+        config: The run's config.
+        train_rows: The rows of the corpus' inputs that belong to the training split, int32.
+        selection_rows: The rows of the split that selects the epoch, int32.
+        test_rows: The rows of the test split, int32.
         directory: The fold's folder.
-        writes: Whether this process writes its files and tells of it.
-        checkpoints: In its folder.
-        progress: Up to its latest epoch.
-        events: What TensorBoard reads; None where another process writes.
-        losses: float32, of the steps that the next epoch has taken already, before SIGTERM.
-        seconds: That they took.
+        writes: Whether this process writes the fold's files and prints its lines.
+        checkpoints: What the folder keeps of the network.
+        events: What TensorBoard reads; None where this process writes nothing.
+        history: The rows of metrics.jsonl, one for each complete epoch.
+        losses: float32, the loss of each step that the next epoch has taken already.
+        seconds: The time that these steps took.
     """
 
     number: int
     fold: Fold
     digest: str
-    rows: np.ndarray
-    chooser_rows: np.ndarray
+    config: ml_collections.ConfigDict
+    train_rows: np.ndarray
+    selection_rows: np.ndarray
     test_rows: np.ndarray
     directory: Path
     writes: bool
     checkpoints: Checkpoints
-    progress: Progress
-    events: Events | None
-    losses: np.ndarray
-    seconds: float
+    events: "Events | None" = None
+    history: list[dict] = dataclasses.field(default_factory=list)
+    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))
+    seconds: float = 0.0
 
     @property
     def epoch(self) -> int:
-        """The latest epoch; 0 before the first."""
-        return len(self.progress.history)
+        """The number of the latest complete epoch; 0 before the first."""
+        return len(self.history)
 
-    def is_over(self, train: ml_collections.ConfigDict) -> bool:
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the lowest loss, the first of equal ones; 0 before the first."""
+        return self.epoch - self._plateaus[1]
+
+    @property
+    def learning_rate_scale(self) -> float:
+        """What plateaus have multiplied the learning rates by."""
+        return self._plateaus[0]
+
+    @property
+    def is_over(self) -> bool:
         """Whether the last epoch is reached, or nothing has been gained for long enough."""
-        waited = self.progress.epochs_without_gain >= train.stop_patience
-        return waited or self.epoch >= train.epochs
+        train = self.config.train
+        return self._plateaus[1] >= train.stop_patience or self.epoch >= train.epochs
 
-    def order(self, seed: int) -> np.ndarray:
-        """int32: the rows of the next epoch in their order."""
-        rng = np.random.default_rng([seed, self.number, self.epoch + 1])
-        return rng.permutation(self.rows)
+    @property
+    def _plateaus(self) -> tuple[float, int]:
+        losses = [row[f"{self.config.select_on}_loss"] for row in self.history]
+        return plateaus(losses, self.config.train.plateau_patience)
+
+    def order(self) -> np.ndarray:
+        """Returns the training rows in the order of the next epoch, int32."""
+        rng = np.random.default_rng([self.config.seeds.order, self.number, self.epoch + 1])
+        return rng.permutation(self.train_rows)
+
+    def restore(self, state: TrainState) -> TrainState:
+        """Goes on where an earlier call was stopped.
+
+        Args:
+            state: The state that training begins with.
+
+        Returns:
+            The state to go on from.
+
+        Raises:
+            ValueError: What was saved is of another fold or of another experiment.
+        """
+        saved, epoch = {}, self.checkpoints.latest
+        if notice := self.checkpoints.notice:
+            self.say(notice)
+        if self.checkpoints.finished:
+            saved = read_card(self.checkpoints.directory)
+            self._check(saved)
+        elif epoch is not None:
+            state, saved = self._restore(epoch, state)
+        if saved:
+            self.history = saved["history"]
+            self.losses = np.asarray(saved.get("losses", []), np.float32)
+            self.seconds = saved.get("seconds", 0.0)
+            steps = f" and {len(self.losses)} steps" if len(self.losses) else ""
+            self.say(f"going on after epoch {self.epoch}{steps} from {self.checkpoints.directory}")
+            self.write_history()  # it may have been stopped just before
+        if self.writes:
+            self.events = Events(self.directory / TENSORBOARD, self.epoch + 1)
+        return state
+
+    def _restore(self, epoch: int, state: TrainState) -> tuple[TrainState, dict]:
+        """Reads an epoch into a state like that which training begins with."""
+        arrays, saved = self.checkpoints.restore(epoch)
+        self._check(saved)
+        source = self.checkpoints.directory / str(epoch)
+        restored = unflatten(arrays, state.replace(frozen={}), source)
+        return restored.replace(frozen=state.frozen), saved
+
+    def _check(self, saved: Mapping) -> None:
+        """Refuses what was saved for another fold or by another experiment."""
+        directory = self.checkpoints.directory
+        leakage.check_fold(directory, saved["fold"], self.digest)
+        before = ml_collections.ConfigDict(saved["config"])
+        if different := configuration.difference(before, self.config):
+            raise ValueError(
+                f"{directory} is of another experiment: {different} now. Delete the folder, or "
+                "bring back its own."
+            )
+
+    def save(self, state: TrainState) -> None:
+        """Starts to save the latest epoch, or the steps that the next one has taken so far."""
+        steps = {"losses": self.losses.astype(float).tolist(), "seconds": self.seconds}
+        trained = state.replace(frozen={})  # the frozen layers are ImageNet's
+        number = self.epoch + (len(self.losses) > 0)
+        self.checkpoints.save(number, trained, self._card() | steps, self.best_epoch)
+        if len(self.losses):
+            self.say(f"is saved after epoch {self.epoch} and {len(self.losses)} steps")
+
+    def finish(self, state: TrainState) -> Variables:
+        """Leaves the model of the best epoch alone in the folder.
+
+        Args:
+            state: A state of this network.
+
+        Returns:
+            The variables of that model, on the host.
+        """
+        if not self.checkpoints.finished:
+            best, _ = self._restore(self.best_epoch, state)
+            self.checkpoints.finish(best.variables, self._card() | {"epoch": self.best_epoch})
+        return load_variables(self.checkpoints.directory, like=state.variables)
+
+    def _card(self) -> dict:
+        config = self.config.to_dict()
+        return {"config": config, "fold": self.digest, "history": self.history}
+
+    def end_epoch(self, state: TrainState, row: Mapping[str, float]) -> None:
+        """Writes down how the next epoch went, which is complete now.
+
+        Args:
+            state: The state at its end.
+            row: Its row of metrics.jsonl.
+        """
+        self.history.append(dict(row))
+        self.losses, self.seconds = np.empty(0, np.float32), 0.0
+        self.save(state)
+        self.log()
 
     def say(self, text: str) -> None:
         """Prints a line, once for all processes that train the fold."""
@@ -106,44 +210,35 @@ class FoldTraining:
         """Adds the latest epoch to metrics.jsonl, and to what TensorBoard reads."""
         self.write_history()
         if self.events is not None:
-            values = dict(self.progress.history[-1])
+            values = dict(self.history[-1])
             self.events.write(values.pop("epoch"), values)
 
     def write_history(self) -> None:
         """Writes metrics.jsonl anew."""
         if self.writes:
-            lines = [json.dumps(row) + "\n" for row in self.progress.history]
+            lines = [json.dumps(row) + "\n" for row in self.history]
             write_text(self.directory / METRICS, "".join(lines))
 
-    def check_finite(self, losses: np.ndarray, last_step: int) -> None:
-        """Checks an epoch's losses, one a step, and the one of the chooser after the last step.
+    def check_finite(self, loss: float, last_step: int) -> None:
+        """Checks the losses of an epoch.
+
+        Args:
+            loss: The loss on the split that selects the epoch, after the last step.
+            last_step: The number of that step.
 
         Raises:
-            FloatingPointError: One is not finite; the last good checkpoint is named.
+            FloatingPointError: A loss is not finite; the error names the last good checkpoint.
         """
+        losses = np.append(self.losses, loss)  # the last step may have spoilt the network
         bad = np.flatnonzero(~np.isfinite(losses))
-        if len(bad):
-            step = min(last_step - len(losses) + 2 + bad[0], last_step)
-            latest = self.checkpoints.latest
-            good = (
-                f"epoch {latest} in {self.checkpoints.directory}"
-                if latest
-                else "none was saved yet"
-            )
-            raise FloatingPointError(
-                f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
-                "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
-            )
-
-    def end_epoch(self) -> None:
-        """Forgets the steps of the epoch, which is saved."""
-        self.losses, self.seconds = np.empty(0, np.float32), 0.0
-        if self.writes:
-            unfinished.remove(self.directory)
-
-    def load_best(self, like: Variables) -> Variables:
-        """The variables of the best epoch, shaped like others, on the host."""
-        return self.checkpoints.load(self.checkpoints.best, variables=like)["variables"]
+        if not len(bad):
+            return
+        step = min(last_step - len(losses) + 2 + bad[0], last_step)
+        good = f"epoch {self.epoch} in {self.checkpoints.directory}" if self.epoch else "none yet"
+        raise FloatingPointError(
+            f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
+            "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
+        )
 
     def close(self) -> None:
         """Ends what is still being written.
@@ -155,3 +250,45 @@ class FoldTraining:
         with contextlib.closing(self.checkpoints):
             if events is not None:
                 events.close()
+
+
+class Events:
+    """A file of TensorBoard's events, written at once: tensorboardX' thread hangs on a full disk.
+
+    Args:
+        directory: The folder that the file goes to.
+        step: The first step to come; TensorBoard forgets it and later ones of older files.
+    """
+
+    def __init__(self, directory: Path, step: int):
+        self._directory = directory
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+        with explain_write_errors(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            self._writer = RecordWriter(str(directory / name))
+        self._add(file_version="brain.Event:2")
+        if step > 1:
+            self._add(
+                step=step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds numbers by their names.
+
+        Raises:
+            OSError: The disk is full, or gone.
+        """
+        with explain_write_errors(self._directory):
+            for name, value in values.items():
+                self._add(step=step, summary=summary.scalar(name, value))
+            self._writer.flush()
+
+    def _add(self, **fields) -> None:
+        """Adds an event, which is in memory until the file is flushed or closed."""
+        event = event_pb2.Event(wall_time=time.time(), **fields)
+        self._writer.write(event.SerializeToString())
+
+    def close(self) -> None:
+        """Closes the file."""
+        with explain_write_errors(self._directory):
+            self._writer.close()

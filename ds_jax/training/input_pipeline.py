@@ -13,7 +13,7 @@ from ds_jax.data.corpus import StoredPictures
 from ds_jax.models.create import Network, split_frozen
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel as devices
-from ds_jax.training.parallel import BATCH, Layout
+from ds_jax.training.parallel import ONE_MODEL, Layout
 
 WIDTH = 32  # pictures that go through frozen blocks together on a device, at most
 # Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
@@ -166,7 +166,7 @@ def _resident(
 
     Each device works on its share and gets those of the others. At the end come rows of padding.
     """
-    width = min(WIDTH, BATCH.width(len(corpus)))
+    width = min(WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
     chunks = -(-len(corpus) // size)
     part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
@@ -179,15 +179,15 @@ def _resident(
         made = jax.lax.all_gather(lower(variables, part), devices.AXIS, tiled=True)
         return jax.lax.dynamic_update_slice_in_dim(resident, made, start, axis=0), start + len(made)
 
-    fill = BATCH.parallel(fill, models=3, whole=0, spread=1, donate=True)
+    fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=1, donate=True)
     resident, variables = devices.zeros(shape, made.dtype), devices.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
     done, shown = 0, processes.is_first_process()
     with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
         for start in range(0, len(corpus), size):
             rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
-            rows, _, _ = BATCH.spread([[rows]], 1, width)
-            part = BATCH.put(corpus[rows[:, 0]])
+            rows, _, _ = ONE_MODEL.spread([[rows]], 1, width)
+            part = ONE_MODEL.put(corpus[rows[:, 0]])
             bar.update(int(done) - bar.n)  # waits for the part before
             resident, done = fill(resident, variables, np.int32(start), part)
         bar.update(min(int(done), len(corpus)) - bar.n)

@@ -1,6 +1,6 @@
 """The one place that maps steps over devices and places arrays on them."""
 
-import dataclasses
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -72,74 +72,38 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How models lie on devices: one on all of them, or one on each.
+class Layout(abc.ABC):
+    """How models lie on devices: `OneModel` or `OneFoldPerDevice`.
 
     Attributes:
-        folds: Whether each device of this process has a model of its own, of a fold of its own,
-            and nothing is exchanged. Otherwise one model is on all devices of all processes: they
-            share its batches, and add up gradients.
+        shared: Whether all processes train the same model together.
+        model_axis: The axis of arrays that tells models apart; None where there is one model.
+        replicas: How many models this process trains side by side.
+        devices: How many devices share a batch of a model.
     """
 
-    folds: bool
-
-    @property
-    def lanes(self) -> int:
-        """How many models this process has side by side."""
-        return jax.local_device_count() if self.folds else 1
+    shared: bool
+    model_axis: int | None
+    replicas: int
+    devices: int
 
     @property
     def axis_name(self) -> str | None:
-        """The axis to sum over, as steps need it; None where there is nothing to sum."""
-        return None if self.folds or jax.device_count() == 1 else AXIS
+        """The axis that a step sums over; None where there is nothing to sum."""
+        return None if self.devices == 1 else AXIS
+
+    def width(self, batch_size: int) -> int:
+        """Returns how many rows of a model's batch one device takes."""
+        return -(-batch_size // self.devices)
 
     def any_process(self, flag: bool) -> bool:
-        """Whether a flag is set in any of the processes that share a model.
+        """Tells whether a flag is set in any of the processes that share a model.
 
         They wait for each other, and for what they have dispatched.
         """
-        return flag if self.folds else bool(in_any_process([flag])[0])
+        return bool(in_any_process([flag])[0]) if self.shared else flag
 
-    def width(self, batch_size: int) -> int:
-        """Rows of a model's batch that one device takes."""
-        return batch_size if self.folds else -(-batch_size // jax.device_count())
-
-    def parallel(
-        self,
-        step: Callable,
-        *,
-        models: int,
-        whole: int,
-        spread: int,
-        donate: bool = False,
-        stays: bool = False,
-    ) -> Callable:
-        """Maps a step over devices.
-
-        Args:
-            step: Of arguments of three kinds, in this order: what belongs to a model (its state,
-                or a number that differs from model to model), what every device sees whole, and
-                what each device has its own part of. Returns what belongs to a model, alike on
-                all devices that share it.
-            models: How many arguments belong to a model: trees of `place`, values of `stack`.
-            whole: How many are seen whole.
-            spread: How many have a leading axis of this process' devices.
-            donate: Whether the first argument's memory is taken for the result.
-            stays: Whether each device keeps a result of its own, as what another step has spread.
-
-        Returns:
-            The mapped step.
-        """
-        return jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(0 if self.folds else None,) * models + (None,) * whole + (0,) * spread,
-            out_axes=0 if self.folds or stays else None,
-            devices=jax.local_devices() if self.folds else None,
-            donate_argnums=(0,) if donate else (),
-        )
-
+    @abc.abstractmethod
     def spread(
         self, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -156,105 +120,205 @@ class Layout:
             float32 of the same shape, and the number of batches int32 [devices]; what is left
             over is row 0 with mask 0.
         """
-        shares = 1 if self.folds else jax.device_count()  # of a batch
-        rows = np.zeros((self.lanes, length, shares * width), np.int32)
-        mask = np.zeros(rows.shape, np.float32)
-        for lane, own in enumerate(batches):
-            for number, batch in enumerate(own):
-                rows[lane, number, : len(batch)] = batch
-                mask[lane, number, : len(batch)] = 1
-        counts = np.asarray([len(own) for own in batches], np.int32)
-        if self.folds:
-            return rows, mask, counts
-        first = jax.process_index() * jax.local_device_count()
-        own = slice(first, first + jax.local_device_count())
-        rows, mask = (
-            x.reshape(length, shares, width).swapaxes(0, 1)[own].copy() for x in (rows, mask)
+
+    @abc.abstractmethod
+    def stack(self, values: np.ndarray) -> np.ndarray:
+        """Returns numbers of the models, [replicas], in the form that `parallel` takes."""
+
+    @abc.abstractmethod
+    def place(self, trees: Sequence[Any]) -> Any:
+        """Puts a tree of host arrays for each model on the devices of that model."""
+
+    @abc.abstractmethod
+    def replace(self, placed: Any, replica: int, tree: Any) -> Any:
+        """Puts another model in the place of one; the others stay where they are."""
+
+    @abc.abstractmethod
+    def take(self, placed: Any, replica: int) -> Any:
+        """Copies a model to the host."""
+
+    @abc.abstractmethod
+    def select(self, outputs: Any, replica: int) -> Any:
+        """Returns the part of a step's outputs that belongs to a model."""
+
+    def parallel(
+        self,
+        step: Callable,
+        *,
+        models: int,
+        whole: int,
+        spread: int,
+        donate: bool = False,
+        stays: bool = False,
+    ) -> Callable:
+        """Maps a step over devices.
+
+        Args:
+            step: A function of three kinds of arguments, in this order: what belongs to a model
+                (its state, or a number that differs from model to model), what every device sees
+                whole, and what each device has its own part of. It returns what belongs to a
+                model, alike on all devices that share it.
+            models: How many arguments belong to a model: trees of `place`, values of `stack`.
+            whole: How many arguments every device sees whole.
+            spread: How many arguments have a leading axis of this process' devices.
+            donate: Whether the first argument's memory is taken for the result.
+            stays: Whether each device keeps a result of its own, which another step takes as
+                spread.
+
+        Returns:
+            The mapped step.
+        """
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(self.model_axis,) * models + (None,) * whole + (0,) * spread,
+            out_axes=0 if stays else self.model_axis,
+            devices=None if self.shared else jax.local_devices(),
+            donate_argnums=(0,) if donate else (),
         )
-        return rows, mask, counts.repeat(len(rows))
 
     def put(self, x: np.ndarray) -> jax.Array:
         """Starts to send an array with a leading axis of this process' devices to them."""
         return jax.device_put(x, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
 
-    def stack(self, values: np.ndarray) -> np.ndarray:
-        """Numbers of the models, [lanes], as `parallel` takes them."""
-        return values if self.folds else values[0]
-
-    def place(self, trees: Sequence[Any]) -> Any:
-        """Puts a tree of host arrays for each model on its devices."""
-        if not self.folds:
-            return replicate(trees[0])
-        return jax.tree.map(lambda *leaves: self.put(np.stack(leaves)), *trees)
-
-    def replace(self, placed: Any, lane: int, tree: Any) -> Any:
-        """Puts another model in the place of one; the others stay where they are."""
-        if not self.folds:
-            return replicate(tree)
-
-        def replace(old: jax.Array, new: np.ndarray) -> jax.Array:
-            parts = [shard.data for shard in _by_device(old)]
-            parts[lane] = jax.device_put(np.asarray(new)[None], jax.local_devices()[lane])
-            return jax.make_array_from_single_device_arrays(old.shape, old.sharding, parts)
-
-        return jax.tree.map(replace, placed, tree)
-
-    def take(self, placed: Any, lane: int) -> Any:
-        """Copies a model to the host."""
-        if self.folds:
-            placed = jax.tree.map(lambda leaf: _by_device(leaf)[lane].data, placed)
-        # Copies, since a CPU's arrays may share their memory with the next step's.
-        copies = jax.tree.map(np.array, jax.device_get(placed))
-        return jax.tree.map(lambda x: x.reshape(x.shape[1:]), copies) if self.folds else copies
-
     def scan(self, step: Callable, carry: Any, xs: Any, count: jax.Array) -> tuple[Any, Any]:
-        """`jax.lax.scan` over the first `count` elements of `xs`, a number known on the device.
+        """Works as `jax.lax.scan` over the first `count` elements of `xs`.
 
         Args:
-            step: `(carry, x) -> (carry, y)`.
-            carry: At first.
+            step: A function `(carry, x) -> (carry, y)`.
+            carry: What the first step is given.
             xs: A tree of arrays with an equal leading axis.
-            count: int32 scalar.
+            count: int32 scalar, which the device alone knows.
 
         Returns:
             The last carry, and the stacked y, with zeros beyond `count`.
         """
-        length = len(jax.tree.leaves(xs)[0])
 
         def element(index):
             return jax.tree.map(lambda x: x[index], xs)
-
-        if length == 1 and not self.folds:  # a loop around it would slow a CPU down
-            carry, y = step(carry, element(0))
-            return carry, jax.tree.map(lambda y: y[None], y)
 
         def body(index, loop):
             carry, ys = loop
             carry, y = step(carry, element(index))
             return carry, jax.tree.map(lambda ys, y: ys.at[index].set(y), ys, y)
 
+        length = len(jax.tree.leaves(xs)[0])
         shapes = jax.eval_shape(lambda carry, xs: step(carry, element(0))[1], carry, xs)
         ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (carry, ys))
 
 
-BATCH, FOLDS = Layout(folds=False), Layout(folds=True)
+class OneModel(Layout):
+    """One model on all devices of all processes: they share its batches and sum its gradients."""
+
+    shared, model_axis, replicas = True, None, 1
+
+    @property
+    def devices(self) -> int:
+        return jax.device_count()
+
+    def spread(self, batches, length, width):
+        rows, mask, counts = _pad(batches, length, self.devices * width)
+        first = jax.process_index() * jax.local_device_count()
+        local = slice(first, first + jax.local_device_count())
+        rows, mask = (
+            x.reshape(length, self.devices, width).swapaxes(0, 1)[local].copy()
+            for x in (rows, mask)
+        )
+        return rows, mask, counts.repeat(len(rows))
+
+    def stack(self, values: np.ndarray) -> np.ndarray:
+        return values[0]
+
+    def place(self, trees: Sequence[Any]) -> Any:
+        return replicate(trees[0])
+
+    def replace(self, placed: Any, replica: int, tree: Any) -> Any:
+        return replicate(tree)
+
+    def take(self, placed: Any, replica: int) -> Any:
+        # Copies, since a CPU's arrays may share their memory with the next step's.
+        return jax.tree.map(np.array, jax.device_get(placed))
+
+    def select(self, outputs: Any, replica: int) -> Any:
+        return outputs
+
+    def scan(self, step, carry, xs, count):
+        if len(jax.tree.leaves(xs)[0]) > 1:
+            return super().scan(step, carry, xs, count)
+        # A loop around a single step would slow a CPU down.
+        carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
+        return carry, jax.tree.map(lambda y: y[None], y)
 
 
-def share(numbers: Sequence[int], parallel: str) -> tuple[list[int], list[int]]:
-    """Says which folds this process trains one a device, and which all devices train together.
+class OneFoldPerDevice(Layout):
+    """A model for each device of this process, each of another fold: nothing is exchanged."""
+
+    shared, model_axis, devices = False, 0, 1
+
+    @property
+    def replicas(self) -> int:
+        return jax.local_device_count()
+
+    def spread(self, batches, length, width):
+        return _pad(batches, length, width)
+
+    def stack(self, values: np.ndarray) -> np.ndarray:
+        return values
+
+    def place(self, trees: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: self.put(np.stack(leaves)), *trees)
+
+    def replace(self, placed: Any, replica: int, tree: Any) -> Any:
+        def replace(old: jax.Array, new: np.ndarray) -> jax.Array:
+            parts = [shard.data for shard in _by_device(old)]
+            parts[replica] = jax.device_put(np.asarray(new)[None], jax.local_devices()[replica])
+            return jax.make_array_from_single_device_arrays(old.shape, old.sharding, parts)
+
+        return jax.tree.map(replace, placed, tree)
+
+    def take(self, placed: Any, replica: int) -> Any:
+        placed = jax.tree.map(lambda leaf: _by_device(leaf)[replica].data, placed)
+        # Copies, since a CPU's arrays may share their memory with the next step's.
+        return jax.tree.map(lambda x: np.array(x[0]), jax.device_get(placed))
+
+    def select(self, outputs: Any, replica: int) -> Any:
+        return jax.tree.map(lambda x: x[replica], outputs)
+
+
+ONE_MODEL, ONE_FOLD_PER_DEVICE = OneModel(), OneFoldPerDevice()
+
+
+def assign_folds(numbers: Sequence[int], parallel: str) -> tuple[list[int], list[int]]:
+    """Decides which folds are trained one on a device, and which on all devices together.
 
     Args:
-        numbers: Of the folds to train.
-        parallel: "folds", "batch", or "auto": one a device as long as there is one for every
-            device, then all devices together.
+        numbers: The folds to train.
+        parallel: "folds" (one on a device), "batch" (all devices together), or "auto": one on a
+            device as long as there is one for every device, then all devices together.
+
+    Returns:
+        The folds that this process trains one on a device, and those that all devices train.
     """
     count = jax.device_count()
     apart = {"folds": len(numbers), "batch": 0, "auto": len(numbers) // count * count}[parallel]
-    if count == 1:  # both are the same
+    if count == 1:  # both ways are the same
         apart = 0
-    own = list(numbers[:apart])[jax.process_index() :: jax.process_count()]
-    return own, list(numbers[apart:])
+    of_process = list(numbers[:apart])[jax.process_index() :: jax.process_count()]
+    return of_process, list(numbers[apart:])
+
+
+def _pad(
+    batches: Sequence[Sequence[np.ndarray]], length: int, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row numbers and mask [models, length, size], padded, and the number of batches [models]."""
+    rows = np.zeros((len(batches), length, size), np.int32)
+    mask = np.zeros(rows.shape, np.float32)
+    for model, of_model in enumerate(batches):
+        for number, batch in enumerate(of_model):
+            rows[model, number, : len(batch)] = batch
+            mask[model, number, : len(batch)] = 1
+    return rows, mask, np.asarray([len(of_model) for of_model in batches], np.int32)
 
 
 def _local_mesh() -> Mesh:

@@ -1,4 +1,4 @@
-"""What training changes, and the step that changes it."""
+"""The training step and the prediction step, and the state that training changes."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -11,27 +11,24 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ds_jax.models.create import (
-    Network,
-    Variables,
-    merge_params,
-    split_frozen,
-)
+from ds_jax.models.create import Network, Variables, merge_params, split_frozen
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.parallel import Layout
 
-DROPOUT = 1 << 20  # parts dropout's random numbers from those of fold 0's new layers, and so on
+# Keep the random numbers of dropout and of augmentation apart from each other, and from those of
+# the new layers of fold 0, fold 1, and so on.
+DROPOUT, AUGMENTATION = 1 << 20, (1 << 20) + 1
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """What a step changes, and the frozen layers beside it.
+    """What a training step changes, and the frozen layers that it reads besides.
 
     Attributes:
         step: int32, steps taken.
-        params: The parameters that are trained.
+        params: The parameters that are trained, by module and layer.
         frozen: The parameters that keep their ImageNet weights, by module and layer.
-        batch_stats: Running statistics of batch normalisation.
-        opt_state: Of the optimiser.
+        batch_stats: Running statistics of batch normalisation, and the scaling of features.
+        opt_state: The optimiser's state.
     """
 
     step: jax.Array
@@ -46,19 +43,6 @@ class TrainState(flax.struct.PyTreeNode):
         params = merge_params(self.frozen, self.params)
         return {"params": params, "batch_stats": self.batch_stats}
 
-    @property
-    def optimizer(self) -> dict:
-        """What resuming needs besides the variables."""
-        return {"step": self.step, "opt_state": self.opt_state}
-
-    def resume(self, variables: Variables, optimizer: Mapping) -> "TrainState":
-        """This state with other values: `variables` and `optimizer` of one like it."""
-        params = {
-            module: {name: variables["params"][module][name] for name in layers}
-            for module, layers in self.params.items()
-        }
-        return self.replace(params=params, batch_stats=variables["batch_stats"], **optimizer)
-
 
 def create_optimiser(
     train: ml_collections.ConfigDict, ported: Mapping
@@ -67,7 +51,7 @@ def create_optimiser(
 
     Args:
         train: The fields of `config.train`.
-        ported: What `network.port` returns: the layers that are not new.
+        ported: The layers that are not new, as `network.port` returns them.
     """
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(ported)}
 
@@ -92,11 +76,11 @@ def create_state(
     """Initialises the network, with ported weights where there are some.
 
     Args:
-        network: To be trained.
-        optimiser: Of `create_optimiser`.
+        network: The network to be trained.
+        optimiser: The result of `create_optimiser`.
         pretrained: VGG16's ImageNet weights, by layer.
-        rng: Of the new layers.
-        scaling: What the network's `scaling` measured on the training side.
+        rng: The random key of the new layers.
+        scaling: What the network's `scaling` measured on the training split.
     """
     new, batch_stats = _new_layers(network, rng)
     frozen, trained = split_frozen(network, network.port(pretrained))
@@ -118,21 +102,36 @@ def _new_layers(network: Network, rng: jax.Array) -> tuple[dict, dict]:
     return params, dict(variables.get("batch_stats", {}))
 
 
+def augment(batch: jax.Array, rng: jax.Array) -> jax.Array:
+    """Changes a training batch at random: the identity, since no augmentation is in use.
+
+    Args:
+        batch: The network's input, [rows, ...]: stored pictures, features, or what the frozen
+            blocks made of pictures.
+        rng: A random key for each row, so that a row is changed alike on any number of devices.
+
+    Returns:
+        The batch that is trained on, of the same shape and dtype.
+    """
+    del rng
+    return batch
+
+
 def create_train_step(
     network: Network,
     optimiser: optax.GradientTransformation,
     inputs: Inputs,
     layout: Layout,
-    seed: int,
+    seeds: ml_collections.ConfigDict,
 ) -> Callable:
     """Maps a dispatch of training steps over devices; compiled once, at its first call.
 
     Args:
-        network: To be trained, made for the layout's axis.
-        optimiser: Of `create_optimiser`.
-        inputs: That the steps read.
+        network: The network to be trained, made for the layout's axis.
+        optimiser: The result of `create_optimiser`.
+        inputs: What the steps read.
         layout: How models lie on devices.
-        seed: Of dropout, together with a fold's number.
+        seeds: The fields of `config.seeds`; a fold's number is added to each.
 
     Returns:
         `(state, number, scale, *chunk of inputs) -> state, losses`: a step for each batch of the
@@ -141,24 +140,26 @@ def create_train_step(
     """
 
     def train_step(state, number, scale, corpus, labels, rows, mask, count):
-        key = jax.random.fold_in(jax.random.key(seed), DROPOUT)
-        rng = jax.random.fold_in(key, number)
-
         def step(state, batch):
             rows, mask = batch
             # Divided by the rows of all devices together: their numbers of real rows differ.
             total = _sum(layout, jnp.sum(mask))
             positions = _device(layout) * len(rows) + jnp.arange(len(rows))
-            step_rng = jax.random.fold_in(rng, state.step)
-            rngs = jax.vmap(lambda position: jax.random.fold_in(step_rng, position))(positions)
+
+            def row_rngs(seed, stream):
+                rng = jax.random.fold_in(jax.random.key(seed), stream)
+                rng = jax.random.fold_in(jax.random.fold_in(rng, number), state.step)
+                return jax.vmap(lambda position: jax.random.fold_in(rng, position))(positions)
+
+            pictures = augment(corpus[rows], row_rngs(seeds.augmentation, AUGMENTATION))
 
             def loss_fn(params):
                 outputs, updated = network.apply(
                     state.replace(params=params).variables,
-                    corpus[rows],
+                    pictures,
                     mask,
                     True,
-                    rngs,
+                    row_rngs(seeds.dropout, DROPOUT),
                     method=inputs.method,
                     mutable=["batch_stats"],
                 )
@@ -181,6 +182,37 @@ def create_train_step(
         return layout.scan(step, state, (rows, mask), count)
 
     return inputs.parallel(layout, train_step, models=3, donate=True)
+
+
+def create_predict_step(network: Network, inputs: Inputs, layout: Layout) -> Callable:
+    """Maps a dispatch of predictions over devices; compiled once, at its first call.
+
+    Args:
+        network: The network that predicts, made for the layout's axis.
+        inputs: What the steps read.
+        layout: How models lie on devices.
+
+    Returns:
+        `(variables, *chunk of inputs) -> logits, head logits, gates`, each with leading axes
+        [batches that a chunk has room for, rows that a model's devices take together].
+    """
+
+    def predict_step(variables, corpus, labels, rows, mask, count):
+        del labels
+
+        def step(_, batch):
+            rows, mask = batch
+            outputs = network.apply(variables, corpus[rows], mask, method=inputs.method)
+            return (), (outputs.logits, outputs.head_logits, outputs.gates)
+
+        _, outputs = layout.scan(step, (), (rows, mask), count)
+        if layout.axis_name is None:
+            return outputs
+        return jax.tree.map(
+            lambda x: jax.lax.all_gather(x, layout.axis_name, axis=1, tiled=True), outputs
+        )
+
+    return inputs.parallel(layout, predict_step, models=1)
 
 
 def _device(layout: Layout) -> jax.Array | int:

@@ -20,7 +20,6 @@ from ds_jax.data.corpus import LABELS
 from ds_jax.features import audio, representation
 from ds_jax.runtime import files
 from ds_jax.systems import base as systems
-from ds_jax.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
@@ -63,10 +62,8 @@ def load(directory):
 
 def untrained(directory, config):
     """A fold's folder, whose network is as training begins with it."""
-    experiment = tiny.experiment(config, tiny.corpus(8))
-    state = tiny.state(experiment)
-    with Checkpoints(directory / "checkpoints", trains=True) as checkpoints:
-        checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+    state = tiny.state(tiny.setup(config, tiny.corpus(8)))
+    tiny.save(directory / "checkpoints", state.variables, config)
     return directory
 
 

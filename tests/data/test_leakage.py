@@ -20,7 +20,7 @@ from ds_jax.data.leakage import LeakError
 from ds_jax.features import audio
 from ds_jax.models import pretrained
 from ds_jax.systems import classifiers
-from ds_jax.training.fold import FoldTraining
+from ds_jax.training.fold import FoldState
 
 PROTOCOLS = ("stratified", "split_70_30", "speakers", "leave_one_speaker_out", "sentences")
 
@@ -210,7 +210,7 @@ def test_a_row_of_the_test_side_in_training_ends_the_run(tmp_path, monkeypatch):
     corpus = with_digests(tiny.corpus(21))
     cross_validation.run(config(), corpus, tmp_path, [])
     stray = json.loads((tmp_path / "folds.json").read_text())["folds"][0]["test"][0]
-    feed(monkeypatch, FoldTraining, "order", int(stray[1:]))
+    feed(monkeypatch, FoldState, "order", int(stray[1:]))
     with pytest.raises(LeakError, match=f"fold 0: training was given '{stray}', which is not of"):
         cross_validation.run(config(), corpus, tmp_path)
     assert not list(tmp_path.glob("fold_*/predictions.csv"))

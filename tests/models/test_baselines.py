@@ -12,7 +12,7 @@ from ds_jax.data.corpus import LABELS, Corpus
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.models import baselines
 from ds_jax.systems import network as inference
-from ds_jax.training.experiment import create_experiment
+from ds_jax.training.loop import create_setup
 
 MODELS = {
     "lstm": {"units": (6, 5), "dense_units": 4},
@@ -137,7 +137,7 @@ def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     made.train.stop_patience = made.train.plateau_patience = 30
     made.model.units = (16, 16)
     spoken = corpus((60,) if features == "mfcc" else (5, 12))
-    experiment = create_experiment(made, spoken, {})
+    experiment = create_setup(made, spoken, {})
     fold = tiny.fold(range(14), range(14, 21), range(21, 28))
     judgement = tiny.train_fold(experiment, 0, fold, tmp_path)
     tested = spoken.rows_of(fold.test)
@@ -161,7 +161,7 @@ def test_the_scaling_knows_the_training_side_alone(tmp_path):
     scalings = []
     for number, of in enumerate((spoken, shifted)):
         made.train.epochs = 1
-        experiment = create_experiment(made, of, {})
+        experiment = create_setup(made, of, {})
         fold = tiny.fold(range(14), range(14, 21), range(21, 28))
         tiny.train_fold(experiment, 0, fold, tmp_path / str(number))
         variables = inference.load(tmp_path / str(number) / "fold_00" / "checkpoints")[2]

@@ -11,7 +11,7 @@ import tiny
 from ds_jax.models import winograd
 from ds_jax.models.create import create_network
 from ds_jax.training import step as train_state
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.parallel import ONE_MODEL
 
 # Batch, height, width, channels in and out. TILES_AT_ONCE is 256.
 SHAPES = [
@@ -165,7 +165,7 @@ def test_accelerators_keep_the_plain_pool(platform, there):
 def trained(monkeypatch, least_channels):
     """Losses and parameters after two steps of gradient descent on the tiny corpus."""
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", least_channels)
-    experiment = tiny.experiment(tiny.config())
+    experiment = tiny.setup(tiny.config())
     optimiser = optax.sgd(1e-2)
     # Biases of 0 under silent channels would put values on the very bend of the ReLU.
     biases = np.random.default_rng(0)
@@ -173,11 +173,12 @@ def trained(monkeypatch, least_channels):
         name: layer | {"bias": biases.normal(0, 0.1, layer["bias"].shape).astype(np.float32)}
         for name, layer in tiny.pretrained().items()
     }
-    network = create_network(experiment.config, BATCH.axis_name)
+    network = create_network(experiment.config, ONE_MODEL.axis_name)
     state = train_state.create_state(network, optimiser, pretrained, jax.random.key(0), {})
-    step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
-    state, losses = BATCH.place([state]), []
-    for chunk in experiment.inputs.chunks(BATCH, [[np.arange(8)] * 2], 1, BATCH.width(8)):
+    inputs, seeds = experiment.inputs, experiment.config.seeds
+    step = train_state.create_train_step(network, optimiser, inputs, ONE_MODEL, seeds)
+    state, losses = ONE_MODEL.place([state]), []
+    for chunk in inputs.chunks(ONE_MODEL, [[np.arange(8)] * 2], 1, ONE_MODEL.width(8)):
         state, loss = step(state, np.int32(0), np.float32(1), *chunk)
         losses.append(float(loss[0]))
     return losses, jax.device_get(state.params)

@@ -22,6 +22,7 @@ from ds_jax.commands import evaluate, paper_config, predict, train
 from ds_jax.models import pretrained
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
+from ds_jax.training.checkpoints import CARD
 
 CONFIGS = sorted(path for path in Path("configs").glob("*.py") if path.stem != "base")
 IDS = [path.stem for path in CONFIGS]
@@ -344,8 +345,7 @@ def test_models_of_another_preprocessing_or_architecture_are_refused(spoilt, cha
 
 
 def metadata_of(fold: Path) -> Path:
-    (path,) = [p for p in fold.rglob("_CHECKPOINT_METADATA") if p.parent.name.isdecimal()]
-    return path
+    return fold / "checkpoints" / CARD
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,6 @@ def metadata_of(fold: Path) -> Path:
     ],
 )
 def test_folds_of_several_experiments_are_not_averaged(spoilt, changes, said):
-    changes = {f"custom_metadata__{name}": value for name, value in changes.items()}
     edit(metadata_of(spoilt / "fold_01"), **changes)
     with pytest.raises(ValueError, match=said):
         predict.run(spoilt, ["a.wav"])
@@ -367,7 +366,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(spoilt):
     for fold in range(3):
         edit(
             metadata_of(spoilt / f"fold_{fold:02}"),
-            custom_metadata__config__model__merging="early_fusion",
+            config__model__merging="early_fusion",
         )
     with pytest.raises(ValueError, match="is of another network than its config describes"):
         network.load(spoilt / "fold_00" / "checkpoints")

@@ -16,7 +16,8 @@ from ds_jax.commands import evaluate, train
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import errors, files
 from ds_jax.systems import network
-from ds_jax.training.fold import FoldTraining
+from ds_jax.training.checkpoints import CARD
+from ds_jax.training.fold import FoldState
 
 pytestmark = pytest.mark.usefixtures("tiny_weights")
 
@@ -71,8 +72,8 @@ def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(disk, undisturbe
     with pytest.raises(OSError, match=FULL) as raised:
         run(disk / "run")
     assert "\n" not in errors.sentence(raised.value)
-    for epoch in (disk / "run").glob("fold_*/checkpoints/[0-9]"):  # is whole, and loads
-        config, _, _ = network.load(epoch.parent)
+    for card in (disk / "run").glob(f"fold_*/checkpoints/{CARD}"):  # its model is whole, and loads
+        config, _, _ = network.load(card.parent)
         assert config.train.epochs == 3
     assert not list((disk / "run").glob("**/*.tmp"))
     filler.unlink()
@@ -125,16 +126,16 @@ def test_a_read_only_disk_is_named_and_read(disk, undisturbed, tmp_path):
 def test_a_folder_that_vanishes_ends_a_run_that_can_be_started_again(
     undisturbed, tmp_path, monkeypatch, folder
 ):
-    log, workdir = FoldTraining.log, tmp_path / "run"
+    log, workdir = FoldState.log, tmp_path / "run"
 
-    def vanish(training):
-        log(training)
-        if training.epoch == 2:
-            assert training.checkpoints.latest == 2  # nothing is being saved any more
+    def vanish(fold):
+        log(fold)
+        if fold.epoch == 2:
+            fold.checkpoints.restore(2)  # nothing is being saved any more
             shutil.rmtree(workdir / folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FoldTraining, "log", vanish)
+        patch.setattr(FoldState, "log", vanish)
         with pytest.raises(OSError, match=str(workdir)):
             run(workdir)
     assert run(workdir)

@@ -13,8 +13,7 @@ from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.models.create import create_network
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import inference
-from ds_jax.training.checkpoints import Checkpoints
-from ds_jax.training.parallel import BATCH
+from ds_jax.training.parallel import ONE_MODEL
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -28,7 +27,7 @@ def corpus():
 def experiment(narrow, corpus):
     config = tiny.config()
     config.model.freeze = "block3"
-    return tiny.experiment(config, corpus)
+    return tiny.setup(config, corpus)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +36,8 @@ def variables(experiment):
 
 
 def judge(experiment, variables, rows, batch_size):
-    step, placed = experiment.programs_for(BATCH).predict_step, BATCH.place([variables])
-    return inference.predict(step, placed, experiment.inputs, BATCH, [rows], batch_size, 1)[0]
+    step, placed = experiment.steps_for(ONE_MODEL)[1], ONE_MODEL.place([variables])
+    return inference.predict(step, placed, experiment.inputs, ONE_MODEL, [rows], batch_size, 1)[0]
 
 
 def assert_close(one, other):
@@ -95,7 +94,7 @@ def test_windows_are_averaged_by_utterance(everything, corpus):
 
 
 def test_freezing_does_not_change_what_a_network_says(experiment, variables, everything, corpus):
-    unfrozen = tiny.experiment(tiny.config(), corpus)
+    unfrozen = tiny.setup(tiny.config(), corpus)
     assert unfrozen.inputs.corpus.dtype == np.uint8
     assert create_network(unfrozen.config).frozen_blocks == 0
     rows = np.arange(0, 35, 4, dtype=np.int32)
@@ -104,14 +103,11 @@ def test_freezing_does_not_change_what_a_network_says(experiment, variables, eve
 
 @pytest.fixture
 def saved(tmp_path, experiment, variables):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        worse = jax.tree.map(lambda x: 0 * x, variables)
-        for epoch, tree, loss in ((1, variables, 0.5), (2, worse, 0.75)):
-            checkpoints.save(epoch, tree, {"step": 1}, loss, experiment.config.to_dict(), {})
+    tiny.save(tmp_path, variables, experiment.config)
     return tmp_path
 
 
-def test_loading_brings_back_the_best_epochs_network(saved, experiment, variables, everything):
+def test_loading_brings_back_the_network(saved, experiment, variables, everything):
     config, network, loaded = saved_networks.load(saved)
     assert json.loads(config.to_json()) == json.loads(experiment.config.to_json())
     assert network == create_network(experiment.config)
@@ -129,10 +125,10 @@ def test_loading_another_architecture_is_refused(saved, monkeypatch):
 
 
 def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"no checkpoints in {tmp_path}/none"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none"):
         saved_networks.load(tmp_path / "none")
     assert not (tmp_path / "none").exists()
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}"):
         saved_networks.load(tmp_path)
 
 
@@ -141,13 +137,12 @@ def test_networks_loaded_together_say_the_mean_of_each(tmp_path, corpus, freeze)
     """Whatever is frozen, in batches that are not full, and with heads and gates."""
     config = tiny.config()
     config.model.freeze = freeze
-    experiment = tiny.experiment(config, corpus)
+    experiment = tiny.setup(config, corpus)
     folders, alone = [], []
     for seed in range(3):
         state = tiny.state(experiment, seed)
         folders.append(tmp_path / f"{seed}")
-        with Checkpoints(folders[-1], trains=True) as checkpoints:
-            checkpoints.save(1, state.variables, {"step": 1}, 0.5, config.to_dict(), {})
+        tiny.save(folders[-1], state.variables, config)
         alone.append(judge(experiment, state.variables, np.arange(7, dtype=np.int32), 7))
     start = saved_networks.load_ensemble(folders)
     waiting = [start(corpus.inputs[:4], 4), start(corpus.inputs[4:7], 4)]

@@ -1,8 +1,8 @@
 """Trains on the devices of this process, or of several, and saves what came out.
 
-Called by test_devices.py: python device_trial.py FOLDER PARALLEL LENGTH MEMORY, with the devices
-in the environment. PARALLEL is the config's field, LENGTH the batches of a dispatch, and MEMORY
-"small" makes the corpus stream.
+Called by test_parallel.py: python device_trial.py FOLDER WAY LENGTH MEMORY, with the devices in the
+environment. WAY is config.parallel, LENGTH the batches of a dispatch, and MEMORY "small" makes the
+corpus stream.
 """
 
 import json
@@ -21,10 +21,9 @@ from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.models.create import create_network
 from ds_jax.runtime import processes
 from ds_jax.systems import network as inference
-from ds_jax.training import arrays as saved_arrays
-from ds_jax.training import loop, parallel
-from ds_jax.training import step as train_state
-from ds_jax.training.experiment import Experiment
+from ds_jax.training import checkpoints, loop, parallel
+from ds_jax.training import step as step_module
+from ds_jax.training.loop import TrainingSetup
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
 COLLECTIVE = re.compile(
@@ -50,19 +49,20 @@ def note(event: str, seconds: float, fun_name: str = "", **rest) -> None:
         compiled.append(fun_name)
 
 
-def run(folder: Path, parallel: str = "batch") -> dict[str, np.ndarray]:
+def run(folder: Path, way: str = "batch") -> dict[str, np.ndarray]:
     """Trains by gradient descent, then on folds as a run does."""
     jax.monitoring.register_event_duration_secs_listener(note)
     config = tiny.config()
-    config.model.freeze, config.parallel = "block4", parallel
+    config.model.freeze, config.parallel = "block5", way  # heads alone compile soon
+    config.model.gates, config.model.loss_weights = ("block5_pool",), (1.0,)
     config.train.pretrained_learning_rate, config.train.new_learning_rate = 5e-5, 5e-4
-    experiment = tiny.experiment(config)
+    setup = tiny.setup(config)
     arrays = {}
-    if parallel == "batch":
-        arrays = descend(experiment) | with_dropout()
-    arrays |= train_all(experiment, folder) | collectives(experiment)
+    if way == "batch":
+        arrays = descend(setup) | with_dropout()
+    arrays |= train_all(setup, folder) | collectives(setup)
     arrays["devices"] = jax.device_count()
-    arrays["streamed"] = experiment.inputs.streamed
+    arrays["streamed"] = setup.inputs.streamed
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
@@ -71,22 +71,22 @@ def with_dropout() -> dict:
     config = tiny.config("ds_fc")
     config.model.head, config.model.freeze = "fc", "block4"
     with mock.patch.object(deep_spectrum, "FULL_SIZE", config.picture.size):
-        return {f"dropout {name}": x for name, x in descend(tiny.experiment(config)).items()}
+        return {f"dropout {name}": x for name, x in descend(tiny.setup(config)).items()}
 
 
-def descend(experiment: Experiment) -> dict:
+def descend(setup: TrainingSetup) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
-    layout, optimiser = parallel.BATCH, optax.sgd(1e-3)
-    network = create_network(experiment.config, layout.axis_name)
-    step = train_state.create_train_step(network, optimiser, experiment.inputs, layout, 0)
-    state = train_state.create_state(
-        network, optimiser, experiment.pretrained, jax.random.key(0), {}
+    layout, optimiser = parallel.ONE_MODEL, optax.sgd(1e-2)
+    network = create_network(setup.config, layout.axis_name)
+    step = step_module.create_train_step(
+        network, optimiser, setup.inputs, layout, setup.config.seeds
     )
+    state = step_module.create_state(network, optimiser, setup.pretrained, jax.random.key(0), {})
     state = layout.place([state])
     before = [leaf.sharding for leaf in jax.tree.leaves(state)]
     losses, counts = [], []
     for rows in (np.arange(8), np.arange(8, 11), np.arange(3, 11)):
-        for chunk in experiment.inputs.chunks(layout, [[rows]], 1, layout.width(8)):
+        for chunk in setup.inputs.chunks(layout, [[rows]], 1, layout.width(8)):
             state, loss = step(state, np.int32(0), np.float32(1), *chunk)
         losses.append(float(loss[0]))
         counts.append(len(compiled))
@@ -98,12 +98,12 @@ def descend(experiment: Experiment) -> dict:
     return arrays
 
 
-def train_all(experiment: Experiment, folder: Path) -> dict:
+def train_all(setup: TrainingSetup, folder: Path) -> dict:
     """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
     arrays, compilations = {}, []
-    with mock.patch.object(saved_arrays, "save", wraps=saved_arrays.save) as save:
-        for number, judgement in loop.train_folds(experiment, FOLDS, folder):
-            arrays[f"probabilities_{number}"] = judgement.probabilities
+    with mock.patch.object(checkpoints, "save_model", wraps=checkpoints.save_model) as save:
+        for number, predicted in loop.train_folds(setup, FOLDS, folder):
+            arrays[f"probabilities_{number}"] = predicted.probabilities
             compilations.append(len(compiled))
     written = {int(re.search(r"fold_(\d+)", str(call.args[0]))[1]) for call in save.mock_calls}
     arrays[f"written_{jax.process_index()}"] = sorted(written)
@@ -119,25 +119,25 @@ def train_all(experiment: Experiment, folder: Path) -> dict:
     return arrays
 
 
-def collectives(experiment: Experiment) -> dict:
+def collectives(setup: TrainingSetup) -> dict:
     """What the compiled step of each layout in use exchanges: how often, and how many numbers."""
     arrays = {}
-    for layout, programs in experiment.programs.items():
-        state = train_state.create_state(
-            programs.network, experiment.optimiser, experiment.pretrained, jax.random.key(0), {}
+    for layout, (train_step, _) in setup.steps.items():
+        state = step_module.create_state(
+            setup.network(layout), setup.optimiser, setup.pretrained, jax.random.key(0), {}
         )
-        batches, width = [[np.arange(8)]] * layout.lanes, layout.width(8)
-        length = experiment.inputs.length(2, width)
-        (chunk,) = experiment.inputs.chunks(layout, batches, length, width)
-        lanes = np.zeros(layout.lanes)
-        lowered = programs.train_step.lower(
-            layout.place([state] * layout.lanes),
-            layout.stack(lanes.astype(np.int32)),
-            layout.stack(lanes.astype(np.float32)),
+        batches, width = [[np.arange(8)]] * layout.replicas, layout.width(8)
+        length = setup.inputs.length(2, width)
+        (chunk,) = setup.inputs.chunks(layout, batches, length, width)
+        zeros = np.zeros(layout.replicas)
+        lowered = train_step.lower(
+            layout.place([state] * layout.replicas),
+            layout.stack(zeros.astype(np.int32)),
+            layout.stack(zeros.astype(np.float32)),
             *chunk,
         )
         found = COLLECTIVE.findall(lowered.compile().as_text())
-        name = "folds" if layout.folds else "batch"
+        name = "batch" if layout.shared else "folds"
         arrays[f"collectives_{name}"] = [_size(shapes) for shapes, _ in found]
     return arrays
 
@@ -149,12 +149,12 @@ def _size(shapes: str) -> int:
 
 
 if __name__ == "__main__":
-    folder, parallel, length, memory = sys.argv[1:]
+    folder, way, length, memory = sys.argv[1:]
     processes.start(distributed="DS_JAX_PROCESSES" in os.environ)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     vgg16.BLOCKS, vgg16.UNITS = tiny.BLOCKS, tiny.UNITS
     parallel.batches_in_dispatch = lambda batches: int(length)
     if memory == "small":
         parallel.fits = lambda size: False
-    results = run(Path(folder), parallel)
+    results = run(Path(folder), way)
     np.savez(Path(folder) / f"process_{jax.process_index()}.npz", **results)

@@ -1,6 +1,6 @@
-"""Which epochs are kept, what they hold, and that nothing left behind disturbs."""
+"""What is kept comes back bit for bit or is refused, and nothing left behind disturbs."""
 
-import shutil
+import contextlib
 
 import jax
 import numpy as np
@@ -8,82 +8,61 @@ import pytest
 import tiny
 
 from ds_jax.data.corpus import LABELS
-from ds_jax.training import checkpoints as checkpoints_module
-from ds_jax.training.checkpoints import Checkpoints
+from ds_jax.training import checkpoints
+from ds_jax.training.checkpoints import (
+    CARD,
+    MODEL,
+    Checkpoints,
+    Damaged,
+    flatten,
+    load_variables,
+    read_card,
+    save_model,
+    unflatten,
+)
+
+CARD_OF = {"config": {"seed": 3}, "fold": "12ab", "epoch": 4, "history": [{"a": 1.5}]}
 
 
-def tree(epoch):
-    rng = np.random.default_rng(epoch)
+def variables(number=0):
+    rng = np.random.default_rng(number)
     kernel = rng.normal(size=(3, 4)).astype(np.float32)
     kernel[0, :3] = [np.nan, -0.0, np.float32(1e-42)]  # bits that arithmetic would change
-    return {"params": {"vgg16": {"block1_conv1": {"kernel": kernel}}}, "batch_stats": {}}
+    return {
+        "params": {"vgg16": {"block1_conv1": {"kernel": kernel, "bias": kernel[:2].T}}},
+        "batch_stats": {},
+    }
 
 
-def optimiser(epoch):
-    return {"step": np.int32(epoch * 10), "opt_state": (np.ones(2), ())}
-
-
-def save(checkpoints, losses):
-    for epoch, loss in losses.items():
-        checkpoints.save(
-            epoch, tree(epoch), optimiser(epoch), loss, {"seed": 3}, {"history": [{"a": 1.5}]}, "f"
-        )
-
-
-def kept(directory):
-    return sorted(int(path.name) for path in directory.iterdir())
-
-
-def load(checkpoints, epoch):
-    like = {"variables": tree(0), "optimizer": optimiser(0)}
-    return checkpoints.load(epoch, **like)
+def state(number=0):
+    """A tree with tuples, scalars, and parts without leaves."""
+    return {"step": np.int32(number), "opt_state": (variables(number), (), np.ones(2))}
 
 
 def bits(tree):
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+    return [(np.asarray(x).dtype, np.asarray(x).shape, x.tobytes()) for x in jax.tree.leaves(tree)]
 
 
-def test_the_best_and_the_latest_are_kept(tmp_path):
-    with Checkpoints(tmp_path / "new" / "fold", trains=True) as checkpoints:
-        assert checkpoints.latest is None
-        save(checkpoints, {1: 1.5, 2: 0.5, 3: 0.75, 4: 0.6})
-        assert (checkpoints.best, checkpoints.latest) == (2, 4)
-    assert kept(tmp_path / "new" / "fold") == [2, 4]
+def opened(directory):
+    return contextlib.closing(Checkpoints(directory))
 
 
-def test_reopening_forgets_nothing(tmp_path):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 1.5, 2: 0.5, 3: 0.75})
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        assert (checkpoints.best, checkpoints.latest) == (2, 3)
-        save(checkpoints, {4: 0.7})
-        assert (checkpoints.best, checkpoints.latest) == (2, 4)
-        save(checkpoints, {5: 0.4, 6: 0.45})
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        assert (checkpoints.best, checkpoints.latest) == (5, 6)
-    assert kept(tmp_path) == [5, 6]
+def save(saved, losses, broken_off=()):
+    """Saves epochs by their losses; each selects the best one so far."""
+    for epoch in losses:
+        complete = {e: loss for e, loss in losses.items() if e <= epoch and e not in broken_off}
+        best = min(complete, key=complete.get, default=0)
+        saved.save(epoch, state(epoch), {"losses": [losses[epoch], float("nan")]}, best)
 
 
-def test_of_equal_losses_the_first_is_best(tmp_path):
-    """As the report has it, which reads the history and not the checkpoints."""
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 1.0, 2: 0.5, 3: 0.5, 4: 0.5, 5: 0.5})
-        assert (checkpoints.best, checkpoints.latest) == (2, 5)
+def kept(directory):
+    return sorted(path.name for path in directory.iterdir())
 
 
-def test_trees_come_back_bit_for_bit_on_the_host(tmp_path):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 0.5, 2: 0.75})
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        for epoch in (1, 2):
-            loaded = load(checkpoints, epoch)
-            assert bits(loaded) == bits({"variables": tree(epoch), "optimizer": optimiser(epoch)})
-            leaves = zip(
-                jax.tree.leaves(loaded["variables"]), jax.tree.leaves(tree(0)), strict=True
-            )
-            assert all(type(a) is np.ndarray and a.dtype == b.dtype for a, b in leaves)
-            assert jax.tree.structure(loaded["optimizer"]) == jax.tree.structure(optimiser(0))
-        assert list(checkpoints.load(1, variables=tree(0))) == ["variables"]
+def test_leaves_are_named_by_their_paths():
+    named = flatten(variables())
+    assert set(named) == {f"params/vgg16/block1_conv1/{name}" for name in ("bias", "kernel")}
+    assert bits(unflatten(flatten(state()), state(1), "here")) == bits(state())
 
 
 @pytest.mark.parametrize(
@@ -92,65 +71,126 @@ def test_trees_come_back_bit_for_bit_on_the_host(tmp_path):
         {"params": {"vgg16": {"block1_conv1": {"kernel": np.zeros((2, 4))}}}, "batch_stats": {}},
         {"params": {"vgg16": {"block1_conv2": {"kernel": np.zeros((3, 4))}}}, "batch_stats": {}},
         {"params": {"vgg16": {}}, "batch_stats": {}},
+        variables() | {"more": np.zeros(2)},
     ],
 )
-def test_another_network_is_refused(tmp_path, other):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 0.5})
-        with pytest.raises(ValueError, match=f"epoch 1 in {tmp_path} is of another network"):
-            checkpoints.load(1, variables=other)
+def test_a_model_of_another_network_is_refused(tmp_path, other):
+    save_model(tmp_path, variables(), CARD_OF)
+    with pytest.raises(ValueError, match=f"{tmp_path / MODEL} is of another network"):
+        load_variables(tmp_path, other)
 
 
-def test_metadata_come_back(tmp_path):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 0.5})
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        metadata = checkpoints.metadata(1)
-    assert metadata == {
-        "config": {"seed": 3},
-        "labels": list(LABELS),
-        "progress": {"history": [{"a": 1.5}]},
-        "fold": "f",
-    }
+def test_a_model_comes_back_with_its_card(tmp_path):
+    save_model(tmp_path / "new", variables(), CARD_OF)
+    assert kept(tmp_path / "new") == sorted([CARD, MODEL])
+    loaded = load_variables(tmp_path / "new", variables(1))
+    assert bits(loaded) == bits(variables())
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(loaded))
+    card = read_card(tmp_path / "new")
+    assert card | CARD_OF == card
+    assert card["labels"] == list(LABELS)
+
+
+@pytest.mark.parametrize("there", [[], [MODEL]])
+def test_without_a_card_there_is_no_model(tmp_path, there):
+    for name in there:
+        (tmp_path / name).write_bytes(b"")
+    for read in (read_card, lambda directory: load_variables(directory, variables())):
+        with pytest.raises(FileNotFoundError, match=str(tmp_path / CARD)):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("name", [MODEL, CARD])
+def test_a_damaged_model_is_named_and_put_aside(tmp_path, name):
+    save_model(tmp_path, variables(), CARD_OF)
+    whole = (tmp_path / name).read_bytes()
+    for content in (b"", whole[:-2], whole[:40] + bytes([whole[40] ^ 8]) + whole[41:]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Damaged, match=str(tmp_path / name)):
+            load_variables(tmp_path, variables())
+    with opened(tmp_path) as saved:
+        assert str(tmp_path / name) in saved.notice
+        assert not saved.finished
+    assert kept(tmp_path) == [f"{CARD}.damaged", f"{MODEL}.damaged"]
 
 
 def test_another_label_set_is_refused(tmp_path, monkeypatch):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 0.5})
-    monkeypatch.setattr(checkpoints_module, "LABELS", ("ANGER", "BOREDOM"))
-    with (
-        Checkpoints(tmp_path, trains=True) as checkpoints,
-        pytest.raises(ValueError, match="not ANGER, BOREDOM"),
-    ):
-        checkpoints.metadata(1)
+    save_model(tmp_path / "model", variables(), CARD_OF)
+    with opened(tmp_path / "epochs") as saved:
+        save(saved, {1: 0.5})
+        monkeypatch.setattr(checkpoints, "LABELS", ("ANGER", "BOREDOM"))
+        with pytest.raises(ValueError, match="label set"):
+            saved.restore(1)
+    with pytest.raises(ValueError, match="label set"):
+        read_card(tmp_path / "model")
 
 
-def test_without_a_checkpoint_there_is_no_best(tmp_path):
-    refused = pytest.raises(FileNotFoundError, match=f"no checkpoint in {tmp_path}")
-    with Checkpoints(tmp_path, trains=True) as checkpoints, refused:
-        _ = checkpoints.best
+def test_the_best_and_the_latest_epochs_are_kept(tmp_path):
+    with opened(tmp_path / "new" / "fold") as saved:
+        assert saved.latest is None
+        save(saved, {1: 1.5, 2: 0.5, 3: 0.75, 4: 0.6, 5: 0.55})
+        assert saved.latest == 5
+    assert kept(tmp_path / "new" / "fold") == ["2", "4", "5"]
+
+
+def test_epochs_come_back_bit_for_bit_on_the_host(tmp_path):
+    with opened(tmp_path) as saved:
+        save(saved, {1: 0.5, 2: 0.75})
+    with opened(tmp_path) as saved:
+        assert (saved.latest, saved.notice, saved.finished) == (2, "", False)
+        for epoch, loss in ((1, 0.5), (2, 0.75)):
+            arrays, progress = saved.restore(epoch)
+            assert bits(unflatten(arrays, state(), tmp_path)) == bits(state(epoch))
+            assert all(type(array) is np.ndarray for array in arrays.values())
+            assert progress["losses"][0] == loss
+
+
+def test_an_epoch_takes_the_place_of_the_same_that_was_broken_off(tmp_path):
+    with opened(tmp_path) as saved:
+        save(saved, {1: 1.0, 2: 0.9}, broken_off=(2,))
+    with opened(tmp_path) as saved:
+        assert saved.restore(2)[1]["best"] == 1
+        saved.save(2, state(20), {}, 2)
+    with opened(tmp_path) as saved:
+        arrays, progress = saved.restore(2)
+        assert progress["best"] == 2
+        assert bits(unflatten(arrays, state(), tmp_path)) == bits(state(20))
+    assert kept(tmp_path) == ["1", "2"]
 
 
 def test_what_a_killed_save_leaves_behind_does_not_matter(tmp_path):
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        save(checkpoints, {1: 0.5})
-    half = tmp_path / "2.orbax-checkpoint-tmp" / "variables.orbax-checkpoint-tmp"
+    with opened(tmp_path) as saved:
+        save(saved, {1: 0.5})
+    half = tmp_path / "2.orbax-checkpoint-tmp" / "state.orbax-checkpoint-tmp"
     half.mkdir(parents=True)
     (half / "array").write_bytes(b"half")
-    with Checkpoints(tmp_path, trains=True) as checkpoints:
-        assert (checkpoints.best, checkpoints.latest) == (1, 1)
-        save(checkpoints, {2: 0.25})
-        assert (checkpoints.best, checkpoints.latest) == (2, 2)
-        assert bits(load(checkpoints, 2)["variables"]) == bits(tree(2))
-    assert kept(tmp_path) == [1, 2]
+    with opened(tmp_path) as saved:
+        assert (saved.latest, saved.notice) == (1, "")
+        save(saved, {2: 0.25})
+        assert bits(unflatten(saved.restore(2)[0], state(), tmp_path)) == bits(state(2))
+    assert kept(tmp_path) == ["1", "2"]
 
 
-def test_a_checkpoint_of_an_earlier_version_is_told(run, tmp_path):
-    fold = shutil.copytree(run / "fold_00", tmp_path / "fold_00")
-    (path,) = fold.glob("checkpoints/[0-9]*/_CHECKPOINT_METADATA")
-    tiny.tamper(path, lambda content: content["custom_metadata"].pop("fold"))
-    with (
-        Checkpoints(fold / "checkpoints") as checkpoints,
-        pytest.raises(ValueError, match="of an earlier version of this program"),
-    ):
-        checkpoints.metadata(checkpoints.latest)
+def test_finishing_leaves_the_model_alone(tmp_path):
+    with opened(tmp_path) as saved:
+        save(saved, {1: 0.5, 2: 0.75})
+        saved.finish(variables(), CARD_OF)
+    assert kept(tmp_path) == sorted([CARD, MODEL])
+    with opened(tmp_path) as saved:
+        assert (saved.finished, saved.latest, saved.notice) == (True, None, "")
+
+
+def test_epochs_of_an_earlier_format_are_put_aside(tmp_path):
+    (tmp_path / "1" / "variables").mkdir(parents=True)
+    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text("{}")
+    with opened(tmp_path) as saved:
+        assert str(tmp_path / "1") in saved.notice
+        assert saved.latest is None
+    assert kept(tmp_path) == ["1.damaged"]
+
+
+def test_finished_models_of_earlier_formats_are_refused(tmp_path):
+    save_model(tmp_path, variables(), CARD_OF)
+    tiny.tamper(tmp_path / CARD, lambda card: card.pop("fold"))
+    with pytest.raises(ValueError, match="fold"):
+        read_card(tmp_path)

@@ -11,8 +11,8 @@ import tiny
 from ds_jax.models import deep_spectrum
 from ds_jax.models.create import abstract_variables, create_network
 from ds_jax.training import parallel
-from ds_jax.training import step as train_state
-from ds_jax.training.parallel import BATCH
+from ds_jax.training import step as step_module
+from ds_jax.training.parallel import ONE_MODEL
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -20,25 +20,25 @@ ROWS = np.asarray([3, 1, 5, 7, 2, 9, 4, 6], np.int32)  # the steps are compiled 
 
 
 @pytest.fixture(scope="module")
-def experiment(narrow):
-    return tiny.experiment(tiny.config())
+def setup(narrow):
+    return tiny.setup(tiny.config())
 
 
-def fresh_state(experiment, optimiser=None, pretrained=None, seed=0):
-    return train_state.create_state(
-        create_network(experiment.config),
-        optimiser or experiment.optimiser,
-        pretrained or experiment.pretrained,
+def fresh_state(setup, optimiser=None, pretrained=None, seed=0):
+    return step_module.create_state(
+        create_network(setup.config),
+        optimiser or setup.optimiser,
+        pretrained or setup.pretrained,
         jax.random.key(seed),
         {},
     )
 
 
-def take_step(experiment, rows, mask, scale=1.0, step=None, state=None, **other):
+def take_step(setup, rows, mask, scale=1.0, step=None, state=None, **other):
     """One step from a fresh state, or another."""
-    inputs = dataclasses.replace(experiment.inputs, **other)
-    step = step or experiment.programs_for(BATCH).train_step
-    placed = BATCH.place([state or fresh_state(experiment)])
+    inputs = dataclasses.replace(setup.inputs, **other)
+    step = step or setup.steps_for(ONE_MODEL)[0]
+    placed = ONE_MODEL.place([state or fresh_state(setup)])
     rows, mask = np.asarray(rows, np.int32)[None, None], np.asarray(mask, np.float32)[None, None]
     number, scale, counts = np.int32(1), np.float32(scale), np.ones(1, np.int32)
     state, losses = step(placed, number, scale, inputs.corpus, inputs.labels, rows, mask, counts)
@@ -59,36 +59,36 @@ def changed(before, after):
     return names
 
 
-def test_masked_rows_leave_the_step_as_it_is(experiment):
+def test_masked_rows_leave_the_step_as_it_is(setup):
     """Neither another row in their place nor another label or picture of theirs is felt."""
     mask = [1] * 7 + [0]
-    wanted = host(take_step(experiment, ROWS, mask))
-    other_row = host(take_step(experiment, [*ROWS[:7], 12], mask))
+    wanted = host(take_step(setup, ROWS, mask))
+    other_row = host(take_step(setup, [*ROWS[:7], 12], mask))
     jax.tree.map(np.testing.assert_array_equal, other_row, wanted)
-    labels, corpus = np.array(experiment.inputs.labels), np.array(experiment.inputs.corpus)
+    labels, corpus = np.array(setup.inputs.labels), np.array(setup.inputs.corpus)
     labels[6] = (labels[6] + 1) % 7
     corpus[6] = 255 - corpus[6]
     other = {"labels": parallel.replicate(labels), "corpus": parallel.replicate(corpus)}
-    masked = host(take_step(experiment, ROWS, mask, **other))
+    masked = host(take_step(setup, ROWS, mask, **other))
     jax.tree.map(np.testing.assert_array_equal, masked, wanted)
-    seen = host(take_step(experiment, ROWS, [1] * 8, **other))
+    seen = host(take_step(setup, ROWS, [1] * 8, **other))
     assert changed(seen[0].params, wanted[0].params)
 
 
 def test_a_padded_batch_has_the_gradient_of_its_rows():
     config = tiny.config()
     config.model.freeze = "block4"
-    experiment, optimiser = tiny.experiment(config), optax.sgd(1.0)
-    network = create_network(config, BATCH.axis_name)
-    step = train_state.create_train_step(network, optimiser, experiment.inputs, BATCH, 0)
+    setup, optimiser = tiny.setup(config), optax.sgd(1.0)
+    network = create_network(config, ONE_MODEL.axis_name)
+    step = step_module.create_train_step(network, optimiser, setup.inputs, ONE_MODEL, config.seeds)
 
     def after(rows, mask):
-        state = fresh_state(experiment, optimiser)
-        return host(take_step(experiment, rows, mask, step=step, state=state))
+        state = fresh_state(setup, optimiser)
+        return host(take_step(setup, rows, mask, step=step, state=state))
 
     padded, padded_loss = after([*ROWS[:5], 0, 0, 0], [1] * 5 + [0] * 3)
     plain, loss = after(ROWS[:5], [1] * 5)
-    assert changed(fresh_host(experiment), plain.variables["params"])
+    assert changed(fresh_host(setup), plain.variables["params"])
     np.testing.assert_allclose(padded_loss, loss, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max()),
@@ -97,23 +97,23 @@ def test_a_padded_batch_has_the_gradient_of_its_rows():
     )
 
 
-def fresh_host(experiment):
-    return host(fresh_state(experiment).variables["params"])
+def fresh_host(setup):
+    return host(fresh_state(setup).variables["params"])
 
 
 @pytest.mark.parametrize(
     ("freeze", "pretrained_rate", "new_rate"),
-    [("", 1e-3, 1e-2), ("block3", 1e-3, 1e-2), ("block4", 0.0, 1e-2), ("block4", 1e-3, 0.0)],
+    [("", 1e-3, 1e-2), ("block3", 0.0, 1e-2), ("block4", 1e-3, 0.0)],
 )
-def test_each_group_of_layers_has_its_own_rate(experiment, freeze, pretrained_rate, new_rate):
+def test_each_group_of_layers_has_its_own_rate(setup, freeze, pretrained_rate, new_rate):
     if freeze:
         config = tiny.config()
         config.model.freeze = freeze
         config.train.pretrained_learning_rate = pretrained_rate
         config.train.new_learning_rate = new_rate
-        experiment = tiny.experiment(config)
-    before = fresh_host(experiment)
-    state, _ = take_step(experiment, ROWS, [1] * 8)
+        setup = tiny.setup(config)
+    before = fresh_host(setup)
+    state, _ = take_step(setup, ROWS, [1] * 8)
     after = host(state.variables["params"])
     trunk, head = changed(before["vgg16"], after["vgg16"]), changed(before["head"], after["head"])
     free = {name for name in before["vgg16"] if not freeze or name[:6] > freeze}
@@ -133,9 +133,10 @@ def test_fc1_and_fc2_move_at_the_ported_layers_rate():
     )
     params = abstract_variables(network)["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
-    optimiser = train_state.create_optimiser(config.train, network.port(tiny.pretrained()))
+    optimiser = step_module.create_optimiser(config.train, network.port(tiny.pretrained()))
     gradients = jax.tree.map(np.ones_like, params)
-    updates, _ = optimiser.update(gradients, optimiser.init(params), params)
+    step = jax.jit(lambda gradients: optimiser.update(gradients, optimiser.init(params), params))
+    updates, _ = step(gradients)
     for name, rate in (("fully_connected", 1e-3), ("classifier", 1e-2)):
         for leaf in jax.tree.leaves(updates["head"][name]):
             np.testing.assert_allclose(leaf, -rate, rtol=1e-3)
@@ -146,27 +147,25 @@ def test_dropout_is_trained_from_ported_fc_layers(monkeypatch):
     monkeypatch.setattr(deep_spectrum, "FULL_SIZE", 64)
     config = tiny.config("ds_fc")
     config.model.head, config.model.freeze = "fc", "block5"
-    experiment = tiny.experiment(config)
-    before = fresh_host(experiment)
+    setup = tiny.setup(config)
+    before = fresh_host(setup)
     fc1 = before["head"]["fully_connected"]["fc1"]["kernel"]
     np.testing.assert_array_equal(fc1, tiny.pretrained()["fc1"]["kernel"])
-    (first, loss), (again, same_loss) = (
-        host(take_step(experiment, ROWS, [1] * 8)) for _ in range(2)
-    )
+    (first, loss), (again, same_loss) = (host(take_step(setup, ROWS, [1] * 8)) for _ in range(2))
     assert loss == same_loss
     assert changed(before, first.variables["params"]) >= {"fc1", "fc2", "classifier"}
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    state = fresh_state(experiment)
-    later = host(take_step(experiment, ROWS, [1] * 8, state=state.replace(step=state.step + 1)))
+    state = fresh_state(setup)
+    later = host(take_step(setup, ROWS, [1] * 8, state=state.replace(step=state.step + 1)))
     assert later[1] != loss  # other units are dropped in another step
 
 
-def test_the_scale_multiplies_a_step(experiment):
-    before = fresh_host(experiment)
-    still, _ = take_step(experiment, ROWS, [1] * 8, scale=0.0)
+def test_the_scale_multiplies_a_step(setup):
+    before = fresh_host(setup)
+    still, _ = take_step(setup, ROWS, [1] * 8, scale=0.0)
     assert not changed(before, host(still.params))
     whole, tenth = (
-        host(take_step(experiment, ROWS, [1] * 8, scale=scale)[0].params) for scale in (1.0, 0.1)
+        host(take_step(setup, ROWS, [1] * 8, scale=scale)[0].params) for scale in (1.0, 0.1)
     )
     jax.tree.map(
         lambda old, a, b: np.testing.assert_allclose(b - old, (a - old) / 10, atol=1e-6),
@@ -176,9 +175,40 @@ def test_the_scale_multiplies_a_step(experiment):
     )
 
 
-def test_new_layers_are_drawn_by_seed_and_ported_ones_are_not(experiment):
-    one, same, other = (host(fresh_state(experiment, seed=seed).params) for seed in (0, 0, 1))
+def test_new_layers_are_drawn_by_seed_and_ported_ones_are_not(setup):
+    one, same, other = (host(fresh_state(setup, seed=seed).params) for seed in (0, 0, 1))
     assert not changed(one, same)
     assert changed(one["head"], other["head"]) >= {"conv1", "conv2", "gate", "block4_pool_logits"}
     assert not changed(one["vgg16"], other["vgg16"])
     assert not changed(one["vgg16"], {n: tiny.pretrained()[n] for n in sorted(one["vgg16"])})
+
+
+def test_an_augmentation_changes_what_is_trained_on_by_a_seed_of_its_own(monkeypatch):
+    """The identity is in use; here noise takes its place, on what the frozen blocks made."""
+    config = tiny.config("ds_fc")
+    config.model.freeze = "block5"
+    setup = tiny.setup(config)
+    network = create_network(config)
+
+    def loss(rows=ROWS, **seeds):
+        changed_seeds = config.copy_and_resolve_references().seeds
+        changed_seeds.update(seeds)
+        step = step_module.create_train_step(
+            network, setup.optimiser, setup.inputs, ONE_MODEL, changed_seeds
+        )
+        return float(take_step(setup, rows, [1] * 8, step=step)[1])
+
+    def noise(batch, rng):
+        drawn = jax.vmap(lambda key, row: jax.random.normal(key, row.shape, row.dtype))
+        return batch + drawn(rng, batch)
+
+    plain = loss()
+    assert loss(augmentation=1) == plain
+    monkeypatch.setattr(step_module, "augment", noise)
+    noisy = loss()
+    assert noisy != plain
+    assert loss(dropout=1) == noisy
+    assert loss(augmentation=1) not in (noisy, plain)
+    same = [loss(rows=[row] * 8) for row in (0, 1)]
+    monkeypatch.setattr(step_module, "augment", lambda batch, rng: noise(batch, rng[:1].repeat(8)))
+    assert [loss(rows=[row] * 8) for row in (0, 1)] != same  # each row has a key of its own

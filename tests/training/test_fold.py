@@ -1,4 +1,4 @@
-"""What TensorBoard reads back."""
+"""What a fold remembers between epochs, and what TensorBoard reads back."""
 
 import struct
 
@@ -7,7 +7,15 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from ds_jax.training.events import Events
+from ds_jax.training.fold import Events, plateaus
+
+
+def test_plateaus_lower_the_rates_and_gains_start_the_count_again():
+    losses = [3.0, 2.0, 2.0, 2.5, 1.0, 1.1, 1.2, 1.3, 1.4]
+    scales, waits = zip(*(plateaus(losses[:n], 2) for n in range(1, 10)), strict=True)
+    assert waits == (0, 0, 1, 2, 0, 1, 2, 3, 4)
+    np.testing.assert_allclose(scales, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-12)
+    assert plateaus([], 2) == (1.0, 0)
 
 
 def read(folder):
@@ -36,8 +44,8 @@ def test_numbers_come_back_and_what_went_before_is_purged(tmp_path, first):
     if first > 1:
         start, *rest = rest
         assert (start.step, start.session_log.status) == (3, event_pb2.SessionLog.START)
-    told = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in rest]
-    assert told == [
+    values = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in rest]
+    assert values == [
         (first, "loss", 0.5),
         (first, "uar", 0.25),
         (first + 1, "loss", 0.125),
