@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from benchmarks import (
     cross_validation,
@@ -119,11 +120,12 @@ def test_a_device_is_known_by_its_name():
         assert roofline.peak(unknown) is None
 
 
-def test_the_line_that_says_that_weights_are_read(weights_file, capsys):
-    pretrained.load(vgg16.VGG16, str(weights_file))
+def test_the_line_that_says_that_weights_are_read(tmp_path, capsys):
+    pretrained.load(vgg16.VGG16, str(tiny.write_weights(tmp_path / "vgg16.h5")))
     assert cross_validation.READ.match(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_throughput(monkeypatch, tmp_path, capsys):
     """Of eleven batches, on the accelerators' path and with frozen blocks computed beforehand."""
     monkeypatch.setitem(BACKBONES, "vgg16", scaling_trial.SMALL)
@@ -193,6 +195,7 @@ def test_kills(tmp_path):
     assert json.loads(output.read_text()) == json.loads(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_scaling(tmp_path):
     """On two simulated devices."""
     output = tmp_path / "found.json"
@@ -259,6 +262,7 @@ def test_streaming(tmp_path):
         streaming.main([*flags, "--pictures=400"])
 
 
+@pytest.mark.slow
 def test_preparing(tmp_path):
     output = tmp_path / "found.json"
     command = [sys.executable, "-m", "benchmarks.preparing", "--utterances=90"]

@@ -48,6 +48,7 @@ def test_the_same_network_is_accepted():
     peers.check_same(asked, loss_tolerance=1e-3)
 
 
+@pytest.mark.slow
 def test_the_network_here_learns_and_leaves_what_peers_need(tmp_path):
     trial = peer_ds_jax.create(tmp_path, size=32, batch=2, threads=1, cuda=False)["ds_jax"]
     losses = [trial["training step"]() for _ in range(3)]
@@ -62,6 +63,7 @@ def test_the_network_here_learns_and_leaves_what_peers_need(tmp_path):
     assert sum(numbers.values()) == trial["parameters"]
 
 
+@pytest.mark.slow
 def test_a_run_on_tiny_pictures(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is in benchmarks/requirements.txt alone")
     output = tmp_path / "results" / "peers.json"

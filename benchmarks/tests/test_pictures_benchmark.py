@@ -22,6 +22,7 @@ def run(*flags: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=root, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_it_measures_generated_and_real_recordings(tmp_path):
     sounds(tmp_path / "corpora" / "mine", "a.wav", "b.wav", "c.wav")
     done = run(f"--output={tmp_path}/found.json", f"--corpora_dir={tmp_path}/corpora")

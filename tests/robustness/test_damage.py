@@ -19,12 +19,15 @@ import tiny
 from ds_jax import config as configuration
 from ds_jax.commands import report, train
 from ds_jax.runtime import files, shutdown
-from ds_jax.systems import base as systems
 from ds_jax.systems import network
-from ds_jax.training.checkpoints import CARD, MODEL
-from ds_jax.training.epochs import Epochs
+from ds_jax.training.checkpoints import CARD, MODEL, Checkpoints
 
-pytestmark = pytest.mark.usefixtures("narrow")
+# TensorStore reads in parallel: where one read fails, others may end after Orbax has closed its
+# event loop.
+pytestmark = [
+    pytest.mark.usefixtures("narrow"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 FOLD = tiny.fold(range(11), range(11, 14), range(14, 16))
 
@@ -106,12 +109,11 @@ def test_a_run_reports_the_same_or_names_the_damaged_file(run, tmp_path, capsys,
 
 
 @once
-def test_starting_again_makes_what_was_damaged_anew(run, tmp_path, capsys, damage, monkeypatch):
+@pytest.mark.usefixtures("tiny_weights")
+def test_starting_again_makes_what_was_damaged_anew(run, run_copy, capsys, damage):
     """Whatever file of a fold it is, but for its model, which is only read to predict."""
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
     rng, corpus, wanted = np.random.default_rng(1), tiny.corpus(21), outcome(run)
-    config, copy = configuration.read(run), tmp_path / "run"
-    shutil.copytree(run, copy)
+    config, copy = configuration.read(run), run_copy
     files_of_folds = [n for n in names(run) if n.parts[0] == "fold_01" and len(n.parts) == 2]
     assert len(files_of_folds) == 6
     for name in files_of_folds:
@@ -142,9 +144,7 @@ def test_a_model_loads_the_same_or_is_named(run, tmp_path, capsys, damage, trial
 
 @pytest.fixture(scope="module")
 def setup(narrow):
-    config = tiny.config()
-    config.train.epochs = 4
-    return tiny.setup(config)
+    return tiny.setup(tiny.run_config(**{"train.epochs": 4}))
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +203,10 @@ def test_the_epoch_before_takes_the_place_of_a_damaged_latest(setup, begun, tmp_
     for seed in range(2):  # damaged once more, it takes the place of what was put aside
         flip(path, np.random.default_rng(seed))
         damaged = path.read_bytes()
-        epochs = Epochs(inside)
-        epochs.close()
-        assert epochs.latest == 3
-        assert str(inside / "4") in epochs.notice
+        checkpoints = Checkpoints(inside)
+        checkpoints.close()
+        assert checkpoints.latest == 3
+        assert str(inside / "4") in checkpoints.notice
         assert (inside / "4.damaged" / "progress" / "metadata").read_bytes() == damaged
         shutil.copytree(begun / "fold_00" / "checkpoints" / "4", inside / "4")
 
@@ -223,19 +223,25 @@ def test_without_a_whole_epoch_the_fold_starts_anew(setup, undisturbed, begun, t
     jax.tree.map(np.testing.assert_array_equal, predicted, undisturbed)
 
 
-def test_a_damaged_model_starts_the_fold_anew(run, tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("tiny_weights")
+def test_a_damaged_model_starts_the_fold_anew(run, run_copy, capsys):
     """Where its predictions are damaged, too."""
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
-    copy, wanted = shutil.copytree(run, tmp_path / "run"), outcome(run)
-    cut(copy / "fold_01" / "checkpoints" / MODEL, np.random.default_rng(6))
-    (copy / "fold_01" / "predictions.csv").unlink()
-    assert train.run(configuration.read(run), tiny.corpus(21), copy)
+    cut(run_copy / "fold_01" / "checkpoints" / MODEL, np.random.default_rng(6))
+    (run_copy / "fold_01" / "predictions.csv").unlink()
+    assert train.run(configuration.read(run), tiny.corpus(21), run_copy)
     assert f"{MODEL} is damaged" in capsys.readouterr().out
-    assert outcome(copy) == wanted
+    assert outcome(run_copy) == outcome(run)
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE])
-@pytest.mark.parametrize("name", ["metadata", CARD, MODEL])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("metadata", errno.EIO),
+        ("metadata", errno.EMFILE),
+        (CARD, errno.ESTALE),
+        (MODEL, errno.EACCES),
+    ],
+)
 def test_what_cannot_be_read_for_now_is_left_as_it_is(
     setup, run, begun, tmp_path, monkeypatch, name, error
 ):
@@ -250,7 +256,7 @@ def test_what_cannot_be_read_for_now_is_left_as_it_is(
             raise OSError(error, os.strerror(error), str(file))
         return open_file(file, *arguments, **options)
 
-    actions = [lambda: Epochs(inside)]
+    actions = [lambda: Checkpoints(inside)]
     if source is run:
         actions.append(lambda: network.load(inside))
     for action in actions:
@@ -261,17 +267,15 @@ def test_what_cannot_be_read_for_now_is_left_as_it_is(
         assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE])
-def test_what_tensorstore_cannot_read_for_now_is_left_as_it_is(
-    begun, tmp_path, monkeypatch, number
-):
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+def test_what_tensorstore_cannot_read_for_now_is_left_as_it_is(begun, tmp_path, monkeypatch, error):
     def restore(self, directory, args):
-        raise ValueError(f"UNAVAILABLE: Failed to open {directory}: {os.strerror(number)}")
+        raise ValueError(f"UNAVAILABLE: Failed to open {directory}: {os.strerror(error)}")
 
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointHandler, "restore", restore)
-    with pytest.raises(OSError, match=os.strerror(number)):
-        Epochs(inside)
+    with pytest.raises(OSError, match=os.strerror(error)):
+        Checkpoints(inside)
     assert not list(inside.glob("*.damaged"))
 
 
@@ -279,19 +283,18 @@ def test_remains_of_an_epoch_that_was_being_deleted_are_no_damage(begun, tmp_pat
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     (inside / "0" / "state").mkdir(parents=True)
     (inside / "0" / "state" / "manifest.ocdbt").write_bytes(b"half")
-    epochs = Epochs(inside)
-    epochs.close()
-    assert epochs.notice == ""
+    checkpoints = Checkpoints(inside)
+    checkpoints.close()
+    assert checkpoints.notice == ""
     assert not (inside / "0").exists()
 
 
-def test_damaged_folds_and_configs_are_refused_with_the_way_out(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
+def test_damaged_folds_and_configs_are_refused_with_the_way_out(run, run_copy):
     for name in ("folds.json", "config.json"):
         content = files.read_json(run / name)
         whole = (run / name).read_text()
-        (tmp_path / "run" / name).write_text(whole.replace('"seed": 0', '"seed": 1'))
+        (run_copy / name).write_text(whole.replace('"seed": 0', '"seed": 1'))
         with pytest.raises(ValueError, match=f"{name} is damaged: .*take its field .checksum. out"):
-            files.read_json(tmp_path / "run" / name)
-        files.write_json(tmp_path / "run" / name, content)  # as if it was taken out
-        assert files.read_json(tmp_path / "run" / name) == content
+            files.read_json(run_copy / name)
+        files.write_json(run_copy / name, content)  # as if the field was taken out
+        assert files.read_json(run_copy / name) == content

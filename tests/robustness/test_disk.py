@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or gone: one sentence, and nothing that was there is lost."""
+"""A disk that is full, read-only or gone ends a run in a sentence; what was saved stays."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ from datasets.prepare import prepare
 from ds_jax.commands import evaluate, report, train
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import errors, files
-from ds_jax.systems import base as systems
 from ds_jax.systems import network
 from ds_jax.training.checkpoints import CARD
 from ds_jax.training.fold import FoldState
 
-pytestmark = pytest.mark.usefixtures("narrow")
+pytestmark = pytest.mark.usefixtures("tiny_weights")
 
-FULL = "cannot be written (No space left on device): make room or see to its folder"
+CONFIG = tiny.run_config(**{"folds.count": 2, "train.epochs": 3})
+FULL = "No space left on device"
 
 
 @pytest.fixture
@@ -38,23 +38,15 @@ def disk(tmp_path):
 
 
 def fill(disk: Path, room: int) -> Path:
-    """Leaves so many bytes free; returns what takes up the others."""
+    """Writes a file that leaves `room` bytes free, and returns its path."""
     state = os.statvfs(disk)
-    stuff = disk / "stuff"
-    stuff.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
-    return stuff
-
-
-def experiment():
-    config = tiny.config()
-    config.corpus = "tiny"
-    config.folds.protocol, config.folds.count = "speakers", 2
-    config.model.freeze, config.train.epochs = "block4", 3
-    return config
+    filler = disk / "filler"
+    filler.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
+    return filler
 
 
 def run(workdir):
-    return train.run(experiment(), tiny.corpus(21), workdir)
+    return train.run(CONFIG, tiny.corpus(21), workdir)
 
 
 def outcome(workdir):
@@ -62,38 +54,29 @@ def outcome(workdir):
     return {path.relative_to(workdir): path.read_bytes() for path in paths}
 
 
-@pytest.fixture(autouse=True)
-def given_weights(monkeypatch):
-    monkeypatch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
-
-
 @pytest.fixture(scope="module")
 def undisturbed(narrow, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(systems.weights, "load", lambda path, full: tiny.pretrained())
+    with tiny.given_weights():
         assert run(workdir)
     return workdir
 
 
-ROOMS = (9000, *range(20_000, 800_000, 20_000))  # bytes
-
-
 @pytest.mark.parametrize(
-    "room", [0, 350_000, *(pytest.param(room, marks=pytest.mark.slow) for room in ROOMS)]
+    "room",
+    [9000, 350_000]
+    + [pytest.param(room, marks=pytest.mark.slow) for room in (0, *range(20_000, 800_000, 20_000))],
 )
 def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(disk, undisturbed, room):
-    stuff = fill(disk, room)
-    with pytest.raises(OSError, match="cannot be written") as raised:
+    filler = fill(disk, room)
+    with pytest.raises(OSError, match=FULL) as raised:
         run(disk / "run")
-    assert FULL in str(raised.value) or "No space left on device" in str(raised.value)
     assert "\n" not in errors.sentence(raised.value)
-    # What has its name is whole, and loads.
-    for card in (disk / "run").glob(f"fold_*/checkpoints/{CARD}"):
+    for card in (disk / "run").glob(f"fold_*/checkpoints/{CARD}"):  # its model is whole, and loads
         config, _, _ = network.load(card.parent)
         assert config.train.epochs == 3
     assert not list((disk / "run").glob("**/*.tmp"))
-    stuff.unlink()
+    filler.unlink()
     assert run(disk / "run")
     assert outcome(disk / "run") == outcome(undisturbed)
 
@@ -102,28 +85,28 @@ def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(disk, undisturbe
 def test_a_full_disk_leaves_nothing_half_prepared(disk, tmp_path, room):
     sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav", "03a01Wa.wav")
     settings = PictureSettings()
-    stuff = fill(disk, room)
-    with pytest.raises(OSError, match=r"(?s)/disk/.*cannot be written \(.*No space left on device"):
+    filler = fill(disk, room)
+    with pytest.raises(OSError, match=f"(?s)/disk/.*{FULL}"):
         prepare("emodb", tmp_path, disk / "data", settings)
     assert not [path for path in (disk / "data").rglob("*") if "record" in path.name]
-    stuff.unlink()
+    filler.unlink()
     builder = prepare("emodb", tmp_path, disk / "data", settings)
     assert len(builder.as_data_source(split="full")) == 3
 
 
-def test_a_read_only_disk_is_told_and_read(disk, undisturbed, tmp_path):
+def test_a_read_only_disk_is_named_and_read(disk, undisturbed, tmp_path):
     shutil.copytree(undisturbed, disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    config, corpus = experiment(), tiny.corpus(21)
+    corpus = tiny.corpus(21)
     sounds(tmp_path / "emodb", "03a01Fa.wav")
     for action in (
         lambda: run(disk / "run"),
         lambda: run(disk / "another"),
-        lambda: report.run(config, corpus, disk / "run"),
+        lambda: report.run(CONFIG, corpus, disk / "run"),
         lambda: evaluate.run(disk / "run", corpus),
         lambda: prepare("emodb", tmp_path, disk / "data", PictureSettings()),
     ):
-        with pytest.raises(OSError, match=r"disk/.*cannot be written \(Read-only file system\): "):
+        with pytest.raises(OSError, match=r"disk/.*Read-only file system"):
             action()
     for number in range(2):
         path = Path(f"fold_{number:02}") / "checkpoints"
@@ -133,11 +116,15 @@ def test_a_read_only_disk_is_told_and_read(disk, undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "what",
-    ["fold_00/checkpoints", *(pytest.param(w, marks=pytest.mark.slow) for w in ("", "fold_00"))],
+    "folder",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "fold_00",
+        pytest.param("fold_00/checkpoints", marks=pytest.mark.slow),
+    ],
 )
 def test_a_folder_that_vanishes_ends_a_run_that_can_be_started_again(
-    undisturbed, tmp_path, monkeypatch, what
+    undisturbed, tmp_path, monkeypatch, folder
 ):
     log, workdir = FoldState.log, tmp_path / "run"
 
@@ -145,17 +132,17 @@ def test_a_folder_that_vanishes_ends_a_run_that_can_be_started_again(
         log(fold)
         if fold.epoch == 2:
             fold.checkpoints.restore(2)  # nothing is being saved any more
-            shutil.rmtree(workdir / what)
+            shutil.rmtree(workdir / folder)
 
     with monkeypatch.context() as patch:
         patch.setattr(FoldState, "log", vanish)
-        with pytest.raises(OSError, match=f"{workdir}.*(cannot be written|has vanished)"):
+        with pytest.raises(OSError, match=str(workdir)):
             run(workdir)
     assert run(workdir)
     assert outcome(workdir) == outcome(undisturbed)
 
 
-def test_a_folder_without_permission_is_told():
+def test_a_folder_without_permission_is_named():
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
         os.chmod(place, 0o755)
         closed = Path(place, "closed")
@@ -164,12 +151,11 @@ def test_a_folder_without_permission_is_told():
         if root:  # nothing is forbidden to root
             os.seteuid(65534)
         try:
-            with pytest.raises(OSError, match="cannot be written") as raised:
+            with pytest.raises(OSError, match=f"{closed}/a.txt .*Permission denied"):
                 files.write_text(closed / "a.txt", "text")
-            with pytest.raises(OSError, match=f"{closed} cannot be written .Permission denied"):
+            with pytest.raises(OSError, match=f"{closed} .*Permission denied"):
                 files.check_writable(closed)
         finally:
             if root:
                 os.seteuid(0)
-        assert str(raised.value).startswith(f"{closed}/a.txt cannot be written (Permission denied)")
         assert os.listdir(closed) == []
