@@ -30,14 +30,15 @@ def corpus(pictures: int, canvas: int) -> Corpus:
         Utterance(name, LABELS[number % len(LABELS)], "nobody", "unknown", "", "normal", 1.0)
         for number, name in enumerate(names)
     )
-    side = -(-canvas // 8)
-    noise = np.random.default_rng(0).integers(0, 256, (pictures, side, side), np.uint8)
+    squares = -(-canvas // 8)
+    shape = pictures, squares, squares
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     noise = noise.repeat(8, axis=1).repeat(8, axis=2)[:, :canvas, :canvas]
     return Corpus("generated", utterances, noise, np.arange(pictures, dtype=np.int32))
 
 
 def fold(of: Corpus, train: int, dev: int, start: int = 0) -> Fold:
-    """So many utterances to train on and to choose by, from the one numbered `start` on."""
+    """Returns a fold of `train` and `dev` utterances, from the one numbered `start` on."""
     names = [utterance.name for utterance in of.utterances[start:]]
     return Fold(tuple(names[:train]), tuple(names[train : train + dev]), ())
 
@@ -84,7 +85,7 @@ def _set(names, values) -> None:
 
 
 def arguments(setup: TrainingSetup, layout: Layout, batches: int) -> tuple:
-    """All that a train step is called with, for a full dispatch of an epoch of so many batches."""
+    """Returns all that a train step is called with, for a full dispatch of such an epoch."""
     state = create_state(
         setup.network(layout),
         setup.optimiser,
@@ -113,13 +114,13 @@ def _chunk(setup: TrainingSetup, layout: Layout, batches: int) -> tuple:
 
 
 def host_seconds(setup: TrainingSetup, layout: Layout, batches: int) -> tuple[float, float]:
-    """What the host needs for a dispatch, if the device had nothing to do.
+    """Measures what the host needs for a dispatch, if the device had nothing to do.
 
-    It makes a chunk of the inputs and calls a step that returns the state which it is given. Where
-    a device has work, most of this goes on beside it.
+    It makes a chunk of the inputs and calls a step that returns the state which it is given. Most
+    of this goes on while a device has work.
 
     Returns:
-        Seconds to make the chunk, and of the call.
+        Seconds to make the chunk, and to call the step.
     """
 
     def idle(state, number, scale, corpus, labels, rows, mask, count):

@@ -65,7 +65,7 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
 
 
 def listing(run: Path) -> set[str]:
-    """All files and folders of a run, those that are being written too."""
+    """Lists all files and folders of a run, those that are being written too."""
     found = set()
     for directory, folders, names in os.walk(run):
         found.update(os.path.join(directory, name) for name in folders + names)
@@ -73,14 +73,14 @@ def listing(run: Path) -> set[str]:
 
 
 def outcome(run: Path) -> dict[str, bytes]:
-    """What must be the same: folds, predictions and reports."""
+    """Reads what must be the same: folds, predictions and reports."""
     names = ("folds.json", "report.json", "report.html", "fold_*/predictions*.csv")
     paths = [path for name in names for path in sorted((run / "run").glob(name))]
     return {str(path.relative_to(run)): path.read_bytes() for path in paths}
 
 
 def phase(run: Path) -> str:
-    """What the run is at, going by its files."""
+    """Tells what the run is doing, going by its files."""
     run, data = run / "run", run / "data"
     if not list(data.rglob("checksums.json")):
         return "preparing" if list(data.rglob("incomplete.*")) else "starting"
@@ -125,11 +125,11 @@ def check_end(
     """Waits for the end after SIGTERM; returns what was wrong with it.
 
     Args:
-        process: That was sent it.
-        sent: When, by the monotonic clock.
-        run: Its files.
+        process: The process that was sent SIGTERM.
+        sent: The moment, by the monotonic clock.
+        run: The folder of its files.
         before: Bytes of output that earlier processes have printed.
-        listening: Whether it had begun to take SIGTERM.
+        listening: Whether the process had begun to take SIGTERM.
     """
     try:
         status = process.wait(PATIENCE)
@@ -184,7 +184,7 @@ def kill(
 
 
 def check_outcome(run: Path, wanted: dict[str, bytes]) -> list[str]:
-    """What differs from the undisturbed run, and what was left behind."""
+    """Lists what differs from the undisturbed run, and what was left behind."""
     found = outcome(run)
     wrong = [f"{run.name}: {name} differs" for name in wanted if found.get(name) != wanted[name]]
     for pattern in ("*.tmp", "*orbax-checkpoint-tmp*", "incomplete.*"):
@@ -195,7 +195,7 @@ def check_outcome(run: Path, wanted: dict[str, bytes]) -> list[str]:
 def survive(
     folder: Path, times: int, seed: int, wanted: dict[str, bytes], duration: float, total: int
 ) -> dict:
-    """Kills so many times; returns what happened."""
+    """Kills as many `times`; returns what happened."""
     rng, kills, wrong, runs = np.random.default_rng(seed), [], [], 0
     while len(kills) < times and not wrong:
         run = folder / f"run_{runs}"
@@ -207,7 +207,7 @@ def survive(
             if len(kills) < times:  # the last run is then left in peace
                 kind = wait_for_moment(process, run, rng, duration, total)
             if kind:
-                # Its own lines: helpers of a process that was killed before may still print.
+                # Not any line: helpers of a process that was killed before may still print.
                 number, listening = SIGNALS[len(kills) % 2], b"chirps: " in printed(run, before)
                 met, faults = kill(process, run, number, before, listening)
                 kills.append(met | {"moment": kind})
@@ -238,7 +238,7 @@ def survive(
 
 
 def table(found: dict) -> str:
-    """The kills by phase and signal."""
+    """Formats the kills by phase and signal."""
     counts = collections.Counter((kill["phase"], kill["signal"]) for kill in found["all"])
     lines = [f"{'phase':28}{'SIGKILL':>8}{'SIGTERM':>8}"]
     for name in sorted({kill["phase"] for kill in found["all"]}):

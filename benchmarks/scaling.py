@@ -36,8 +36,8 @@ class Cluster:
     """Accelerators that train together.
 
     Attributes:
-        chip: Of which kind.
-        count: How many.
+        chip: The kind of accelerator.
+        count: How many there are.
         link: Bytes/s at which one sends to the others while it receives as much.
     """
 
@@ -47,7 +47,7 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The name in tables, such as "8 x H100"."""
         return f"{self.count} x {self.chip.name}"
 
 
@@ -59,7 +59,7 @@ CLUSTERS = (
 )
 ASSUMPTIONS = f"""\
 Assumed: {FOLDS} stratified folds of {CORPUS:,} pictures of {SIZE} pixels, a tenth of each training
-side chooses the epoch, batches of {BATCH}, {EPOCHS} epochs, nothing frozen, nobody stops early. A
+split selects the epoch, batches of {BATCH}, {EPOCHS} epochs, nothing frozen, nobody stops early. A
 device computes at the given share of its dense bfloat16 peak, whatever its share of a batch is; of
 one or two pictures it will be less. An all-reduce is a ring, in which each device sends
 2 (n - 1) / n of the gradients' bytes at {CLUSTERS[1].link / 1e9:.0f} GB/s by NVLink and
@@ -70,7 +70,7 @@ Preparing, compiling and reports are left out."""
 
 
 def trial(count: int, small: bool, folder: Path) -> dict:
-    """Runs scaling_trial.py on so many simulated devices."""
+    """Runs scaling_trial.py on `count` simulated devices."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(count)}
     output = folder / f"{count}.json"
     command = [sys.executable, "-m", "benchmarks.scaling_trial", str(output)]
@@ -84,36 +84,36 @@ def trial(count: int, small: bool, folder: Path) -> dict:
 
 
 def gradient_sums(found: dict) -> list[dict]:
-    """The collectives that hold a number for each parameter."""
+    """Returns the collectives that hold a number for each parameter."""
     return [one for one in found["collectives"] if one["numbers"] >= found["parameters"]]
 
 
 def minutes(cluster: Cluster, utilisation: float, parallel: str, counted: dict) -> float:
-    """The model: what the experiment takes, trained one fold a device or one on all devices.
+    """Models what the experiment takes, trained one fold a device or one on all devices.
 
     Args:
-        cluster: On which accelerators.
+        cluster: The accelerators.
         utilisation: The share of their peak at which they compute.
         parallel: "auto", "folds" or "batch", as in configs/base.py.
-        counted: Of the trial of "batch" on most devices.
+        counted: The counts of "batch" on most devices.
     """
     test = CORPUS // FOLDS
     dev = (CORPUS - test) // FOLDS
     train = CORPUS - test - dev
     rate, count = utilisation * cluster.chip.peak, cluster.count
     step = roofline.step_flops(SIZE)
-    judging = (EPOCHS * dev + test) * roofline.forward_flops(SIZE)
+    predicting = (EPOCHS * dev + test) * roofline.forward_flops(SIZE)
     steps = EPOCHS * -(-train // BATCH)
     exchanged = sum(one["bytes"] for one in counted["collectives"])
-    # Training and judging have as many dispatches.
+    # Training and prediction have as many dispatches.
     host = EPOCHS * 2 * devices.DISPATCHES * counted["host seconds a dispatch"]
     host += EPOCHS * 3 * 4 * counted["parameters"] / TO_HOST  # parameters and both moments
 
     apart = {"auto": FOLDS // count * count, "folds": FOLDS, "batch": 0}[parallel]
     if count == 1:
         apart = 0
-    alone = (EPOCHS * train * step + judging) / rate + host
-    together = steps * -(-BATCH // count) * step / rate + judging / count / rate + host
+    alone = (EPOCHS * train * step + predicting) / rate + host
+    together = steps * -(-BATCH // count) * step / rate + predicting / count / rate + host
     if count > 1:
         ring = 2 * (count - 1) / count * exchanged / cluster.link
         together += steps * (ring + LATENCY * len(counted["collectives"]))
@@ -125,21 +125,21 @@ def show_counts(trials: list[dict]) -> None:
     rows = []
     for found in trials:
         for parallel in ("folds", "batch"):
-            own = found[parallel]
-            sums = gradient_sums(own)
+            counts = found[parallel]
+            sums = gradient_sums(counts)
             first, last = (
-                own[f"compilations until the {one} fold is done"] for one in ("first", "last")
+                counts[f"compilations until the {one} fold is done"] for one in ("first", "last")
             )
             rows.append(
                 (
                     found["devices"],
                     parallel,
-                    len(own["collectives"]),
+                    len(counts["collectives"]),
                     len(sums),
-                    sum(one["bytes"] for one in own["collectives"]) / 1e6,
-                    1e3 * own["host seconds a dispatch"],
-                    own["dispatches an epoch"],
-                    own["folds"],
+                    sum(one["bytes"] for one in counts["collectives"]) / 1e6,
+                    1e3 * counts["host seconds a dispatch"],
+                    counts["dispatches an epoch"],
+                    counts["folds"],
                     last - first,
                 )
             )

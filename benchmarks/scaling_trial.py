@@ -47,14 +47,14 @@ def collectives(text: str) -> list[dict]:
     for shapes, name in COLLECTIVE.findall(text):
         numbers = size = 0
         for _, bits, shape in ARRAY.findall(shapes):
-            count = int(np.prod([int(side) for side in shape.split(",") if side]))
+            count = int(np.prod([int(size) for size in shape.split(",") if size]))
             numbers, size = numbers + count, size + count * int(bits) // 8
         found.append({"name": name, "numbers": numbers, "bytes": size})
     return found
 
 
 def create_trial(parallel: str) -> TrainingSetup:
-    """For one fold more than there are devices, each of pictures of its own and others'."""
+    """Prepares to train on one fold more than there are devices, which share some pictures."""
     config = generated.config(SIZE, BATCH_SIZE, 1)
     config.parallel = parallel
     pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
@@ -63,7 +63,7 @@ def create_trial(parallel: str) -> TrainingSetup:
 
 
 def of_step(layout: Layout) -> dict:
-    """The compiled train step, and the host's time for one of an epoch's dispatches."""
+    """Compiles the train step, and measures the host's time for one of an epoch's dispatches."""
     setup = create_trial("auto")
     arguments = generated.arguments(setup, layout, BATCHES)
     trained = sum(leaf.size for leaf in jax.tree.leaves(arguments[0].params))

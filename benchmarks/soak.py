@@ -4,7 +4,7 @@
     python -m benchmarks.soak --minutes=5
 
 Each round loads a small corpus, trains DS-AM on it in three folds, tests, reports, evaluates the
-checkpoints, and deletes all that; the rounds differ by their seed. Memory is the resident set of
+models, and deletes all that; the rounds differ by their seed. Memory is the resident set of
 the process. It grows while programs are compiled and allocators fill up, so the first rounds do
 not count; from then on the median of the last third may lie by no more than a bound above that of
 the first.
@@ -42,7 +42,7 @@ SHOWN = 30.0  # seconds between two lines
 
 
 def experiment(folder: Path):
-    """DS-AM on small pictures, for few epochs."""
+    """Returns the config of DS-AM on small pictures, for few epochs."""
     config = ds_am_emodb.get_config()
     config.corpus = "chirps"
     config.weights = str(folder / "vgg16.h5")
@@ -65,7 +65,7 @@ def take_round(folder: Path, seed: int) -> None:
 
 
 def measure() -> dict[str, float]:
-    """What the process holds."""
+    """Measures what the process holds."""
     process = psutil.Process()
     return {
         "MiB": process.memory_info().rss / 2**20,
@@ -76,7 +76,7 @@ def measure() -> dict[str, float]:
 
 
 def soak(folder: Path, longest: float) -> list[dict[str, float]]:
-    """Takes rounds until so many minutes are over; what was held after each."""
+    """Takes rounds until `longest` minutes are over; returns what was held after each."""
     began, rounds, shown = time.monotonic(), [], -SHOWN
     while len(rounds) < WARM + LEAST or time.monotonic() - began < 60 * longest:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -91,7 +91,7 @@ def soak(folder: Path, longest: float) -> list[dict[str, float]]:
 
 
 def growth(rounds: list[dict[str, float]], name: str) -> float:
-    """The median of the last third less that of the first, of the rounds that count."""
+    """Returns the median of the last third less that of the first, of the rounds that count."""
     values = [round[name] for round in rounds[WARM:]]
     third = len(values) // 3
     return statistics.median(values[-third:]) - statistics.median(values[:third])

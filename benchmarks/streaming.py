@@ -3,9 +3,9 @@
     python -m benchmarks.streaming
     python -m benchmarks.streaming --folder=runs/streaming    # keeps what was prepared
 
-Noise is cut in windows, drawn and stored by the program's own way (`datasets.prepare`), and read
-through `inputs.Inputs`, epoch-wide, in random order, onto a device that adds up what comes. Nothing
-is patched but the two limits that would find room for the corpus.
+Noise is cut in windows, drawn and stored by `datasets.prepare`, and read through
+`input_pipeline.Inputs`, epoch-wide, in random order, onto a device that adds up what comes.
+Nothing is patched but the two limits that would find room for the corpus.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ COMPARED = 2000  # pictures that are read from memory as well
 
 @contextlib.contextmanager
 def no_room() -> Iterator[None]:
-    """No corpus is small enough for the host's memory or a device's."""
+    """Makes every corpus too large for the host's memory and a device's."""
     with (
         mock.patch.object(corpus, "HOST_SHARE", 0),
         mock.patch.object(parallel, "fits", return_value=False),
@@ -56,8 +56,8 @@ def record(pictures: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     rng, lines = np.random.default_rng(0), ["path,label,speaker"]
     for number in range(-(-pictures // WINDOWS)):
-        own = min(WINDOWS, pictures - number * WINDOWS)
-        loud = rng.uniform(0.01, 0.2, 4 * own).repeat(int(RATE * WINDOW) // 4)
+        windows = min(WINDOWS, pictures - number * WINDOWS)
+        loud = rng.uniform(0.01, 0.2, 4 * windows).repeat(int(RATE * WINDOW) // 4)
         samples = (loud * rng.standard_normal(len(loud))).clip(-1, 1)
         soundfile.write(folder / f"{number:05}.wav", samples, RATE, subtype="PCM_16")
         lines.append(f"{number:05}.wav,{LABELS[number % len(LABELS)]},nobody")
@@ -65,7 +65,7 @@ def record(pictures: int, folder: Path) -> None:
 
 
 def create_config(canvas: int):
-    """Pictures of windows of 0.1 s."""
+    """Returns a config of pictures of 0.1 s."""
     config = base.get_config()
     config.picture.sample_rate, config.picture.window = RATE, WINDOW
     config.picture.mel_bands, config.picture.canvas = 16, canvas
@@ -74,7 +74,7 @@ def create_config(canvas: int):
 
 
 def load(config, pictures: int, folder: Path) -> tuple[Corpus, float]:
-    """Prepares the corpus, unless that was done before, and opens it; with seconds of both."""
+    """Prepares the corpus, unless that was done before, and opens it; returns seconds, too."""
     began = time.perf_counter()
     if not (folder / NAME / "manifest.csv").is_file():
         record(pictures, folder / NAME)
@@ -83,12 +83,12 @@ def load(config, pictures: int, folder: Path) -> tuple[Corpus, float]:
 
 
 def batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """All rows in random order, cut in batches."""
+    """Cuts all rows, in random order, in batches."""
     return split_batches(np.random.default_rng(0).permutation(rows).astype(np.int32), size)
 
 
 def epoch(inputs: Inputs, wanted: Sequence[np.ndarray]) -> dict:
-    """Sends an epoch's batches to the devices; memory is looked at after each tenth."""
+    """Sends an epoch's batches to the devices, and measures memory after each tenth."""
 
     def add(total, stored, labels, rows, mask, count):
         del labels, mask
@@ -122,7 +122,7 @@ def epoch(inputs: Inputs, wanted: Sequence[np.ndarray]) -> dict:
 
 
 def same_batches(network, stored: Corpus, size: int) -> int:
-    """Reads some batches streamed and from memory; how many of them are not the same."""
+    """Reads some batches streamed and from memory; returns how many of them differ."""
     rows = np.arange(min(COMPARED, len(stored.inputs)))
     wanted = batches(rows, size)
     in_memory = create_inputs(network, {}, stored.inputs[rows], stored.labels[rows])
@@ -132,13 +132,13 @@ def same_batches(network, stored: Corpus, size: int) -> int:
 
     def read(inputs: Inputs) -> Iterator[tuple]:
         for pictures, labels, rows, mask, _ in inputs.chunks(ONE_MODEL, [wanted], 1, width):
-            own = [np.asarray(x) for x in (pictures, labels)]
+            parts = [np.asarray(x) for x in (pictures, labels)]
             if not inputs.streamed:
-                own = [x[None] for x in own]
+                parts = [x[None] for x in parts]
             for device in range(len(rows)):
                 place = device if inputs.streamed else 0
                 real = rows[device][mask[device] > 0]
-                yield own[0][place][real], own[1][place][real]
+                yield parts[0][place][real], parts[1][place][real]
 
     both = zip(read(in_memory), read(streamed), strict=True)
     return sum(not all(map(np.array_equal, *pair)) for pair in both)
@@ -169,20 +169,20 @@ def show(found: dict) -> None:
         ("canvas", "pictures", "MB in memory", "pictures a second", "batches that differ"),
         [
             (
-                own["canvas"],
-                own["pictures"],
-                own["bytes in memory"] / 1e6,
-                own["pictures a second"],
-                own["batches that differ"],
+                each["canvas"],
+                each["pictures"],
+                each["bytes in memory"] / 1e6,
+                each["pictures a second"],
+                each["batches that differ"],
             )
-            for own in found["corpora"]
+            for each in found["corpora"]
         ],
     )
     heads = ("canvas", *(f"{tenth}/10" for tenth in range(1, 11)), "growth")
     rows = []
-    for own in found["corpora"]:
-        memory = [size / 1e6 for size in own["memory at each tenth"]]
-        rows.append((own["canvas"], *(f"{size:.0f}" for size in memory), memory[-1] - memory[0]))
+    for each in found["corpora"]:
+        memory = [size / 1e6 for size in each["memory at each tenth"]]
+        rows.append((each["canvas"], *(f"{size:.0f}" for size in memory), memory[-1] - memory[0]))
     measuring.table("memory of the process over the epoch, MB", heads, rows)
 
 
@@ -212,8 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     found = {"settings": {"batch": flags.batch}, "machine": measuring.machine(), "corpora": corpora}
     show(found)
     measuring.save(flags.output, found)
-    for own in corpora:
-        if preparing.grown(own["memory at each tenth"]) > BOUND:
+    for each in corpora:
+        if preparing.grown(each["memory at each tenth"]) > BOUND:
             sys.exit(f"memory has grown by more than {BOUND / 1e6:.0f} MB over an epoch")
     return found
 

@@ -4,13 +4,13 @@
     python -m benchmarks.throughput --size=128 --batch=16 --freeze=block3
     python -m benchmarks.throughput --dispatch=accelerator     # their way of dispatching, on a CPU
 
-It trains one fold of generated pictures by the program's own `loop.train_folds`, and listens at
-the mapped steps and at what they read. Utilisation is that of the model: the operations of VGG16's
-convolutions in a second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a
-large matrix product in the same process.
+It trains one fold of generated pictures by `loop.train_folds`, and listens at the mapped steps and
+at what they read. Utilisation is that of the model: the operations of VGG16's convolutions in a
+second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a large matrix
+product in the same process.
 
 "input wait" is what the host took to make the chunks of an epoch, and takes to call as many steps
-that do nothing, as if none of it went on beside the devices' work: the most that they can wait.
+that do nothing, as if none of it went on while the devices work: the most that they can wait.
 """
 
 import contextlib
@@ -50,13 +50,13 @@ class TimedInputs(Inputs):
     """Inputs that note how long each epoch's chunks took to make.
 
     Attributes:
-        seconds: Of each epoch or side that had any chunk.
+        seconds: The time for each epoch or split that had any chunk.
     """
 
     seconds: list[float] = dataclasses.field(default_factory=list)
 
     def chunks(self, *arguments) -> Iterator[tuple]:
-        """As `Inputs.chunks`."""
+        """Yields what `Inputs.chunks` does."""
         made, total, count = super().chunks(*arguments), 0.0, 0
         while True:
             began = time.perf_counter()
@@ -71,7 +71,7 @@ class TimedInputs(Inputs):
 
 
 def counted(step: Callable, calls: list) -> Callable:
-    """The step, which notes each of its calls."""
+    """Returns the step, which then notes each of its calls."""
 
     @functools.wraps(step)
     def call(*arguments):
@@ -82,7 +82,7 @@ def counted(step: Callable, calls: list) -> Callable:
 
 
 def compile_seconds(setup: TrainingSetup, batches: int) -> dict[str, float]:
-    """Of the train step: to trace it, to compile it, and to find it in the cache instead."""
+    """Measures how long it takes to trace the train step, to compile it, and to find it cached."""
     arguments = generated.arguments(setup, ONE_MODEL, batches)
 
     def compile_once() -> tuple[float, float]:
@@ -98,7 +98,7 @@ def compile_seconds(setup: TrainingSetup, batches: int) -> dict[str, float]:
 
 
 def measured_peak() -> float:
-    """FLOP/s of a large float32 matrix product."""
+    """Returns the FLOP/s of a large float32 matrix product."""
     x = jnp.ones((PRODUCT, PRODUCT), jnp.float32)
     product = jax.jit(jnp.dot)
     product(x, x).block_until_ready()
@@ -111,7 +111,7 @@ def measured_peak() -> float:
 
 
 def peak_memory() -> int:
-    """Bytes at most in use on a device so far; on a CPU by the process."""
+    """Returns the most bytes that were in use on a device; on a CPU, by the process."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -120,7 +120,7 @@ def peak_memory() -> int:
 
 @contextlib.contextmanager
 def chosen(precision: str, dispatch: str) -> Iterator[None]:
-    """The program's own decisions, or others."""
+    """Trains at another precision, or by other dispatches, than the program decides."""
     with contextlib.ExitStack() as stack:
         if precision != "auto":
             dtype = PRECISIONS[precision]
@@ -135,7 +135,7 @@ def chosen(precision: str, dispatch: str) -> Iterator[None]:
 
 
 def measure(config, full: bool, batches: int, folder: Path) -> dict:
-    """Compiles, trains, and says how it went; the first epoch does not count."""
+    """Compiles and trains, and measures both; the first epoch does not count."""
     learnt = batches * config.train.batch_size
     dev = -(-learnt // DEV_SHARE)
     corpus = generated.corpus(learnt + dev, config.picture.canvas)

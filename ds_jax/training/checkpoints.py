@@ -22,7 +22,7 @@ ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the
 
 
 class Damaged(ValueError):
-    """What was saved is not there any more as it was written."""
+    """A saved file is missing, or is not as it was written."""
 
 
 def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -
     content = safetensors.numpy.save(flatten(variables))
     files.write_bytes(directory / MODEL, content)
     card = {**card, "labels": list(LABELS), "sha256": files.sha256(content)}
-    files.write_json(directory / CARD, card, sealed=True)  # last: with it the model is there
+    files.write_json(directory / CARD, card, sealed=True)  # last: it completes the model
 
 
 def read_card(directory: Path, fields: Sequence[str] = FIELDS) -> dict[str, Any]:

@@ -160,7 +160,7 @@ class FoldState:
         if different := configuration.difference(before, self.config):
             raise ValueError(
                 f"{directory} is of another experiment: {different} now. Delete the folder, or "
-                "bring back its own."
+                "bring back the one of this experiment."
             )
 
     def save(self, state: TrainState) -> None:

@@ -128,7 +128,7 @@ def _train(
 ) -> Iterator[tuple[int, Predicted | None]]:
     """Trains as many folds at a time as a layout has replicas; a fold that is over makes room.
 
-    All that wait are trained, and of the spare ones as many as find room beside others.
+    All folds of `waiting` are trained, and as many of `spare` as find room while others train.
     """
     train_length, predict_length = _lengths(setup, layout, folds)
     running: dict[int, FoldState] = {}  # by the replica that trains it

@@ -38,7 +38,7 @@ def compute_dtype() -> Any:
 
 
 def fits(size: int) -> bool:
-    """Tells whether an array of so many bytes can lie whole on every device, beside a network.
+    """Tells whether an array of so many bytes can lie whole on every device, with a network.
 
     A device's memory decides, and not what is free of it, so that a run that goes on decides as it
     did before. All processes decide alike, by the smallest of their devices.
@@ -61,7 +61,7 @@ def batches_in_dispatch(batches: int) -> int:
 
 def replicate(tree: Any) -> Any:
     """Puts a tree of arrays on every device of this process, whole."""
-    # With several processes pmap takes and returns what each has on its own devices.
+    # With several processes pmap takes and returns what lies on the devices of each.
     return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 
@@ -117,14 +117,13 @@ class Layout:
         Args:
             step: A function of three kinds of arguments, in this order: what belongs to a model
                 (its state, or a number that differs from model to model), what every device sees
-                whole, and what each device has its own part of. It returns what belongs to a
+                whole, and what each device has a part of. It returns what belongs to a
                 model, alike on all devices that share it.
             models: How many arguments belong to a model: trees of `place`, values of `stack`.
             whole: How many arguments every device sees whole.
             spread: How many arguments have a leading axis of this process' devices.
             donate: Whether the first argument's memory is taken for the result.
-            stays: Whether each device keeps a result of its own, which another step takes as
-                spread.
+            stays: Whether each device keeps its result, which another step takes as spread.
 
         Returns:
             The mapped step.

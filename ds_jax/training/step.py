@@ -73,7 +73,7 @@ def create_state(
     rng: jax.Array,
     scaling: Mapping[str, np.ndarray],
 ) -> TrainState:
-    """Initialises the network, with ported weights where there are some.
+    """Initialises the network, with ported weights in the layers that have them.
 
     Args:
         network: The network to be trained.
@@ -85,7 +85,7 @@ def create_state(
     new, batch_stats = _new_layers(network, rng)
     frozen, trained = split_frozen(network, network.port(pretrained))
     params = merge_params(new, trained)
-    opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros compiles on its own
+    opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros is compiled alone
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state)
 
 

@@ -29,7 +29,7 @@ COLLECTIVE = re.compile(
     r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
 )
 SHAPE = re.compile(r"\w\[([\d,]*)\]")
-# The sides differ in length: fold 2 has one batch of eight, the others two of which the second has
+# The splits differ in length: fold 2 has one batch of eight, the others two of which the second has
 # fewer rows than eight devices.
 FOLDS = {
     0: tiny.fold(range(11), range(11, 14), range(14, 16)),
@@ -98,7 +98,7 @@ def descend(setup: TrainingSetup) -> dict:
 
 
 def train_all(setup: TrainingSetup, folder: Path) -> dict:
-    """Two epochs of every fold, with checkpoints, and the test sides' probabilities."""
+    """Two epochs of every fold, with checkpoints, and the probabilities of the test splits."""
     arrays, compilations = {}, []
     with mock.patch.object(epochs, "save_model", wraps=epochs.save_model) as save:
         for number, predicted in loop.train_folds(setup, FOLDS, folder):

@@ -91,9 +91,9 @@ def test_a_model_comes_back_with_its_card(tmp_path):
     assert card["labels"] == list(LABELS)
 
 
-@pytest.mark.parametrize("there", [[], [MODEL]])
-def test_without_a_card_there_is_no_model(tmp_path, there):
-    for name in there:
+@pytest.mark.parametrize("names", [[], [MODEL]])
+def test_without_a_card_there_is_no_model(tmp_path, names):
+    for name in names:
         (tmp_path / name).write_bytes(b"")
     for read in (read_card, lambda directory: load_variables(directory, variables())):
         with pytest.raises(FileNotFoundError, match=str(tmp_path / CARD)):

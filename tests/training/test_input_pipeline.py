@@ -33,8 +33,8 @@ def read(made, batches, length, width):
         if made.streamed:
             corpus, labels = corpus[0], labels[0]
         for k in range(counts[0]):
-            own = rows[0, k]
-            found.append((np.asarray(corpus[own]), np.asarray(labels[own]), mask[0, k]))
+            batch = rows[0, k]
+            found.append((np.asarray(corpus[batch]), np.asarray(labels[batch]), mask[0, k]))
     return found
 
 

@@ -108,9 +108,9 @@ def trials(request, narrow, tmp_path_factory):
 
 @each(*TRIALS)
 def test_the_trials_ran_as_meant(trials, name):
-    processes, own, _, _, memory = TRIALS[name]
+    processes, devices, _, _, memory = TRIALS[name]
     assert trials["one"]["devices"] == jax.device_count() == 1
-    assert trials[name]["devices"] == processes * own
+    assert trials[name]["devices"] == processes * devices
     assert trials[name]["streamed"] == (memory == "small")
     assert not trials["one"]["streamed"]
 
@@ -235,13 +235,13 @@ def test_folds_are_shared_out_as_long_as_they_fill_the_devices(monkeypatch, way,
     """Ten folds on two processes of four devices."""
     monkeypatch.setattr(jax, "device_count", lambda: 8)
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    own = []
+    assigned = []
     for rank in range(2):
         monkeypatch.setattr(jax, "process_index", lambda rank=rank: rank)
         mine, rest = parallel.assign_folds(range(10), way)
         assert rest == list(range(apart[rank], 10))  # every process helps with these
-        own += mine
-    assert sorted(own) == list(range(apart[0]))
+        assigned += mine
+    assert sorted(assigned) == list(range(apart[0]))
 
 
 @pytest.mark.parametrize("way", ["auto", "folds", "batch"])
