@@ -17,7 +17,7 @@ from ds_jax.evaluation import significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.report import paper as paper_page
 from ds_jax.report import paper_numbers
-from ds_jax.runtime import checksums, files
+from ds_jax.runtime import files
 from ds_jax.systems import base as systems
 
 # Both protocols, less those that are one run on EmoMatchSpanishDB, and two across corpora.
@@ -315,7 +315,7 @@ def test_a_killed_run_leaves_the_latest_state_and_goes_on(tmp_path, calls, few, 
 def test_a_cell_whose_files_are_damaged_is_run_again(tmp_path, calls, few, capsys):
     run(tmp_path, calls)
     (tested,) = tmp_path.glob("whole_corpus/ds_am_elra/evaluations/*")
-    checksums.write(tested, {"report.json": checksums.digest(tested / "report.json")})
+    files.write_checksums(tested, {"report.json": files.sha256(tested / "report.json")})
     damaged = [tmp_path / "paper/ds_am_elra/fold_00/predictions.csv", tested / "report.json"]
     for path in damaged:
         path.write_text(path.read_text().replace("0.1", "0.2", 1))

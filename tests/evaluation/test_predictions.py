@@ -6,7 +6,7 @@ import pytest
 from ds_jax.data.corpus import LABELS, Utterance
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import COLUMNS, Predicted, concatenate, read
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 
 NAMES = ["b,1", 'a "quoted" one', "niño/02", "z\nz", "c d"]
 HEADER = (
@@ -110,7 +110,7 @@ def test_head_files_and_gates_are_read_again(tmp_path):
         np.testing.assert_array_equal(gates["block4"], np.full((3, 2), number))
     assert predictions.read_metrics(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
     assert predictions.read_gates(tmp_path / "none", "b,1") == {}
-    assert not checksums.damage(tmp_path)
+    assert not files.find_damage(tmp_path)
     for name in ("predictions.csv", "gates.npz", "metrics.jsonl"):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
     for function in (predictions.read_metrics, lambda path: predictions.read_gates(path, "b,1")):

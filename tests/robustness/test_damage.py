@@ -20,7 +20,8 @@ from ds_jax import config as configuration
 from ds_jax.commands import report, train
 from ds_jax.runtime import files, shutdown
 from ds_jax.systems import network
-from ds_jax.training.checkpoints import CARD, MODEL, Checkpoints
+from ds_jax.training.checkpoints import CARD, MODEL
+from ds_jax.training.epochs import Epochs
 
 # TensorStore reads in parallel: where one read fails, others may end after Orbax has closed its
 # event loop.
@@ -203,10 +204,10 @@ def test_the_epoch_before_takes_the_place_of_a_damaged_latest(setup, begun, tmp_
     for seed in range(2):  # damaged once more, it takes the place of what was put aside
         flip(path, np.random.default_rng(seed))
         damaged = path.read_bytes()
-        checkpoints = Checkpoints(inside)
-        checkpoints.close()
-        assert checkpoints.latest == 3
-        assert str(inside / "4") in checkpoints.notice
+        epochs = Epochs(inside)
+        epochs.close()
+        assert epochs.latest == 3
+        assert str(inside / "4") in epochs.notice
         assert (inside / "4.damaged" / "progress" / "metadata").read_bytes() == damaged
         shutil.copytree(begun / "fold_00" / "checkpoints" / "4", inside / "4")
 
@@ -256,7 +257,7 @@ def test_what_cannot_be_read_for_now_is_left_as_it_is(
             raise OSError(error, os.strerror(error), str(file))
         return open_file(file, *arguments, **options)
 
-    actions = [lambda: Checkpoints(inside)]
+    actions = [lambda: Epochs(inside)]
     if source is run:
         actions.append(lambda: network.load(inside))
     for action in actions:
@@ -275,7 +276,7 @@ def test_what_tensorstore_cannot_read_for_now_is_left_as_it_is(begun, tmp_path, 
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointHandler, "restore", restore)
     with pytest.raises(OSError, match=os.strerror(error)):
-        Checkpoints(inside)
+        Epochs(inside)
     assert not list(inside.glob("*.damaged"))
 
 
@@ -283,9 +284,9 @@ def test_remains_of_an_epoch_that_was_being_deleted_are_no_damage(begun, tmp_pat
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
     (inside / "0" / "state").mkdir(parents=True)
     (inside / "0" / "state" / "manifest.ocdbt").write_bytes(b"half")
-    checkpoints = Checkpoints(inside)
-    checkpoints.close()
-    assert checkpoints.notice == ""
+    epochs = Epochs(inside)
+    epochs.close()
+    assert epochs.notice == ""
     assert not (inside / "0").exists()
 
 
