@@ -210,7 +210,9 @@ def test_the_terms_are_those_of_the_run_s_report(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run" / "report.json"
     report = files.read_json(path)
-    files.write_json(path, report | {"title": "EmoDB", "licence": "free, from its authors"})
+    files.write_json(
+        path, report | {"corpus_title": "EmoDB", "corpus_licence": "free, from its authors"}
+    )
     export.run(tmp_path / "run")
     licences = json.loads((tmp_path / "run/export/model.json").read_text())["licences"]
     assert licences[0] == "EmoDB is free, from its authors"

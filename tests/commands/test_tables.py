@@ -10,7 +10,7 @@ from ds_jax import config as configuration
 from ds_jax.commands import paper
 from ds_jax.data import corpus
 from ds_jax.data.corpus import LABELS
-from ds_jax.features import representation
+from ds_jax.features import extract
 from ds_jax.models import pretrained
 from ds_jax.report import paper_numbers
 
@@ -25,7 +25,7 @@ def run_tables(folder):
     config.folds.count, config.train.epochs = 2, 1
 
     def load(experiment, name):
-        settings = representation.settings(experiment)
+        settings = extract.settings(experiment)
         prepared = prepare.prepare(name, folder / "corpora", folder / "data", settings)
         return corpus.load(prepared, name)
 
@@ -33,7 +33,7 @@ def run_tables(folder):
         return configuration.load(f"configs/{name}.py")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+        patch.setattr(pretrained, "load", lambda *_, **__: tiny.pretrained())
         paper.run(config, read_experiment, load, folder / "run")
     content = json.loads((folder / "run/paper.json").read_text())
     page = (folder / "run/paper.html").read_text()

@@ -174,7 +174,7 @@ def test_a_run_leaves_equal_recordings_out_and_reports_it(tmp_path, capsys):
     config, corpus = make("classifier", "u00 u07")  # of one label, so in two folds of three
     assert train.run(config, corpus, tmp_path)
     assert "u07" in next(
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")
+        line for line in capsys.readouterr().out.splitlines() if "excluded from training" in line
     )
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["n"], report["shared"]["recordings"]) == (21, 0)
@@ -281,6 +281,6 @@ def test_recordings_known_from_training_are_left_out_of_another_corpus(tmp_path,
     others = [dataclasses.replace(u, digest=f"{u.digest}, louder") for u in renamed[3:]]
     other = dataclasses.replace(trained, name="other", utterances=(*renamed[:3], *others))
     report = evaluate.run(tmp_path, other)
-    assert (report["n"], report["equal_left_out"]) == (18, 3)
-    assert report["shared"]["recordings"] == 0
+    assert (report.n, report.equal_left_out) == (18, 3)
+    assert report.shared["recordings"] == 0
     assert "3 recordings of other" in capsys.readouterr().out

@@ -195,7 +195,7 @@ def test_missing_fully_connected_layers_are_named_before_any_work(
 def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highest, tmp_path):
     config = replaced(load("ds_am_emodb"), changes)
     check(config, tmp_path, [0])
-    with pytest.raises(ValueError, match=rf"--fold={folds[-1]}: .* {highest}$"):
+    with pytest.raises(ValueError, match=rf"--fold={folds[-1]} .* {highest}$"):
         check(config, tmp_path, folds)
 
 
@@ -342,6 +342,6 @@ def test_fewer_speakers_than_folds_are_reported(tmp_path, capsys, monkeypatch, n
 def test_a_fold_that_does_not_exist_leaves_nothing(tmp_path, narrow):
     config = tiny.config()
     config.corpus, config.folds.protocol = "tiny", "leave_one_speaker_out"
-    with pytest.raises(ValueError, match=r"--fold=3: .* 2$"):
+    with pytest.raises(ValueError, match=r"--fold=3 .* 2$"):
         train.run(config, tiny.corpus(21), tmp_path / "run", [3])
     assert not (tmp_path / "run").exists()
