@@ -1,101 +1,147 @@
-"""The one entry point; what a mode does is in the file of ds_jax/ that `run` calls."""
+"""The entry point: flags, and the command that --mode names."""
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
+from configs import base, paper
+from ds_jax import cli
 from ds_jax import config as configuration
 from ds_jax.runtime import shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
-_CONFIG = config_flags.DEFINE_config_file("config", None, "the experiment; default the quick start")
-_MODE = flags.DEFINE_enum("mode", "train", configuration.MODES, "what to do")
-_FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3 or 0-4; all without")
-_WORKDIR = flags.DEFINE_string("workdir", "", "the run's files; default runs/<config name>")
+SCHEMAS = base.SCHEMAS | {"paper": paper.get_config}
 _RAW = os.environ.get("DS_JAX_CORPORA") or "corpora"
-_CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder a corpus")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "experiment; default the quick start")
+_MODE = flags.DEFINE_enum("mode", "train", list(cli.MODES), "command to run")
+_FOLD = flags.DEFINE_string("fold", "", "folds to run, such as 3, 0-4 or 0,2; default all")
+_WORKDIR = flags.DEFINE_string("workdir", "", "folder of the run; default runs/<config name>")
+_CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder for each corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
-_EVAL_ON = flags.DEFINE_string("eval_on", "", "the corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "a run or a fold, to predict or export")
-_FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "of predictions")
-_WINDOW = flags.DEFINE_float("window", 0.0, "seconds judged together; 0: as trained, or the whole")
+_EVAL_ON = flags.DEFINE_string("eval_on", "", "corpus that --mode=evaluate tests on")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "run or fold to predict with, or to export")
+_FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "format of predictions")
+_WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
-_OUTPUT = flags.DEFINE_string("output", "features.csv", "of --mode=features: .csv or .arff")
-_LABELS = flags.DEFINE_string("labels", "folders", "of --mode=features: folders, none or a table")
-_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "one of several processes of one run")
+_OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
+_LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
 _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
-_DEBUG = flags.DEFINE_bool("debug", False, "log more, and show where an error comes from")
-
-
-def run(paths: list[Path]) -> None:
-    """Does what the flags say; imports late, so that --help and a wrong flag answer at once."""
-    from datasets import prepare, synthetic
-    from ds_jax.commands import compare, export, features, train
-    from ds_jax.runtime import processes
-
-    # isort: split
-    from ds_jax.commands import corpus, evaluate, paper, paper_config, predict
-    from ds_jax.systems import base as systems
-
-    mode, given = _MODE.value, [name for name in flags.FLAGS if flags.FLAGS[name].present]
-    logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    configuration.check_flags(mode, given, paths, _CONFIG.value.get("system"))
-    processes.start(_DISTRIBUTED.value)
-    shutdown.listen()
-    file = Path(flags.FLAGS["config"].config_filename)
-    workdir = Path(_WORKDIR.value or f"runs/{file.stem}").absolute()
-    checkpoint = Path(_CHECKPOINT.value or workdir)
-    chosen = configuration.chosen_folds(_FOLD.value)
-    config = configuration.of_mode(mode, _CONFIG.value, workdir)
-    read_experiment = functools.partial(configuration.load_beside, file)
-    if config is not None:  # an impossible one ends the run before any work
-        prepare.complete_names(config)
-        if config.get("system") == "paper":
-            paper_config.check(config, read_experiment)
-        else:
-            train.check(config, chosen) if mode == "train" else systems.check(config)
-    if mode == "predict":
-        how = _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
-        return predict.run(checkpoint, paths, *how)
-    if mode == "features":
-        return features.run(config, paths, Path(_OUTPUT.value), _LABELS.value)
-    if mode == "export":
-        return export.run(checkpoint, workdir / "export" if _WORKDIR.value else None)
-    if mode == "compare":
-        return compare.run(paths, workdir if _WORKDIR.value else None)
-    raw = workdir / "corpora" if config.synthetic else Path(_CORPORA.value)
-    data = workdir / "prepared" if config.synthetic else Path(_DATA.value)
-    prepare.check_names(config, configuration.corpora(config, mode, _EVAL_ON.value), raw)
-    if config.synthetic:
-        processes.say("SYNTHETIC SPEECH: what follows proves the plumbing and nothing else.")
-        if processes.is_first_process():
-            synthetic.write_corpora(raw)
-        processes.wait_for_others("synthetic")
-    load = functools.partial(prepare.load, raw, data, config.synthetic, _AUDIO.value)
-    if mode == "evaluate":
-        evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus))
-    elif mode == "report":
-        train.report(config, load(config, config.corpus), workdir)
-    elif mode == "corpus":
-        corpus.run(config, load(config, config.corpus), workdir)
-    elif config.system == "paper":
-        paper.run(config, read_experiment, load, workdir)
-    else:
-        others = [load(config, name) for name in config.eval_on]  # first: they may be missing
-        if train.run(config, load(config, config.corpus), workdir, chosen):
-            for other in others:
-                evaluate.run(workdir, other)
+_DEBUG = flags.DEFINE_bool("debug", False, "log more, and show the traceback of an error")
 
 
 def main(arguments: list[str]) -> None:
-    """Runs; SIGTERM and a user's mistake end it with a sentence, and --debug shows where from."""
-    with shutdown.exits_cleanly(goes_on=_MODE.value == "train", debug=_DEBUG.value):
-        run([Path(argument) for argument in arguments[1:]])
+    """Runs the command; SIGTERM and a user's mistake end it with a sentence."""
+    with shutdown.exits_cleanly(resumes=_MODE.value == "train", debug=_DEBUG.value):
+        run(_MODE.value, [Path(argument) for argument in arguments[1:]])
+
+
+def run(mode: str, paths: list[Path]) -> None:
+    """Checks flags and config, which takes a second; then imports JAX and runs the command."""
+    logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
+    cli.check_flags(mode, cli.given_flags(), paths, _CONFIG.value.get("system"))
+    folds = cli.parse_folds(_FOLD.value)
+    workdir = Path(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
+    checkpoint = Path(_CHECKPOINT.value or workdir)
+    config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
+    follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
+    if follows_config:
+        check(config, mode, workdir)
+
+    from ds_jax.commands import compare, corpus, evaluate, export, features, predict, train
+    from ds_jax.runtime import processes
+    from ds_jax.systems import base as systems
+
+    processes.start(_DISTRIBUTED.value)
+    shutdown.listen()
+    if follows_config and config.system != "paper":
+        systems.check(config)
+    load = functools.partial(_load, config, workdir)
+    commands = {
+        "train": lambda: _train(config, load, workdir, folds),
+        "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
+        "predict": lambda: predict.run(
+            checkpoint, paths, _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
+        ),
+        "features": lambda: features.run(config, paths, Path(_OUTPUT.value), _LABELS.value),
+        "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
+        "report": lambda: train.report(config, load(config, config.corpus), workdir),
+        "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
+        "corpus": lambda: corpus.run(config, load(config, config.corpus), workdir),
+    }
+    commands[mode]()
+
+
+def check(config: ConfigDict, mode: str, workdir: Path) -> None:
+    """Checks all of a config that needs no JAX, and completes the names of its corpora."""
+    configuration.check_fields(config, SCHEMAS)
+    if config.system != "paper":  # whose empty values stand for those of other configs
+        configuration.check_values(config)
+    from datasets import prepare
+    from ds_jax.features import representation
+
+    prepare.complete_names(config)
+    if config.system != "paper":
+        representation.settings(config)
+    names = [(field, config[field]) for field in ("corpus", "elra", "emomatch") if field in config]
+    if mode == "train":
+        names += [("eval_on", name) for name in config.get("eval_on", ())]
+    if mode == "evaluate" and _EVAL_ON.value:
+        names = [("--eval_on", _EVAL_ON.value)]
+    for field, name in names if mode != "features" else ():
+        prepare.check_names(config, {field: name}, _folders(config, workdir)[0])
+
+
+def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
+    from ds_jax.commands import evaluate, paper, paper_config, train
+
+    if config.system == "paper":
+        paper_config.check(config, _read_experiment)
+        paper.run(config, _read_experiment, load, workdir)
+        return
+    train.check(config, folds)
+    others = [load(config, name) for name in config.eval_on]  # first: they may be missing
+    if train.run(config, load(config, config.corpus), workdir, folds):
+        for other in others:
+            evaluate.run(workdir, other)
+
+
+def _load(config: ConfigDict, workdir: Path, experiment: ConfigDict, name: str):
+    """Loads the corpus of a name in the form that an experiment needs."""
+    from datasets import prepare, synthetic
+    from ds_jax.runtime import processes
+
+    raw, data = _folders(config, workdir)
+    if config.synthetic:
+        processes.say(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
+        if processes.is_first_process():
+            synthetic.write_corpora(raw)  # keeps those that are there
+        processes.wait_for_others("synthetic")
+    return prepare.load(raw, data, config.synthetic, _AUDIO.value, experiment, name)
+
+
+def _folders(config: ConfigDict, workdir: Path) -> tuple[Path, Path]:
+    """Returns the folders of raw recordings and of prepared corpora."""
+    if config.synthetic:
+        return workdir / "corpora", workdir / "prepared"
+    return Path(_CORPORA.value), Path(_DATA.value)
+
+
+def _config_file() -> Path:
+    return Path(flags.FLAGS["config"].config_filename)
+
+
+def _read_experiment(name: str) -> ConfigDict:
+    """Reads the config of a name, such as "ds_am_elra", from the folder of the config file."""
+    experiment = configuration.load(_config_file().with_stem(name))
+    configuration.check_fields(experiment, SCHEMAS)
+    return experiment
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=lambda arguments: configuration.parse(arguments, QUICKSTART))
+    app.run(main, flags_parser=lambda arguments: cli.parse(arguments, QUICKSTART))

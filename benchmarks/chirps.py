@@ -8,6 +8,7 @@ import soundfile
 
 from ds_jax.data.corpus import LABELS
 from ds_jax.models import vgg16
+from ds_jax.models.create import BACKBONES
 
 # As deep as VGG16, and narrow: a run is short, and its checkpoints have some megabytes.
 CHANNELS = (4, 8, 16, 64, 128)
@@ -15,9 +16,10 @@ SPEAKERS, SECONDS, RATE = 6, 0.5, 16_000
 
 
 def use_narrow_network() -> None:
-    """Puts the narrow network in VGG16's place; call it before others import `vgg.BLOCKS`."""
+    """Puts the narrow network in VGG16's place."""
     blocks = zip(CHANNELS, vgg16.BLOCKS, strict=True)
-    vgg16.BLOCKS = tuple((channels, count) for channels, (_, count) in blocks)
+    narrow = tuple((channels, count) for channels, (_, count) in blocks)
+    BACKBONES["vgg16"] = vgg16.create(narrow, vgg16.UNITS)
 
 
 def write_corpus(folder: Path) -> None:

@@ -1,15 +1,15 @@
-"""Ten folds in one run against ten runs of a fold each, on one workdir, as users start them.
+"""Compares ten folds in one run with ten runs of a fold each, on one workdir.
 
     python -m benchmarks.cross_validation                            # synthetic speech
     python -m benchmarks.cross_validation --corpora_dir=corpora --corpus=emodb
 
-Both sides run launch.py from the same prepared corpus, with the same folds, seeds and epochs, and
-with the compilation cache that a run before them has filled: a user's second day. Half of the
-separate runs come before the one run and half after it, so that a change in what else the machine
-does meets both sides. Other arguments, such as --config.model.freeze=block4, are handed on.
+Both ways run launch.py on the same prepared corpus, with the same folds, seeds and epochs, and
+with the compilation cache that an earlier run has filled. Half of the separate runs come before the
+single run and half after it, so that other work on the machine slows both ways alike. Further
+arguments, such as --config.model.freeze=block4, are passed to launch.py.
 
-"seconds" are by the clock; CPU seconds are those of the processes, and suffer less where others
-use the machine. What a longer training would make of the ratio is computed from the parts.
+"seconds" are by the clock; CPU seconds are those of the processes, and depend less on other work on
+the machine. The ratio of a longer training is computed from the parts.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ from pathlib import Path
 from benchmarks import measuring
 from datasets import synthetic
 
-TARGET = 0.7  # of the time of separate runs
+TARGET = 0.7  # the share of the time of separate runs that a single run may take
 LAUNCH = (sys.executable, str(measuring.ROOT / "launch.py"))
 READ = re.compile(r"VGG16's ImageNet weights: ")
 FIRST_EPOCH = re.compile(r"fold \d+ epoch 1/")
-LONGER = (1, 2, 3, 5, 10, 40)  # epochs that the ratio is computed for
+LONGER = (1, 2, 3, 5, 10, 40)  # epochs for which the ratio is computed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Run:
     """How long a run took.
 
     Attributes:
-        seconds: By the clock.
-        cpu: Of the process.
+        seconds: Seconds by the clock.
+        cpu: CPU seconds of the process.
         start: Seconds until the corpus was open and the weights read.
-        freeze: Seconds from there until the first epoch began: frozen blocks, first state.
-        training: Seconds of all epochs' steps, with the compiling in the first.
+        freeze: Seconds from then until the first epoch began: frozen blocks, first state.
+        training: Seconds of all epochs' steps; the first one compiles.
     """
 
     seconds: float
@@ -55,15 +55,15 @@ class Run:
 
     @property
     def rest(self) -> float:
-        """Seconds of judging, saving, testing and reporting."""
+        """Seconds of predicting, saving, testing and reporting."""
         return self.seconds - self.start - self.freeze - self.training
 
 
 def parts(lines: Sequence[tuple[float, str]], epochs: Sequence[float]) -> dict[str, float]:
-    """Divides a run's time by what it printed.
+    """Divides a run's time by the lines that it printed.
 
     Args:
-        lines: Seconds since the start, and the line that was printed then.
+        lines: Seconds since the start, and the line that was printed at that time.
         epochs: Seconds of each epoch's steps, in the order in which they were trained.
     """
     start = next(second for second, line in lines if READ.match(line))
@@ -72,10 +72,10 @@ def parts(lines: Sequence[tuple[float, str]], epochs: Sequence[float]) -> dict[s
 
 
 def run(arguments: Sequence[str], workdir: Path) -> Run:
-    """Runs launch.py, and listens.
+    """Runs launch.py, and notes the time of each line that it prints.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: launch.py failed.
     """
     before = _epochs(workdir)
     used, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -101,7 +101,7 @@ def run(arguments: Sequence[str], workdir: Path) -> Run:
 
 
 def _epochs(workdir: Path) -> dict[str, list[float]]:
-    """Of each fold in a workdir the seconds of its epochs."""
+    """Returns the seconds of the epochs of each fold in a workdir."""
     return {
         path.parent.name: [json.loads(line)["seconds"] for line in path.read_text().splitlines()]
         for path in sorted(workdir.glob("fold_*/metrics.jsonl"))
@@ -109,20 +109,20 @@ def _epochs(workdir: Path) -> dict[str, list[float]]:
 
 
 def ratio(one: Run, separate: Sequence[Run], times: float = 1.0) -> float:
-    """The time of one run over that of separate ones, if folds trained so many times as long.
+    """Returns the time of one run over that of separate ones, if folds trained `times` as long.
 
-    Both sides then take longer by the same: what one run's training, judging and saving took. What
-    separate runs took beyond that, to start, to trace and to load what is compiled, does not grow.
+    Both ways then take longer by the same: one run's training, predicting and saving. The time that
+    separate runs take to start, to trace and to load compiled programs does not grow.
     """
     more = (times - 1) * (one.training + one.rest)
     return (one.seconds + more) / (sum(own.seconds for own in separate) + more)
 
 
 def measure(arguments: Sequence[str], folds: int, folder: Path) -> tuple[Run, list[Run], bool]:
-    """Runs once to fill the cache and to prepare the corpus, and then both sides.
+    """Runs once to fill the cache and to prepare the corpus, and then both ways.
 
     Returns:
-        The one run, the separate ones, and whether they said the same of all test utterances.
+        The one run, the separate ones, and whether their predictions.csv are the same.
     """
     run([*arguments, "--fold=0", "--config.train.epochs=1"], folder / "warm")
     half, separate = folds // 2, []
@@ -132,17 +132,19 @@ def measure(arguments: Sequence[str], folds: int, folder: Path) -> tuple[Run, li
     for fold in range(half, folds):
         separate.append(run([*arguments, f"--fold={fold}"], folder / "separate"))
     files = [f"fold_{fold:02}/predictions.csv" for fold in range(folds)]
-    said = [[(folder / side / file).read_bytes() for file in files] for side in ("one", "separate")]
-    return one, separate, said[0] == said[1]
+    contents = [
+        [(folder / way / file).read_bytes() for file in files] for way in ("one", "separate")
+    ]
+    return one, separate, contents[0] == contents[1]
 
 
 def summary(one: Run, separate: Sequence[Run], epochs: int) -> dict:
-    """Both sides' seconds by part, and the ratios."""
-    sides = {
+    """Returns both ways' seconds by part, and the ratios."""
+    ways = {
         name: [dataclasses.asdict(own) | {"rest": own.rest} for own in runs]
         for name, runs in (("one", [one]), ("separate", separate))
     }
-    return sides | {
+    return ways | {
         "ratio": ratio(one, separate),
         "ratio of CPU time": one.cpu / sum(own.cpu for own in separate),
         "ratio at other epochs, computed": {
@@ -196,7 +198,7 @@ def show(found: dict) -> None:
     """Prints the tables."""
     heads = ("seconds", "cpu", "start", "freeze", "training", "rest")
     one, sums = (
-        [sum(run[head] for run in found[side]) for head in heads] for side in ("one", "separate")
+        [sum(run[head] for run in found[way]) for head in heads] for way in ("one", "separate")
     )
     count = len(found["separate"])
     ratios = (own / total for own, total in zip(one, sums, strict=True))
@@ -212,7 +214,7 @@ def show(found: dict) -> None:
     print(f"the target is at most {TARGET}; same predictions: {found['same predictions']}")
     longer = found["ratio at other epochs, computed"]
     measuring.table(
-        "computed, training and rest growing with the epochs",
+        "computed for other epochs, with which training and rest grow",
         ("epochs", "ratio"),
         list(longer.items()),
     )

@@ -1,6 +1,7 @@
 """Generated pictures and weights, which train as fast as real ones and show nothing else."""
 
 import contextlib
+import dataclasses
 import statistics
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from configs import base
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.data.folds import Fold
-from ds_jax.models import vgg16
+from ds_jax.models.create import BACKBONES
 from ds_jax.training.loop import TrainingSetup
 from ds_jax.training.parallel import Layout
 from ds_jax.training.step import create_state
@@ -43,16 +44,9 @@ def fold(of: Corpus, train: int, dev: int, start: int = 0) -> Fold:
 
 def weights(size: int, full: bool = False) -> dict:
     """Random weights that keep the signal's size; `full` adds fc1 and fc2."""
-    rng, shapes, channels = np.random.default_rng(0), {}, 3
-    for block, (width, count) in enumerate(vgg16.BLOCKS, start=1):
-        for index in range(1, count + 1):
-            shapes[f"block{block}_conv{index}"] = (3, 3, channels, width)
-            channels = width
-    if full:
-        inputs = (size // 2 ** len(vgg16.BLOCKS)) ** 2 * channels
-        shapes |= {"fc1": (inputs, vgg16.UNITS), "fc2": (vgg16.UNITS, vgg16.UNITS)}
-    params = {}
-    for name, shape in shapes.items():
+    rng, params = np.random.default_rng(0), {}
+    shapes = dataclasses.replace(BACKBONES["vgg16"], size=size).shapes(full)
+    for name, shape in ((name, kinds["kernel"]) for name, kinds in shapes.items()):
         scale = np.float32(np.sqrt(2 / np.prod(shape[:-1])))
         kernel = rng.standard_normal(shape, np.float32) * scale
         params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}

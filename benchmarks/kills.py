@@ -43,7 +43,7 @@ chirps.use_narrow_network()
 import launch
 launch.app.run(
     launch.main,
-    flags_parser=lambda arguments: launch.configuration.parse(arguments, launch.QUICKSTART),
+    flags_parser=lambda arguments: launch.cli.parse(arguments, launch.QUICKSTART),
 )
 """
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)

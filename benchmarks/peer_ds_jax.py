@@ -9,9 +9,10 @@ import numpy as np
 
 from benchmarks import generated
 from ds_jax.features import representation
+from ds_jax.models.create import backbone_of
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import processes
-from ds_jax.systems import deep_features
+from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training.loop import create_setup
 from ds_jax.training.parallel import ONE_MODEL
 
@@ -51,9 +52,9 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
         return float(losses[0])
 
     chunk = arguments[2:]
-    extract = deep_features.create_extractor(
-        ["block5_pool"], representation.settings(config), setup.pretrained
-    )
+    extract = LayerFeatures(
+        backbone_of(config), ["block5_pool"], representation.settings(config), setup.pretrained
+    ).create_extractor()
     trial: dict[str, int | Callable] = {
         "parameters": sum(leaf.size for leaf in named.values()),
         "loss": training_step,

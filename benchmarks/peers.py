@@ -1,10 +1,10 @@
-"""How fast DS-AM is here, in PyTorch and in Keras: ratios of runs in turn, on one machine.
+"""Compares the speed of DS-AM here, in PyTorch and in Keras: ratios of runs in turn.
 
-The same network (VGG16 trained entirely under two attention heads), batch, precision and pictures
-in each, from the same weights; parameters are counted and first losses compared before anything
-is timed. "forward" is the whole network that judges, "features" its trunk, "training step" the
-gradients of all layers and Adam's step. PyTorch and Keras are given the network's input; here all
-three are the program's own and start from stored pictures. On a GPU all compute in bfloat16.
+Each trains the same network (VGG16, entirely, under two attention heads) with the same batch,
+precision, pictures and weights; parameters are counted and first losses compared before anything
+is timed. "forward" is a prediction of the whole network, "features" its trunk, "training step" the
+gradients of all layers and Adam's step. PyTorch and Keras receive the network's input; ds_jax
+starts from stored pictures, as the program does. On a GPU all compute in bfloat16.
 
     pip install -r benchmarks/requirements.txt
     python -m benchmarks.peers --size=224 --batch=16
@@ -28,9 +28,9 @@ from benchmarks import measuring
 TASKS = ("forward", "features", "training step")
 OURS = "ds_jax"
 PEERS = (OURS, "torch", "keras")
-LEAST_SECONDS = 0.3  # of one measurement
-# glibc's: freed memory stays with the process, which then needs no new pages, in huge pages. It is
-# PyTorch's best; as installed, glibc hands each large tensor back to the system.
+LEAST_SECONDS = 0.3  # that one measurement takes
+# With these settings of glibc, freed memory stays with the process, in huge pages, which is fastest
+# for PyTorch; by default glibc returns each large tensor to the system.
 ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
@@ -40,14 +40,14 @@ ALLOCATOR = {
 
 
 class Worker:
-    """A process that one library runs in, and answers `variant, task` by a number."""
+    """A process that one library runs in, which answers `variant, task` by a number."""
 
     def __init__(self, peer: str, settings: Mapping, folder: Path, tuned: bool = False):
         """Starts it and waits until it has warmed up."""
         environment = os.environ | (ALLOCATOR if tuned else {})
         if not settings["cuda"]:
             environment |= {"JAX_PLATFORMS": "cpu"}
-        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # a GPU is for all workers
+        environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # all workers share a GPU
         self._peer, given = peer, [json.dumps(settings), str(folder)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers", f"--worker={peer}", *given],
@@ -79,7 +79,7 @@ class Worker:
 def work(peer: str, settings: str, folder: str) -> None:
     """Serves a `Worker`'s questions."""
     settings = json.loads(settings)
-    if hasattr(os, "sched_setaffinity"):  # what XLA counts its threads by
+    if hasattr(os, "sched_setaffinity"):  # XLA starts a thread for each CPU
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings["threads"]])
     answers, sys.stdout = sys.stdout, sys.stderr
     trials = importlib.import_module(f"benchmarks.peer_{peer}").create(Path(folder), **settings)
@@ -146,7 +146,7 @@ def check_same(asked: Mapping[str, tuple[Worker, str]], loss_tolerance: float) -
     """Compares the variants' parameters and first losses with those of ds_jax.
 
     Args:
-        asked: By shown name, the worker and the variant's name there.
+        asked: By name, the worker and the variant's name there.
         loss_tolerance: Allowed difference as a share of the loss.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Whether a folder of short recordings is worked off at the rate of the network.
+"""Measures whether a folder of short recordings is processed at the rate of the network.
 
     python -m benchmarks.predicting
     python -m benchmarks.predicting --size=128 --recordings=200
 
 Links to chirps of half a second are found, decoded, drawn and taken through VGG16 in the way of
-`--mode=predict` and `--mode=features`; before and after, VGG16 alone is given as many pictures
-that lie in memory. The ratio is of the seconds for a recording: 1 where all else goes on beside the
-network, and costs nothing.
+`--mode=predict` and `--mode=features`; before and after, VGG16 alone reads as many pictures from
+memory. The ratio compares the seconds for a recording: it is 1 where all other work goes on at the
+same time as the network's.
 """
 
 import tempfile
@@ -19,11 +19,12 @@ import numpy as np
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
 from ds_jax.features import representation
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import processes
-from ds_jax.systems import deep_features
+from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
 
-ALONE = 8  # batches of which the network's own time is measured
+ALONE = 8  # batches by which the network's time is measured
 
 
 def link(count: int, folder: Path) -> None:
@@ -36,7 +37,7 @@ def link(count: int, folder: Path) -> None:
 
 
 def network_alone(extract: Callable, canvas: int) -> float:
-    """Seconds for a picture, of batches as large as `recordings.process` makes them."""
+    """Measures the seconds for a picture, in batches as large as those of `recordings.process`."""
     size = parallel.rows_together()
     pictures = np.random.default_rng(0).integers(0, 256, (size, canvas, canvas), np.uint8)
     extract(pictures, size)()  # compiles
@@ -58,9 +59,9 @@ def main(arguments: list[str] | None = None) -> dict:
     processes.start()
     config = generated.config(flags.size, parallel.WIDTH, epochs=1)
     settings = representation.settings(config)
-    extract = deep_features.create_extractor(
-        ["block5_pool"], settings, generated.weights(flags.size)
-    )
+    extract = LayerFeatures(
+        backbone_of(config), ["block5_pool"], settings, generated.weights(flags.size)
+    ).create_extractor()
     with tempfile.TemporaryDirectory() as name:
         link(flags.recordings, Path(name))
         alone = network_alone(extract, config.picture.canvas)

@@ -8,10 +8,10 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from ds_jax.models import vgg16
+from ds_jax.models.create import BACKBONES
 
-# Dense peaks in FLOP/s of what jax calls a device, for bfloat16 with float32 sums (V100 and T4:
-# float16), as their makers publish them. The first name whose words the device's has is taken.
+# Dense peaks in FLOP/s by JAX' name of a device, for bfloat16 with float32 sums (V100 and T4:
+# float16), as their makers publish them. The first name that the device's name contains is taken.
 PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -40,9 +40,9 @@ class Chip:
     """An accelerator on paper.
 
     Attributes:
-        name: As people call it.
+        name: The name that people use.
         peak: Dense bfloat16, FLOP/s.
-        bandwidth: Of its memory, bytes/s.
+        bandwidth: The bandwidth of its memory, bytes/s.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Convolution:
     """A layer of VGG16 on one picture.
 
     Attributes:
-        block: From 1.
-        side: Height and width of its maps.
-        channels: Of the input and of the output.
+        block: The number of its block, from 1.
+        side: The height and width of its maps.
+        channels: The channels of the input and of the output.
         pooled: Whether its output is pooled.
     """
 
@@ -72,7 +72,7 @@ class Convolution:
 
     @property
     def flops(self) -> int:
-        """Of the forward pass, and of each of the two gradients."""
+        """Operations of the forward pass, and of each of the two gradients."""
         return 2 * 9 * self.side**2 * self.channels[0] * self.channels[1]
 
     @property
@@ -82,7 +82,7 @@ class Convolution:
 
 
 def peak(device_kind: str) -> float | None:
-    """A device's dense peak in FLOP/s; None where it is not known."""
+    """Returns a device's dense peak in FLOP/s; None where it is not known."""
     names = (name for name in PEAKS if re.search(rf"\b{name}\b", device_kind))
     return PEAKS.get(next(names, ""))
 
@@ -90,33 +90,35 @@ def peak(device_kind: str) -> float | None:
 def convolutions(size: int) -> Iterator[Convolution]:
     """Yields the layers of VGG16 on pictures of `size` x `size`, from below."""
     side, below = size, 3
-    for block, (channels, count) in enumerate(vgg16.BLOCKS, start=1):
-        for index in range(1, count + 1):
-            yield Convolution(block, side, (below, channels), pooled=index == count)
-            below = channels
+    for number, block in enumerate(BACKBONES["vgg16"].blocks, start=1):
+        for layer in block.layers:
+            pooled = layer == block.layers[-1]
+            yield Convolution(number, side, (below, block.channels), pooled)
+            below = block.channels
         side //= 2
 
 
 def fully_connected_flops(size: int) -> int:
-    """Of fc1 and fc2, forward."""
-    inputs = (size // 2 ** len(vgg16.BLOCKS)) ** 2 * vgg16.BLOCKS[-1][0]
-    return 2 * vgg16.UNITS * (inputs + vgg16.UNITS)
+    """Counts the operations of fc1 and fc2 on one picture, forward."""
+    backbone = BACKBONES["vgg16"]
+    inputs = (size // 2 ** len(backbone.blocks)) ** 2 * backbone.blocks[-1].channels
+    return 2 * backbone.units * (inputs + backbone.units)
 
 
 def forward_flops(size: int, first: int = 1) -> int:
-    """Of one picture through the blocks from `first` on."""
+    """Counts the operations of the blocks from `first` on, on one picture."""
     return sum(layer.flops for layer in convolutions(size) if layer.block >= first)
 
 
 def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False) -> int:
-    """Of one picture in a training step: forward, and both gradients of what is trained.
+    """Counts a picture's operations in a training step: forward, and gradients of what is trained.
 
-    The lowest layer that is trained needs no gradient of its input.
+    The lowest layer that is trained needs no gradient for its input.
 
     Args:
-        size: Of the picture, pixels.
+        size: The picture's side in pixels.
         frozen_blocks: How many blocks from below are not trained.
-        kept: Whether what those make of the picture was computed beforehand.
+        kept: Whether the frozen blocks' output was computed beforehand.
     """
     trained = [layer for layer in convolutions(size) if layer.block > frozen_blocks]
     forward = forward_flops(size, frozen_blocks + 1 if kept else 1)
@@ -124,7 +126,7 @@ def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False) -> int:
 
 
 def step_costs(size: int, batch_size: int) -> dict[str, list[tuple[float, float]]]:
-    """FLOPs and bytes of a training step, all layers trained, if nothing is read twice.
+    """Returns FLOPs and bytes of a training step of all layers, if nothing is read twice.
 
     Activations and their gradients are bfloat16, weights too but for their gradients and Adam's
     moments, which are float32. ReLUs are free, and each operation reads its inputs from the
@@ -152,11 +154,12 @@ def step_costs(size: int, batch_size: int) -> dict[str, list[tuple[float, float]
 
 
 def seconds(operations: list[tuple[float, float]], chip: Chip) -> float:
-    """The least time in which a chip can do the operations one after the other."""
+    """Returns the least time in which a chip can do the operations one after the other."""
     return sum(max(flops / chip.peak, size / chip.bandwidth) for flops, size in operations)
 
 
 def ceiling(size: int, batch_size: int, chip: Chip) -> float:
-    """The share of a chip's peak that a training step can reach, by its memory's bandwidth."""
-    operations = [one for block in step_costs(size, batch_size).values() for one in block]
+    """Returns the share of a chip's peak that a training step can reach by its bandwidth."""
+    blocks = step_costs(size, batch_size).values()
+    operations = [operation for block in blocks for operation in block]
     return sum(flops for flops, _ in operations) / chip.peak / seconds(operations, chip)

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks import generated
 from benchmarks.throughput import chosen, counted
 from ds_jax.models import vgg16
+from ds_jax.models.create import BACKBONES
 from ds_jax.runtime import processes
 from ds_jax.training import loop
 from ds_jax.training.loop import TrainingSetup, create_setup
@@ -29,7 +30,7 @@ COLLECTIVE = re.compile(
 ARRAY = re.compile(r"([a-z]+)(\d+)[a-z0-9]*\[([\d,]*)\]")
 # Folds are trained by a VGG16 of few channels, one layer a block: what is counted there does not
 # depend on them.
-SMALL = ((4, 1), (6, 1), (8, 1), (16, 1), (16, 1))
+SMALL = vgg16.create(((4, 1), (6, 1), (8, 1), (16, 1), (16, 1)), vgg16.UNITS)
 SIZE, BATCHES, BATCH_SIZE = 32, 8, 8  # of pictures, of an epoch, and of a batch
 
 
@@ -109,11 +110,11 @@ def main(small: bool) -> dict:
     folds = ONE_MODEL if jax.device_count() == 1 else ONE_FOLD_PER_DEVICE
     with chosen("auto", "accelerator"):
         for parallel, layout in (("folds", folds), ("batch", ONE_MODEL)):
-            with mock.patch.object(vgg16, "BLOCKS", SMALL if small else vgg16.BLOCKS):
+            with mock.patch.dict(BACKBONES, vgg16=SMALL if small else vgg16.VGG16):
                 found[parallel] = of_step(layout)
             jax.clear_caches()  # what is known of one network is not so of the other
             with (
-                mock.patch.object(vgg16, "BLOCKS", SMALL),
+                mock.patch.dict(BACKBONES, vgg16=SMALL),
                 tempfile.TemporaryDirectory() as folder,
             ):
                 found[parallel] |= of_folds(layout, parallel, Path(folder))

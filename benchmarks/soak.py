@@ -33,7 +33,6 @@ from benchmarks import chirps, measuring
 from configs import ds_am_emodb
 from datasets import prepare
 from ds_jax.commands import evaluate, train
-from ds_jax.models import pretrained, vgg16
 from ds_jax.runtime import processes
 
 BOUND = 64  # MiB by which memory may grow
@@ -106,7 +105,6 @@ def main() -> None:
     absl_flags.FLAGS.mark_as_parsed()  # grain reads them
     logging.set_verbosity(logging.ERROR)
     chirps.use_narrow_network()
-    pretrained.BLOCKS = vgg16.BLOCKS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")

@@ -31,7 +31,8 @@ import jax.numpy as jnp
 
 from benchmarks import generated, measuring, roofline
 from configs import base
-from ds_jax.models.deep_spectrum import FULL_SIZE, POOLS
+from ds_jax.models import vgg16
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import processes
 from ds_jax.runtime.workdir import fold_directory
 from ds_jax.training import loop, parallel
@@ -176,7 +177,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
 def utilisation(found: dict, config, full: bool) -> dict:
     """What part of the chip's peak the model's operations took."""
     size, freeze = config.picture.size, config.model.freeze
-    blocks = [pool.removesuffix("_pool") for pool in POOLS]
+    blocks = [block.name for block in backbone_of(config).blocks]
     frozen = blocks.index(freeze) + 1 if freeze else 0
     flops = roofline.step_flops(size, frozen, found["kept"])
     if full:
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     parser = measuring.parser("throughput", __doc__)
     parser.add_argument("--system", choices=("ds_am", "ds_fc"), default="ds_am", help="network")
     parser.add_argument(
-        "--size", type=measuring.positive, default=FULL_SIZE, help="of pictures, pixels"
+        "--size", type=measuring.positive, default=vgg16.VGG16.size, help="of pictures, pixels"
     )
     parser.add_argument(
         "--batch", type=measuring.positive, default=32, help="over all devices together"
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     )
     flags = parser.parse_args(arguments)
     config = generated.config(flags.size, flags.batch, flags.epochs + 1, flags.freeze)
-    full = flags.system == "ds_fc" and flags.size == FULL_SIZE
+    full = flags.system == "ds_fc" and flags.size == vgg16.VGG16.size
     if flags.system == "ds_fc":
         base.use_ds_fc(config)
         config.model.head, config.model.freeze = "fc" if full else "gap", flags.freeze

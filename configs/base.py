@@ -1,33 +1,34 @@
 """The fields of every experiment; the other configs start from these and change a few."""
 
 import functools
+from collections.abc import Callable
 
-import ml_collections
+from ml_collections import ConfigDict
 
 
-def get_config() -> ml_collections.ConfigDict:
-    """DS-AM as in the paper, with its open points decided; the corpus is the variant's to name."""
-    config = ml_collections.ConfigDict()
-    config.system = "ds_am"  # the others by `use_...` below
+def get_config() -> ConfigDict:
+    """Returns DS-AM as in the paper, with a decision where the paper leaves one open."""
+    config = ConfigDict()
+    config.system = "ds_am"  # a function `use_...` below changes a config to another system
     # One of datasets.prepare.KNOWN, or a folder below --corpora_dir that has a manifest.
     config.corpus = "elra_s0329"
-    config.eval_on = ()  # corpora that the trained models are tested on as well
-    config.seed = 0  # of all below, unless they are given; of inner folds and of boosted trees
-    # What is drawn at random in training, each of it apart; folds.seed deals the folds.
-    config.seeds = ml_collections.ConfigDict()
-    config.seeds.initialisation = config.get_oneway_ref("seed")  # of new layers
-    config.seeds.order = config.get_oneway_ref("seed")  # in which an epoch reads the training side
+    config.eval_on = ()  # more corpora to test the trained models on
+    config.seed = 0  # of the seeds below, unless they are given, of inner folds and boosted trees
+    # Each random draw of training has its seed; folds.seed deals the folds.
+    config.seeds = ConfigDict()
+    config.seeds.initialisation = config.get_oneway_ref("seed")  # values of new layers
+    config.seeds.order = config.get_oneway_ref("seed")  # order of an epoch's batches
     config.seeds.dropout = config.get_oneway_ref("seed")
-    config.seeds.augmentation = config.get_oneway_ref("seed")  # of training inputs; none is in use
-    config.select_on = "dev"  # who chooses the epoch; "test" is the paper's way, and leaks
-    # Folds on devices: "folds" trains one on each, "batch" one on all, "auto" as many as fill them
-    # one on each and the last ones on all. The results are the same.
+    config.seeds.augmentation = config.get_oneway_ref("seed")  # none is in use
+    config.select_on = "dev"  # the split that chooses the epoch; "test" is the paper's, and leaks
+    # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
+    # them, and "auto" one on each as long as there are enough. The results are the same.
     config.parallel = "auto"
-    config.weights = ""  # VGG16's ImageNet weights; empty: the cache, else the published ones
-    config.synthetic = False  # generate the two Spanish corpora first; reports say so
+    config.weights = ""  # file of VGG16's ImageNet weights; empty: the cached or published file
+    config.synthetic = False  # generate the two Spanish corpora; reports say so
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
-    config.picture = ml_collections.ConfigDict()
+    config.picture = ConfigDict()
     config.picture.sample_rate = 16_000  # Hz; 0 keeps each recording's own
     config.picture.mode = "mel"  # or "spectrogram", "chroma"
     config.picture.layout = "deepspectrum"  # or "plain": rows of equal height
@@ -44,19 +45,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.picture.size = 224  # pixels that the network sees (VGG16); fewer are faster
     config.picture.preprocessing = "caffe"  # BGR, centred; "deepspectrum": BGR, not centred
 
-    config.folds = ml_collections.ConfigDict()
+    config.folds = ConfigDict()
     config.folds.protocol = "stratified"  # see ds_jax.data.folds.PROTOCOLS
     config.folds.count = 10
     config.folds.seed = 0
     config.folds.file = ""  # a folds.json to use as it is, in place of a protocol
 
-    config.model = ml_collections.ConfigDict()
+    config.model = ConfigDict()
     config.model.gates = ("block4_pool", "block5_pool")  # the last two blocks (paper, section 3.2)
     config.model.merging = "multi_loss"  # or "early_fusion"
     config.model.loss_weights = (1.0, 0.8)  # of the heads (Gorriz et al., 2019)
     config.model.freeze = ""  # the highest block that keeps its ImageNet weights, e.g. "block3"
 
-    config.train = ml_collections.ConfigDict()
+    config.train = ConfigDict()
     config.train.batch_size = 32  # over all devices together
     config.train.epochs = 40  # at most
     config.train.pretrained_learning_rate = 5e-5  # Adam (Gorriz et al.'s code)
@@ -66,80 +67,64 @@ def get_config() -> ml_collections.ConfigDict:
     return config
 
 
-def of_system(system: str) -> ml_collections.ConfigDict:
-    """The fields of a system, each with a value of its type."""
-    config = get_config()
-    uses = {
-        "ds_fc": use_ds_fc,
-        "ds_svc": use_ds_svc,
-        "mlr": functools.partial(use_mlr, features="mfcc"),
-        "svc": functools.partial(use_svc, features="mfcc", kernel="linear"),
-        "xgboost": functools.partial(use_xgboost, features="mfcc"),
-        "lstm": functools.partial(use_lstm, features="mfcc"),
-        "ffnn": functools.partial(use_ffnn, features="mfcc"),
-    }
-    if system != config.system:
-        uses[system](config)
-    return config
-
-
-def use_ds_fc(config: ml_collections.ConfigDict) -> None:
+def use_ds_fc(config: ConfigDict) -> None:
     """Changes a config to DS-FC: VGG16 fine-tuned under a fully connected head."""
     config.system = "ds_fc"
-    config.model = ml_collections.ConfigDict()
+    config.model = ConfigDict()
     config.model.head = "fc"  # 4096-4096-7, needs the 553 MB weights; "gap": mean over positions
     config.model.dropout = 0.5  # after fc1 and fc2 (Simonyan and Zisserman, 2015, section 3.1)
     config.model.freeze = ""
 
 
-def use_ds_svc(config: ml_collections.ConfigDict) -> None:
+def use_ds_svc(config: ConfigDict) -> None:
     """Changes a config to DS-SVC: a support vector classifier on VGG16's features."""
     config.system = "ds_svc"
     config.picture.preprocessing = "deepspectrum"
-    config.model = ml_collections.ConfigDict()
-    # Means over positions, one after the other; chosen on EmoDB, where inner folds score lower
-    # with block5_pool as well. ("fc2",) is DeepSpectrum's, and needs the 553 MB weights.
+    config.model = ConfigDict()
+    # The features are these layers' means over positions. They were chosen on EmoDB, where inner
+    # folds score lower with block5_pool as well. ("fc2",) is DeepSpectrum's layer, and needs the
+    # 553 MB weights.
     config.model.layers = ("block3_pool", "block4_pool")
     _use_svc_model(config, "linear")
     _without_training(config)
 
 
-def use_mlr(config: ml_collections.ConfigDict, features: str) -> None:
+def use_mlr(config: ConfigDict, features: str) -> None:
     """Changes a config to multivariate linear regression on a set of features."""
     _use_features(config, "mlr", features)
     _without_training(config)
 
 
-def use_svc(config: ml_collections.ConfigDict, features: str, kernel: str) -> None:
+def use_svc(config: ConfigDict, features: str, kernel: str) -> None:
     """Changes a config to a support vector classifier on a set of features."""
     _use_features(config, "svc", features)
     _use_svc_model(config, kernel)
     _without_training(config)
 
 
-def use_xgboost(config: ml_collections.ConfigDict, features: str) -> None:
+def use_xgboost(config: ConfigDict, features: str) -> None:
     """Changes a config to gradient-boosted trees on a set of features."""
     _use_features(config, "xgboost", features)
     config.model.trees = 200
     config.model.depth = 6  # levels of a tree (XGBoost's default)
     config.model.learning_rate = 0.1
-    # Of the features, drawn anew for each tree.
+    # The share of the features that each tree may use, drawn for each tree.
     config.model.column_share = 0.1 if features == "compare" else 1.0
-    # Of a feature's histogram. XGBoost's default of 256 takes eight times as long on ComParE's
-    # 6,373 features of few recordings.
+    # The bins of a feature's histogram. XGBoost's default of 256 takes eight times as long on the
+    # 6,373 features of ComParE.
     config.model.bins = 32
     _without_training(config)
 
 
-def use_lstm(config: ml_collections.ConfigDict, features: str) -> None:
+def use_lstm(config: ConfigDict, features: str) -> None:
     """Changes a config to two LSTM layers on a set of features."""
     _use_features(config, "lstm", features)
-    config.model.units = (128, 128)  # of the LSTM layers
+    config.model.units = (128, 128)  # sizes of the LSTM layers
     config.model.dense_units = 64
     _use_new_layers_alone(config)
 
 
-def use_ffnn(config: ml_collections.ConfigDict, features: str) -> None:
+def use_ffnn(config: ConfigDict, features: str) -> None:
     """Changes a config to a feed-forward network on a set of features."""
     _use_features(config, "ffnn", features)
     config.model.units = (256, 256)
@@ -147,30 +132,49 @@ def use_ffnn(config: ml_collections.ConfigDict, features: str) -> None:
     _use_new_layers_alone(config)
 
 
-def _use_features(config: ml_collections.ConfigDict, system: str, features: str) -> None:
+def _use_features(config: ConfigDict, system: str, features: str) -> None:
     config.system = system
     config.features = features  # one of ds_jax.features.extract.SETS, in place of a picture
-    config.model = ml_collections.ConfigDict()
+    config.model = ConfigDict()
     del config.picture
     del config.weights
 
 
-def _use_svc_model(config: ml_collections.ConfigDict, kernel: str) -> None:
+def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     costs = {"linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), "rbf": (0.1, 1.0, 10.0, 100.0)}
     config.model.kernel = kernel
-    config.model.costs = costs[kernel]  # C is chosen among these inside the training side
-    config.model.scaling = "standardised"  # on the training side; or "none"
+    config.model.costs = costs[kernel]  # C is chosen among these within the training set
+    config.model.scaling = "standardised"  # by the training set's mean and deviation; or "none"
 
 
-def _without_training(config: ml_collections.ConfigDict) -> None:
+def _without_training(config: ConfigDict) -> None:
     del config.seeds
     del config.train
     del config.parallel
 
 
-def _use_new_layers_alone(config: ml_collections.ConfigDict) -> None:
+def _use_new_layers_alone(config: ConfigDict) -> None:
     del config.train.pretrained_learning_rate
     config.train.new_learning_rate = 1e-3
     config.train.epochs = 100
     config.train.plateau_patience = 5
     config.train.stop_patience = 10
+
+
+def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
+    config = get_config()
+    use(config, **options)
+    return config
+
+
+# For each system a function that returns its fields, each with a value of its type.
+SCHEMAS = {
+    "ds_am": get_config,
+    "ds_fc": functools.partial(_schema, use_ds_fc),
+    "ds_svc": functools.partial(_schema, use_ds_svc),
+    "mlr": functools.partial(_schema, use_mlr, features="mfcc"),
+    "svc": functools.partial(_schema, use_svc, features="mfcc", kernel="linear"),
+    "xgboost": functools.partial(_schema, use_xgboost, features="mfcc"),
+    "lstm": functools.partial(_schema, use_lstm, features="mfcc"),
+    "ffnn": functools.partial(_schema, use_ffnn, features="mfcc"),
+}

@@ -2,8 +2,8 @@
 
     python launch.py --config=configs/compare_xgboost_emomatch.py
 
-A system of Garcia-Cuesta et al. (2024), under the folds of ds_am_emomatch.py; what they leave open
-is decided in configs/base.py. Needs the package opensmile, whose licence is non-commercial:
+A system of Garcia-Cuesta et al. (2024), on the folds of ds_am_emomatch.py; configs/base.py decides
+what they leave open. It needs the package opensmile, whose licence is non-commercial:
 pip install -r requirements-opensmile.txt. --config.corpus=emodb runs it on another corpus.
 """
 
@@ -13,7 +13,7 @@ from configs import base, ds_am_emomatch
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_emomatch.get_config()
     base.use_xgboost(config, "compare")
     return config

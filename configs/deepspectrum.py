@@ -3,9 +3,9 @@
     python launch.py --config=configs/deepspectrum.py --mode=features --output=features.csv FOLDER
 
 Pictures are DeepSpectrum's for `-m mel -sr 16000`, and the table has its columns. fc2 needs the
-553 MB weights. Others, with the 61 MB file: the means over positions of one or more blocks, such as
---config.model.layers="('block4_pool','block5_pool')". Windows of a second every tenth of one:
---config.picture.window=1.0 --config.picture.window_hop=0.1.
+553 MB weights. The 61 MB file suffices for the means over positions of blocks, such as
+--config.model.layers="('block4_pool','block5_pool')". A row for each second, every tenth of a
+second: --config.picture.window=1.0 --config.picture.window_hop=0.1.
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """DS-SVC's features, with DeepSpectrum's layer."""
+    """Returns DS-SVC with DeepSpectrum's layer."""
     config = base.get_config()
     base.use_ds_svc(config)
     config.model.layers = ("fc2",)

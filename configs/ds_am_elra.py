@@ -24,7 +24,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = base.get_config()
     config.corpus = "elra_s0329"
     config.folds.protocol = "stratified"

@@ -22,7 +22,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = base.get_config()
     config.corpus = "emomatch_spanish_db"
     config.folds.protocol = "speakers"

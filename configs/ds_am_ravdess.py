@@ -13,7 +13,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = base.get_config()
     config.corpus = "ravdess"
     config.folds.protocol = "speakers"

@@ -14,7 +14,7 @@ from configs import base, ds_am_elra
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_elra.get_config()
     base.use_ds_fc(config)
     return config

@@ -14,7 +14,7 @@ from configs import base, ds_am_emomatch
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_emomatch.get_config()
     base.use_ds_fc(config)
     return config

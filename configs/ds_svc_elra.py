@@ -3,7 +3,7 @@
     python launch.py --config=configs/ds_svc_elra.py
 
 VGG16 as a fixed extractor of features, computed once for the corpus, and a support vector
-classifier whose C is chosen inside the training side. The paper's features are fc2, as
+classifier whose C is chosen within the training set. The paper's features are fc2, as
 DeepSpectrum's: --config.model.layers="('fc2',)", which needs the 553 MB weights. The default
 takes the means of blocks 3 and 4. Folds are those of ds_am_elra.py.
 """
@@ -14,7 +14,7 @@ from configs import base, ds_am_elra
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_elra.get_config()
     base.use_ds_svc(config)
     return config

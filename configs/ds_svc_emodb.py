@@ -12,7 +12,7 @@ from configs import base, ds_am_emodb
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_emodb.get_config()
     base.use_ds_svc(config)
     config.folds.protocol = "leave_one_speaker_out"

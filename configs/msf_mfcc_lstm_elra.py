@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/msf_mfcc_lstm_elra.py
 
-A system of Kerkeni et al. (2019), under the folds of ds_am_elra.py; --config.corpus=emovo runs it
+A system of Kerkeni et al. (2019), on the folds of ds_am_elra.py; --config.corpus=emovo runs it
 on another corpus.
 
 A recording is one vector, a sequence of one step.
@@ -15,7 +15,7 @@ from configs import base, ds_am_elra
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ds_am_elra.get_config()
     base.use_lstm(config, "msf_mfcc")
     return config

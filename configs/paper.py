@@ -1,26 +1,25 @@
-"""Every table of the paper in one call: its numbers beside those of this program.
+"""All tables of the paper in one run: its numbers next to those of this program.
 
     python launch.py --config=configs/paper.py
 
 runs each system of tables 1 to 4 and the cross-corpus experiment of table 7, under the paper's
 protocol and under a clean one, and writes runs/paper/paper.html and paper.json after each cell.
-What was run before is not run again, a corpus that is missing leaves its cells empty, and a cell
-that fails says why. With open corpora in the places of the two licensed ones, on two cores:
+Cells that were run before are not run again, a missing corpus leaves its cells empty, and a cell
+that fails says why. With open corpora in place of the two licensed ones, on two cores:
 
     python launch.py --config=configs/paper.py --workdir=runs/paper_open \
         --config.elra=emovo --config.emomatch=emodb --config.folds.count=5 \
         --config.picture.size=128 --config.model.freeze=block4 --config.model.head=gap
 
-The cells are the other configs of this folder, and this one is a few fields over all of them:
-every field but system, elra and emomatch overrides the same field of each cell that has it; one
-that is empty, zero or False leaves it.
+The cells are the other configs of this folder. Every field of this config but system, elra and
+emomatch overrides the same field of each cell that has it; an empty, zero or False one does not.
 """
 
 import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The experiment."""
+    """Returns the experiment."""
     config = ml_collections.ConfigDict()
     config.system = "paper"
     config.elra = "elra_s0329"  # the corpus in ELRA-S0329's place

@@ -25,7 +25,7 @@ from ds_jax.data.corpus import FEATURES, LABELS, PICTURE
 from ds_jax.features import representation
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
-from ds_jax.runtime.paths import below, printable, shown
+from ds_jax.runtime.files import files_below, path_text, printable
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the suffix listed first is taken
 SHARD = 256  # recordings in one file of records
@@ -123,7 +123,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             ValueError: Two different files claim to be the same utterance.
         """
         found = _one_each(cls.recordings(folder), cls.suffixes) if folder.is_dir() else []
-        found = [dataclasses.replace(one, name=shown(one.name)) for one in found]
+        found = [dataclasses.replace(one, name=path_text(one.name)) for one in found]
         if not found:
             raise FileNotFoundError(
                 f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
@@ -209,7 +209,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for recording, outcome in itertools.islice(results, count):
             if isinstance(outcome, str):
                 file = os.path.relpath(recording.path, folder)
-                self.skipped.append((recording.name, shown(file), shown(outcome)))
+                self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
             seconds, windows, digest = outcome
             known = vars(recording) | {"seconds": seconds, "digest": digest}
@@ -250,7 +250,7 @@ def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
     What is no folder is taken, though it may be no file: it is then told why it cannot be used.
     """
-    found, errors = below(folder)
+    found, errors = files_below(folder)
     for error in errors:
         logging.warning("%s cannot be read: %s", error.filename, error.strerror)
     return [path for path in found if path.name.lower().endswith(suffixes)]
@@ -274,7 +274,7 @@ def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> I
 def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     """Warns of files, if there are any, by number and the first few names."""
     if paths:
-        names = [printable(shown(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
+        names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
         more = ", ..." if len(paths) > SHOWN else ""
         names = ", ".join(names) + more
         logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
@@ -310,8 +310,8 @@ def _sight(folder: Path) -> str:
     """What is to be seen where a corpus was expected."""
     if not folder.is_dir():
         return "but there is no such folder"
-    files, _ = below(folder)
+    files, _ = files_below(folder)
     if not files:
         return "but that folder is empty"
-    first = shown(files[0].relative_to(folder))
+    first = path_text(files[0].relative_to(folder))
     return f"but of the {len(files)} files there (such as {first}) none is named so"

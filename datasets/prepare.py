@@ -17,7 +17,7 @@ from ds_jax.data import corpus
 from ds_jax.features import representation
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.representation import Settings
-from ds_jax.runtime import checksums, files, locks
+from ds_jax.runtime import files, locks
 from ds_jax.runtime.files import check_writable
 
 KNOWN = ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
@@ -134,9 +134,9 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
 
 def _is_whole(path: Path) -> bool:
     """Whether prepared data is there to its end; tells what is damaged."""
-    if not (path / checksums.FILE).is_file():
+    if not (path / files.CHECKSUMS).is_file():
         return False
-    damage = checksums.damage(path)
+    damage = files.find_damage(path)
     if damage:
         print(f"{damage}, and is prepared anew")
     return not damage
@@ -162,7 +162,7 @@ def _write(builder, config, data_dir: Path, path: Path) -> None:
         for file in written:
             files.sync(file)
         files.sync(path)
-        checksums.write(path, {str(f.relative_to(path)): checksums.digest(f) for f in written})
+        files.write_checksums(path, {str(f.relative_to(path)): files.sha256(f) for f in written})
 
 
 def _manifest_digest(name: str, folder: Path) -> str:

@@ -1,295 +1,157 @@
-"""The config of a run: its fields on the command line, and in the run's folder."""
+"""The config of a run: reads, checks, compares and writes it."""
 
 import difflib
 import json
-import math
 import runpy
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-from absl import flags
+from ml_collections import ConfigDict
 
-from configs import base, paper
-from ds_jax.runtime import checksums, errors, versions
-from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime import files, versions
+from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.workdir import CONFIG
 
-CONFIGS = Path(__file__).parents[1] / "configs"
-HELP = Path(__file__).with_name("cli_help.txt")
-MODES = ("train", "evaluate", "predict", "features", "compare", "report", "export", "corpus")
-# The modes in which a flag means something; flags that are not here do in all of them.
-MODES_OF = {
-    "fold": ("train",),
-    "eval_on": ("evaluate",),
-    "checkpoint": ("predict", "export"),
-    "audio": ("train", "evaluate", "report"),
-    "config": tuple(mode for mode in MODES if mode != "compare"),
-    "workdir": tuple(mode for mode in MODES if mode != "features"),
-    **dict.fromkeys(("corpora_dir", "data_dir"), ("train", "evaluate", "report", "corpus")),
-    "distributed": ("train", "evaluate"),
-    **dict.fromkeys(("format", "window", "hop", "explain"), ("predict",)),
-    **dict.fromkeys(("output", "labels"), ("features",)),
-}
-# In the others a run's own config.json rules.
-MODES_OF_FIELDS = ("train", "features", "corpus")
-MODES_OF_RECORDINGS = ("predict", "features")
-# Folds on devices, see `devices.share`.
-PARALLEL = ("auto", "folds", "batch")
-# What may differ between two calls that share a workdir: it changes no fold.
+# What two calls that share a workdir may differ in: these fields change no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
-# The smallest and the largest value of numbers that nothing else checks, by their last name.
+# The smallest and the largest value of the numbers that no constructor checks.
 RANGES = {
-    **dict.fromkeys(("seed", "initialisation", "order", "dropout", "augmentation"), (0, 2**31 - 1)),
-    "batch_size": (1, 1 << 16),
-    **dict.fromkeys(("epochs", "plateau_patience", "stop_patience"), (1, 1_000_000)),
-    **dict.fromkeys(("pretrained_learning_rate", "new_learning_rate"), (1e-12, 1.0)),
+    **dict.fromkeys(("seed", "folds.seed"), (0, 2**31 - 1)),
+    **dict.fromkeys(("seeds.initialisation", "seeds.order", "seeds.dropout"), (0, 2**31 - 1)),
+    "seeds.augmentation": (0, 2**31 - 1),
+    "train.batch_size": (1, 1 << 16),
+    "train.epochs": (1, 1_000_000),
+    **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
+    **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
 }
-WANTED = {bool: "True or False", Integral: "a whole number", Real: "a number", str: "text"}
-VERSIONS = "versions"  # what config.json holds besides fields: of the libraries, as the run began
-WEIGHTS = "weights_sha256"  # likewise: of the file that `config.weights` names
+CHOICES = {"select_on": ("dev", "test"), "parallel": ("auto", "folds", "batch")}
+KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
+# What config.json holds besides the fields, as the run began:
+VERSIONS = "versions"  # the versions of the libraries,
+WEIGHTS = "weights_sha256"  # and the hash of the file that `config.weights` names
 
 
-def parse(arguments: list[str], default: str) -> list[str]:
-    """Parses the flags, config fields included; a wrong one ends the program with one sentence.
-
-    `--help` ends it too, with the text of `HELP`; `--helpfull` is absl's.
-
-    Args:
-        arguments: Of the command line.
-        default: The config file where none is given.
-
-    Returns:
-        What stands there besides flags.
-    """
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(HELP.read_text(encoding="utf-8"), end="")
-        sys.exit()
-    try:
-        check_arguments(arguments, default)
-        given = _given_config(arguments) is not None
-        if not given:
-            arguments = [arguments[0], f"--config={default}", *arguments[1:]]
-        rest = flags.FLAGS(arguments)
-        flags.FLAGS["config"].present = int(given)
-        return rest
-    except flags.Error as error:
-        sys.exit(f"error: {errors.of_flag(error)}")
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-
-
-def check_arguments(arguments: Sequence[str], default: str) -> None:
-    """Checks `--config=FILE` and `--config.x.y=VALUE` before they are parsed.
-
-    Args:
-        arguments: Of the command line.
-        default: The config file where none is given.
+def load(path: str | Path) -> ConfigDict:
+    """Runs a Python file that defines `get_config()`, such as those in configs/.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: A field does not exist; the message names the nearest that does.
+        ValueError: The file fails, or defines no config.
     """
-    path = _given_config(arguments)
-    fields = [f"config.{name}" for name, _ in _fields(load(default if path is None else path))]
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        if argument.startswith("-") and name.startswith("config.") and name not in fields:
-            nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
-            raise ValueError(f"there is no field --{name}; the nearest is --{nearest}")
-
-
-def _given_config(arguments: Sequence[str]) -> str | None:
-    """The last `--config` of a command line, "" without a value; None where there is none."""
-    path = None
-    for index, argument in enumerate(arguments):
-        name, given, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            path = value if given else "".join(arguments[index + 1 : index + 2])
-    return path
-
-
-def load(path: str | Path) -> ml_collections.ConfigDict:
-    """Reads a file of `configs/`.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: It defines no config.
-    """
-    if not str(path):
-        raise ValueError("--config needs a file, such as --config=configs/ds_am_emodb.py")
     path = Path(path)
     if not path.is_file():
-        names = [known.name for known in CONFIGS.glob("*.py")]
-        near = difflib.get_close_matches(path.name, names, n=1)
-        hint = f"; did you mean configs/{near[0]}?" if near else "; see configs/"
-        raise FileNotFoundError(f"--config={path}: there is no such file{hint}")
+        known = {
+            file.name: file
+            for folder in (Path("configs"), path.parent)
+            for file in folder.glob("*.py")
+        }
+        near = difflib.get_close_matches(path.name, known, n=1)
+        hint = f"did you mean {known[near[0]]}?" if near else "see configs/"
+        raise FileNotFoundError(f"--config={path}: there is no such file; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
-    except Exception as error:  # whatever Python finds in a user's file
+    except Exception as error:  # the file is a user's program, which may fail in any way
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
+        line = f", line {lines[-1]}" if lines else ""
         raise ValueError(
-            f"--config={path}{where} is no config, which defines get_config(): "
+            f"--config={path}{line} is no config, which defines get_config(): "
             f"{type(error).__name__} {error}"
         ) from error
-    if not isinstance(config, ml_collections.ConfigDict):
+    if not isinstance(config, ConfigDict):
         raise ValueError(f"--config={path} is no config: get_config() must return a ConfigDict")
     return config
 
 
-def load_beside(file: Path, name: str) -> ml_collections.ConfigDict:
-    """Reads the config of a name, such as "ds_am_elra", from the folder of another file."""
-    return load(file.with_stem(name))
+def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDict]]) -> None:
+    """Checks that a config has the fields of its system, with values of the same types.
 
-
-def of_mode(
-    mode: str, given: ml_collections.ConfigDict, workdir: Path
-) -> ml_collections.ConfigDict | None:
-    """The config that a mode goes by: the one given, that of a run, or none of either.
-
-    Raises:
-        FileNotFoundError: There is no run in the workdir.
-    """
-    if mode in MODES_OF_FIELDS:
-        return given
-    return read(workdir) if mode in ("evaluate", "report") else None
-
-
-def corpora(config: ml_collections.ConfigDict, mode: str, eval_on: str) -> dict[str, str]:
-    """The corpora that a mode needs, by the flag or field that names them."""
-    if mode == "evaluate" and eval_on:
-        return {"--eval_on": eval_on}
-    named = {field: config[field] for field in ("corpus", "elra", "emomatch") if field in config}
-    if mode == "train" and config.system != "paper":
-        named |= {f"eval_on={tuple(config.eval_on)}, of which": name for name in config.eval_on}
-    return named
-
-
-def check_flags(mode: str, given: Collection[str], paths: Sequence[Path], system: str) -> None:
-    """Refuses what belongs to another mode; a run's own config.json rules once it is trained.
+    ConfigDict's own type safety accepts None for any field, True for a number, and a NaN.
 
     Args:
-        mode: The value of --mode.
-        given: Names of the flags on the command line.
-        paths: What stands there besides flags.
-        system: Of the config.
+        config: The config.
+        schemas: For each system a function that returns its fields, each with a valid value.
 
     Raises:
-        ValueError: A flag or a path belongs to another mode.
+        ConfigError: A field is missing or unknown, or its value has another type.
     """
-    if paths and mode not in (*MODES_OF_RECORDINGS, "compare"):
-        if str(paths[0]) in MODES:
-            raise ValueError(f"'{paths[0]}' is no flag: write --mode={paths[0]}")
-        raise ValueError(
-            f"'{paths[0]}' is no flag; recordings belong to --mode=predict or --mode=features, and "
-            "folders of runs to --mode=compare"
-        )
-    if system == "paper" and "fold" in given:
-        raise ValueError("--fold is for one experiment, and the paper's tables are many")
-    if system == "paper" and (mode == "corpus" or "audio" in given):
-        what = "--mode=corpus" if mode == "corpus" else "--audio"
-        raise ValueError(f"{what} is for one experiment, and the paper's tables are many")
-    if mode == "predict" and {"checkpoint", "workdir"} <= set(given):
-        raise ValueError(
-            "--workdir does nothing in --mode=predict beside --checkpoint: leave it out"
-        )
-    for name in given:
-        modes = MODES_OF_FIELDS if name.startswith("config.") else MODES_OF.get(name, (mode,))
-        if mode not in modes:
-            raise ValueError(
-                f"--{name} is for --mode={' and --mode='.join(modes)} and does nothing in "
-                f"--mode={mode}"
-            )
+    system = config.get("system")
+    if system not in tuple(schemas):
+        raise ConfigError("system", system, one_of(schemas))
+    schema = schemas[system]()
+    _check_group("", config.to_dict(), schema.to_dict(), list(flatten(schema)))
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks that a config has the fields of its system, and what no constructor checks.
+def unknown_field(name: str, value: object, names: Collection[str]) -> ConfigError:
+    """Returns the error of a field that is none of those of a config; it names the nearest."""
+    (near,) = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return ConfigError(name, value, f"left out: there is no such field; the nearest is {near}")
+
+
+def _check_group(
+    group: str, values: Mapping[str, Any], schema: Mapping[str, Any], names: Collection[str]
+) -> None:
+    for key in {**values, **schema}:  # a misspelt name before the one that is missing
+        name = group + key
+        if key not in schema:
+            raise unknown_field(name, values[key], names)
+        if key not in values:
+            raise ConfigError(name, None, "given: start from a config of the same system")
+        value, example = values[key], schema[key]
+        if not _fits(value, example):
+            raise ConfigError(name, value, _kind(name, example))
+        if isinstance(example, dict):
+            _check_group(f"{name}.", value, example, names)
+
+
+def _fits(value: Any, example: Any) -> bool:
+    """Returns whether a value has the type of an example; True is no number, neither is NaN."""
+    if isinstance(value, bool):
+        return isinstance(example, bool)
+    if isinstance(example, tuple):  # JSON has lists instead; an empty one may hold names
+        element = example[0] if example else ""
+        return isinstance(value, tuple | list) and all(_fits(part, element) for part in value)
+    if isinstance(example, float):
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+    return isinstance(value, type(example))
+
+
+def _kind(name: str, example: Any) -> str:
+    """Returns the phrase for the type of an example."""
+    if isinstance(example, dict):
+        return f"a group of fields, such as {name}.{next(iter(example))}"
+    if isinstance(example, tuple):
+        return f"a tuple, of {KINDS[type(example[0] if example else '')]} each"
+    return KINDS[type(example)]
+
+
+def check_values(config: ConfigDict) -> None:
+    """Checks the values that no constructor checks.
 
     Raises:
-        ValueError: A field is missing or unknown, or has a wrong type or an impossible value.
+        ConfigError: A value is impossible.
     """
-    check_fields(config, base.of_system(config.system))
-    for name, value in _fields(config):
-        low, high = RANGES.get(name.rpartition(".")[2], (-math.inf, math.inf))
-        if isinstance(value, Real) and not low <= value <= high:
-            raise ValueError(f"{name}={value!r} must be a number from {low} to {high}")
-    for name, allowed in {"select_on": ("dev", "test"), "parallel": PARALLEL}.items():
-        if name in config and config[name] not in allowed:
-            options = ", ".join(map(repr, allowed))
-            raise ValueError(f"{name}={config[name]!r} is not one of {options}")
+    values = flatten(config)
+    for name, (low, high) in RANGES.items():
+        if name in values and not (_fits(values[name], 0.0) and low <= values[name] <= high):
+            raise ConfigError(name, values[name], f"a number from {low} to {high}")
+    for name, choices in CHOICES.items():
+        if name in values and values[name] not in choices:
+            raise ConfigError(name, values[name], one_of(choices))
     if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
-        raise ValueError(
-            f"eval_on={tuple(config.eval_on)} names {config.corpus!r}, on all of which "
-            "folds.protocol='whole_corpus' trains: name other corpora"
-        )
+        allowed = f"without {config.corpus!r}, on all of which folds.protocol='whole_corpus' trains"
+        raise ConfigError("eval_on", tuple(config.eval_on), allowed)
 
 
-def check_paper(config: ml_collections.ConfigDict) -> None:
-    """Checks that a config has the fields of configs/paper.py, with values of their types."""
-    check_fields(config, paper.get_config())
-
-
-def check_fields(config: ml_collections.ConfigDict, like: ml_collections.ConfigDict) -> None:
-    """Checks that a config has the fields of another, with values of the same types.
+def check_same(config: ConfigDict, workdir: Path) -> None:
+    """Checks that a workdir holds this experiment, or none yet.
 
     Raises:
-        ValueError: The message names the field, its value and what is allowed.
-    """
-    found, wanted = dict(_fields(config)), dict(_fields(like))
-    for name, value in found.items():
-        if name not in wanted and (within := [one for one in wanted if one.startswith(f"{name}.")]):
-            raise ValueError(f"{name}={value!r} must hold fields, such as {within[0]}")
-    for name, like_value in wanted.items():
-        start = f"{name}."
-        if within := {
-            one.removeprefix(start): found[one] for one in found if one.startswith(start)
-        }:
-            _check_type(name, within, like_value)  # fields where a value should be
-        if name not in found:
-            raise ValueError(
-                f"{name} is missing, which system={config.system!r} needs: start from a config of "
-                "this system"
-            )
-    for name, value in found.items():
-        if name not in wanted:
-            nearest = difflib.get_close_matches(name, wanted, n=1, cutoff=0.0)[0]
-            raise ValueError(f"there is no field {name} (={value!r}); the nearest is {nearest}")
-        _check_type(name, value, wanted[name])
-
-
-def _check_type(name: str, value: Any, like: Any) -> None:
-    if isinstance(like, tuple):
-        # Of an empty one nothing is known but that all such hold names.
-        kind = _kind(like[0] if like else "")
-        if not isinstance(value, tuple | list) or not all(_is(one, kind) for one in value):
-            raise ValueError(f"{name}={value!r} must be a tuple, of {WANTED[kind]} each")
-    elif not _is(value, _kind(like)):
-        raise ValueError(f"{name}={value!r} must be {WANTED[_kind(like)]}")
-
-
-def _kind(like: Any) -> type:
-    return next(kind for kind in WANTED if isinstance(like, kind))
-
-
-def _is(value: Any, kind: type) -> bool:
-    """Whether a value is of a kind; True is no number, and neither is infinity."""
-    if kind in (Integral, Real) and (isinstance(value, bool) or not isinstance(value, Real)):
-        return False
-    return isinstance(value, kind) and (kind is not Real or math.isfinite(value))
-
-
-def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Checks that a workdir holds this experiment, if it holds one.
-
-    Raises:
-        ValueError: It holds another; the message names the first field that differs.
+        ValueError: The workdir holds another; the message names the first field that differs.
     """
     if not (workdir / CONFIG).is_file():
         return
@@ -300,100 +162,89 @@ def check_same(config: ml_collections.ConfigDict, workdir: Path) -> None:
         )
 
 
-def difference(there: ml_collections.ConfigDict, here: ml_collections.ConfigDict) -> str:
-    """Says in which field two configs differ first; empty if in none but `FREE_FIELDS`."""
-    before, now = dict(_fields(_as_read(there))), dict(_fields(_as_read(here)))
-    for name in sorted((set(before) | set(now)) - set(FREE_FIELDS)):
-        if before.get(name) != now.get(name):
-            return f"{name} is {before.get(name)!r} there and {now.get(name)!r}"
+def difference(before: ConfigDict, now: ConfigDict) -> str:
+    """Describes the first field in which two configs differ; returns "" if all are the same.
+
+    `FREE_FIELDS` may differ. The description ends where its reader adds the place of `now`.
+    """
+    first, second = flatten(_with_lists(before)), flatten(_with_lists(now))
+    for name in sorted({*first, *second} - {*FREE_FIELDS}):
+        if first.get(name) != second.get(name):
+            return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
 
 
-def write(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def write(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json: the fields, and the versions and weights that the run begins with."""
-    content = _as_read(config).to_dict() | {VERSIONS: versions.current()}
-    content |= {WEIGHTS: _digest_of_weights(config)}
-    write_json(workdir / CONFIG, content, sealed=True)
+    content = _with_lists(config).to_dict() | {VERSIONS: versions.current()}
+    content |= {WEIGHTS: _hash_of_weights(config)}
+    files.write_json(workdir / CONFIG, content, sealed=True)
 
 
-def read(workdir: Path) -> ml_collections.ConfigDict:
+def read(workdir: Path) -> ConfigDict:
     """Reads the config that a run was trained by.
 
     Raises:
         FileNotFoundError: There is no run in the folder.
         ValueError: The file is damaged.
     """
-    content = _read(workdir)
-    for name in (VERSIONS, WEIGHTS):
-        content.pop(name, None)
+    content = _read_json(workdir)
     if "seeds" in content:  # of a run that is older than this seed, which changed nothing
         content["seeds"].setdefault("augmentation", content["seed"])
-    return ml_collections.ConfigDict(content)
+    return ConfigDict({k: v for k, v in content.items() if k not in (VERSIONS, WEIGHTS)})
 
 
 def changed_versions(workdir: Path) -> str:
-    """Says which libraries have another version than when the run began; empty if none has."""
-    return versions.difference(_read(workdir).get(VERSIONS, {}))
+    """Lists the libraries whose version has changed since the run began; "" if none has."""
+    return versions.difference(_read_json(workdir).get(VERSIONS, {}))
 
 
-def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def check_weights(config: ConfigDict, workdir: Path) -> None:
     """Checks that a run goes on with the file of weights that it began with.
 
     Raises:
         FileNotFoundError: The file is missing.
         ValueError: It is another one.
     """
-    before, now = _read(workdir).get(WEIGHTS), _digest_of_weights(config)
+    before, now = _read_json(workdir).get(WEIGHTS), _hash_of_weights(config)
     if before not in (None, now):
         raise ValueError(
             f"weights={config.weights!r} is another file than the run in {workdir} began with: its "
-            f"SHA-256 was {before} and is {now} now. Bring back that of then, or give this one a "
-            "--workdir of its own."
+            f"SHA-256 was {before} and is {now} now. Bring back the first file, or give this "
+            "experiment a --workdir of its own."
         )
 
 
-def _digest_of_weights(config: ml_collections.ConfigDict) -> str:
-    """Of one's own file; empty without, since the published ones have hashes of their own."""
+def _hash_of_weights(config: ConfigDict) -> str:
+    """Returns the hash of a user's file; "" without one: published files have known hashes."""
     path = config.get("weights")
-    return checksums.digest(Path(path).expanduser()) if path else ""
+    return files.sha256(Path(path).expanduser()) if path else ""
 
 
-def _read(workdir: Path) -> dict:
+def _read_json(workdir: Path) -> dict:
     path = workdir / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train first, or name the run by --workdir")
-    return read_json(path)
+    return files.read_json(path)
 
 
-def described(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """`x.y` and its value for every field, as a report may tell them: files by their names."""
-    fields = dict(_fields(_as_read(config)))
-    return fields | {name: Path(fields[name]).name for name in PATHS if fields.get(name)}
+def describe(config: ConfigDict) -> dict[str, Any]:
+    """Returns each field by its full name for a report, which shows files without their folders."""
+    values = flatten(_with_lists(config))
+    return values | {name: Path(values[name]).name for name in PATHS if values.get(name)}
 
 
-def chosen_folds(text: str) -> list[int] | None:
-    """Reads `3` or `0-4`; None, which is all folds, from an empty text.
-
-    Raises:
-        ValueError: The text is neither.
-    """
-    if not text:
-        return None
-    first, _, last = text.partition("-")
-    if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-        raise ValueError(f"--fold={text}: give a number such as 3, or a range such as 0-4")
-    return list(range(int(first), int(last or first) + 1))
-
-
-def _as_read(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config as `read` gives it: JSON has lists and no tuples."""
-    return ml_collections.ConfigDict(json.loads(json.dumps(config.to_dict())))
-
-
-def _fields(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields `x.y` and its value for every field that holds no fields."""
+def flatten(config: ConfigDict, group: str = "") -> dict[str, Any]:
+    """Returns the value of each field by its full name, such as "picture.size"."""
+    values = {}
     for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _fields(value, f"{prefix}{name}.")
+        if isinstance(value, ConfigDict):
+            values |= flatten(value, f"{group}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            values[group + name] = value
+    return values
+
+
+def _with_lists(config: ConfigDict) -> ConfigDict:
+    """Returns a config as `read` does: JSON has lists and no tuples."""
+    return ConfigDict(json.loads(json.dumps(config.to_dict())))

@@ -81,7 +81,7 @@ def run(commands: list[Command], folder: Path, parse_only: bool = False) -> list
 
 def _serve() -> None:
     import launch
-    from ds_jax import config
+    from ds_jax import cli
 
     request = json.load(sys.stdin)
     if not request["parse_only"]:
@@ -90,13 +90,12 @@ def _serve() -> None:
         from ds_jax.commands import corpus, export, features, paper, train  # noqa: F401
 
     def parse(arguments: list[str]) -> list[str]:
-        return config.parse(arguments, launch.QUICKSTART)
+        return cli.parse(arguments, launch.QUICKSTART)
 
     def check(arguments: list[str]) -> None:
-        given = [name for name in launch.flags.FLAGS if launch.flags.FLAGS[name].present]
         system = launch.flags.FLAGS["config"].value.system
         paths = [Path(argument) for argument in arguments[1:]]
-        config.check_flags(launch.flags.FLAGS["mode"].value, given, paths, system)
+        cli.check_flags(launch.flags.FLAGS["mode"].value, cli.given_flags(), paths, system)
 
     main = check if request["parse_only"] else launch.main
     outcomes = []

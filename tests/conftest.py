@@ -21,7 +21,7 @@ def narrow():
 @pytest.fixture
 def tiny_weights(narrow, monkeypatch):
     """Pretrained weights of the narrow VGG16 in place of a file's or a download's."""
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda *_, **__: tiny.pretrained())
 
 
 @pytest.fixture(scope="session")

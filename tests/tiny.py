@@ -18,7 +18,7 @@ from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.data.folds import Fold
 from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
-from ds_jax.models.create import create_network
+from ds_jax.models.create import BACKBONES, create_network
 from ds_jax.runtime.files import CHECKSUM, seal
 from ds_jax.training import loop, step
 from ds_jax.training.checkpoints import save_model
@@ -29,6 +29,9 @@ BLOCKS = tuple(
     (channels, count) for channels, (_, count) in zip(CHANNELS, vgg16.BLOCKS, strict=True)
 )
 UNITS = 24  # of fc1 and fc2
+NARROW = vgg16.create(BLOCKS, UNITS)
+# One convolution a block, which compiles sooner; its parameters are among those of `pretrained`.
+SHALLOW = vgg16.create([(channels, 1) for channels in CHANNELS], UNITS)
 
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),
@@ -43,16 +46,16 @@ USES = {
 
 
 @contextlib.contextmanager
-def narrow_vgg16() -> Iterator[None]:
-    """Gives VGG16 the few channels of BLOCKS and UNITS."""
-    with mock.patch.multiple(vgg16, BLOCKS=BLOCKS, UNITS=UNITS):
+def narrow_vgg16(size: int = 224) -> Iterator[None]:
+    """Puts `NARROW` in VGG16's place; its fc1 fits pictures of `size` pixels alone."""
+    with mock.patch.dict(BACKBONES, vgg16=dataclasses.replace(NARROW, size=size)):
         yield
 
 
 @contextlib.contextmanager
 def given_weights() -> Iterator[None]:
     """Gives a run `pretrained` in place of a file or a download, where a fixture cannot."""
-    with mock.patch.object(vgg16_weights, "load", side_effect=lambda path, full: pretrained()):
+    with mock.patch.object(vgg16_weights, "load", side_effect=lambda *_, **__: pretrained()):
         yield
 
 

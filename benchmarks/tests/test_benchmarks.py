@@ -25,7 +25,8 @@ from benchmarks import (
     streaming,
 )
 from benchmarks import throughput as throughput_benchmark
-from ds_jax.models import deep_spectrum, pretrained, vgg16
+from ds_jax.models import pretrained, vgg16
+from ds_jax.models.create import BACKBONES
 from ds_jax.training import parallel as devices
 
 # A launch.py that is done at once. A fold's steps take half a second an epoch, by what it writes.
@@ -120,15 +121,14 @@ def test_a_device_is_known_by_its_name():
 
 
 def test_the_line_that_says_that_weights_are_read(tmp_path, capsys):
-    pretrained.load(str(tiny.write_weights(tmp_path / "vgg16.h5")))
+    pretrained.load(vgg16.VGG16, str(tiny.write_weights(tmp_path / "vgg16.h5")))
     assert cross_validation.READ.match(capsys.readouterr().out)
 
 
 @pytest.mark.slow
 def test_throughput(monkeypatch, tmp_path, capsys):
     """Of eleven batches, on the accelerators' path and with frozen blocks computed beforehand."""
-    monkeypatch.setattr(vgg16, "BLOCKS", scaling_trial.SMALL)
-    monkeypatch.setattr(deep_spectrum, "BLOCKS", scaling_trial.SMALL)
+    monkeypatch.setitem(BACKBONES, "vgg16", scaling_trial.SMALL)
     output = tmp_path / "found.json"
     flags = ["--size=32", "--batch=2", "--batches=11", "--epochs=1", "--freeze=block4"]
     found = throughput_benchmark.main([*flags, "--dispatch=accelerator", f"--output={output}"])
@@ -274,7 +274,7 @@ def test_preparing(tmp_path):
 
 
 def test_predicting(tmp_path, monkeypatch):
-    monkeypatch.setattr(vgg16, "BLOCKS", scaling_trial.SMALL)
+    monkeypatch.setitem(BACKBONES, "vgg16", scaling_trial.SMALL)
     output = tmp_path / "found.json"
     found = predicting.main(["--recordings=50", "--size=32", f"--output={output}"])
     assert json.loads(output.read_text()) == found

@@ -101,14 +101,14 @@ def run(workdir: Path, corpus: Corpus) -> dict | None:
     directory = workdir / "evaluations" / corpus.name
     content = {
         "system": systems.title(config),
-        "chosen": systems.CHOOSES.get(config.system, ""),
+        "chosen": systems.SYSTEMS[config.system].chooses,
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": shared,
         "folds": records,
         "synthetic": config.synthetic,
         "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(records)),
-        "settings": configuration.described(config),
+        "settings": configuration.describe(config),
         "trained_on": config.corpus,
         "left_out": left_out,
         "equal_left_out": equal,

@@ -19,7 +19,6 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
-from ds_jax.models import deep_spectrum
 from ds_jax.runtime import processes
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, REPORT
@@ -54,7 +53,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     settings = _settings(config)
     beside = checkpoint.parent if checkpoint in checkpoints else checkpoint
     directory = directory or beside / "export"
-    network = deep_spectrum.create(config.system, config.model, settings)
+    network = create_model.create_network(config)
     variables = [inference.load(folder)[2] for folder in checkpoints]
     _check_size(network, variables)
     check_writable(directory)
@@ -70,7 +69,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
 
 
 def trace(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> jax.export.Exported:
@@ -97,7 +96,7 @@ def trace(
 
 
 def _probabilities(
-    network: deep_spectrum.Network,
+    network: create_model.Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -128,10 +127,11 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     Raises:
         ValueError: The system, or a field, cannot be exported.
     """
-    if config.system not in deep_spectrum.SYSTEMS:
+    if not systems.SYSTEMS[config.system].exports:
+        exported = [name for name, system in systems.SYSTEMS.items() if system.exports]
         raise ValueError(
             f"system={config.system!r} cannot be exported, since not all of it is JAX: "
-            f"export a run of {' or '.join(deep_spectrum.SYSTEMS)}"
+            f"export a run of {' or '.join(exported)}"
         )
     settings = PictureSettings(**config.picture)
     if settings.mode == "chroma":
@@ -147,9 +147,7 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     return settings
 
 
-def _check_size(
-    network: deep_spectrum.Network, variables: Sequence[create_model.Variables]
-) -> None:
+def _check_size(network: create_model.Network, variables: Sequence[create_model.Variables]) -> None:
     frozen, _ = create_model.split_frozen(network, variables[0]["params"])
     shared = _bytes(frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared

@@ -14,9 +14,9 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import representation
-from ds_jax.models import pretrained as weights
+from ds_jax.models.create import backbone_of
 from ds_jax.runtime import files, processes
-from ds_jax.runtime.paths import shown
+from ds_jax.runtime.files import path_text
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
 
@@ -69,8 +69,8 @@ def run(
             "--mode=features needs a config with picture and model.layers: start from "
             "--config=configs/deepspectrum.py"
         )
-    layers, settings = tuple(config.model.layers), representation.settings(config)
-    deep_features.check(layers, settings.size)
+    settings = representation.settings(config)
+    deep_features.check(backbone_of(config), tuple(config.model.layers), settings.size)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "
@@ -82,8 +82,7 @@ def run(
     known = _known(found, names, labels)
     names = {one: name for one, name in names.items() if labels == NONE or name in known.of}
     if names:
-        pretrained = weights.load(config.weights, full=deep_features.needs_full(layers))
-        extract = deep_features.create_extractor(layers, settings, pretrained)
+        extract = deep_features.create_features(config).create_extractor()
         windows = settings.window, settings.window_hop
         size = parallel.rows_together()
         rows = recordings.process(list(names), settings, *windows, size, extract, unusable)
@@ -95,7 +94,7 @@ def run(
 
 def _names(found: Sequence[Recording]) -> dict[Recording, str]:
     """Each recording's path below the folder that was given, as DeepSpectrum names it."""
-    names = {one: shown(one.path.relative_to(one.folder)) for one in found}
+    names = {one: path_text(one.path.relative_to(one.folder)) for one in found}
     if len(set(names.values())) < len(found):
         counts = collections.Counter([names[one] for one in found])
         twice = next(name for name, count in counts.items() if count > 1)
@@ -110,7 +109,7 @@ def _known(found: Sequence[Recording], names: Mapping[Recording, str], labels: s
     if labels == NONE:
         return Labels((), dict.fromkeys(names.values(), ()))
     if labels == FOLDERS:
-        of = {names[one]: (shown(one.path.absolute().parent.name),) for one in found}
+        of = {names[one]: (path_text(one.path.absolute().parent.name),) for one in found}
         return Labels((("class", tuple(sorted({label for (label,) in of.values()}))),), of)
     known = _read_table(Path(labels))
     missing = [name for name in names.values() if name not in known.of]

@@ -16,7 +16,7 @@ from ds_jax.evaluation import predictions, significance
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.report import paper as paper_report
 from ds_jax.report import paper_numbers
-from ds_jax.runtime import checksums, locks, processes, progress
+from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.files import read_json, remove_unfinished, write_json
 from ds_jax.runtime.workdir import PREDICTIONS, REPORT
 from ds_jax.systems import base as systems
@@ -127,7 +127,7 @@ def plan(
 
 def _chooses_epoch(experiment: ConfigDict) -> bool:
     """Whether there is anything for the test fold to choose."""
-    return systems.CHOOSES.get(experiment.system) == "epoch"
+    return systems.SYSTEMS[experiment.system].chooses == "epoch"
 
 
 def _state(run: Run, workdir: Path) -> str:
@@ -144,7 +144,7 @@ def _state(run: Run, workdir: Path) -> str:
         processes.say(_sentence(error))
         return WAITING
     sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]
-    for damage in filter(None, map(checksums.damage, sources)):  # which is made anew
+    for damage in filter(None, map(files.find_damage, sources)):  # which is made anew
         processes.say(damage)
         return WAITING
     return DONE

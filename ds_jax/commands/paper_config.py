@@ -5,8 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ds_jax import config as configuration
-from ds_jax.models import pretrained
+from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper_numbers
 from ds_jax.systems import base as systems
 
@@ -23,10 +22,9 @@ def check(config: ConfigDict, read_experiment: Callable[[str], ConfigDict]) -> N
 
     Raises:
         FileNotFoundError: There is no such file of weights.
-        ValueError: A field is unknown or of a wrong type, or no cell can take its value.
+        ValueError: No cell can take the value of a field.
     """
-    configuration.check_paper(config)
-    pretrained.check(config.weights)
+    pretrained.check(vgg16.VGG16, config.weights)
     for name, value in changed(config):
         errors = []
         for cell in dict.fromkeys(row.config for row in paper_numbers.ROWS):

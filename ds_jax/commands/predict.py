@@ -21,7 +21,7 @@ from ds_jax.features import representation
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import explanation
 from ds_jax.runtime import files
-from ds_jax.runtime.paths import printable
+from ds_jax.runtime.files import printable
 from ds_jax.runtime.workdir import CHECKPOINTS, PREDICTIONS
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
@@ -104,7 +104,7 @@ def run(
             window, hop = settings.window, hop or settings.window_hop
         if hop and not window:
             raise ValueError(f"--hop={hop} needs --window: how many seconds are judged together")
-        if explain and config.system != "ds_am":
+        if explain and "gates" not in config.model:
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, which {title} has none of")
         if explain:

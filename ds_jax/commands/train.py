@@ -12,9 +12,9 @@ from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import LABELS, Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models import pretrained
+from ds_jax.models import create, pretrained
 from ds_jax.report import paper_numbers, results
-from ds_jax.runtime import checksums, files, locks, processes
+from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
@@ -39,7 +39,8 @@ def check(config: ml_collections.ConfigDict, chosen: Sequence[int] | None = None
         count = 1 if made.protocol == "whole_corpus" else made.count
         _check_chosen(chosen or (), count)
     if "weights" in config:
-        pretrained.check(config.weights, full=systems.needs_full_weights(config))
+        full = create.needs_full_weights(config)
+        pretrained.check(create.backbone_of(config), config.weights, full=full)
 
 
 def run(
@@ -188,7 +189,7 @@ def _is_whole(workdir: Path, number: int, tell: bool = False) -> bool:
     """Whether a fold is done and as it was written; may tell what is damaged, and is made anew."""
     if not _is_done(workdir, number):
         return False
-    damage = checksums.damage(fold_directory(workdir, number))
+    damage = files.find_damage(fold_directory(workdir, number))
     if damage and tell:
         processes.say(f"fold {number}: {damage}, and is made anew")
     return not damage
@@ -247,7 +248,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         curves.append(rows)
     content = {
         "system": systems.title(config),
-        "chosen": systems.CHOOSES.get(config.system, ""),
+        "chosen": systems.SYSTEMS[config.system].chooses,
         "protocol": protocol,
         "selected_on": config.select_on,
         "shared": folds.shared([divided[number] for number in done], corpus.utterances),
@@ -258,7 +259,7 @@ def report(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> 
         "missing_folds": sorted(set(range(len(divided))) - set(done)),
         "synthetic": config.synthetic,
         "paper": paper_numbers.paper_comparison(config, corpus.name, protocol, len(divided)),
-        "settings": configuration.described(config),
+        "settings": configuration.describe(config),
     }
     sources = list(directories.values())
     with _hold_reports(workdir):

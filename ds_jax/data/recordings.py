@@ -21,7 +21,7 @@ import numpy as np
 
 from ds_jax.features import audio, representation
 from ds_jax.runtime import progress
-from ds_jax.runtime.paths import below, printable, shown
+from ds_jax.runtime.files import files_below, path_text, printable
 
 # Of what libsndfile decodes. Files given by name may be called otherwise.
 SUFFIXES = (
@@ -95,16 +95,16 @@ def find(arguments: Sequence[str | Path]) -> tuple[list[Recording], list[Unusabl
         matches = [argument] if literal else sorted(glob.glob(argument, recursive=True))
         count = len(found)
         for match in map(Path, matches):
-            paths, errors = below(match) if match.is_dir() else ([match], [])
+            paths, errors = files_below(match) if match.is_dir() else ([match], [])
             if match.is_dir():
                 paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
             folder = match if match.is_dir() else match.parent
-            found += [Recording(path, folder, shown(path)) for path in paths]
+            found += [Recording(path, folder, path_text(path)) for path in paths]
             for error in errors:
-                title = shown(error.filename)
+                title = path_text(error.filename)
                 unusable.append(Unusable(title, f"{title} cannot be read: {error.strerror}"))
         if len(found) == count:
-            unusable.append(Unusable(shown(argument), _nothing(argument, matches)))
+            unusable.append(Unusable(path_text(argument), _nothing(argument, matches)))
     return found, unusable
 
 
@@ -183,12 +183,12 @@ def complaint(unusable: Sequence[Unusable]) -> str:
 def _nothing(argument: str, matches: Sequence[str]) -> str:
     """Why there is no recording where one was expected."""
     if not matches and glob.has_magic(argument):
-        return f"{shown(argument)}: no file or folder matches this pattern"
+        return f"{path_text(argument)}: no file or folder matches this pattern"
     if not matches:
-        return f"{shown(argument)}: there is no such file"
+        return f"{path_text(argument)}: there is no such file"
     return (
-        f"{shown(argument)} holds no audio: looked for files ending in {', '.join(SUFFIXES)}, at "
-        "any depth; give a recording that is called otherwise by its own name"
+        f"{path_text(argument)} holds no audio: looked for files ending in {', '.join(SUFFIXES)}, "
+        "at any depth; give a recording that is called otherwise by its own name"
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ds_jax.data.corpus import LABELS, Utterance
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
 
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction", *LABELS)
@@ -132,7 +132,7 @@ def read(path: str | Path) -> Predictions:
             not as it was written, going by the checksums beside it.
     """
     rows, seen, line = [], set(), 1
-    content = checksums.check(Path(path), Path(path).read_bytes())
+    content = files.check_content(Path(path), Path(path).read_bytes())
     try:
         # "utf-8-sig", since spreadsheets put a byte order mark in front.
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))

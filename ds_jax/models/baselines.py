@@ -1,7 +1,7 @@
 """The networks of the baselines, on features in place of pictures: LSTM and feed-forward.
 
-Both scale their inputs by what was measured on the training side; the measures travel with the
-other batch statistics, and so with every checkpoint.
+Both scale their inputs by what was measured on the train split; the measures are kept with the
+other batch statistics, and so in every checkpoint.
 """
 
 import types
@@ -14,11 +14,10 @@ import numpy as np
 
 from ds_jax.data.corpus import LABELS
 from ds_jax.features.extract import FeatureSettings
-from ds_jax.models.deep_spectrum import Outputs
-from ds_jax.models.layers import drop
+from ds_jax.models.layers import Outputs, check_dropout, drop
+from ds_jax.runtime.errors import ConfigError
 
-SYSTEMS = {"lstm": "LSTM", "ffnn": "FFNN"}  # as the config and as reports call them
-MOST_UNITS = 1 << 16  # of a layer
+MOST_UNITS = 1 << 16  # in a layer
 
 
 class FeatureNetwork(nn.Module):
@@ -26,7 +25,7 @@ class FeatureNetwork(nn.Module):
 
     Attributes:
         body: An `LSTM` or a `FeedForward`.
-        settings: Which features.
+        settings: The set of features.
     """
 
     body: nn.Module
@@ -38,7 +37,7 @@ class FeatureNetwork(nn.Module):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one row; sequences may be of any other length."""
+        """The shape of one row; sequences may have any other length."""
         return tuple(size or 1 for size in self.settings.shape)
 
     def frozen_layers(self, module: str) -> set[str]:
@@ -52,21 +51,31 @@ class FeatureNetwork(nn.Module):
         return {}
 
     def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Measures the scaling on the training side.
+        """Measures the scaling on the train split.
 
         Args:
-            inputs: Of the corpus, float32 [n, d] or [n, frames, d].
-            rows: int [m]: the training side's.
+            inputs: The corpus' features, float32 [n, d] or [n, frames, d].
+            rows: int [m], the rows of the train split.
 
         Returns:
-            `centre` and `reach`, float32 [d]; features that do not vary have a reach of 1.
+            `centre` and `scale`, float32 [d]; features that do not vary have a scale of 1.
         """
-        known = inputs[rows].reshape(-1, inputs.shape[-1]).astype(np.float64)
-        known = known[~np.isnan(known[:, 0])]  # frames beyond a sequence's end
-        centre, reach = self.body.measure(known)
+        frames = inputs[rows].reshape(-1, inputs.shape[-1]).astype(np.float64)
+        frames = frames[~np.isnan(frames[:, 0])]  # NaN stands beyond a sequence's end
+        centre, scale = self.body.measure(frames)
         # A feature that is constant but for rounding would be blown up.
-        reach = np.where(reach > 1e-6 * np.maximum(1e-6, np.abs(centre)), reach, 1)
-        return {"centre": centre.astype(np.float32), "reach": reach.astype(np.float32)}
+        scale = np.where(scale > 1e-6 * np.maximum(1e-6, np.abs(centre)), scale, 1)
+        return {"centre": centre.astype(np.float32), "scale": scale.astype(np.float32)}
+
+    def lower(self, inputs: jax.Array) -> jax.Array:
+        """Returns the inputs: no layer is frozen."""
+        return inputs
+
+    def upper(
+        self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
+    ) -> Outputs:
+        """Classifies what `lower` returned."""
+        return self(x, mask, train, rngs)
 
     @nn.compact
     def __call__(
@@ -80,9 +89,9 @@ class FeatureNetwork(nn.Module):
         del mask
         size = inputs.shape[-1]
         centre = self.variable("batch_stats", "centre", jnp.zeros, size).value
-        reach = self.variable("batch_stats", "reach", jnp.ones, size).value
+        scale = self.variable("batch_stats", "scale", jnp.ones, size).value
         axes = tuple(range(inputs.ndim - 1))
-        scaled = (inputs - jnp.expand_dims(centre, axes)) / jnp.expand_dims(reach, axes)
+        scaled = (inputs - jnp.expand_dims(centre, axes)) / jnp.expand_dims(scale, axes)
         logits = self.body(scaled, rngs if train else None)
         return Outputs(logits, {}, {}, ((1.0, logits),))
 
@@ -90,11 +99,11 @@ class FeatureNetwork(nn.Module):
 class LSTM(nn.Module):
     """Two LSTM layers, then two dense ones (Kerkeni et al., 2019; the sizes are ours).
 
-    A vector is a sequence of one step, as theirs was.
+    A vector is a sequence of one step, as in that paper.
 
     Attributes:
-        units: Of each of the LSTM layers.
-        dense_units: Of the dense layer before the classifier.
+        units: The units of each LSTM layer.
+        dense_units: The units of the dense layer before the classifier.
     """
 
     units: Sequence[int]
@@ -102,7 +111,7 @@ class LSTM(nn.Module):
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and half of the range: features then lie in -1..1 (Kerkeni et al., 2019)."""
+        """Returns centre and half of the range: features then lie in -1..1 (Kerkeni et al.)."""
         low, high = rows.min(axis=0), rows.max(axis=0)
         return (low + high) / 2, (high - low) / 2
 
@@ -125,8 +134,8 @@ class FeedForward(nn.Module):
     """Dense layers with ReLU and dropout.
 
     Attributes:
-        units: Of each layer.
-        dropout: Share of the units dropped after each.
+        units: The units of each layer.
+        dropout: The share of the units that are dropped after each layer.
     """
 
     units: Sequence[int]
@@ -134,7 +143,7 @@ class FeedForward(nn.Module):
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation."""
+        """Returns mean and standard deviation."""
         return rows.mean(axis=0), rows.std(axis=0)
 
     @nn.compact
@@ -146,26 +155,49 @@ class FeedForward(nn.Module):
         return nn.Dense(len(LABELS), name="classifier")(x)
 
 
-def create(system: str, model: Mapping, settings: FeatureSettings) -> FeatureNetwork:
-    """Builds the network of a baseline.
-
-    Args:
-        system: "lstm" or "ffnn".
-        model: The fields of `config.model`.
-        settings: Which features it reads.
+def create_lstm(model: Mapping, settings: FeatureSettings) -> LSTM:
+    """Builds an LSTM, which reads vectors and sequences, from the fields of `config.model`.
 
     Raises:
-        ValueError: A field has an impossible value; it names the field and what is allowed.
+        ConfigError: A field has an impossible value.
     """
-    units = tuple(model["units"])
-    if not units or not all(isinstance(n, int) and 1 <= n <= MOST_UNITS for n in units):
-        raise ValueError(
-            f"model.units={units} must hold a whole number, 1 to {MOST_UNITS}, for each layer"
+    del settings
+    dense_units = model.get("dense_units")
+    if not _is_width(dense_units):
+        raise ConfigError("model.dense_units", dense_units, f"a whole number, 1 to {MOST_UNITS}")
+    return LSTM(_checked_units(model), dense_units)
+
+
+def create_feed_forward(model: Mapping, settings: FeatureSettings) -> FeedForward:
+    """Builds a feed-forward network, which reads vectors, from the fields of `config.model`.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+    """
+    check_vector(settings)
+    check_dropout(model)
+    return FeedForward(_checked_units(model), model["dropout"])
+
+
+def check_vector(settings: FeatureSettings) -> None:
+    """Checks that a set of features has a vector for each utterance.
+
+    Raises:
+        ConfigError: It has a sequence.
+    """
+    if len(settings.shape) > 1:
+        allowed = "a set without frames, or take system='lstm', which alone reads sequences"
+        raise ConfigError("features", settings.set, allowed)
+
+
+def _checked_units(model: Mapping) -> tuple[int, ...]:
+    units = tuple(model.get("units", ()))
+    if not units or not all(map(_is_width, units)):
+        raise ConfigError(
+            "model.units", units, f"a whole number, 1 to {MOST_UNITS}, for each layer"
         )
-    if system == "lstm":
-        if not 1 <= model["dense_units"] <= MOST_UNITS:
-            raise ValueError(f"model.dense_units={model['dense_units']} must be 1 to {MOST_UNITS}")
-        return FeatureNetwork(LSTM(units, model["dense_units"]), settings)
-    if not 0 <= model["dropout"] < 1:
-        raise ValueError(f"model.dropout={model['dropout']} must lie in 0..1, below 1")
-    return FeatureNetwork(FeedForward(units, model["dropout"]), settings)
+    return units
+
+
+def _is_width(units: object) -> bool:
+    return isinstance(units, int) and 1 <= units <= MOST_UNITS

@@ -8,10 +8,29 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import representation
-from ds_jax.models import baselines, deep_spectrum
+from ds_jax.models import baselines, deep_spectrum, vgg16
+from ds_jax.models.backbone import Backbone
 
-Network = deep_spectrum.Network | baselines.FeatureNetwork
+Network = deep_spectrum.DeepSpectrumNetwork | baselines.FeatureNetwork
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
+
+BACKBONES = {backbone.name: backbone for backbone in (vgg16.VGG16,)}
+# What stands on the backbone, or reads the features, of each system that is a network.
+HEADS = {"ds_am": "attention", "ds_fc": "fully_connected"}
+BODIES = {"lstm": baselines.create_lstm, "ffnn": baselines.create_feed_forward}
+
+
+def backbone_of(config: ml_collections.ConfigDict) -> Backbone:
+    """Returns the backbone of a config's pictures; as long as there is one, no field names it."""
+    del config
+    [backbone] = BACKBONES.values()
+    return backbone
+
+
+def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a config needs the top layers of its backbone (VGG16's fc1 and fc2)."""
+    layers = config.model.get("layers", ())
+    return config.model.get("head") == "fc" or not set(layers) <= set(backbone_of(config).outputs)
 
 
 def create_network(
@@ -22,24 +41,25 @@ def create_network(
     """Builds the network of a config.
 
     Args:
-        config: A run's config.
+        config: A run's config, of a system that is a network.
         axis_name: The mapped axis that a batch is spread over; None on a single device.
-        dtype: In which VGG16 is computed.
+        dtype: The type that a backbone is computed in.
 
     Raises:
-        ValueError: A field has an impossible value.
+        ConfigError: A field has an impossible value.
     """
     settings = representation.settings(config)
-    if config.system in baselines.SYSTEMS:
-        return baselines.create(config.system, config.model, settings)
-    return deep_spectrum.create(config.system, config.model, settings, axis_name, dtype)
+    if config.system in BODIES:
+        return baselines.FeatureNetwork(BODIES[config.system](config.model, settings), settings)
+    head, backbone = HEADS[config.system], backbone_of(config)
+    return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:
     """Splits parameters into those that training leaves as they are, and those that it changes.
 
     Args:
-        network: Whose parameters they are.
+        network: The network that the parameters belong to.
         params: A tree of the network's parameters, or a part of it, by module and layer.
 
     Returns:
@@ -63,7 +83,7 @@ def merge_params(*trees: Mapping) -> dict:
 
 
 def abstract_variables(network: Network) -> Variables:
-    """Shapes and dtypes of the network's variables, without computing any."""
+    """Returns shapes and dtypes of the network's variables, without computing any."""
     inputs = jax.ShapeDtypeStruct((1, *network.input_shape), network.input_dtype)
     mask = jax.ShapeDtypeStruct((1,), jnp.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs, mask)

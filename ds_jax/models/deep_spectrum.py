@@ -1,61 +1,35 @@
-"""The two networks: VGG16 under attention heads (DS-AM) or under a fully connected head (DS-FC)."""
+"""The networks on pictures: a backbone under attention heads (DS-AM) or a fully connected head."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.typing import DTypeLike
 
 from ds_jax.data.corpus import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.attention import AttentionHead
-from ds_jax.models.layers import drop
+from ds_jax.models.backbone import Backbone
+from ds_jax.models.layers import Outputs, check_dropout, drop
 from ds_jax.models.preprocessing import colour_table, network_input
-from ds_jax.models.vgg16 import BLOCKS, VGG16, FullyConnected
+from ds_jax.runtime.errors import ConfigError, one_of
 
-SYSTEMS = {"ds_am": "DS-AM", "ds_fc": "DS-FC"}  # as the config and as reports call them
-POOLS = tuple(f"block{block}_pool" for block in range(1, len(BLOCKS) + 1))
-TRUNK = "vgg16"  # the module that holds VGG16's blocks
-FULL_SIZE = 224  # pixels; fc1's ImageNet weights fit this side alone
 FUSION_UNITS = 256  # hidden units of early fusion (Gorriz et al., 2019)
-
-
-class Outputs(flax.struct.PyTreeNode):
-    """What a network says of a batch.
-
-    Attributes:
-        logits: float32 [batch, 7].
-        head_logits: For each attention head, by the name of its block, float32 [batch, 7].
-        gates: For each attention head, float32 [batch, height, width] in 0..1.
-        loss_terms: Pairs of a weight and logits; the loss is the weighted sum of cross-entropies.
-    """
-
-    logits: jax.Array
-    head_logits: dict[str, jax.Array]
-    gates: dict[str, jax.Array]
-    loss_terms: tuple[tuple[float, jax.Array], ...]
-
-    def losses(self, labels: jax.Array) -> jax.Array:
-        """Returns float32 [batch], each row's loss, for labels int32 [batch]."""
-        return sum(
-            weight * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            for weight, logits in self.loss_terms
-        )
+MERGING = ("multi_loss", "early_fusion")
+HEADS = ("fc", "gap")
 
 
 class AttentionHeads(nn.Module):
-    """Attention heads on some of VGG16's blocks, merged into one prediction.
+    """Attention heads on some of a backbone's blocks, merged into one prediction.
 
     Attributes:
-        gates: Names of the pooled blocks that carry a head, lower ones first.
+        gates: The names of the blocks' outputs that carry a head, lower ones first.
         merging: "multi_loss": the losses of all heads are added up and the prediction is the mean
             of their logits. "early_fusion": the heads' features are concatenated and classified
-            together; the heads' own classifiers then only look on, and send no gradient down.
-        loss_weights: One for each head (Gorriz et al.: 1 and 0.8).
+            together; the heads' classifiers are trained too, but send no gradient down.
+        loss_weights: A weight for each head (Gorriz et al.: 1 and 0.8).
         axis_name: The mapped axis that the batch is spread over; None on a single device.
     """
 
@@ -64,20 +38,22 @@ class AttentionHeads(nn.Module):
     loss_weights: tuple[float, ...]
     axis_name: str | None = None
 
+    ported_layers = ()  # all are new
+
     @nn.compact
     def __call__(
-        self, pools: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
+        self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
     ) -> Outputs:
-        """Classifies the pooled blocks of VGG16; no randomness is drawn from `rngs`."""
+        """Classifies the outputs of a backbone's blocks; `rngs` is not used."""
         del rngs
         features, gates, head_logits = {}, {}, {}
         for name in self.gates:
             head = AttentionHead(self.axis_name, name=f"{name}_attention")
-            features[name], gates[name] = head(pools[name], mask, train)
-            seen = features[name]
+            features[name], gates[name] = head(outputs[name], mask, train)
+            x = features[name]
             if self.merging == "early_fusion":
-                seen = jax.lax.stop_gradient(seen)
-            head_logits[name] = nn.Dense(len(LABELS), name=f"{name}_logits")(seen)
+                x = jax.lax.stop_gradient(x)
+            head_logits[name] = nn.Dense(len(LABELS), name=f"{name}_logits")(x)
         loss_terms = tuple(zip(self.loss_weights, head_logits.values(), strict=True))
         if self.merging == "early_fusion":
             fused = jnp.concatenate(list(features.values()), axis=-1)
@@ -90,31 +66,38 @@ class AttentionHeads(nn.Module):
 
 
 class FullyConnectedHead(nn.Module):
-    """DS-FC's head on block5_pool.
+    """The head of DS-FC on a backbone's last block.
 
     Attributes:
-        kind: "fc": VGG16's own fc1 and fc2 with dropout after each, then seven classes. "gap":
-            the mean over positions, then seven classes.
-        dropout: Share of fc1's and fc2's units that are dropped (0.5: Simonyan and Zisserman,
-            section 3.1); `gap` drops none.
-        dtype: In which fc1 and fc2 are computed.
+        backbone: The backbone that the head stands on.
+        kind: "fc": the backbone's fully connected layers with dropout after each, then seven
+            classes. "gap": the mean over positions, then seven classes.
+        dropout: The share of the fully connected units that are dropped (0.5: Simonyan and
+            Zisserman, section 3.1); `gap` drops none.
+        dtype: The type that the fully connected layers are computed in.
     """
 
+    backbone: Backbone
     kind: str
     dropout: float
     dtype: DTypeLike = jnp.float32
 
+    @property
+    def ported_layers(self) -> tuple[str, ...]:
+        """The names of the head's modules that begin with pretrained parameters."""
+        return ("fully_connected",) if self.kind == "fc" else ()
+
     def setup(self):
         if self.kind == "fc":
-            self.fully_connected = FullyConnected(self.dtype)
+            self.fully_connected = self.backbone.top(self.backbone.units, self.dtype)
         self.classifier = nn.Dense(len(LABELS))
 
     def __call__(
-        self, pools: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
+        self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
     ) -> Outputs:
-        """Classifies block5_pool; `rngs` holds one random key for each row of the batch."""
+        """Classifies the last block's output; `rngs` holds a random key for each row."""
         del mask
-        x = pools[POOLS[-1]]
+        x = outputs[self.backbone.outputs[-1]]
         if self.kind == "gap":
             x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         else:
@@ -124,19 +107,21 @@ class FullyConnectedHead(nn.Module):
         return Outputs(logits, {}, {}, ((1.0, logits),))
 
 
-class Network(nn.Module):
-    """Stored pictures to seven logits: preprocessing, VGG16 and a head.
+class DeepSpectrumNetwork(nn.Module):
+    """Maps stored pictures to seven logits: preprocessing, a backbone and a head.
 
     The frozen blocks are `lower`, which training never changes; the rest is `upper`.
 
     Attributes:
+        backbone: What the head stands on.
         head: An `AttentionHeads` or a `FullyConnectedHead`.
-        last_block: The highest block of VGG16 that the head looks at.
-        frozen_blocks: How many of VGG16's blocks, from below, keep their ImageNet weights.
+        last_block: The number of the highest block that the head reads, from 1.
+        frozen_blocks: How many blocks, from below, keep their pretrained parameters.
         picture: How pictures are coloured, resized and centred.
-        dtype: In which VGG16 is computed; parameters, sums and logits are float32.
+        dtype: The type that the backbone is computed in; parameters, sums and logits are float32.
     """
 
+    backbone: Backbone
     head: nn.Module
     last_block: int
     frozen_blocks: int
@@ -146,50 +131,43 @@ class Network(nn.Module):
     input_dtype = jnp.uint8
 
     def setup(self):
-        self.vgg16 = VGG16(self.dtype)
+        backbone = self.backbone
+        self.trunk = backbone.trunk(backbone.blocks, self.dtype, name=backbone.name)
 
     @property
     def input_shape(self) -> tuple[int, int]:
-        """Of one stored picture."""
+        """The shape of a stored picture."""
         return self.picture.canvas, self.picture.canvas
 
     def frozen_layers(self, module: str) -> set[str]:
-        """Returns the names of a module's layers that keep their ImageNet weights."""
-        if module != TRUNK:
+        """Returns the names of a module's layers that keep their pretrained parameters."""
+        if module != self.backbone.name:
             return set()
-        return {
-            f"block{block}_conv{index}"
-            for block in range(1, self.frozen_blocks + 1)
-            for index in range(1, BLOCKS[block - 1][1] + 1)
-        }
+        return set(self.backbone.layers_to(self.frozen_blocks))
 
     @property
     def ported_layers(self) -> dict[str, tuple[str, ...]]:
-        """Names of the layers that begin with ImageNet weights, by module."""
-        trunk = tuple(
-            f"block{block}_conv{index}"
-            for block in range(1, self.last_block + 1)
-            for index in range(1, BLOCKS[block - 1][1] + 1)
-        )
-        with_fc = isinstance(self.head, FullyConnectedHead) and self.head.kind == "fc"
-        return {TRUNK: trunk, "head": ("fully_connected",) if with_fc else ()}
+        """The names of the layers that begin with pretrained parameters, by module."""
+        trunk = self.backbone.layers_to(self.last_block)
+        return {self.backbone.name: trunk, "head": self.head.ported_layers}
 
     def port(self, pretrained: Mapping) -> dict[str, dict]:
-        """Puts ImageNet weights where this network has them.
+        """Puts pretrained parameters where this network has them.
 
         Args:
-            pretrained: Weights by layer, see `pretrained.load`; there may be more than are needed.
+            pretrained: Parameters by layer, see `pretrained.load`; there may be more than needed.
 
         Returns:
             A part of the network's parameters, by module and layer.
         """
-        ported = {TRUNK: {name: pretrained[name] for name in self.ported_layers[TRUNK]}}
+        backbone, layers = self.backbone, self.ported_layers[self.backbone.name]
+        ported = {backbone.name: {name: pretrained[name] for name in layers}}
         if self.ported_layers["head"]:
-            ported["head"] = {"fully_connected": {n: pretrained[n] for n in ("fc1", "fc2")}}
+            ported["head"] = {"fully_connected": {n: pretrained[n] for n in backbone.top_layers}}
         return ported
 
-    def scaling(self, inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Nothing: pictures are centred by ImageNet's means, whatever the training side is."""
+    def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns nothing: ImageNet's means centre pictures, whatever the train split is."""
         del inputs, rows
         return {}
 
@@ -198,7 +176,7 @@ class Network(nn.Module):
         picture = self.picture
         x = network_input(pictures, picture.colour_map, picture.size, picture.preprocessing)
         if self.frozen_blocks:
-            x = self.vgg16(x, 1, self.frozen_blocks)[f"block{self.frozen_blocks}_pool"]
+            x = self.trunk(x, 1, self.frozen_blocks)[self._last_frozen]
         return x
 
     def upper(
@@ -210,85 +188,106 @@ class Network(nn.Module):
             x: [batch, height, width, channels].
             mask: float32 [batch], 1 for a real row and 0 for padding.
             train: Whether batch statistics and dropout are those of training.
-            rngs: One random key for each row; needed by dropout in training.
+            rngs: A random key for each row, which dropout needs in training.
         """
-        pools = {f"block{self.frozen_blocks}_pool": x}
         if self.frozen_blocks < self.last_block:
-            pools = self.vgg16(x, self.frozen_blocks + 1, self.last_block)
-        return self.head(pools, mask, train, rngs)
+            outputs = self.trunk(x, self.frozen_blocks + 1, self.last_block)
+        else:
+            outputs = {self._last_frozen: x}
+        return self.head(outputs, mask, train, rngs)
 
     def __call__(
-        self, pictures: jax.Array, mask: jax.Array, train: bool = False, rngs=None
+        self,
+        pictures: jax.Array,
+        mask: jax.Array,
+        train: bool = False,
+        rngs: jax.Array | None = None,
     ) -> Outputs:
         """Classifies stored pictures, uint8 [batch, canvas, canvas]."""
         return self.upper(self.lower(pictures), mask, train, rngs)
 
+    @property
+    def _last_frozen(self) -> str:
+        """The name of the highest frozen block's output."""
+        return self.backbone.outputs[self.frozen_blocks - 1]
+
 
 def create(
-    system: str,
+    head: str,
     model: Mapping,
     picture: PictureSettings,
+    backbone: Backbone,
     axis_name: str | None = None,
     dtype: DTypeLike = jnp.float32,
-) -> Network:
-    """Builds the network of a system.
+) -> DeepSpectrumNetwork:
+    """Builds a network on pictures.
 
     Args:
-        system: "ds_am" or "ds_fc".
+        head: "attention" (DS-AM) or "fully_connected" (DS-FC).
         model: The fields of `config.model`.
         picture: How pictures are drawn, and fed to the network.
+        backbone: What the head stands on.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
-        dtype: In which VGG16 is computed.
+        dtype: The type that the backbone is computed in.
 
     Raises:
-        ValueError: A field has an impossible value; it names the field and what is allowed.
+        ConfigError: A field has an impossible value.
     """
-    _check("system", system, tuple(SYSTEMS))
-    needed = {"ds_am": "gates", "ds_fc": "head"}[system]
-    if needed not in model:
-        raise ValueError(
-            f"system={system!r} needs model.{needed}: start from configs/{system}_*.py"
-        )
+    check_picture(picture, backbone)
+    blocks = tuple(block.name for block in backbone.blocks)
+    freeze = model.get("freeze")
+    _check("model.freeze", freeze, ("", *blocks))
+    frozen_blocks = blocks.index(freeze) + 1 if freeze else 0
+    if head == "attention":
+        gates = _checked_gates(model, backbone, frozen_blocks)
+        module = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
+        last_block = backbone.outputs.index(gates[-1]) + 1
+    else:
+        _check_fully_connected(model, picture, backbone)
+        module = FullyConnectedHead(backbone, model["head"], model["dropout"], dtype)
+        last_block = len(blocks)
+    return DeepSpectrumNetwork(backbone, module, last_block, frozen_blocks, picture, dtype)
+
+
+def check_picture(picture: PictureSettings, backbone: Backbone) -> None:
+    """Checks that a backbone can read pictures.
+
+    Raises:
+        ConfigError: There is no such colour map, or the backbone was trained on other colours.
+    """
     colour_table(picture.colour_map)
-    blocks = tuple(f"block{block}" for block in range(1, len(BLOCKS) + 1))
-    _check("model.freeze", model["freeze"], ("", *blocks))
-    frozen_blocks = blocks.index(model["freeze"]) + 1 if model["freeze"] else 0
-    if system == "ds_am":
-        gates = tuple(model["gates"])
-        for gate in gates:
-            _check("model.gates", gate, POOLS)
-        if not gates or sorted(set(gates)) != list(gates):
-            raise ValueError(f"model.gates={gates} must name blocks once each, lower ones first")
-        if POOLS.index(gates[0]) + 1 < frozen_blocks:
-            raise ValueError(
-                f"model.freeze={model['freeze']!r} lies above the gate on {gates[0]}: freeze no "
-                "more than the gate's own block"
-            )
-        _check("model.merging", model["merging"], ("multi_loss", "early_fusion"))
-        if len(model["loss_weights"]) != len(gates):
-            raise ValueError(
-                f"model.loss_weights={tuple(model['loss_weights'])} needs one for each of the "
-                f"{len(gates)} gates"
-            )
-        if min(model["loss_weights"]) < 0 or not sum(model["loss_weights"]):
-            raise ValueError(
-                f"model.loss_weights={tuple(model['loss_weights'])} must be 0 or more each, and "
-                "not all 0"
-            )
-        head = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
-        return Network(head, POOLS.index(gates[-1]) + 1, frozen_blocks, picture, dtype)
-    _check("model.head", model["head"], ("fc", "gap"))
-    if not 0 <= model["dropout"] < 1:
-        raise ValueError(f"model.dropout={model['dropout']} must lie in 0..1, below 1")
-    if model["head"] == "fc" and picture.size != FULL_SIZE:
-        raise ValueError(
-            f"model.head='fc' needs picture.size={FULL_SIZE}, not {picture.size}: fc1's weights "
-            "fit no other; use model.head='gap'"
+    _check("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
+
+
+def _checked_gates(model: Mapping, backbone: Backbone, frozen_blocks: int) -> tuple[str, ...]:
+    """Returns `model.gates`, after all fields of attention heads are checked."""
+    gates, outputs = tuple(model.get("gates", ())), backbone.outputs
+    if not gates or list(gates) != sorted(set(gates) & set(outputs), key=outputs.index):
+        allowed = f"one or more of {', '.join(map(repr, outputs))}, each once, lower ones first"
+        raise ConfigError("model.gates", gates, allowed)
+    lowest = outputs.index(gates[0]) + 1
+    if lowest < frozen_blocks:
+        allowed = f"'' or at most {backbone.blocks[lowest - 1].name!r}, which carries a gate"
+        raise ConfigError("model.freeze", model["freeze"], allowed)
+    _check("model.merging", model.get("merging"), MERGING)
+    weights = tuple(model.get("loss_weights", ()))
+    if len(weights) != len(gates) or min(weights) < 0 or not any(weights):
+        allowed = f"{len(gates)} numbers, one for each gate, 0 or more each and not all 0"
+        raise ConfigError("model.loss_weights", weights, allowed)
+    return gates
+
+
+def _check_fully_connected(model: Mapping, picture: PictureSettings, backbone: Backbone) -> None:
+    _check("model.head", model.get("head"), HEADS)
+    check_dropout(model)
+    if model["head"] == "fc" and picture.size != backbone.size:
+        allowed = (
+            f"{backbone.size} for model.head='fc', since the parameters of "
+            f"{backbone.top_layers[0]} fit no other size (model.head='gap' takes any)"
         )
-    head = FullyConnectedHead(model["head"], model["dropout"], dtype)
-    return Network(head, len(BLOCKS), frozen_blocks, picture, dtype)
+        raise ConfigError("picture.size", picture.size, allowed)
 
 
-def _check(field: str, value, allowed: tuple) -> None:
+def _check(field: str, value: object, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ValueError(f"{field}={value!r} is not one of {', '.join(map(repr, allowed))}")
+        raise ConfigError(field, value, one_of(allowed))

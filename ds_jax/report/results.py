@@ -14,7 +14,7 @@ from ds_jax.evaluation import summary as evaluate
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import audio
 from ds_jax.report import run as report
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes, write_json
 from ds_jax.runtime.workdir import GATES, METRICS, PAGE, PREDICTIONS, REPORT
 
@@ -50,10 +50,10 @@ def write(directory: Path, utterances: Sequence[Utterance], judgement: Predicted
         write_bytes(directory / name, content)
     path = directory / PREDICTIONS
     contents[PREDICTIONS] = predictions.encode(path, utterances, judgement.probabilities)
-    digests = {name: checksums.digest(content) for name, content in contents.items()}
+    digests = {name: files.sha256(content) for name, content in contents.items()}
     if (directory / METRICS).is_file():  # a fold's, written in training
-        digests[METRICS] = checksums.digest(directory / METRICS)
-    checksums.write(directory, digests)
+        digests[METRICS] = files.sha256(directory / METRICS)
+    files.write_checksums(directory, digests)
     write_bytes(path, contents[PREDICTIONS])
 
 
@@ -65,7 +65,7 @@ def read_metrics(directory: Path) -> list[dict]:
         ValueError: It is damaged.
     """
     path = directory / METRICS
-    content = checksums.check(path, path.read_bytes())
+    content = files.check_content(path, path.read_bytes())
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
@@ -92,8 +92,8 @@ def write_report(
     Raises:
         ValueError: A file in one of the folders is missing, or not as it was written.
     """
-    for damage in filter(None, map(checksums.damage, sources)):
-        raise ValueError(f"{damage}. {checksums.ADVICE}")
+    for damage in filter(None, map(files.find_damage, sources)):
+        raise ValueError(f"{damage}. {files.ADVICE}")
     arguments = {name: content[name] for name in ("system", "protocol", "selected_on", "shared")}
     arguments |= {"corpus": corpus.name}
     pooled = predictions.concatenate([predictions.read(source / PREDICTIONS) for source in sources])
@@ -189,7 +189,7 @@ def _gates(source: Path, name: str) -> dict[str, np.ndarray]:
     path = source / GATES
     if not path.is_file():
         return {}
-    content = checksums.check(path, path.read_bytes())
+    content = files.check_content(path, path.read_bytes())
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             position = int(np.flatnonzero(stored["utterances"] == name)[0])

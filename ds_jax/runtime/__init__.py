@@ -1,1 +1,1 @@
-"""What every room needs: files, locks, how the program ends, processes, progress."""
+"""What all other packages need: files, locks, errors, shutdown, processes, progress, versions."""

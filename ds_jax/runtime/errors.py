@@ -1,4 +1,4 @@
-"""What to tell a user of an error: one sentence that says the way out."""
+"""Errors as one sentence each, which says what is wrong and what to do."""
 
 import difflib
 import errno
@@ -17,8 +17,8 @@ class ConfigError(ValueError):
 
     Attributes:
         field: The full name of the field, such as "picture.size".
-        value: What it holds.
-        allowed: What it may hold, as a phrase after "must be".
+        value: The value.
+        allowed: The values that it can have, as a phrase after "must be".
     """
 
     def __init__(self, field: str, value: object, allowed: str):
@@ -27,12 +27,14 @@ class ConfigError(ValueError):
 
 
 def one_of(values: Iterable[str]) -> str:
-    """Says which values are allowed, as `ConfigError.allowed` does."""
+    """Returns the phrase for `ConfigError.allowed` that lists the allowed values."""
     return f"one of {', '.join(map(repr, values))}"
 
 
 def sentence(error: Exception) -> str | None:
-    """What to tell a user of an error; None of one that nobody foresaw."""
+    """Returns the sentence that a user reads of an error; None for an unforeseen error."""
+    if isinstance(error, flags.Error):
+        return _flag_sentence(error)
     if "RESOURCE_EXHAUSTED" in str(error):  # a RuntimeError of JAX
         return (
             "a device's memory is full: end other programs that use it, or train with a lower "
@@ -52,7 +54,7 @@ def sentence(error: Exception) -> str | None:
 
 
 def _is_raised_here(error: Exception) -> bool:
-    """Whether this program made a sentence of it, and not a library, unforeseen."""
+    """Returns whether this program raised an error, and no library."""
     if not isinstance(error, ValueError | FloatingPointError) or error.__traceback__ is None:
         return False
     place = error.__traceback__
@@ -61,8 +63,8 @@ def _is_raised_here(error: Exception) -> bool:
     return place.tb_frame.f_globals["__name__"].partition(".")[0] in PACKAGES
 
 
-def of_flag(error: flags.Error) -> str:
-    """What to tell a user of a flag that cannot be parsed."""
+def _flag_sentence(error: flags.Error) -> str:
+    """Returns the sentence for a flag that cannot be parsed."""
     if isinstance(error, flags.UnrecognizedFlagError):
         name = error.flagname.removeprefix("no") if error.flagname else ""
         near = difflib.get_close_matches(error.flagname, flags.FLAGS, n=1)

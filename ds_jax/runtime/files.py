@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON that tells when it is damaged."""
+"""Files that are written whole or not at all, the checksums that reveal damage, and file names."""
 
 import contextlib
 import hashlib
@@ -13,18 +13,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-CHECKSUM = "checksum"  # the field of a sealed object that all others are checked against
+CHECKSUM = "checksum"  # the field of a sealed JSON object that holds the hash of all others
+CHECKSUMS = "checksums.json"  # holds the hashes of the other files in its folder
+ADVICE = "Run the command that made it again: it repeats nothing that is whole"
 ABANDONED = 24 * 3600  # seconds after which nobody uses a temporary folder any more
 UNFINISHED = ".tmp"  # ends the name of a file that is being written
 
 
 def cache_directory() -> Path:
-    """The user's cache folder of this program: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`."""
+    """Returns this program's cache folder: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text, line ends as given, so that no reader ever sees half of it."""
+    """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it."""
     write_bytes(path, text.encode())
 
 
@@ -34,24 +36,130 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         file.write(content)
 
 
+@contextlib.contextmanager
+def open_text(path: str | Path) -> Iterator[TextIO]:
+    """Opens a file for UTF-8 text that is written piece by piece.
+
+    Yields:
+        The file; it takes its name only when the block ends without an error.
+    """
+    with _open(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # which flushes its buffer
+
+
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[BinaryIO]:
+    path = Path(path)
+    # The name is unique: runs on several machines may write the same file at the same time.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    try:
+        with explain_write_errors(path, partial):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # or a power failure might leave a name without content
+            os.replace(partial, path)
+            sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def sync(path: str | Path) -> None:
+    """Writes a file's content, or the names in a folder, through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path, *also: Path) -> Iterator[None]:
+    """Turns an error of writing into a sentence that names the file and what to do.
+
+    Args:
+        path: The file that is written, or the folder with everything below it.
+        also: Its other names. Errors of other files pass unchanged.
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        name = error.filename  # None for errors of writing itself
+        concerned = name is None or Path(name) in also
+        if not concerned:
+            concerned = Path(name).is_relative_to(path) or path.is_relative_to(name)
+        if error.errno is None or not concerned:
+            raise
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}): make room or see to its folder, and "
+            "start again; what is there is whole"
+        ) from error
+
+
+def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
+    """Creates a folder if it is missing, and checks that files can be written there.
+
+    Args:
+        directory: The folder.
+        flag: The flag that names another folder.
+
+    Raises:
+        OSError: The folder cannot be created or written.
+    """
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{directory} cannot be written ({error.strerror}): name another folder by {flag}"
+        ) from error
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Removes files that killed processes left half-written; call it under the folder's lock."""
+    for left in directory.glob(f"*{UNFINISHED}"):
+        left.unlink(missing_ok=True)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes temporary folders of killed processes that are at least a day old.
+
+    Younger ones may be in use: the user's cache is written without a lock.
+    """
+    for left in directory.glob(f"{tempfile.gettempprefix()}*"):
+        with contextlib.suppress(OSError):  # another process may remove it too
+            if left.is_dir() and time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left)
+
+
 def write_json(path: str | Path, content: Mapping, sealed: bool = False) -> None:
-    """Writes strict, indented JSON; a NaN or an infinity is a ValueError.
+    """Writes a strict, indented JSON object; a NaN or an infinity is a ValueError.
 
     Args:
         path: The file.
-        content: An object of JSON.
-        sealed: Whether `read_json` is to tell if the file was damaged.
+        content: The object.
+        sealed: Whether `read_json` must notice when the file was damaged.
     """
     content = seal(content) if sealed else content
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> dict:
-    """Reads an object of JSON, without the field by which it was sealed.
+    """Reads a JSON object, and removes its seal.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no JSON object, or is not as it was written.
+        ValueError: The file holds no JSON object, or is damaged.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -63,19 +171,19 @@ def read_json(path: str | Path) -> dict:
 
 
 def seal(content: Mapping) -> dict:
-    """Adds to an object of JSON the field that tells whether it was damaged."""
-    return {**content, CHECKSUM: _digest(content)}
+    """Adds to a JSON object the field that reveals damage."""
+    return {**content, CHECKSUM: _hash_of_fields(content)}
 
 
 def unseal(path: str | Path, content: Mapping) -> dict:
-    """Takes off what `seal` has added; without it an object is taken as it is.
+    """Removes the field that `seal` adds; an object without this field is returned unchanged.
 
     Raises:
-        ValueError: The object is not as it was sealed.
+        ValueError: The object is not what was sealed.
     """
     content = dict(content)
     checksum = content.pop(CHECKSUM, None)
-    if checksum not in (None, _digest(content)):
+    if checksum not in (None, _hash_of_fields(content)):
         raise ValueError(
             f"{path} is damaged: it is not as it was written. Bring back a copy; or, if it was "
             f'changed by hand, take its field "{CHECKSUM}" out'
@@ -83,117 +191,90 @@ def unseal(path: str | Path, content: Mapping) -> dict:
     return content
 
 
-def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
-    """Makes a folder if need be, before the work whose files go there.
+def _hash_of_fields(content: Mapping) -> str:
+    # JSON turns tuples into lists, and keys that are not text into text.
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
+    return sha256(text.encode())
+
+
+def sha256(content: bytes | Path) -> str:
+    """Returns the SHA-256 of bytes or of a file, in hexadecimal digits."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(directory: Path, hashes: Mapping[str, str]) -> None:
+    """Writes checksums.json.
 
     Args:
         directory: The folder.
-        flag: By which another one is named.
+        hashes: The `sha256` of each file, by its path below the folder.
+    """
+    write_json(directory / CHECKSUMS, {"sha256": dict(sorted(hashes.items()))}, sealed=True)
+
+
+def find_damage(directory: Path) -> str:
+    """Says which file of a folder is missing or damaged; returns "" if none is.
+
+    A folder without checksums.json counts as whole: another program has filled it.
+    """
+    try:
+        hashes = _read_checksums(directory)
+    except ValueError as error:
+        return str(error)
+    for name, expected in hashes.items():
+        path = directory / name
+        if not path.is_file():
+            return f"{path} is missing"
+        if sha256(path) != expected:
+            return f"{path} is damaged: it is not as it was written"
+    return ""
+
+
+def check_content(path: Path, content: bytes) -> bytes:
+    """Checks bytes that were read from a file against its folder's checksums; returns them.
 
     Raises:
-        OSError: It cannot be made or written.
+        ValueError: The file is damaged.
     """
-    directory = Path(directory)
+    if _read_checksums(path.parent).get(path.name) not in (None, sha256(content)):
+        raise ValueError(f"{path} is damaged: it is not as it was written. {ADVICE}")
+    return content
+
+
+def _read_checksums(directory: Path) -> dict[str, str]:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"{directory} cannot be written ({error.strerror}): name another folder by {flag}"
-        ) from error
+        return read_json(directory / CHECKSUMS).get("sha256", {})
+    except FileNotFoundError:
+        return {}
 
 
-@contextlib.contextmanager
-def open_text(path: str | Path) -> Iterator[TextIO]:
-    """Opens a file for UTF-8 text that is written piece by piece, and that is whole or not there.
+def path_text(path: str | Path) -> str:
+    r"""Returns a path as text that UTF-8 can encode; other bytes are spelt out, as in `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
-    Yields:
-        The file; it takes its name when the block ends without an error.
+
+def printable(text: str) -> str:
+    r"""Returns text as one line for a terminal; control characters are spelt out, as in `\n`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[OSError]]:
+    """Lists the files below a folder, at any depth, and the errors of unreadable folders.
+
+    Hidden files and folders are left out. Links to folders are followed; a folder that is reached
+    twice, through a circle of links for example, is read once. Broken links, pipes and devices
+    count as files.
     """
-    with _open(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        try:
-            yield text
-        finally:
-            text.detach()  # writes what it still holds
-
-
-def sync(path: str | Path) -> None:
-    """Makes a file's content last, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def explain_write_errors(path: Path, *also: Path) -> Iterator[None]:
-    """Says which file could not be written, and what to do.
-
-    Args:
-        path: What is written, a file or a folder with all that is below.
-        also: Other names of it. What goes wrong with other files is told as it is.
-
-    Raises:
-        OSError: It could not be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or not _concerns(error.filename, path, *also):
-            raise
-        raise OSError(
-            f"{path} cannot be written ({error.strerror}): make room or see to its folder, and "
-            "start again; what is there is whole"
-        ) from error
-
-
-def remove_unfinished(directory: Path) -> None:
-    """Removes what killed processes have left half-written; only where no other one writes."""
-    for left in directory.glob(f"*{UNFINISHED}"):
-        left.unlink(missing_ok=True)
-
-
-def remove_abandoned(directory: Path) -> None:
-    """Removes temporary folders that killed processes have left, a day old or older.
-
-    Younger ones may be in use: what is cached for a user is written without a lock.
-    """
-    for left in directory.glob(f"{tempfile.gettempprefix()}*"):
-        with contextlib.suppress(OSError):  # another process may remove it too
-            if left.is_dir() and time.time() - left.stat().st_mtime > ABANDONED:
-                shutil.rmtree(left)
-
-
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[BinaryIO]:
-    path = Path(path)
-    # A name of its own: runs on several machines may write the same file at the same time.
-    beside = path.with_name(f"{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
-    try:
-        with explain_write_errors(path, beside):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())  # or a power failure might leave a name without content
-            os.replace(beside, path)
-            sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-def _concerns(name: str | None, path: Path, *also: Path) -> bool:
-    """Whether an error's file is one of these, below or above it; errors of writing name none."""
-    if name is None or Path(name) in also:
-        return True
-    return Path(name).is_relative_to(path) or path.is_relative_to(name)
-
-
-def _digest(content: Mapping) -> str:
-    # As it comes back from JSON: lists in place of tuples, names in place of other keys.
-    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found, errors, seen = [], [], set()
+    for root, folders, names in os.walk(folder, onerror=errors.append, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(found), errors

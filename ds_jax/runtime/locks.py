@@ -1,4 +1,4 @@
-"""Locks by which processes keep out of each other's way; one that dies lets go of them."""
+"""Locks that keep other processes out, and that end with the process that holds them."""
 
 import contextlib
 import errno
@@ -12,29 +12,28 @@ from pathlib import Path
 
 import filelock
 
-from ds_jax.runtime import paths
-from ds_jax.runtime.files import explain_write_errors
+from ds_jax.runtime.files import explain_write_errors, printable
 
-# Of a file system whose server locks nothing, as NFS without its lock service.
+# The errors of file systems whose server has no locks, such as NFS without its lock service.
 _LOCKLESS = errno.ENOLCK, errno.ENOTSUP
 
 
 @contextlib.contextmanager
 def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterator[None]:
-    """Keeps all other processes from what a lock stands for.
+    """Holds a lock within a block.
 
-    The system's own lock of a file (flock), which ends with its process; where a file system has
-    none, filelock's file that names its owner, which is taken over once that process is dead.
-    Beside the lock lies `<lock>.owner`, for people.
+    It is the system's own lock of a file (flock), or on file systems without locks a file that
+    names its owner, which filelock takes over once that process is dead. The file `<lock>.owner`
+    next to it is for people.
 
     Args:
-        path: The lock's file. Its folder is made.
-        what: The lock stands for, as a message begins with it.
-        wait: Whether to wait until it is free, and say so.
-        advice: What else can be done, told to those who do not wait.
+        path: The lock's file; its folder is created.
+        what: The name of what the lock protects, with which messages begin.
+        wait: Whether to wait until the lock is free, and to say so.
+        advice: What else a user can do who does not wait.
 
     Raises:
-        BlockingIOError: Another process has it; the message names its owner.
+        BlockingIOError: Another process holds the lock; the message names it.
         OSError: The lock cannot be written, or its file system has none.
     """
     lock, owner = filelock.FileLock(path), path.with_name(f"{path.name}.owner")
@@ -48,7 +47,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
             if not wait:
                 advice = f", or {advice}" if advice else ""
                 raise BlockingIOError(f"{held}: wait for its end{advice}; {gone}") from error
-            print(paths.printable(f"{held}: waiting for it; {gone}"), flush=True)
+            print(printable(f"{held}: waiting for it; {gone}"), flush=True)
             lock.acquire()
         except OSError as error:
             if error.errno not in _LOCKLESS:
@@ -59,7 +58,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
             ) from error
     try:
         with explain_write_errors(owner):
-            owner.write_text(_this_process(), encoding="utf-8")
+            owner.write_text(_describe_this_process(), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone, or the disk
@@ -67,17 +66,14 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
         lock.release()
 
 
-def _this_process() -> str:
+def _describe_this_process() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in containers
+        user = f"user {os.getuid()}"
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     command = " ".join([Path(sys.executable).name, *sys.argv])
-    return f"process {os.getpid()} of {_user()} on {socket.gethostname()} since {since} ({command})"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a user without a name, as in containers
-        return f"user {os.getuid()}"
+    return f"process {os.getpid()} of {user} on {socket.gethostname()} since {since} ({command})"
 
 
 def _read(owner: Path) -> str:

@@ -1,4 +1,4 @@
-"""Starts processes and JAX in them, and lets several processes of one run agree."""
+"""The processes of a run: starts JAX in them, and lets them wait for each other and agree."""
 
 import ctypes
 import os
@@ -19,8 +19,8 @@ from ds_jax.runtime.files import cache_directory
 def start(distributed: bool = False) -> None:
     """Prepares JAX; call it before anything else uses a device.
 
-    What is compiled is kept in the user's cache folder (`JAX_COMPILATION_CACHE_DIR` names
-    another) and found there by later runs.
+    Compiled programs are kept for later runs in the user's cache folder, or in that which
+    `JAX_COMPILATION_CACHE_DIR` names.
 
     Args:
         distributed: Whether this process is one of several that train together. They find each
@@ -28,7 +28,7 @@ def start(distributed: bool = False) -> None:
             JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
 
     Raises:
-        ValueError: They do not.
+        ValueError: The processes do not find each other.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
     if not accelerated:
@@ -56,9 +56,9 @@ def start(distributed: bool = False) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc's malloc keep what is freed, for the next step to use again.
+    """Makes glibc's malloc keep freed memory for the next training step.
 
-    By itself it returns large blocks to the system, and new pages take an eighth of a step.
+    By default it returns large blocks to the system, and new pages take an eighth of a step.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -70,24 +70,24 @@ def _keep_freed_memory() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Returns whether this process is the one that writes and prints."""
     return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-    """Prints a line, once for all processes."""
+    """Prints a line in the first process only."""
     if is_first_process():
         progress.say(text)
 
 
 def wait_for_others(name: str) -> None:
-    """Returns when every process has come to the same place."""
+    """Waits until every process has called this function with the same name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def in_any_process(flags: Sequence[bool]) -> np.ndarray:
-    """Which flags are set in any process, bool [n]; all wait for each other, and hear the same."""
+    """Returns which flags are set in any process, bool [n]; all processes must call it."""
     if jax.process_count() == 1:
         return np.asarray(flags, bool)
     return multihost_utils.process_allgather(np.asarray(flags, np.int32)).any(axis=0)

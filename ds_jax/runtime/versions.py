@@ -1,4 +1,4 @@
-"""Which versions of this program and of its libraries a run began with."""
+"""The versions of this program and of its libraries, which a run records as it begins."""
 
 import platform
 import tomllib
@@ -6,28 +6,29 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-# Those whose next version may round otherwise or draw other random numbers.
+# Their next versions may round differently or draw other random numbers.
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn"),
     *("xgboost-cpu", "xgboost", "librosa", "opensmile", "soundfile", "soxr"),
 )
 
 
-def current() -> dict[str, str]:
-    """The versions in use, by name; a library that is not installed is left out."""
+def program() -> str:
+    """Returns the version of this program: that of the installed package, else of the checkout."""
+    if version := _installed("ds_jax"):
+        return version
     with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
-        own = tomllib.load(file)["project"]["version"]
-    found = {"ds_jax": own, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        return tomllib.load(file)["project"]["version"]
+
+
+def current() -> dict[str, str]:
+    """Returns the versions in use, by name; a library that is not installed is left out."""
+    libraries = {name: version for name in LIBRARIES if (version := _installed(name))}
+    return {"ds_jax": program(), "python": platform.python_version()} | libraries
 
 
 def difference(before: Mapping[str, str]) -> str:
-    """Says which versions are others than before; empty where all are the same."""
+    """Lists the versions that have changed; returns "" if none has."""
     now = current()
     changed = [
         f"{name} {before.get(name, 'none')}, now {now.get(name, 'none')}"
@@ -35,3 +36,10 @@ def difference(before: Mapping[str, str]) -> str:
         if before.get(name) != now.get(name)
     ]
     return "; ".join(changed)
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""

@@ -1,6 +1,6 @@
 """The names of the files that a run leaves in its folder, the workdir.
 
-config.json folds.json                                       what is run
+config.json folds.json                                       the experiment and its folds
 fold_00/ checkpoints/ metrics.jsonl predictions.csv          a fold; with gates also gates.npz
 report.json report.html                                      all folds together
 evaluations/<corpus>/ predictions.csv report.json report.html
@@ -26,12 +26,12 @@ def fold_number(directory: Path) -> int:
 
 
 def is_finished(directory: Path) -> bool:
-    """Tells whether a fold is trained and tested: its predictions are written last."""
+    """Returns whether a fold is trained and tested: its predictions are written last."""
     return (directory / PREDICTIONS).is_file()
 
 
 def finished_folds(workdir: Path) -> list[Path]:
-    """Returns the folders of all folds that are finished, in their order."""
+    """Returns the folders of the finished folds, in their order."""
     return [path.parent for path in sorted(workdir.glob(f"fold_*/{PREDICTIONS}"))]
 
 

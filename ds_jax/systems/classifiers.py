@@ -1,10 +1,10 @@
 """Classifiers that are fitted at once: linear regression, support vectors, boosted trees."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -14,60 +14,54 @@ import sklearn
 import skops.io
 import threadpoolctl
 import xgboost
+from sklearn import svm
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from ds_jax.data.corpus import LABELS
 from ds_jax.evaluation.metrics import confusion, uar
-from ds_jax.runtime.files import read_json, write_bytes, write_json
+from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.files import sha256, write_bytes, write_json
+from ds_jax.training.checkpoints import CARD, read_card
 
-# What reports call them; DS-SVC is the same classifier on VGG16 features of the pictures.
-SYSTEMS = {"mlr": "MLR", "svc": "SVC", "xgboost": "XGBoost", "ds_svc": "DS-SVC"}
 KERNELS = ("linear", "rbf")
 SCALINGS = ("standardised", "none")
-FILE = "classifier.json"
-FIELDS = ("system", "labels", "classes", "settings", "tried", "sha256", "version", "fold", "config")
-
+FIELDS = ("config", "labels", "fold", "classes", "settings", "tried", "sha256", "version")
+MOST = 1_000_000  # trees, levels, bins
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
-_STEPS = 1_000_000
-_MOST = 1_000_000  # trees, levels, bins
+STEPS = 1_000_000
 # Below .1, one vote more than the others would be as good as certainty.
-_TEMPERATURES = (0.1, 100.0)
+TEMPERATURES = (0.1, 100.0)
 
-Fold = tuple[np.ndarray, np.ndarray]  # int rows that are fitted, int rows that are held out
+InnerFold = tuple[np.ndarray, np.ndarray]  # int rows that are fitted, int rows that are held out
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A fitted classifier.
+    """A fitted classifier, which scikit-learn made unless its kind says otherwise.
 
     Attributes:
-        system: One of `SYSTEMS`.
-        classes: int [k], the label indices seen in training, ascending.
-        fitted: What scikit-learn or XGBoost made of the training rows.
-        settings: What the fit has chosen: "C" and "temperature", or nothing.
-        tried: What it has chosen from: for each cost "C" and the "uar" of the inner folds.
+        classes: int [k], the label indices of the training rows, ascending.
+        fitted: The object that the library fitted.
+        settings: The values that the fit has chosen: "C" and "temperature", or nothing.
+        tried: The choices: for each cost "C" and the "uar" over the inner folds.
     """
 
-    system: str
     classes: np.ndarray
-    fitted: object
-    settings: dict[str, float]
-    tried: list[dict[str, float]]
+    fitted: Any
+    settings: dict[str, float] = dataclasses.field(default_factory=dict)
+    tried: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    chooses, library, file = "", sklearn, "model.skops"
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """What it says of feature vectors.
-
-        Linear regression's outputs, which sum to one, are cut off at zero and normalised; the
-        decision values of support vectors go through a softmax at the chosen temperature. Neither
-        changes which label is the highest.
+        """Returns the probabilities of the labels.
 
         Args:
-            inputs: float32 [n, d].
+            inputs: float32 [n, d], a vector of features each.
 
         Returns:
             float64 [n, 7], rows sum to one; 0 for labels that training did not have.
@@ -76,203 +70,222 @@ class Classifier:
             ValueError: A number is not finite, or d is not that of the training.
         """
         _check_finite(inputs)
-        if self.system == "mlr":
-            scores = np.maximum(self.fitted.predict(inputs.astype(np.float64)), 0)
-        elif self.system == "xgboost":
-            scores = self.fitted.predict_proba(inputs).astype(np.float64)
-        else:
-            decisions = _decisions(self.fitted["svc"], _kernel(self.fitted, inputs))
-            scores = scipy.special.softmax(decisions / self.settings["temperature"], axis=1)
+        scores = self._scores(inputs)
         probabilities = np.zeros((len(inputs), len(LABELS)))
         probabilities[:, self.classes] = scores / scores.sum(1, keepdims=True)
         return probabilities
 
+    def dump(self) -> bytes:
+        """Returns the content of the model's file."""
+        return skops.io.dumps(self.fitted)
 
-def check(system: str, model: Mapping) -> None:
-    """Checks the fields of `config.model` that a system needs.
+    @staticmethod
+    def parse(path: Path, content: bytes, version: str) -> Pipeline | dict:
+        """Reads what `dump` returned, by a version of the library; nothing is unpickled.
 
-    Raises:
-        ValueError: The system is unknown, or a field is missing or has an impossible value.
-    """
-    if system not in SYSTEMS:
-        raise ValueError(f"system={system!r} is not one of {', '.join(map(repr, SYSTEMS))}")
-    if system == "mlr":
-        return
-    if system == "xgboost":
-        for name, least in {"trees": 1, "depth": 1, "bins": 2}.items():
-            value = _field(model, name)
-            if not isinstance(value, int) or not least <= value <= _MOST:
-                raise ValueError(f"model.{name}={value!r} must be a whole number from {least} on")
-        for name in ("learning_rate", "column_share"):
-            if not 0 < _field(model, name) <= 1:
-                raise ValueError(f"model.{name}={model[name]!r} must be above 0 and at most 1")
-        return
-    for name, known in {"kernel": KERNELS, "scaling": SCALINGS}.items():
-        if _field(model, name) not in known:
+        Raises:
+            ValueError: The content is damaged, or not to be trusted, or of another version.
+        """
+        if version != sklearn.__version__:
             raise ValueError(
-                f"model.{name}={model[name]!r} is not one of {', '.join(map(repr, known))}"
+                f"{path} was written by scikit-learn {version}, and this is {sklearn.__version__}: "
+                f"install scikit-learn=={version}, or train again"
             )
-    costs = _field(model, "costs")
-    if len(costs) == 0 or not all(isinstance(cost, Real) and 0 < cost < np.inf for cost in costs):
-        raise ValueError(f"model.costs={costs!r} must be one or more numbers above 0")
+        if untrusted := skops.io.get_untrusted_types(data=content):
+            names = ", ".join(untrusted)
+            raise ValueError(f"{path} holds {names}, which is not trusted: train again")
+        fitted = skops.io.loads(content)
+        if not isinstance(fitted, Pipeline | dict):
+            raise ValueError(f"damaged: {path} holds no classifier: train again")
+        return fitted
+
+
+class MLR(Classifier):
+    """Multivariate linear regression: least squares on one-hot targets, of standardised inputs."""
+
+    @staticmethod
+    def check(model: Mapping) -> None:
+        """Checks nothing: `config.model` has no fields."""
+
+    @classmethod
+    def fit(cls, model, inputs, labels, inner, seed) -> "MLR":
+        """Fits the rows; `model`, `inner` and `seed` are not used."""
+        classes = _classes(labels)
+        targets = np.eye(len(LABELS))[labels][:, classes]
+        # Double precision: features such as a variance and its root are nearly collinear.
+        pipeline = make_pipeline(StandardScaler(), LinearRegression())
+        return cls(classes, pipeline.fit(inputs.astype(np.float64), targets))
+
+    def _scores(self, inputs):
+        """Returns the outputs, which sum to one, with those below zero cut off."""
+        return np.maximum(self.fitted.predict(inputs.astype(np.float64)), 0)
+
+
+class XGBoost(Classifier):
+    """Gradient-boosted trees, in XGBoost's JSON, which later versions can read too."""
+
+    library, file = xgboost, "model.json"
+
+    @staticmethod
+    def check(model: Mapping) -> None:
+        """Checks `trees`, `depth`, `bins` of a feature's values, `learning_rate`, `column_share`.
+
+        Raises:
+            ConfigError: A field has an impossible value.
+        """
+        for name, least in {"trees": 1, "depth": 1, "bins": 2}.items():
+            value = model.get(name)
+            if not isinstance(value, int) or not least <= value <= MOST:
+                raise ConfigError(f"model.{name}", value, f"a whole number from {least} to {MOST}")
+        for name in ("learning_rate", "column_share"):
+            value = model.get(name)
+            if not isinstance(value, Real) or not 0 < value <= 1:
+                raise ConfigError(f"model.{name}", value, "above 0 and at most 1")
+
+    @classmethod
+    def fit(cls, model, inputs, labels, inner, seed) -> "XGBoost":
+        """Fits the rows; `inner` is not used."""
+        classes = _classes(labels)
+        trees = xgboost.XGBClassifier(
+            n_estimators=model["trees"],
+            max_depth=model["depth"],
+            learning_rate=model["learning_rate"],
+            colsample_bytree=model["column_share"],
+            max_bin=model["bins"],
+            tree_method="hist",
+            random_state=seed,
+            # Threads add up gradients in another order each time, and with few rows save no time.
+            n_jobs=1,
+        )
+        return cls(classes, trees.fit(inputs, np.searchsorted(classes, labels)))
+
+    def _scores(self, inputs):
+        return self.fitted.predict_proba(inputs).astype(np.float64)
+
+    def dump(self) -> bytes:
+        """Returns the content of the model's file."""
+        return bytes(self.fitted.get_booster().save_raw("json"))
+
+    @staticmethod
+    def parse(path: Path, content: bytes, version: str) -> xgboost.XGBClassifier:
+        """Reads what `dump` returned, by any version."""
+        fitted = xgboost.XGBClassifier(n_jobs=1)
+        fitted.load_model(bytearray(content))
+        return fitted
+
+
+class SVC(Classifier):
+    """Support vectors of LIBSVM through scikit-learn, with calibrated probabilities.
+
+    Of `costs` the one with the highest UAR over all held-out rows of the inner folds is taken, the
+    smallest of equals. Then the temperature is taken at which those held-out decisions have the
+    lowest log loss (Guo et al. 2017); held-out labels that an inner fold does not train are errors
+    for the UAR, and are left out of the log loss. A single cost without inner folds has the
+    temperature 1.
+    """
+
+    chooses = "C"
+
+    @staticmethod
+    def check(model: Mapping) -> None:
+        """Checks `kernel` ("rbf" has scikit-learn's gamma="scale"), `scaling` and `costs`.
+
+        Raises:
+            ConfigError: A field has an impossible value.
+        """
+        for name, allowed in {"kernel": KERNELS, "scaling": SCALINGS}.items():
+            if model.get(name) not in allowed:
+                raise ConfigError(f"model.{name}", model.get(name), one_of(allowed))
+        costs = tuple(model.get("costs", ()))
+        if not costs or not all(isinstance(cost, Real) and 0 < cost < np.inf for cost in costs):
+            raise ConfigError("model.costs", costs, "one or more numbers above 0")
+
+    @classmethod
+    def fit(cls, model, inputs, labels, inner, seed) -> "SVC":
+        """Fits the rows at the cost that the inner folds choose; `seed` is not used."""
+        classes, costs = _classes(labels), sorted(set(model["costs"]))
+        if len(costs) > 1 and not inner:
+            raise ConfigError("model.costs", costs, "a single cost: there are no inner folds")
+        settings, tried = {"C": costs[0], "temperature": 1.0}, []
+        if inner:
+            settings, tried = _choose(model, costs, inputs, labels, inner)
+        space = _space(model, inputs)
+        svc = _support_vectors(settings["C"], _kernel(space, inputs), labels)
+        return cls(classes, space | {"svc": svc}, settings, tried)
+
+    def _scores(self, inputs):
+        """Returns the softmax of the decision values, whose order a temperature leaves alone."""
+        decisions = _decisions(self.fitted["svc"], _kernel(self.fitted, inputs))
+        return scipy.special.softmax(decisions / self.settings["temperature"], axis=1)
 
 
 def fit(
-    system: str,
+    kind: type[Classifier],
     model: Mapping,
     inputs: np.ndarray,
     labels: np.ndarray,
-    inner: Sequence[Fold],
+    inner: Sequence[InnerFold],
     seed: int,
 ) -> Classifier:
     """Fits a classifier on all rows given.
 
-    - mlr: least squares on one-hot targets (scikit-learn), on standardised inputs.
-    - svc, ds_svc: LIBSVM through scikit-learn, with `kernel` ("linear", or "rbf" with
-      gamma="scale") and `scaling` ("standardised" or "none"). Of `costs` the one with the highest
-      UAR over all held-out rows of the inner folds is taken, the smallest of equals. Then the
-      temperature is taken at which those held-out decisions have the lowest log loss (Guo et al.
-      2017); held-out labels that an inner fold does not train are errors for the UAR, and left out
-      of the log loss. A single cost without inner folds has the temperature 1.
-    - xgboost: `trees`, `depth`, `learning_rate`, `column_share` of the features for each tree, and
-      `bins` into which a feature's values are sorted.
-
     Args:
-        system: One of `SYSTEMS`.
-        model: The fields of `config.model` named above.
+        kind: `MLR`, `SVC` or `XGBoost`.
+        model: The fields of `config.model`, which `kind.check` names.
         inputs: float32 [n, d], training rows only.
-        labels: Int [n], indices into `LABELS`.
-        inner: For svc and ds_svc, rows of `inputs` that are fitted and rows that are held out.
-        seed: XGBoost draws features by it; nothing else here is random.
+        labels: int [n], indices into `LABELS`.
+        inner: For `SVC`, rows of `inputs` that are fitted and rows that are held out.
+        seed: The seed by which XGBoost draws features; nothing else is random.
 
     Raises:
-        ValueError: A field of `model` is impossible, a number is not finite, there is only one
-            label in training, or several costs and no inner folds.
+        ConfigError: A field of `model` is impossible, or has several costs without inner folds.
+        ValueError: A number is not finite, or training has a single label.
     """
-    check(system, model)
+    kind.check(model)
     _check_finite(inputs)
-    classes = _classes(labels)
-    if system == "mlr":
-        targets = np.eye(len(LABELS))[labels][:, classes]
-        # Double precision: features such as a variance and its root are nearly collinear.
-        fitted = make_pipeline(StandardScaler(), LinearRegression())
-        return Classifier(system, classes, fitted.fit(inputs.astype(np.float64), targets), {}, [])
-    if system == "xgboost":
-        fitted = _trees(model, seed).fit(inputs, np.searchsorted(classes, labels))
-        return Classifier(system, classes, fitted, {}, [])
-    costs = sorted(set(model["costs"]))
-    if len(costs) > 1 and not inner:
-        raise ValueError(f"model.costs={costs} needs inner folds to choose from: give one cost")
-    settings, tried = {"C": costs[0], "temperature": 1.0}, []
-    if inner:
-        settings, tried = _choose(model, costs, inputs, labels, inner)
-    space = _space(model, inputs)
-    svc = _support_vectors(settings["C"], _kernel(space, inputs), labels)
-    return Classifier(system, classes, space | {"svc": svc}, settings, tried)
+    return kind.fit(model, inputs, labels, inner, seed)
 
 
-def save(directory: Path, classifier: Classifier, config: dict, fold: str = "") -> None:
-    """Writes `model.skops` or `model.json` (XGBoost's own format) and, last, classifier.json.
+def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "") -> None:
+    """Writes a classifier's file and, last, its card.
 
     Args:
-        directory: Made where it does not exist. What it held before is replaced.
-        classifier: To be saved.
+        directory: The folder, whose earlier model is replaced.
+        classifier: The classifier.
         config: The run's config, as JSON.
-        fold: Of `leaks.fold_digest`.
+        fold: The fold's digest, see `leakage.fold_digest`.
     """
-    (directory / FILE).unlink(missing_ok=True)  # From here until the end there is no classifier.
-    if classifier.system == "xgboost":
-        library, name = xgboost, "model.json"
-        content = bytes(classifier.fitted.get_booster().save_raw("json"))
-    else:
-        library, name = sklearn, "model.skops"
-        content = skops.io.dumps(classifier.fitted)
-    write_bytes(directory / name, content)
-    description = {
-        "system": classifier.system,
+    (directory / CARD).unlink(missing_ok=True)  # from here until the end there is no model
+    content = classifier.dump()
+    write_bytes(directory / classifier.file, content)
+    card = {
+        "config": config,
         "labels": list(LABELS),
+        "fold": fold,
         "classes": classifier.classes.tolist(),
         "settings": classifier.settings,
         "tried": classifier.tried,
-        "file": name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "version": library.__version__,
-        "config": config,
-        "fold": fold,
+        "sha256": sha256(content),
+        "version": classifier.library.__version__,
     }
-    write_json(directory / FILE, description, sealed=True)
+    write_json(directory / CARD, card, sealed=True)
 
 
-def is_saved(directory: Path) -> bool:
-    """Whether a whole classifier lies in the folder."""
-    return (directory / FILE).is_file()
-
-
-def load(directory: Path) -> tuple[dict, Classifier]:
-    """Reads the config and the classifier that `save` has written; nothing is unpickled.
+def load(kind: type[Classifier], directory: Path) -> Classifier:
+    """Reads a classifier that `save` has written.
 
     Raises:
-        FileNotFoundError: There is no classifier, or one of its files is missing.
-        ValueError: It is damaged, of other labels or of another version of scikit-learn, or its
-            file holds anything that skops does not trust.
+        FileNotFoundError: There is no classifier, or its file is missing.
+        ValueError: It is damaged or of other labels, or as `Classifier.parse`.
     """
-    description = describe(directory)
-    system = description["system"]
-    path = directory / ("model.json" if system == "xgboost" else "model.skops")
+    card, path = read_card(directory, FIELDS), directory / kind.file
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: train this fold again")
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
-        raise ValueError(f"damaged: {path} is not the file that {FILE} describes; train it again")
-    if system == "xgboost":  # whose format later versions can read
-        fitted = xgboost.XGBClassifier(n_jobs=1)
-        fitted.load_model(bytearray(content))
-    else:
-        fitted = _read_skops(path, content, description["version"])
-    classes, chosen = np.asarray(description["classes"]), description["settings"]
-    return description["config"], Classifier(system, classes, fitted, chosen, description["tried"])
-
-
-def describe(directory: Path) -> dict:
-    """Reads classifier.json: `FIELDS`, of which "config" and "fold" are what `save` was given.
-
-    Raises:
-        FileNotFoundError, ValueError: As `load`.
-    """
-    if not is_saved(directory):
-        raise FileNotFoundError(f"there is no {directory / FILE}: train this fold first")
-    description = read_json(directory / FILE)
-    if not set(FIELDS) <= description.keys():
-        raise ValueError(
-            f"damaged: {directory / FILE} does not describe a classifier; train it again"
-        )
-    if description["labels"] != list(LABELS):
-        raise ValueError(
-            f"the classifier in {directory} tells {', '.join(description['labels'])} apart, "
-            f"not {', '.join(LABELS)}: it is of another label set"
-        )
-    return description
-
-
-def _read_skops(path: Path, content: bytes, version: str) -> object:
-    if version != sklearn.__version__:
-        raise ValueError(
-            f"{path} was written by scikit-learn {version}, and this is {sklearn.__version__}: "
-            f"install scikit-learn=={version}, or train again"
-        )
-    untrusted = skops.io.get_untrusted_types(data=content)
-    if untrusted:
-        raise ValueError(f"{path} holds {', '.join(untrusted)}, which is not trusted: train again")
-    fitted = skops.io.loads(content)
-    if not isinstance(fitted, Pipeline | dict):
-        raise ValueError(f"damaged: {path} holds no classifier: train again")
-    return fitted
-
-
-def _field(model: Mapping, name: str) -> object:
-    if name not in model:
-        raise ValueError(f"model.{name} is missing: give it in the config")
-    return model[name]
+    if sha256(content) != card["sha256"]:
+        raise ValueError(f"damaged: {path} is not the file that {CARD} describes; train it again")
+    fitted = kind.parse(path, content, card["version"])
+    return kind(np.asarray(card["classes"]), fitted, card["settings"], card["tried"])
 
 
 def _check_finite(inputs: np.ndarray) -> None:
@@ -292,37 +305,23 @@ def _classes(labels: np.ndarray) -> np.ndarray:
     return classes
 
 
-def _trees(model: Mapping, seed: int) -> xgboost.XGBClassifier:
-    return xgboost.XGBClassifier(
-        n_estimators=model["trees"],
-        max_depth=model["depth"],
-        learning_rate=model["learning_rate"],
-        colsample_bytree=model["column_share"],
-        max_bin=model["bins"],
-        tree_method="hist",
-        random_state=seed,
-        # Threads add gradients up in an order of their own, and with few rows save no time.
-        n_jobs=1,
-    )
-
-
 def _choose(
     model: Mapping,
     costs: list[float],
     inputs: np.ndarray,
     labels: np.ndarray,
-    inner: Sequence[Fold],
+    inner: Sequence[InnerFold],
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """The settings, and the UAR of each cost."""
+    """Returns the settings, and the UAR of each cost."""
     # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the inputs.
-    # BLAS has threads of its own, which would get in their way and add up in another order.
+    # The threads of BLAS would get in their way and add up in another order.
     parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
     folds = (joblib.delayed(_held_out)(model, costs, inputs, labels, *fold) for fold in inner)
     with threadpoolctl.threadpool_limits(1):
         decisions = np.concatenate(parallel(folds), axis=1)
     truth = labels[np.concatenate([held_out for _, held_out in inner])]
-    # Rounded, since equal ones may differ by their last digit.
-    scores = [round(float(uar(confusion(truth, each.argmax(1)))), 12) for each in decisions]
+    # Rounded, since equal scores may differ by their last digit.
+    scores = [round(float(uar(confusion(truth, x.argmax(1)))), 12) for x in decisions]
     best = int(np.argmax(scores))
     settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
     tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
@@ -337,7 +336,7 @@ def _held_out(
     train: np.ndarray,
     held_out: np.ndarray,
 ) -> np.ndarray:
-    """float64 [costs, held-out rows, 7]; minus infinity for labels that are not in `train`."""
+    """Returns float64 [costs, held-out rows, 7], minus infinity for labels not in `train`."""
     classes = _classes(labels[train])
     space = _space(model, inputs[train])
     within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
@@ -348,7 +347,7 @@ def _held_out(
 
 
 def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of the lowest log loss, of the rows whose label has been trained."""
+    """Returns the temperature of the lowest log loss over rows whose label was trained."""
     known = np.isfinite(decisions[np.arange(len(labels)), labels])
     if not known.any():
         return 1.0
@@ -358,12 +357,12 @@ def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
         logarithms = scipy.special.log_softmax(decisions / np.exp(exponent), axis=1)
         return -logarithms[np.arange(len(labels)), labels].mean()
 
-    found = scipy.optimize.minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
     return float(np.exp(found.x))
 
 
 def _space(model: Mapping, inputs: np.ndarray) -> dict:
-    """What the kernel of any row with the training rows is computed from."""
+    """Returns what the kernel of any row with the training rows is computed from."""
     standardised = model["scaling"] == "standardised"
     scaler = StandardScaler(with_mean=standardised, with_std=standardised)
     rows = scaler.fit_transform(inputs)
@@ -373,9 +372,10 @@ def _space(model: Mapping, inputs: np.ndarray) -> dict:
 
 
 def _kernel(space: dict, inputs: np.ndarray) -> np.ndarray:
-    """Float [n, training rows]: one matrix product, where LIBSVM would take a loop over pairs.
+    """Returns float [n, training rows].
 
-    That is 50 times as fast with thousands of features, and serves all costs at once.
+    One matrix product is 50 times as fast as LIBSVM's loop over pairs, with thousands of features,
+    and serves all costs at once.
     """
     rows = space["scaler"].transform(inputs)
     return pairwise_kernels(
@@ -383,14 +383,14 @@ def _kernel(space: dict, inputs: np.ndarray) -> np.ndarray:
     )
 
 
-def _support_vectors(cost: float, kernel: np.ndarray, labels: np.ndarray) -> SVC:
-    # break_ties: its own decision is the highest decision value, so the most probable label.
-    svc = SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=_STEPS)
+def _support_vectors(cost: float, kernel: np.ndarray, labels: np.ndarray) -> svm.SVC:
+    # break_ties: it decides for the highest decision value, which is the most probable label.
+    svc = svm.SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=STEPS)
     return svc.fit(kernel, labels)
 
 
-def _decisions(svc: SVC, kernel: np.ndarray) -> np.ndarray:
-    """float64 [n, k]: one vote for each class beaten, and under half a vote for how clearly."""
+def _decisions(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
+    """Returns float64 [n, k]: a vote for each class beaten, and less than half for how clearly."""
     decisions = svc.decision_function(kernel)
-    # Of two classes scikit-learn gives a single value, positive for the second.
+    # For two classes scikit-learn has a single value, positive for the second.
     return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2

@@ -1,28 +1,79 @@
-"""What a network says of its inputs: in training, from checkpoints, and of one's own recordings."""
+"""Networks as systems: trained by epochs, and loaded from finished models to predict."""
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from ds_jax.data.corpus import StoredPictures
+from ds_jax.data.corpus import Corpus, StoredPictures
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models import deep_spectrum
+from ds_jax.models import pretrained
 from ds_jax.models.create import (
     Network,
     Variables,
     abstract_variables,
+    backbone_of,
     create_network,
+    needs_full_weights,
     split_frozen,
 )
-from ds_jax.training import parallel
+from ds_jax.training import loop, parallel
 from ds_jax.training.checkpoints import load_variables, read_card
 from ds_jax.training.inference import mean, predict, probabilities_of
 from ds_jax.training.input_pipeline import create_inputs
 from ds_jax.training.parallel import ONE_MODEL
 from ds_jax.training.step import create_predict_step
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSystem:
+    """A system that trains a network of `models.create`.
+
+    Attributes:
+        title: The system's name in reports.
+        reads: The field of the config that describes the inputs: "picture" or "features".
+    """
+
+    title: str
+    reads: str
+
+    chooses = "epoch"
+
+    @property
+    def exports(self) -> bool:
+        """Whether JAX alone can compute the predictions from a waveform."""
+        return self.reads == "picture"
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Checks the fields of the network; see `System`."""
+        create_network(config)
+
+    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+        """Puts the corpus on the devices; see `System`."""
+        del protocol
+        weights = load_weights(config) if self.reads == "picture" else {}
+        return functools.partial(loop.train_folds, loop.create_setup(config, corpus, weights))
+
+    def predict(
+        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None
+    ) -> Iterator[tuple[Path, Predicted]]:
+        """Predicts with the networks of a run; see `System`."""
+        del directory
+        return predict_from_checkpoints(rows, inputs)
+
+    def load_ensemble(self, checkpoints: Sequence[Path]) -> Callable:
+        """Loads the networks of a run, all at once; see `System`."""
+        return load_ensemble(checkpoints)
+
+
+def load_weights(config: ml_collections.ConfigDict) -> pretrained.Params:
+    """Loads the parameters that a config's backbone begins with."""
+    return pretrained.load(backbone_of(config), config.weights, full=needs_full_weights(config))
 
 
 def load_config(directory: Path) -> ml_collections.ConfigDict:
@@ -33,15 +84,6 @@ def load_config(directory: Path) -> ml_collections.ConfigDict:
         ValueError: The model is damaged, or of another label set.
     """
     return ml_collections.ConfigDict(read_card(directory)["config"])
-
-
-def load_fold(directory: Path) -> str:
-    """Reads the digest of the fold that the finished model in a folder was trained on.
-
-    Raises:
-        FileNotFoundError, ValueError: As `load_config`.
-    """
-    return read_card(directory)["fold"]
 
 
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
@@ -65,83 +107,103 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
 def predict_from_checkpoints(
     rows: Mapping[Path, np.ndarray], corpus: np.ndarray | StoredPictures
 ) -> Iterator[tuple[Path, Predicted]]:
-    """Lets the networks of a run judge inputs, one network in memory at a time.
+    """Predicts inputs with the networks of a run, one network in memory at a time.
 
     Args:
-        rows: For each fold's `checkpoints` folder the inputs that its model judges, int [n].
+        rows: For each fold's `checkpoints` folder the inputs that its model predicts, int [n].
         corpus: Inputs represented as the run's config says, see `corpus.Corpus`.
 
     Yields:
-        The folder and what its model says.
+        The folder and the predictions of its model.
 
     Raises:
         FileNotFoundError, ValueError: As `load`.
     """
     inputs = predict_step = None
-    for directory, own_rows in rows.items():
+    for directory, of_model in rows.items():
         config, network, variables = load(directory)
         batch_size = config.train.batch_size
-        if inputs is None:  # frozen blocks are ImageNet's, and so alike in all folds of a run
+        if inputs is None:  # the frozen blocks are pretrained, and so alike in all folds of a run
             inputs = create_inputs(network, variables["params"], corpus)
             predict_step = create_predict_step(network, inputs, ONE_MODEL)
-            batches = max(-(-len(own) // batch_size) for own in rows.values())
+            batches = max(-(-len(some) // batch_size) for some in rows.values())
             length = inputs.length(batches, ONE_MODEL.width(batch_size))
         variables = ONE_MODEL.place([variables])
-        judged = predict(predict_step, variables, inputs, ONE_MODEL, [own_rows], batch_size, length)
-        yield directory, judged[0]
+        predicted = predict(
+            predict_step, variables, inputs, ONE_MODEL, [of_model], batch_size, length
+        )
+        yield directory, predicted[0]
 
 
 def load_ensemble(
     directories: Sequence[Path],
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
-    """Loads the networks of a run, all at once, to judge batch after batch.
+    """Loads the networks of a run, all at once, to predict batch after batch.
 
-    What the frozen blocks make of a picture is computed once for all of them: these blocks are
-    ImageNet's, and so alike in all folds of a run.
+    The output of the frozen blocks is computed once for all networks: these blocks are pretrained,
+    and so alike in all folds of a run.
 
     Args:
         directories: The `checkpoints` folders of a run's folds, one or more.
 
     Returns:
-        A function of inputs, represented as the run's config says, and of the number of rows that
-        they are padded to. It begins to predict and returns a function that waits for the end:
-        the mean of what the networks say.
+        A function as `batched` returns it, from inputs represented as the run's config says to the
+        mean of the networks' predictions.
 
     Raises:
         FileNotFoundError, ValueError: As `load`.
     """
-    network, shared, own = None, {}, []
+    network, shared, ensemble = None, {}, []
     for directory in directories:
-        _, loaded, variables = load(directory)
-        frozen, trained = split_frozen(loaded, variables["params"])
-        shared = shared or frozen
-        variables = {**variables, "params": trained}
-        network = network or loaded
-        own.append(ONE_MODEL.place([variables]))
-    of_pictures = isinstance(network, deep_spectrum.Network)
+        _, network, variables = load(directory)
+        frozen, trained = split_frozen(network, variables["params"])
+        shared = shared or parallel.replicate(frozen)
+        ensemble.append(ONE_MODEL.place([{**variables, "params": trained}]))
 
     def lower(params, inputs):
-        return network.apply({"params": params}, inputs, method="lower") if of_pictures else inputs
+        return network.apply({"params": params}, inputs, method="lower")
 
     def upper(variables, x, mask):
-        method = "upper" if of_pictures else "__call__"
-        outputs = network.apply(variables, x, mask, method=method)
-        judged = (outputs.logits, outputs.head_logits, outputs.gates)
-        return jax.tree.map(lambda x: jax.lax.all_gather(x, parallel.AXIS, tiled=True), judged)
+        outputs = network.apply(variables, x, mask, method="upper")
+        return gather((outputs.logits, outputs.head_logits, outputs.gates))
 
     lower = ONE_MODEL.parallel(lower, models=1, whole=0, spread=1, stays=True)
     upper = ONE_MODEL.parallel(upper, models=1, whole=0, spread=2)
-    shared = parallel.replicate(shared)
 
-    def judge(inputs, size):
+    def forward(inputs, mask):
+        x = lower(shared, inputs)
+        return [upper(variables, x, mask) for variables in ensemble]
+
+    start = batched(forward)
+
+    def start_ensemble(inputs, size):
+        wait = start(inputs, size)
+        return lambda: mean([probabilities_of(*outputs) for outputs in wait()])
+
+    return start_ensemble
+
+
+def batched(forward: Callable[[jax.Array, np.ndarray], Any]) -> Callable:
+    """Lets a function that is mapped over devices take a batch of any number of rows.
+
+    Args:
+        forward: Maps rows [devices, width, ...] and a mask float32 [devices, width], which is 0
+            for padding, to a tree of arrays with a row for each of the rows in all.
+
+    Returns:
+        A function of inputs [n, ...] and of the number of rows that they are padded to. It starts
+        the computation, and returns a function that waits for its end and returns the tree with
+        arrays [n, ...] on the host. Each number of rows is compiled once.
+    """
+
+    def start(inputs, size):
         rows, mask, _ = ONE_MODEL.spread([[np.arange(len(inputs))]], 1, ONE_MODEL.width(size))
-        x = lower(shared, ONE_MODEL.put(inputs[rows[:, 0]]))
-        judged = [upper(variables, x, mask[:, 0]) for variables in own]
+        outputs = forward(ONE_MODEL.put(inputs[rows[:, 0]]), mask[:, 0])
+        return lambda: jax.tree.map(lambda x: np.asarray(x)[: len(inputs)], outputs)
 
-        def wait():
-            whole = jax.tree.map(lambda x: np.asarray(x)[: len(inputs)], judged)
-            return mean([probabilities_of(*one) for one in whole])
+    return start
 
-        return wait
 
-    return judge
+def gather(tree: Any) -> Any:
+    """Collects the rows of all devices on each, in a function that is mapped over devices."""
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, parallel.AXIS, tiled=True), tree)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from orbax.checkpoint import checkpoint_managers, type_handlers
 
 from ds_jax.data.corpus import LABELS
 from ds_jax.models.create import Variables
-from ds_jax.runtime import checksums, files, processes
+from ds_jax.runtime import files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
@@ -78,12 +78,16 @@ def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -
     """
     content = safetensors.numpy.save(flatten(variables))
     files.write_bytes(directory / MODEL, content)
-    card = {**card, "labels": list(LABELS), "sha256": checksums.digest(content)}
+    card = {**card, "labels": list(LABELS), "sha256": files.sha256(content)}
     files.write_json(directory / CARD, card, sealed=True)  # last: with it the model is there
 
 
-def read_card(directory: Path) -> dict[str, Any]:
+def read_card(directory: Path, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
     """Reads what describes the finished model in a fold's `checkpoints` folder.
+
+    Args:
+        directory: The folder.
+        fields: The fields that the card must have; those of a network by default.
 
     Returns:
         The card as `save_model` was given it, with `labels` and `sha256`.
@@ -101,7 +105,7 @@ def read_card(directory: Path) -> dict[str, Any]:
         card = files.read_json(path)
     except ValueError as error:
         raise Damaged(f"{error}{_ADVICE}") from error
-    if missing := [name for name in FIELDS if name not in card]:
+    if missing := [name for name in fields if name not in card]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{_ADVICE}")
     _check_labels(directory, card)
     return card
@@ -127,7 +131,7 @@ def load_variables(directory: Path, like: Variables) -> Variables:
 def _read_model(directory: Path) -> bytes:
     path, sha256 = directory / MODEL, read_card(directory)["sha256"]
     content = path.read_bytes() if path.is_file() else b""
-    if checksums.digest(content) != sha256:
+    if files.sha256(content) != sha256:
         raise Damaged(f"{path} is damaged: it is not as it was written{_ADVICE}")
     return content
 

@@ -19,8 +19,10 @@ from configs import deepspectrum
 from ds_jax.commands import features
 from ds_jax.data import recordings
 from ds_jax.features import representation
-from ds_jax.models import pretrained, vgg16
-from ds_jax.systems import deep_features
+from ds_jax.models import pretrained
+from ds_jax.models.create import BACKBONES
+from ds_jax.runtime.errors import ConfigError
+from ds_jax.systems.deep_features import LayerFeatures
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def model():
 def params(model, monkeypatch):
     """Weights of the real VGG16's shapes, the same in Keras and here."""
     params = tiny.he_scaled(model.layers)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: params)
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: params)
     return params
 
 
@@ -103,21 +105,23 @@ def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing)
     _, _, rows = extract(config, [folder], tmp_path / "out.csv", "none")
     settings = representation.settings(config)
     pictures = [representation.read(folder / name, settings)[1][0] for name in NAMES]
-    wanted = deep_features.compute(np.stack(pictures), config.model.layers, settings, params, None)
+    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
+    wanted = extractor.compute(np.stack(pictures), None)
     np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
 
 
 def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(vgg16, "BLOCKS", tiny.BLOCKS)
-    monkeypatch.setattr(vgg16, "UNITS", tiny.UNITS)
+    monkeypatch.setitem(BACKBONES, "vgg16", tiny.NARROW)
     asked, params = [], tiny.pretrained(side=7)
-    monkeypatch.setattr(pretrained, "load", lambda path, full: asked.append(full) or params)
+    monkeypatch.setattr(
+        pretrained, "load", lambda backbone, path, full: asked.append(full) or params
+    )
     config = deepspectrum.get_config()
     _, _, rows = extract(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert asked == [True]
     settings = representation.settings(config)
     pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
-    wanted = deep_features.compute(pictures, ("fc2",), settings, params, None)
+    wanted = LayerFeatures(tiny.NARROW, ("fc2",), settings, params).compute(pictures, None)
     assert (wanted > 0).any()
     np.testing.assert_allclose(np.asarray(rows, np.float32), wanted, rtol=1e-5)
 
@@ -132,7 +136,8 @@ def test_windows_have_time_stamps(folder, tmp_path, params):
     assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
     settings = representation.settings(config)
     pictures = np.stack(representation.read(folder / "top.wav", settings)[1])
-    wanted = deep_features.compute(pictures, config.model.layers, settings, params, None)
+    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
+    wanted = extractor.compute(pictures, None)
     found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
@@ -142,7 +147,7 @@ def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
     numbers = numbers.astype(np.float32)
     monkeypatch.setattr(
-        deep_features, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
+        LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
     )
     _, _, rows = extract(experiment(), [folder], tmp_path / "out.csv", "none")
     np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
@@ -257,7 +262,7 @@ def test_an_interruption_leaves_the_file_from_before(folder, tmp_path, monkeypat
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deep_features, "create_extractor", lambda *_: lambda *_: interrupt)
+    monkeypatch.setattr(LayerFeatures, "create_extractor", lambda *_: lambda *_: interrupt)
     with pytest.raises(KeyboardInterrupt):
         features.run(experiment(), [folder], tmp_path / "out.csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.csv"]
@@ -270,10 +275,10 @@ def test_impossible_requests_are_refused_before_any_work(folder, tmp_path):
         features.run(experiment(), [folder], Path("out.txt"))
     with pytest.raises(ValueError, match="give recordings"):
         features.run(experiment(), [], out)
-    with pytest.raises(ValueError, match="the nearest is 'block1_pool'"):
-        features.run(experiment("block1_pol"), [folder], out)
-    with pytest.raises(ValueError, match="'fc2' needs picture"):
-        features.run(experiment("fc2"), [folder], out)
+    for layer, field in (("block1_pol", "model.layers"), ("fc2", "picture.size")):
+        with pytest.raises(ConfigError) as raised:
+            features.run(experiment(layer), [folder], out)
+        assert raised.value.field == field
     with pytest.raises(FileNotFoundError, match="or give folders or none"):
         features.run(experiment(), [folder], out, "labels.csv")
     config = experiment()
@@ -296,7 +301,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
         recordings.representation, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
     )
     monkeypatch.setattr(
-        deep_features,
+        LayerFeatures,
         "create_extractor",
         lambda *_: lambda x, _: lambda: {"block1_pool": np.ones((len(x), 512), np.float32)},
     )

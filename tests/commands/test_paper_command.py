@@ -17,7 +17,7 @@ from ds_jax.data import folds
 from ds_jax.data.corpus import LABELS, Corpus, Utterance
 from ds_jax.evaluation import intervals, predictions, significance, summary
 from ds_jax.report import paper_numbers
-from ds_jax.runtime import checksums
+from ds_jax.runtime import files
 from ds_jax.runtime.files import write_json
 from ds_jax.systems import base as systems
 
@@ -107,7 +107,7 @@ def stand_in(patch):
                 part, probabilities = say(tested)
                 path = workdir / f"fold_{number:02}" / "predictions.csv"
                 predictions.write(path, tested, probabilities)
-                checksums.write(path.parent, {path.name: checksums.digest(path)})
+                files.write_checksums(path.parent, {path.name: files.sha256(path)})
                 parts.append(part)
         if parts:
             said, shared = predictions.concatenate(parts), folds.shared(divided, corpus.utterances)
@@ -364,7 +364,7 @@ def test_a_killed_run_leaves_the_latest_state_and_goes_on(tmp_path, calls, monke
 def test_a_cell_whose_predictions_are_damaged_is_run_again(tmp_path, calls, capsys):
     run(tmp_path, calls)
     (tested,) = tmp_path.glob("whole_corpus/ds_am_elra/evaluations/*")
-    checksums.write(tested, {"report.json": checksums.digest(tested / "report.json")})
+    files.write_checksums(tested, {"report.json": files.sha256(tested / "report.json")})
     damaged = [tmp_path / "paper/ds_am_elra/fold_00/predictions.csv", tested / "report.json"]
     for path in damaged:
         path.write_text(path.read_text().replace("0.1", "0.2", 1))

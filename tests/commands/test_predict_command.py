@@ -19,6 +19,7 @@ from ds_jax.data import recordings
 from ds_jax.data.corpus import LABELS
 from ds_jax.features import representation
 from ds_jax.models import pretrained
+from ds_jax.systems import base as systems
 from ds_jax.systems import network
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -173,14 +174,14 @@ def test_seconds_are_those_of_the_recording_whatever_its_windows(
     run, tmp_path, capsys, monkeypatch
 ):
     tone(tmp_path / "a.wav", seconds=1.9)
-    load = network.load_config
+    load = systems.load_config
 
-    def of_windows(directory):
-        config = load(directory)
+    def of_windows(checkpoints):
+        config = load(checkpoints)
         config.picture.window = 0.5
         return config
 
-    monkeypatch.setattr(network, "load_config", of_windows)
+    monkeypatch.setattr(systems, "load_config", of_windows)
     predict.run(run, [tmp_path], "json")
     (told,) = json.loads(capsys.readouterr().out)["recordings"]
     assert told["seconds"] == 1.9
@@ -189,14 +190,14 @@ def test_seconds_are_those_of_the_recording_whatever_its_windows(
 
 def test_a_model_of_windows_judges_its_own(run, tmp_path, capsys, monkeypatch):
     tone(tmp_path / "a.wav", seconds=1.5)
-    load = network.load_config
+    load = systems.load_config
 
-    def of_windows(directory):
-        config = load(directory)
+    def of_windows(checkpoints):
+        config = load(checkpoints)
         config.picture.window, config.picture.window_hop = 0.5, 0.25
         return config
 
-    monkeypatch.setattr(network, "load_config", of_windows)
+    monkeypatch.setattr(systems, "load_config", of_windows)
     times = [one[1:3] for one in answers(capsys, run, [tmp_path])]
     assert times == [(k / 4, min(k / 4 + 0.5, 1.5)) for k in range(6)]
     times = [one[1:3] for one in answers(capsys, run, [tmp_path], window=1)]
@@ -274,12 +275,12 @@ def test_only_answers_go_to_standard_output(run, folder, capsys, monkeypatch):
 def test_models_of_synthetic_speech_say_so(run, folder, capsys, monkeypatch):
     predict.run(run, [folder / "mono.wav"])
     assert "SYNTHETIC" not in capsys.readouterr().err
-    load = network.load_config
+    load = systems.load_config
 
-    def generated(directory):
-        return ml_collections.ConfigDict(load(directory).to_dict() | {"synthetic": True})
+    def generated(checkpoints):
+        return ml_collections.ConfigDict(load(checkpoints).to_dict() | {"synthetic": True})
 
-    monkeypatch.setattr(network, "load_config", generated)
+    monkeypatch.setattr(systems, "load_config", generated)
     for form in predict.FORMATS:
         predict.run(run, [folder / "mono.wav"], form)
         captured = capsys.readouterr()
@@ -321,7 +322,7 @@ def test_without_recordings_or_checkpoint_it_says_what_to_do(run, folder, tmp_pa
 @pytest.mark.parametrize("system", ["mlr", "svc", "xgboost", "lstm", "ds_svc", "ds_fc"])
 def test_every_system_answers(system, folder, tmp_path, capsys, monkeypatch, request):
     monkeypatch.setattr(
-        pretrained, "load", lambda path, full: print("weights") or tiny.pretrained()
+        pretrained, "load", lambda backbone, path, full: print("weights") or tiny.pretrained()
     )
     config, corpus = tiny.make(system)
     workdir = tmp_path / "run"
@@ -341,8 +342,8 @@ def test_a_reader_that_has_enough_is_no_error(run, folder):
     """As in `| head -1`: the other end of the pipe is closed before all is written."""
     program = (
         "import pathlib, sys, tiny; from ds_jax.runtime import processes;"
-        "from ds_jax.commands import predict; from ds_jax.models import vgg16;"
-        "processes.start(); vgg16.BLOCKS = tiny.BLOCKS;"
+        "from ds_jax.commands import predict; from ds_jax.models.create import BACKBONES;"
+        "processes.start(); BACKBONES['vgg16'] = tiny.NARROW;"
         "predict.run(pathlib.Path(sys.argv[1]), [sys.argv[2]] * 200, 'csv')"
     )
     process = subprocess.Popen(

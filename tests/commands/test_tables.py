@@ -33,7 +33,7 @@ def call(tmp_path_factory, narrow):
 
     def run():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+            patch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
             paper.run(
                 config, lambda name: configuration.load(f"configs/{name}.py"), load, folder / "run"
             )

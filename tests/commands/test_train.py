@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("narrow")
 
 @pytest.fixture(autouse=True)
 def given_weights(monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
 
 
 def experiment(**fields):

@@ -27,7 +27,7 @@ PROTOCOLS = ("stratified", "split_70_30", "speakers", "leave_one_speaker_out", "
 
 @pytest.fixture(autouse=True)
 def given_weights(narrow, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
 
 
 def with_digests(corpus: Corpus, *groups: str) -> Corpus:

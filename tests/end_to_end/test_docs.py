@@ -9,6 +9,7 @@ import pytest
 import recordings
 
 from datasets.prepare import KNOWN
+from ds_jax import cli
 from ds_jax import config as configuration
 from ds_jax.data.corpus import LABELS, TITLES
 
@@ -18,7 +19,7 @@ RESULTS = ROOT / "benchmarks" / "results.md"  # whose commands take hours
 RUN = ("first_hour", "how_the_numbers_are_made", "add_a_corpus_or_a_system")
 # The quick start and --help have tests of their own in test_launch.py.
 ELSEWHERE = ([], ["--help"])
-HELP = ROOT / "ds_jax" / "help.txt"
+HELP = cli.HELP
 
 
 def test_every_command_that_is_shown_can_be_parsed(tmp_path):
@@ -78,7 +79,7 @@ def scaled_down(command, weights_file):
     """The same command on few pixels, for one epoch and in two folds, and with random weights."""
     arguments = command.arguments
     mode = next((one[7:] for one in arguments if one.startswith("--mode=")), "train")
-    if mode not in configuration.MODES_OF_FIELDS:
+    if mode not in ("train", "features", "corpus"):
         return command
     path = next(one[9:] for one in arguments if one.startswith("--config="))
     if path == "configs/paper.py":  # test_paper.py fills the cells, here they are all missing
@@ -95,7 +96,7 @@ def scaled_down(command, weights_file):
         "folds.count": 2,
         "weights": weights_file,
     }
-    fields = configuration.described(configuration.load(ROOT / path))
+    fields = configuration.describe(configuration.load(ROOT / path))
     more = [f"--config.{name}={value}" for name, value in small.items() if name in fields]
     return command._replace(arguments=[*arguments, *more])
 
@@ -184,7 +185,7 @@ def test_the_readme_installs_from_files_that_there_are_and_tells_all_terms():
     terms = readme.partition("## Licences")[2].partition("\n## ")[0]
     assert all(f"| {TITLES[name]} |" in terms for name in KNOWN)
     launch = (ROOT / "launch.py").read_text(encoding="utf-8")
-    for mode in configuration.MODES:
+    for mode in cli.MODES:
         (module,) = re.findall(rf"^\| `{mode}` \|.*\| `(\w+)\.py` \|$", readme, re.MULTILINE)
         assert (ROOT / "ds_jax" / f"{module}.py").is_file()
         assert f" {module}.{'report' if mode == 'report' else 'run'}(" in launch

@@ -11,14 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import jax.export
 import numpy as np
 import pytest
 import soundfile
 
-from ds_jax import config as configuration
+from ds_jax import cli
 from ds_jax.data.corpus import LABELS
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import shutdown, versions
 
 ROOT = Path(__file__).parents[2]
 # One step differs by rounding alone; Adam, which follows a gradient's sign, makes more of it over
@@ -65,11 +64,26 @@ def launch(*arguments, environment=None, **options):
     )
 
 
+def start_until(path, *arguments):
+    """Starts the program, and returns its process as soon as it has written a file."""
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return process
+
+
 def experiment(corpora, weights_file, workdir, *more):
     return (
         "--config=configs/ds_am_emodb.py",
         "--config.corpus=chirps",
-        "--config.folds.count=3",
+        "--config.folds.count=2",
         "--config.train.epochs=2",
         f"--config.weights={weights_file}",
         f"--corpora_dir={corpora}",
@@ -103,14 +117,15 @@ def test_a_run_ends_in_a_report(undisturbed):
     assert "41 utterances, 1 skipped" in printed
     report = json.loads((workdir / "report.json").read_text())
     assert (report["n"], report["corpus"], report["skipped"]) == (41, "chirps", 1)
-    assert report["shared"] == {"speakers": 0, "sentences": 21, "recordings": 0}
+    assert report["shared"] == {"speakers": 0, "sentences": 14, "recordings": 0}
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/png") >= 6
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "told"),
+    ("number", "status", "sentence"),
     [
         (signal.SIGKILL, -signal.SIGKILL, ""),
         (signal.SIGTERM, shutdown.STATUS, f"stopped by SIGTERM: {shutdown.ADVICE}\n"),
@@ -118,36 +133,28 @@ def test_a_run_ends_in_a_report(undisturbed):
     ids=["SIGKILL", "SIGTERM"],
 )
 def test_stopped_in_the_second_fold_it_ends_with_the_same_bytes(
-    undisturbed, corpora, weights_file, tmp_path, number, status, told
+    undisturbed, corpora, weights_file, tmp_path, number, status, sentence
 ):
     arguments = experiment(corpora, weights_file, tmp_path / "run")
-    stopped = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     second = tmp_path / "run" / "fold_01"
-    first_epoch, deadline = second / "checkpoints" / "1", time.monotonic() + 300
-    while not first_epoch.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    stopped = start_until(second / "checkpoints" / "1", *arguments)
     stopped.send_signal(number)
-    assert stopped.communicate(timeout=300)[1] == told
+    assert stopped.communicate(timeout=300)[1] == sentence
     assert stopped.returncode == status
-    assert first_epoch.exists()
+    assert (second / "checkpoints" / "1").exists()
     assert not (second / "predictions.csv").exists()
     done = launch(*arguments)
     assert done.returncode == 0, done.stderr
     assert "going on after epoch" in done.stdout
     before, after = folds_of(undisturbed[0]), folds_of(tmp_path / "run")
-    assert len(before) == len(after) == 3
+    assert len(before) == len(after) == 2
     for one, other in zip(before, after, strict=True):
         assert one.read_bytes() == other.read_bytes()
     for name in ("folds.json", "report.json"):
         assert (undisturbed[0] / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     eight = {"JAX_NUM_CPU_DEVICES": "8"}
     done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
@@ -157,6 +164,7 @@ def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weigh
     )
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -176,7 +184,7 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     ]
     printed = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    assert "folds still to run: 1, 2" in printed[0]
+    assert "folds still to run: 1" in printed[0]
     assert "epoch" not in printed[1]
     np.testing.assert_allclose(
         probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
@@ -200,48 +208,12 @@ def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
 
 
-def test_checkpoints_are_exported(undisturbed, corpora, tmp_path):
-    workdir = undisturbed[0]
-    done = launch("--mode=export", f"--checkpoint={workdir}", f"--workdir={tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert not (workdir / "export").exists()
-    model = jax.export.deserialize(bytearray((tmp_path / "export/model.stablehlo").read_bytes()))
-    recording = corpora / "chirps" / "s1_fear.wav"
-    samples = soundfile.read(recording, dtype="float32")[0][None]
-    found = model.call(samples, np.full(1, samples.shape[1], np.int32))[0]
-    done = launch("--mode=predict", f"--checkpoint={workdir}", recording)
-    printed = done.stdout.splitlines()[-1].split()[-7:]
-    np.testing.assert_allclose(found, np.asarray(printed, float), atol=0.0006)
-    done = launch("--mode=export", f"--workdir={tmp_path / 'nothing'}")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no finished fold in")
-    assert not (tmp_path / "nothing").exists()
-
-
-def test_a_corpus_is_shown(corpora, tmp_path):
-    data = (f"--corpora_dir={corpora}", f"--data_dir={tmp_path / 'prepared'}")
-    arguments = ("--mode=corpus", f"--workdir={tmp_path / 'look'}", *data)
-    done = launch("--config=configs/ds_am_emodb.py", "--config.corpus=chirps", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert "chirps: 41 utterances" in done.stdout
-    assert "s0_joy.wav: cannot be decoded" in done.stdout
-    page = (tmp_path / "look" / "corpus.html").read_text()
-    assert "s0_joy.wav" in page
-    assert page.count("data:image/png") == 28  # by four speakers who have all classes
-    for config, sentence in (
-        ("ds_am_ravdess", "error: ravdess: looked for"),
-        ("paper", "error: --mode=corpus is for one experiment"),
-    ):
-        done = launch(f"--config=configs/{config}.py", *arguments)
-        assert done.returncode == 1
-        assert done.stderr.splitlines()[-1].startswith(sentence)
-
-
 def predictions(text):
     rows = list(csv.DictReader(io.StringIO(text)))
     return {row["recording"]: [float(row[label]) for label in LABELS] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
     fold = undisturbed[0] / "fold_00"
     arguments = ("--mode=predict", f"--checkpoint={fold}", "--format=csv", corpora)
@@ -258,97 +230,11 @@ def test_a_folder_is_predicted_on_any_number_of_devices(undisturbed, corpora):
     np.testing.assert_allclose(list(shared.values()), list(alone.values()), atol=1e-5)
 
 
-def test_a_recording_on_standard_input_is_explained(undisturbed, corpora, tmp_path):
-    with (corpora / "chirps" / "s1_fear.wav").open("rb") as recording:
-        done = launch(
-            "--mode=predict",
-            f"--checkpoint={undisturbed[0]}",
-            "--format=json",
-            "--window=0.2",
-            "--hop=0.1",
-            f"--explain={tmp_path}",
-            "-",
-            stdin=recording,
-        )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    starts = [window["start"] for window in told["recordings"][0]["windows"]]
-    assert starts == [0.0, 0.1, 0.2, 0.3, 0.4]
-    assert len(list(tmp_path.glob("standard_input_*.png"))) == 5
-
-
-def test_features_of_a_folder(corpora, weights_file, tmp_path):
-    done = launch(
-        "--mode=features",
-        "--config=configs/deepspectrum.py",
-        "--config.model.layers=('block1_pool','block2_pool')",
-        "--config.picture.size=32",
-        f"--config.weights={weights_file}",
-        f"--output={tmp_path / 'features.csv'}",
-        corpora / "chirps",
-    )
-    assert done.returncode == 1
-    assert "s0_joy.wav cannot be decoded" in done.stderr.splitlines()[-1]
-    header, *rows = csv.reader((tmp_path / "features.csv").read_text().splitlines())
-    assert header == ["name", *(f"neuron_{index}" for index in range(64 + 128)), "class"]
-    assert len(rows) == 41
-    assert {row[-1] for row in rows} == {"chirps"}
-
-
-def test_mistakes_are_one_sentence(tmp_path):
-    for arguments, sentence in (
-        (("--config.picture.sice=3",), "the nearest is --config.picture.size"),
-        (("--config=configs/none.py",), "there is no such file"),
-        (("--config=configs/ds_am_embodb.py",), "did you mean configs/ds_am_emodb.py?"),
-        (("--config",), "--config needs a file"),
-        (("--checkpont=runs/x",), "there is no flag --checkpont; the nearest is --checkpoint"),
-        (("--noaudoi",), "the nearest is --audio"),
-        (("--mode=trian",), "--mode=trian is not one of train, evaluate,"),
-        (("--mode=trian",), "the nearest is train"),
-        (("--config.train.epochs=few",), "--config.train.epochs=few must be a whole number"),
-        (("--window=long",), "--window=long must be a number"),
-        (("--config.synthetic=maybe",), "--config.synthetic=maybe must be true or false"),
-        (("--fold",), "--fold needs a value"),
-        (("predict", "a.wav"), "write --mode=predict"),
-        (("--mode=compare",), "name the folders of two or more"),
-        (("--mode=compare", "--config=configs/quickstart.py"), "--config is for --mode=train"),
-        (("--mode=predict", "--corpora_dir=x", "a.wav"), "--corpora_dir is for --mode=train"),
-        (("--config.model.freeze=block9", f"--workdir={tmp_path}"), "model.freeze='block9'"),
-        (("recording.wav", f"--workdir={tmp_path}"), "--mode=predict"),
-        (("--mode=evaluate", f"--workdir={tmp_path}"), "train first"),
-    ):
-        done = launch(*arguments)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        assert done.stderr.startswith("error: ")
-        assert sentence in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_help_is_a_page_and_answers_at_once():
-    for flag in ("--help", "-h", "-help"):
-        done = launch("--mode=predict", flag)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == configuration.HELP.read_text(encoding="utf-8")
-    imported = subprocess.run(
-        [sys.executable, "-X", "importtime", "launch.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    modules = [line.rpartition("|")[2].strip() for line in imported.stderr.splitlines()]
-    assert "absl.flags" in modules
-    assert not {"jax", "numpy", "tensorflow_datasets"} & set(modules)
-    assert "--stderrthreshold" in launch("--helpfull").stdout
-
-
+@pytest.mark.slow
 def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50", "--fold=1")
-    owner = subprocess.Popen(command(*arguments), cwd=ROOT, stdout=subprocess.DEVNULL)
+    owner = start_until(tmp_path / "fold_01" / "checkpoints", *arguments)
     try:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "fold_01/checkpoints").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
         refused = launch(*arguments)
         held = f"error: fold 1 of {tmp_path} is in the hands of process {owner.pid} of "
         assert refused.stderr.startswith(held)
@@ -357,27 +243,20 @@ def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_
         assert owner.poll() is None
     finally:
         owner.kill()
-        owner.wait()
+        owner.communicate()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
     arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
-    interrupted = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "fold_00/metrics.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    interrupted = start_until(tmp_path / "fold_00" / "metrics.jsonl", *arguments)
     interrupted.send_signal(signal.SIGINT)
-    said = interrupted.communicate(timeout=300)[1]
+    printed = interrupted.communicate(timeout=300)[1]
     assert interrupted.returncode == 130
-    assert said.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
+    assert printed.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
 
 
+@pytest.mark.slow
 def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
     done = launch(
         f"--workdir={tmp_path}",
@@ -394,3 +273,75 @@ def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
     refused = launch("--mode=evaluate", "--eval_on=emodb", f"--workdir={tmp_path}")
     assert "--eval_on='emodb': synthetic speech is" in refused.stderr
     assert "published" not in done.stderr  # the counts of the licensed corpora are not expected
+
+
+def imported(done) -> set[str]:
+    """Returns the modules that a program with `-X importtime` has imported."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def run_with_import_times(*arguments):
+    program = [sys.executable, "-X", "importtime", "launch.py", *map(str, arguments)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+HEAVY = {"jax", "flax", "sklearn", "tensorflow_datasets"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("--config.picture.sice=3", "picture.size"),
+        ("--config=configs/ds_am_embodb.py", "configs/ds_am_emodb.py"),
+        ("--checkpont=runs/x", "--checkpoint"),
+        ("--mode=trian", "the nearest is train"),
+        ("--config.train.epochs=few", "--config.train.epochs=few"),
+        ("--config.train.epochs=0", "train.epochs=0"),
+        ("--config.model.gates=3", "model.gates=(3,)"),
+        ("--fold", "--fold"),
+        ("--fold=x", "--fold=x"),
+        ("predict a.wav", "--mode=predict"),
+        ("--mode=compare --config=configs/quickstart.py", "--config"),
+        ("--mode=predict --corpora_dir=x a.wav", "--corpora_dir"),
+        ("--mode=evaluate --workdir={}", "config.json"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_heavy_is_imported(arguments, named, tmp_path):
+    done = run_with_import_times(*arguments.format(tmp_path).split())
+    (sentence,) = [s for s in done.stderr.splitlines() if not s.startswith("import time:")]
+    assert done.returncode == 1
+    assert sentence.startswith("error: ")
+    assert named in sentence
+    assert not (HEAVY | {"numpy", "scipy"}) & imported(done)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("field", ["picture.size=10", "corpus=nowhere"])
+def test_a_picture_or_corpus_that_cannot_be_is_named_before_jax_is_imported(field, tmp_path):
+    done = run_with_import_times(f"--config.{field}", f"--workdir={tmp_path}")
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("error: ")
+    assert field.partition("=")[0] in sentence
+    assert not HEAVY & imported(done)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_cannot_be_is_named_before_anything_is_written(tmp_path):
+    done = launch("--config.model.freeze=block9", f"--workdir={tmp_path}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: ")
+    assert "model.freeze='block9'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--version", "--helpfull"])
+def test_help_and_version_answer_at_once(flag):
+    done = run_with_import_times("--mode=predict", flag)
+    help_text = cli.HELP.read_text(encoding="utf-8")
+    printed = {"--version": f"ds_jax {versions.program()}\n"}.get(flag, help_text)
+    if flag == "--helpfull":  # is absl's
+        assert "--stderrthreshold" in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (0, printed)
+    assert not (HEAVY | {"numpy"}) & imported(done)

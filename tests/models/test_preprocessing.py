@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, colour_table, network_input
+from ds_jax.runtime.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -68,5 +69,6 @@ def test_one_colour_stays_one_colour(canvas, size):
 
 
 def test_an_unknown_colour_map_is_named():
-    with pytest.raises(ValueError, match=r"picture\.colour_map='virdis' is no colour map"):
+    with pytest.raises(ConfigError) as raised:
         colour_table("virdis")
+    assert (raised.value.field, raised.value.value) == ("picture.colour_map", "virdis")

@@ -47,7 +47,7 @@ def check_page(path: Path, *names: str) -> None:
 
 @pytest.mark.usefixtures("narrow")
 def test_hostile_names_are_text_in_a_report_and_as_they_are_in_its_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
+    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
     plain = tiny.corpus(24)
     known = [
         dataclasses.replace(

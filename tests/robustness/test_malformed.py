@@ -32,8 +32,8 @@ from ds_jax.data.corpus import LABELS, load
 from ds_jax.features import audio, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.runtime import paths
-from ds_jax.runtime.paths import shown
+from ds_jax.runtime import files
+from ds_jax.runtime.files import path_text
 
 ROOT = Path(__file__).parents[2]
 SMALL = PictureSettings(canvas=16)
@@ -73,9 +73,9 @@ def lay_out(corpora: Path, corpus: str, cases) -> dict[str, malformed.Case]:
 def check(placed: dict[str, malformed.Case], used: set[str], skipped: dict[str, str]) -> None:
     """Each is used or skipped with a reason, never both; those that have to be are."""
     assert not used & set(skipped)
-    assert used | set(skipped) == {shown(name) for name in placed}
+    assert used | set(skipped) == {path_text(name) for name in placed}
     for name, case in placed.items():
-        assert case.usable in (None, shown(name) in used), case.kind
+        assert case.usable in (None, path_text(name) in used), case.kind
     for name, reason in skipped.items():
         assert len(reason) > 8, name
         assert "Traceback" not in reason
@@ -87,7 +87,7 @@ def check_prepared(builder, corpus: str, placed) -> tuple[int, int]:
     rows = list(csv.DictReader(text.splitlines(keepends=True)))
     assert (len(prepared.utterances), prepared.skipped) == (len(placed) - len(rows), len(rows))
     assert np.isfinite(prepared.inputs.astype(np.float64)).any()
-    names = {builder_name(corpus, name): shown(name) for name in placed}
+    names = {builder_name(corpus, name): path_text(name) for name in placed}
     used = {names[utterance.name] for utterance in prepared.utterances}
     check(placed, used, {row["file"]: row["reason"] for row in rows})
     return len(used), len(rows)
@@ -98,7 +98,7 @@ def builder_name(corpus: str, relative: str) -> str:
     path = Path(relative)
     if corpus == "manifest":
         return relative
-    return shown(f"f/{path.parent.name}/{path.stem}" if corpus == "elra_s0329" else path.stem)
+    return path_text(f"f/{path.parent.name}/{path.stem}" if corpus == "elra_s0329" else path.stem)
 
 
 @pytest.fixture(autouse=True)
@@ -188,8 +188,8 @@ def test_a_name_that_is_not_utf_8_is_spelt_and_told_from_others(tmp_path):
     names = [os.fsdecode(byte + b".wav") for byte in (b"\xff", b"\xfe")]
     for name in names:
         (tmp_path / name).touch()
-    assert [shown(name) for name in names] == [r"\xff.wav", r"\xfe.wav"]
-    assert paths.printable("a\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}ñ b") == r"a\n\x1b[31m\u202eñ b"
+    assert [path_text(name) for name in names] == [r"\xff.wav", r"\xfe.wav"]
+    assert files.printable("a\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}ñ b") == r"a\n\x1b[31m\u202eñ b"
     assert len({one.title for one in recordings.find([tmp_path])[0]}) == 2
 
 
@@ -432,7 +432,7 @@ def test_features_survive_all_of_them(tmp_path, weights_file):
     named = re.search(r"error: (\d+) could not be used", done.stderr)
     assert int(named[1]) == len(placed) - len(used)
     for name, case in placed.items():
-        assert case.usable in (None, shown(name) in used), case.kind
+        assert case.usable in (None, path_text(name) in used), case.kind
     counts = f"{len(placed)} met, {len(used)} described, {named[1]} named"
     print(f"\nfeatures: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
     assert megabytes < MEGABYTES

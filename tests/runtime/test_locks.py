@@ -78,11 +78,11 @@ def test_those_who_wait_say_so_and_come_next(tmp_path, owner, capsys):
     thread.start()
     thread.join(0.5)
     assert thread.is_alive()
-    said = capsys.readouterr().out
-    assert f"it is in the hands of process {owner.pid} of" in said
-    assert "\033" not in said
-    assert r"\x1b[2J" in said
-    assert said.endswith(f": waiting for it; {GONE}, delete {tmp_path / 'a.lock'}\n")
+    printed = capsys.readouterr().out
+    assert f"it is in the hands of process {owner.pid} of" in printed
+    assert "\033" not in printed
+    assert r"\x1b[2J" in printed
+    assert printed.endswith(f": waiting for it; {GONE}, delete {tmp_path / 'a.lock'}\n")
     owner.kill()
     thread.join(10)
     assert taken
@@ -100,7 +100,7 @@ def test_a_lock_is_let_go_of(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
     def refuse(*arguments):
         raise OSError(number, os.strerror(number))
 

@@ -1,6 +1,8 @@
 """Signals and mistakes end the program with a sentence and a status."""
 
+import difflib
 import gc
+import json
 import os
 import signal
 import socket
@@ -12,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds_jax import config
+from ds_jax import cli
 from ds_jax.runtime import errors, shutdown
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(body, *, grace=15.0, goes_on=True):
-    """Runs a block under `told`; SIGTERM comes when it has printed a line."""
+def run(body, *, grace=15.0, resumes=True):
+    """Runs a block in `exits_cleanly`, and sends SIGTERM when it has printed a line."""
     lines = [
         "import sys, time",
-        "from ds_jax.runtime import shutdown as ending",
-        f"ending.GRACE = {grace}",
-        f"with ending.exits_cleanly(goes_on={goes_on}):",
-        "    ending.listen()",
+        "from ds_jax.runtime import shutdown",
+        f"shutdown.GRACE = {grace}",
+        f"with shutdown.exits_cleanly(resumes={resumes}):",
+        "    shutdown.listen()",
         *("    " + line for line in body.strip("\n").splitlines()),
     ]
     process = subprocess.Popen(
@@ -42,15 +44,15 @@ def run(body, *, grace=15.0, goes_on=True):
     return process.returncode, out, error, time.monotonic() - began
 
 
-TOLD = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
-LEFT = f"stopped by SIGTERM: {shutdown.LATER}\n"
+RESUMES = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
+RESUMES_LATER = f"stopped by SIGTERM: {shutdown.LATER}\n"
 ANEW = f"stopped by SIGTERM: {shutdown.ANEW}\n"
 
 
 def test_what_is_said_is_what_is_true():
-    assert "goes on where it was" in TOLD
-    assert "where it was" not in LEFT
-    assert "goes on" in LEFT
+    assert "goes on where it was" in RESUMES
+    assert "where it was" not in RESUMES_LATER
+    assert "goes on" in RESUMES_LATER
     assert "starts anew" in ANEW
     assert "goes on" not in ANEW
 
@@ -67,37 +69,37 @@ finally:
     print("cleaned up")
 """
     )
-    assert (status, out, error) == (143, "cleaned up\n", TOLD)
+    assert (status, out, error) == (143, "cleaned up\n", RESUMES)
     assert seconds < 10
 
 
 def test_a_block_that_defers_it_comes_to_its_end():
     status, out, error, _ = run(
         """
-with ending.defer_sigterm():
-    with ending.defer_sigterm():
+with shutdown.defer_sigterm():
+    with shutdown.defer_sigterm():
         print("ready", flush=True)
-        while not ending.sigterm_received():
+        while not shutdown.sigterm_received():
             time.sleep(0.01)
         print("saved", flush=True)
     print("closed", flush=True)
 print("not reached")
 """
     )
-    assert (status, out, error) == (143, "saved\nclosed\n", TOLD)
+    assert (status, out, error) == (143, "saved\nclosed\n", RESUMES)
 
 
 def test_a_block_that_takes_too_long_is_left():
     status, out, error, seconds = run(
         """
-with ending.defer_sigterm():
+with shutdown.defer_sigterm():
     print("ready", flush=True)
     time.sleep(60)
     print("not reached")
 """,
         grace=0.5,
     )
-    assert (status, out, error) == (143, "", LEFT)
+    assert (status, out, error) == (143, "", RESUMES_LATER)
     assert 0.4 < seconds < 10
 
 
@@ -105,14 +107,14 @@ with ending.defer_sigterm():
 def test_what_starts_anew_says_so_however_it_is_ended(defers):
     status, _, error, _ = run(
         """
-with ending.defer_sigterm():
+with shutdown.defer_sigterm():
     print("ready", flush=True)
     time.sleep(60)
 """
         if defers
         else 'print("ready", flush=True)\ntime.sleep(60)',
         grace=0.5,
-        goes_on=False,
+        resumes=False,
     )
     assert (status, error) == (143, ANEW)
 
@@ -124,12 +126,12 @@ def run_two(body, grace):
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     lines = [
         "import sys, time",
-        "from ds_jax.runtime import processes as devices, shutdown as ending",
-        f"ending.GRACE = {grace}",
-        "with ending.exits_cleanly(goes_on=True):",
-        "    devices.start(distributed=True)",
-        "    ending.listen()",
-        "    first = devices.is_first_process()",
+        "from ds_jax.runtime import processes, shutdown",
+        f"shutdown.GRACE = {grace}",
+        "with shutdown.exits_cleanly(resumes=True):",
+        "    processes.start(distributed=True)",
+        "    shutdown.listen()",
+        "    first = processes.is_first_process()",
         *("    " + line for line in body.strip("\n").splitlines()),
     ]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
@@ -158,9 +160,9 @@ def run_two(body, grace):
 
 
 SLOW = """
-with ending.defer_sigterm():
+with shutdown.defer_sigterm():
     print("ready", flush=True)
-    while not ending.sigterm_received():
+    while not shutdown.sigterm_received():
         time.sleep(0.01)
     time.sleep({} if first else {})
     print("saved", flush=True)
@@ -172,15 +174,15 @@ def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
     """JAX aborts the second when the first has left."""
     statuses, outputs, lasted = run_two(SLOW.format(*seconds), grace=20)
     assert statuses == [143, 143], outputs
-    assert outputs == [("saved\n", TOLD)] * 2
+    assert outputs == [("saved\n", RESUMES)] * 2
     assert 4 <= lasted < 15
 
 
 def test_of_two_processes_neither_waits_longer_than_there_is_time():
     statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
     assert statuses == [143, 143], outputs
-    assert outputs[0] == ("saved\n", TOLD)
-    assert outputs[1] == ("", LEFT)
+    assert outputs[0] == ("saved\n", RESUMES)
+    assert outputs[1] == ("", RESUMES_LATER)
     assert 3 <= lasted < 10
 
 
@@ -190,9 +192,9 @@ def test_nothing_is_asked_of_a_block_that_was_left_in_peace():
         pass
 
 
-def end(capsys, raise_it, goes_on=True, debug=False):
+def end(capsys, raise_it, resumes=True, debug=False):
     """The status that the program ends with, and what it says."""
-    with pytest.raises(SystemExit) as ended, shutdown.exits_cleanly(goes_on, debug):
+    with pytest.raises(SystemExit) as ended, shutdown.exits_cleanly(resumes, debug):
         raise_it()
     return ended.value.code, capsys.readouterr().err
 
@@ -205,18 +207,18 @@ def raiser(error):
 
 
 def test_a_mistake_is_one_sentence_and_a_status(capsys):
-    status, said = end(capsys, lambda: config.chosen_folds("x"))
+    status, printed = end(capsys, lambda: cli.parse_folds("x"))
     assert status == 1
-    assert said.startswith("error: --fold=x")
-    assert said.count("\n") == 1
+    assert printed.startswith("error: --fold=x")
+    assert printed.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "accident",
     [
         lambda: np.zeros(3).reshape(2, 2),  # of a library, in C
-        lambda: config.json.loads("no"),  # of a library, in Python
-        lambda: config.difflib.get_close_matches("a", ["b"], n=0),
+        lambda: json.loads("no"),  # of a library, in Python
+        lambda: difflib.get_close_matches("a", ["b"], n=0),
         lambda: errors.KINDS["none"],
         raiser(ValueError("raised by a stranger")),
     ],
@@ -231,15 +233,15 @@ def test_debug_lets_all_pass():
         with pytest.raises(type(error)), shutdown.exits_cleanly(True, debug=True):
             raise error
     with pytest.raises(ValueError, match="--fold=x"), shutdown.exits_cleanly(True, debug=True):
-        config.chosen_folds("x")
+        cli.parse_folds("x")
 
 
-@pytest.mark.parametrize(("goes_on", "how"), [(True, "goes on"), (False, "starts anew")])
-def test_an_interrupt_says_how_to_go_on(capsys, goes_on, how):
-    status, said = end(capsys, lambda: signal.raise_signal(signal.SIGINT), goes_on)
+@pytest.mark.parametrize(("resumes", "how"), [(True, "goes on"), (False, "starts anew")])
+def test_an_interrupt_says_how_to_go_on(capsys, resumes, how):
+    status, printed = end(capsys, lambda: signal.raise_signal(signal.SIGINT), resumes)
     assert status == shutdown.INTERRUPTED == 130
-    assert how in said
-    assert said.strip().count("\n") == 0
+    assert how in printed
+    assert printed.strip().count("\n") == 0
 
 
 def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
@@ -258,11 +260,16 @@ def test_an_interrupt_is_not_lost_where_garbage_is_collected(capsys):
     assert end(capsys, collect)[0] == shutdown.INTERRUPTED
 
 
-def test_handlers_are_left_as_they_were():
-    before = signal.getsignal(signal.SIGINT)
-    with shutdown.exits_cleanly(True):
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+def test_handlers_are_restored(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", hook := lambda dropped: None)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells start jobs in the background
+    try:
+        with shutdown.exits_cleanly(True), pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert sys.unraisablehook is hook
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_reader_that_has_enough_ends_it_quietly():

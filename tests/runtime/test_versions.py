@@ -1,6 +1,7 @@
-"""The versions that a run began with, and what has changed since."""
+"""The versions that a run began with, and those that have changed since."""
 
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -8,13 +9,23 @@ import numpy as np
 
 from ds_jax.runtime import versions
 
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
 
 def test_the_versions_are_those_in_use():
     now = versions.current()
-    assert now["jax"] == jax.__version__
-    assert now["numpy"] == np.__version__
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert now["ds_jax"] == project["project"]["version"]
+    assert (now["jax"], now["numpy"]) == (jax.__version__, np.__version__)
+    assert now["ds_jax"] == versions.program()
+
+
+def test_the_program_s_version_is_that_of_the_package_else_of_the_checkout(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", missing)
+    assert versions.program() == PROJECT["version"]
+    monkeypatch.setattr(metadata, "version", lambda name: {"ds_jax": "9.8"}[name])
+    assert versions.program() == "9.8"
 
 
 def test_differences_are_named():

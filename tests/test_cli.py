@@ -1,0 +1,131 @@
+"""Flags, modes and fields on the command line are checked before anything is imported for them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import launch
+from ds_jax import cli
+from ds_jax.runtime.errors import ConfigError
+
+QUICKSTART = "configs/quickstart.py"
+
+
+@pytest.mark.parametrize(
+    ("argument", "field", "nearest"),
+    [
+        ("--config.picture.sice=3", "picture.sice", "picture.size"),
+        ("--config.modle.freeze=block1", "modle.freeze", "model.freeze"),
+        ("-config.zz=3", "zz", ""),
+        ("--noconfig.synthetics", "synthetics", "synthetic"),
+        ("--config.picture=3", "picture", "picture."),
+        ("--config.model.head=gap", "model.head", "model."),  # a field of another system
+    ],
+)
+def test_an_unknown_field_names_the_nearest(argument, field, nearest):
+    with pytest.raises(ConfigError) as refused:
+        cli.check_config(["launch.py", argument], QUICKSTART)
+    assert refused.value.field == field
+    assert f"the nearest is {nearest}" in refused.value.allowed
+
+
+@pytest.mark.parametrize(
+    ("argument", "path"),
+    [("--config.model.head=gap", "configs/ds_fc_elra.py"), ("config.flac", QUICKSTART)],
+)
+def test_fields_of_the_config_and_recordings_pass(argument, path):
+    cli.check_config(["launch.py", argument], path)
+
+
+def test_help_lists_all_flags_and_modes():
+    text = cli.HELP.read_text(encoding="utf-8")
+    listed = set(re.findall(r"--([a-z_]+)(?=[=\s,)])", text)) - {"help", "helpfull", "version"}
+    assert listed == {flag.name for flag in launch.flags.FLAGS.get_flags_for_module("launch")}
+    assert set(cli.MODES) == set(re.findall(r"^  (\w+)  ", text, re.MULTILINE))
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_every_flag_of_a_mode_exists():
+    flags = {flag.name for flag in launch.flags.FLAGS.get_flags_for_module("launch")} | {"config."}
+    taken = {name for names in cli.MODES.values() for name in names}
+    assert taken == flags - {"mode", "debug"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags", "paths"),
+    [
+        ("train", "config config.seed fold workdir audio distributed debug mode", ""),
+        ("evaluate", "config eval_on workdir corpora_dir data_dir audio distributed", ""),
+        ("predict", "config workdir window hop format explain", "a.wav"),
+        ("features", "config config.picture.size output labels", "folder"),
+        ("compare", "workdir", "a b"),
+        ("report", "config workdir corpora_dir data_dir audio", ""),
+        ("export", "config checkpoint workdir", ""),
+        ("corpus", "config config.corpus workdir corpora_dir data_dir", ""),
+    ],
+)
+def test_flags_of_a_mode_pass(mode, flags, paths):
+    cli.check_flags(mode, flags.split(), list(map(Path, paths.split())), "ds_am")
+
+
+@pytest.mark.parametrize(
+    ("flag", "modes"),
+    [
+        ("eval_on", "train predict features compare report export corpus"),
+        ("checkpoint", "train evaluate features compare report corpus"),
+        ("fold", "evaluate predict features compare report export corpus"),
+        ("config", "compare"),
+        ("config.picture.size", "evaluate predict compare report export"),
+        ("workdir", "features"),
+        ("corpora_dir", "predict features compare export"),
+        ("data_dir", "predict features compare export"),
+        ("window", "train evaluate features compare report export corpus"),
+        ("format", "features"),
+        ("labels", "predict"),
+        ("distributed", "predict features compare report export corpus"),
+        ("audio", "predict features compare export corpus"),
+    ],
+)
+def test_flags_of_another_mode_are_refused(flag, modes):
+    for mode in modes.split():
+        with pytest.raises(ValueError, match=f"^--{flag} .*--mode={mode}$"):
+            cli.check_flags(mode, [flag], [], "ds_am")
+
+
+@pytest.mark.parametrize(
+    ("mode", "flags", "paths", "system", "named"),
+    [
+        ("predict", ["checkpoint", "workdir"], ["a.wav"], "ds_am", "--workdir"),
+        ("train", [], ["a.wav"], "ds_am", "'a.wav'"),
+        ("train", [], ["predict", "a.wav"], "ds_am", "--mode=predict"),
+        ("corpus", [], [], "paper", "--mode=corpus"),
+        ("train", ["fold"], [], "paper", "--fold"),
+        ("train", ["audio"], [], "paper", "--audio"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(mode, flags, paths, system, named):
+    with pytest.raises(ValueError, match=named):
+        cli.check_flags(mode, flags, list(map(Path, paths)), system)
+
+
+@pytest.mark.parametrize(
+    ("text", "folds"),
+    [
+        ("", None),
+        ("3", [3]),
+        ("0-4", [0, 1, 2, 3, 4]),
+        ("0,2", [0, 2]),
+        ("5,0-2,1", [0, 1, 2, 5]),
+    ],
+)
+def test_folds_are_parsed(text, folds):
+    assert cli.parse_folds(text) == folds
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "3-1", "-1", "1,", ",", "1-", "0-2-4", "1 2", "0-99999", "²"]
+)
+def test_other_texts_are_no_folds(text):
+    with pytest.raises(ValueError, match=f"^--fold={text}:"):
+        cli.parse_folds(text)
