@@ -22,12 +22,7 @@ from ds_jax.runtime import files, shutdown
 from ds_jax.systems import network
 from ds_jax.training.checkpoints import CARD, MODEL, Checkpoints
 
-# TensorStore reads in parallel: where one read fails, others may end after Orbax has closed its
-# event loop.
-pytestmark = [
-    pytest.mark.usefixtures("narrow"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 FOLD = tiny.fold(range(11), range(11, 14), range(14, 16))
 
