@@ -1,12 +1,17 @@
-"""The JAX of all tests: it is strict about shapes, and compiles a program once.
+"""The JAX of all tests: strict about shapes, and quick to compile.
 
-Import it before JAX. What is compiled lies in `.pytest_cache`, where other tests, the other
-processes of pytest-xdist and the programs that tests start find it.
+Import it before JAX. XLA optimises nothing: a train step of the tiny network compiles eight times
+faster and runs no slower, and `XLA_FLAGS= python -m pytest` tests what users run. What is
+compiled lies in `.pytest_cache`, where other tests, the other processes of pytest-xdist and the
+programs that tests start find it.
 """
 
 import os
 from pathlib import Path
 
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 os.environ.update(
     KERAS_BACKEND="jax",
     JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),

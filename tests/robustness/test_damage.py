@@ -23,12 +23,7 @@ from ds_jax.systems import network
 from ds_jax.training.checkpoints import CARD, MODEL
 from ds_jax.training.epochs import Epochs
 
-# TensorStore reads in parallel: where one read fails, others may end after Orbax has closed its
-# event loop.
-pytestmark = [
-    pytest.mark.usefixtures("narrow"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("narrow")
 
 FOLD = tiny.fold(range(11), range(11, 14), range(14, 16))
 
