@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import soundfile
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.models import vgg16
 from ds_jax.models.create import BACKBONES
 

@@ -13,8 +13,9 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.folds import Fold
+from ds_jax.data.labels import LABELS
 from ds_jax.models.create import BACKBONES
 from ds_jax.training.loop import TrainingSetup
 from ds_jax.training.parallel import Layout

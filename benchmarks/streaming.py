@@ -27,7 +27,8 @@ from benchmarks import measuring, preparing
 from configs import base
 from datasets import prepare
 from ds_jax.data import corpus
-from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import settings
 from ds_jax.models.create import create_network
 from ds_jax.runtime import processes

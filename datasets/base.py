@@ -21,7 +21,8 @@ from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
-from ds_jax.data.corpus import FEATURES, LABELS, PICTURE
+from ds_jax.data.corpus import FEATURES, PICTURE
+from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress

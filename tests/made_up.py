@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import soundfile
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import run as run_report
 

@@ -10,7 +10,8 @@ from configs import paper as paper_config
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, paper, train
 from ds_jax.data import folds
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import intervals, predictions, significance, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.report import paper_numbers

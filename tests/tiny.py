@@ -14,8 +14,9 @@ import ml_collections
 import numpy as np
 
 from configs import base
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.folds import Fold
+from ds_jax.data.labels import LABELS
 from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
 from ds_jax.models.create import BACKBONES, create_network

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 
 REQUIRED = ("path", "label", "speaker")
 GENDERS = ("female", "male", "unknown")

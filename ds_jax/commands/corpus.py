@@ -5,7 +5,8 @@ from pathlib import Path
 
 import ml_collections
 
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.report import corpus as report
 from ds_jax.report import pages
 from ds_jax.runtime import processes, progress

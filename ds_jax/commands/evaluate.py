@@ -28,7 +28,7 @@ from ds_jax.runtime.workdir import (
     fold_number,
 )
 from ds_jax.systems import base as systems
-from ds_jax.training import inference, parallel
+from ds_jax.training import parallel
 
 # The styles of ELRA-S0329's neutral texts besides the normal one.
 EXCLUDED_NEUTRAL_STYLES = ("loud", "soft", "slow", "fast")
@@ -155,7 +155,7 @@ def _predict(
     total, records = None, []
     count = np.zeros(len(corpus.utterances), int)
     for checkpoints, predicted in systems.predict(rows, corpus.inputs, corpus.directory):
-        predicted = inference.average_windows(predicted, corpus, rows[checkpoints])
+        predicted = predictions.average_windows(predicted, corpus, rows[checkpoints])
         owners = np.unique(corpus.owners[rows[checkpoints]])
         count[owners] += 1
         if total is None:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from ds_jax.commands import predict
-from ds_jax.data.corpus import LABELS
 from ds_jax.data.folds import PROTOCOLS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings

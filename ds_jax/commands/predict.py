@@ -14,7 +14,7 @@ from typing import TextIO
 import numpy as np
 
 from ds_jax.data import recordings
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract

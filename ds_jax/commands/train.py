@@ -10,7 +10,8 @@ import numpy as np
 from ds_jax import config as configuration
 from ds_jax.commands import report
 from ds_jax.data import folds
-from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import create, pretrained

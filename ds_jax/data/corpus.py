@@ -11,11 +11,10 @@ import numpy as np
 import PIL.Image
 import psutil
 
+from ds_jax.data.labels import LABELS
 from ds_jax.features import extract
 from ds_jax.runtime import progress
 
-# The paper's seven emotions in alphabetical order; a label's index is its position here.
-LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
 # The two kinds of inputs; a record has a field of either name.
 PICTURE, FEATURES = "picture", "features"
 HOST_SHARE = 0.25  # of the machine's memory, which pictures may take

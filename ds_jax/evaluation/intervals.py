@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime import progress

@@ -7,7 +7,7 @@ of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
 
 import numpy as np
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:

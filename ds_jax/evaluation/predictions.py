@@ -4,13 +4,15 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 
-from ds_jax.data.corpus import LABELS, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
 from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
@@ -65,6 +67,51 @@ class Predicted(NamedTuple):
     probabilities: np.ndarray
     head_probabilities: dict[str, np.ndarray]
     gates: dict[str, np.ndarray]
+
+
+def probabilities_of(logits: np.ndarray, head_logits: dict, gates: dict) -> Predicted:
+    """Turns a network's outputs, float [rows, classes] each, into probabilities."""
+
+    def softmax(x):
+        return scipy.special.softmax(x.astype(np.float64), axis=-1)
+
+    return Predicted(softmax(logits), {k: softmax(x) for k, x in head_logits.items()}, gates)
+
+
+def average_windows(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> Predicted:
+    """Averages the predictions for the windows of each utterance.
+
+    Args:
+        predicted: The predictions for the pictures `rows`.
+        corpus: The corpus that the pictures belong to.
+        rows: int [n], ascending.
+
+    Returns:
+        A prediction for each utterance that has a picture among `rows`, in the corpus' order.
+    """
+    starts = np.unique(corpus.owners[rows], return_index=True)[1]
+    counts = np.diff([*starts, len(rows)])
+
+    def mean(x):
+        total = np.add.reduceat(x, starts, axis=0)
+        return total / counts.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
+
+    return _map(mean, predicted)
+
+
+def mean(predictions: Sequence[Predicted]) -> Predicted:
+    """Averages the predictions of several models for the same inputs."""
+    return _map(lambda *parts: np.mean(parts, axis=0), *predictions)
+
+
+def _map(function: Callable, *predicted: Predicted) -> Predicted:
+    """Applies a function to the arrays of the same name."""
+    heads, gates = predicted[0].head_probabilities, predicted[0].gates
+    return Predicted(
+        function(*(each.probabilities for each in predicted)),
+        {name: function(*(each.head_probabilities[name] for each in predicted)) for name in heads},
+        {name: function(*(each.gates[name] for each in predicted)) for name in gates},
+    )
 
 
 def from_utterances(utterances: Sequence[Utterance], probabilities: np.ndarray) -> Predictions:

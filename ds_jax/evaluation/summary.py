@@ -7,8 +7,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ds_jax.data.corpus import LABELS
 from ds_jax.data.folds import PROTOCOLS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.models.layers import Outputs, check_dropout, drop
 from ds_jax.runtime.errors import ConfigError

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.report import images, pages, plots
 from ds_jax.runtime.files import write_text
 

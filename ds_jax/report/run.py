@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary

@@ -2,9 +2,11 @@
 
 import difflib
 import errno
+import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from numbers import Integral, Real
 
 from absl import flags
 
@@ -29,6 +31,29 @@ class ConfigError(ValueError):
 def one_of(values: Iterable[str]) -> str:
     """Returns the phrase for `ConfigError.allowed` that lists the allowed values."""
     return f"one of {', '.join(map(repr, values))}"
+
+
+def check_choice(field: str, value: object, allowed: Collection) -> None:
+    """Checks that a field of the config holds one of some values.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if value not in list(allowed):  # a list, since a value need not be hashable
+        raise ConfigError(field, value, one_of(allowed))
+
+
+def check_number(field: str, value: object, kind: type, low: float, high: float) -> None:
+    """Checks that a field of the config holds a finite number of a kind, int or float, in a range.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    number = Integral if kind is int else Real
+    valid = isinstance(value, number) and not isinstance(value, bool)
+    if not (valid and -math.inf < value < math.inf and low <= value <= high):
+        limits = f"from {low} to {high}" if high < math.inf else f"of {low} or more"
+        raise ConfigError(field, value, f"{KINDS[kind.__name__]} {limits}")
 
 
 def sentence(error: Exception) -> str | None:

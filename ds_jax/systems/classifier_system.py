@@ -10,6 +10,7 @@ import numpy as np
 
 from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import Corpus
+from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.models.baselines import check_vector
@@ -19,7 +20,6 @@ from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
 from ds_jax.systems import classifiers
 from ds_jax.systems.classifiers import Classifier
-from ds_jax.training import inference
 from ds_jax.training.checkpoints import read_card
 
 INNER_FOLDS = 5  # of the fitted rows, by which a classifier chooses
@@ -107,7 +107,7 @@ class ClassifierSystem:
             def predict():
                 vectors = wait()
                 parts = [Predicted(each.probabilities(vectors), {}, {}) for each in ensemble]
-                return inference.mean(parts)
+                return predictions.mean(parts)
 
             return predict
 
@@ -153,7 +153,7 @@ def _test(
         return None
     rows = corpus.rows_of(fold.test)
     predicted = Predicted(classifier.probabilities(inputs[rows]), {}, {})
-    return inference.average_windows(predicted, corpus, rows)
+    return predictions.average_windows(predicted, corpus, rows)
 
 
 def _config(checkpoints: Path) -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import confusion, uar
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import sha256, write_bytes, write_json

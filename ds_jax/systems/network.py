@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, StoredPictures
-from ds_jax.evaluation.predictions import Predicted
+from ds_jax.evaluation.predictions import Predicted, mean, probabilities_of
 from ds_jax.models import pretrained
 from ds_jax.models.create import (
     Network,
@@ -24,7 +24,7 @@ from ds_jax.models.create import (
 )
 from ds_jax.training import loop, parallel
 from ds_jax.training.checkpoints import load_variables, read_card
-from ds_jax.training.inference import mean, predict, probabilities_of
+from ds_jax.training.inference import predict
 from ds_jax.training.input_pipeline import create_inputs
 from ds_jax.training.parallel import ONE_MODEL
 from ds_jax.training.step import create_predict_step

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files
 from ds_jax.runtime.workdir import PREDICTIONS

@@ -20,7 +20,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers, type_handlers
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
 from ds_jax.training.checkpoints import (

@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-import scipy.special
 
-from ds_jax.data.corpus import Corpus
-from ds_jax.evaluation.predictions import Predicted
+from ds_jax.evaluation.predictions import Predicted, probabilities_of
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training.input_pipeline import Inputs, split_batches
@@ -68,38 +66,3 @@ def _join(chunks: Sequence, batches: Sequence[np.ndarray], length: int) -> Predi
 
     parts = [of_batch(number) for number in range(len(batches))]
     return probabilities_of(*jax.tree.map(lambda *x: np.concatenate(x), *parts)) if parts else None
-
-
-def probabilities_of(logits: np.ndarray, head_logits: dict, gates: dict) -> Predicted:
-    """Turns a network's outputs, float [rows, classes] each, into probabilities."""
-
-    def softmax(x):
-        return scipy.special.softmax(x.astype(np.float64), axis=-1)
-
-    return Predicted(softmax(logits), {k: softmax(x) for k, x in head_logits.items()}, gates)
-
-
-def average_windows(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> Predicted:
-    """Averages the predictions for the windows of each utterance.
-
-    Args:
-        predicted: The predictions for the pictures `rows`.
-        corpus: The corpus that the pictures belong to.
-        rows: int [n], ascending.
-
-    Returns:
-        A prediction for each utterance that has a picture among `rows`, in the corpus' order.
-    """
-    starts = np.unique(corpus.owners[rows], return_index=True)[1]
-    counts = np.diff([*starts, len(rows)])
-
-    def mean(x):
-        total = np.add.reduceat(x, starts, axis=0)
-        return total / counts.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
-
-    return jax.tree.map(mean, predicted)
-
-
-def mean(predictions: Sequence[Predicted]) -> Predicted:
-    """Averages the predictions of several models for the same inputs."""
-    return jax.tree.map(lambda *parts: np.mean(parts, axis=0), *predictions)

@@ -12,9 +12,10 @@ import numpy as np
 import optax
 
 from ds_jax.data import leakage
-from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
-from ds_jax.evaluation import metrics
+from ds_jax.data.labels import LABELS
+from ds_jax.evaluation import metrics, predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Network, create_network
 from ds_jax.runtime import processes, progress, shutdown
@@ -304,7 +305,7 @@ def _predict(
     size = setup.config.train.batch_size
     outputs = inference.predict(predict_step, variables, setup.inputs, layout, wanted, size, length)
     return {
-        replica: inference.average_windows(predicted, setup.corpus, wanted[replica])
+        replica: predictions.average_windows(predicted, setup.corpus, wanted[replica])
         for replica, predicted in enumerate(outputs)
         if predicted is not None
     }

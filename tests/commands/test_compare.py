@@ -9,7 +9,8 @@ import pytest
 
 from ds_jax.commands import compare
 from ds_jax.data import folds
-from ds_jax.data.corpus import LABELS, Utterance
+from ds_jax.data.corpus import Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predicted

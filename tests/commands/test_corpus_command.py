@@ -13,7 +13,8 @@ from PIL import Image
 
 from ds_jax.commands import corpus as command
 from ds_jax.data import leakage
-from ds_jax.data.corpus import LABELS, Corpus, Utterance
+from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.models.preprocessing import colour_table
 from ds_jax.report import corpus as report
 

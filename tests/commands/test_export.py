@@ -17,7 +17,7 @@ import soundfile
 import tiny
 
 from ds_jax.commands import export, predict
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError

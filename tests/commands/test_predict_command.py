@@ -14,7 +14,7 @@ from PIL import Image
 
 from ds_jax.commands import predict, train
 from ds_jax.data import recordings
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.models import pretrained

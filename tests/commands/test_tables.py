@@ -9,7 +9,7 @@ from datasets import prepare, synthetic
 from ds_jax import config as configuration
 from ds_jax.commands import paper
 from ds_jax.data import corpus
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.features import extract
 from ds_jax.models import pretrained
 from ds_jax.report import paper_numbers

@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, report, train
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds_jax.data.corpus import LABELS, Utterance
+from ds_jax.data.corpus import Utterance
 from ds_jax.data.folds import PROTOCOLS, Fold, check, make_folds, read_folds, shared, write_folds
+from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
 
 RULES = ("stratified", "split_70_30", "speakers", "leave_one_speaker_out", "sentences")

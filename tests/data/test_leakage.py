@@ -14,7 +14,8 @@ from configs import base
 from datasets.prepare import prepare
 from ds_jax.commands import evaluate, train
 from ds_jax.data import folds, leakage
-from ds_jax.data.corpus import LABELS, Corpus, Utterance, load
+from ds_jax.data.corpus import Corpus, Utterance, load
+from ds_jax.data.labels import LABELS
 from ds_jax.data.leakage import LeakError
 from ds_jax.features import audio
 from ds_jax.systems import classifiers

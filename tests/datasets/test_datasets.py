@@ -16,7 +16,8 @@ from datasets.emovo.emovo_dataset_builder import Builder as Emovo
 from datasets.manifest.manifest_dataset_builder import Builder as Manifest
 from datasets.prepare import KNOWN, prepare
 from datasets.ravdess.ravdess_dataset_builder import Builder as Ravdess
-from ds_jax.data.corpus import LABELS, load
+from ds_jax.data.corpus import load
+from ds_jax.data.labels import LABELS
 
 REAL = os.environ.get("DS_JAX_CORPORA")
 needs_recordings = pytest.mark.skipif(not REAL, reason="DS_JAX_CORPORA names no recordings")

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets import synthetic
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.features import audio
 
 SMALL = {"speakers": 2, "sentences": 1, "elra_sentences": 2}

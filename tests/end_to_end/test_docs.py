@@ -15,7 +15,7 @@ from absl.testing import flagsaver
 
 import launch
 from ds_jax import cli
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 
 # ml_collections reads config files in a way that Python 3.12 drops.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from ds_jax import cli
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.runtime import shutdown, versions
 
 ROOT = Path(__file__).parents[2]

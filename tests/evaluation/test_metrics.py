@@ -3,7 +3,7 @@ import pytest
 import sklearn.metrics
 from sklearn.calibration import calibration_curve
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics
 
 

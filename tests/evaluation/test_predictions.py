@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ds_jax.data.corpus import LABELS, Utterance
+from ds_jax.data.corpus import Utterance
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import COLUMNS, Predicted, concatenate, read
 from ds_jax.runtime import files

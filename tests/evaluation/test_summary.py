@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime.files import read_json, write_json

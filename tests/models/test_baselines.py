@@ -10,7 +10,8 @@ import tiny
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from configs import base
-from ds_jax.data.corpus import LABELS, Corpus
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.labels import LABELS
 from ds_jax.models.create import create_network
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import network as inference

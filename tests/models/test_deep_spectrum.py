@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import deep_spectrum, vgg16
 from ds_jax.models.create import HEADS, abstract_variables

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ds_jax import config as configuration
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.report import paper_numbers
 
 

@@ -13,7 +13,8 @@ from datasets.prepare import prepare
 from ds_jax.commands import corpus as command
 from ds_jax.commands import train
 from ds_jax.data import folds
-from ds_jax.data.corpus import LABELS, load
+from ds_jax.data.corpus import load
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
 from ds_jax.features.spectrogram import PictureSettings
 

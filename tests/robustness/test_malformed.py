@@ -27,7 +27,8 @@ from datasets import base, workers
 from datasets.prepare import prepare
 from ds_jax.commands import predict, train
 from ds_jax.data import recordings
-from ds_jax.data.corpus import LABELS, load
+from ds_jax.data.corpus import load
+from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings

@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.files import read_json, write_json
 from ds_jax.systems import classifiers

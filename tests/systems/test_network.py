@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 import tiny
 
+from ds_jax.evaluation import predictions
 from ds_jax.models import vgg16
 from ds_jax.models.create import BACKBONES, create_network
 from ds_jax.systems import network as networks
@@ -82,7 +83,7 @@ def test_rows_are_predicted_in_the_order_asked_for(setup, variables, everything)
 def test_windows_are_averaged_by_utterance(everything, corpus):
     rows = np.asarray([0, 1, 2, 3, 4, 11, 13, 30], np.int32)  # of three utterances: 5, 2 and 1
     predicted = jax.tree.map(lambda x: x[rows], everything)
-    averaged = inference.average_windows(predicted, corpus, rows)
+    averaged = predictions.average_windows(predicted, corpus, rows)
 
     def mean(x):
         return np.stack([x[:5].mean(axis=0), x[5:7].mean(axis=0), x[7]])

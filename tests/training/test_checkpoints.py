@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax.data.corpus import LABELS
+from ds_jax.data.labels import LABELS
 from ds_jax.training import checkpoints
 from ds_jax.training.checkpoints import (
     CARD,

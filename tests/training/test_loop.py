@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
+from ds_jax.evaluation import predictions
 from ds_jax.runtime import shutdown
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import epochs as epochs_module
@@ -124,7 +125,7 @@ def test_the_finished_model_predicts_as_it_did_in_training(undisturbed, setup):
     rows, placed = np.asarray([14, 15], np.int32), ONE_MODEL.place([variables])
     step = setup.steps_for(ONE_MODEL)[1]
     (again,) = inference.predict(step, placed, setup.inputs, ONE_MODEL, [rows], 8, 1)
-    again = inference.average_windows(again, setup.corpus, rows)
+    again = predictions.average_windows(again, setup.corpus, rows)
     assert [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(again)] == bits
 
 
