@@ -46,7 +46,11 @@ def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator
     )
     queue = collections.deque()
     try:
-        for batch in batches:
+        # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
+        # cache together, each may load what another has half written, and crash.
+        first = executor.submit(_represent_batch, batches[0], settings)
+        yield from _outcomes(batches[0], first)
+        for batch in batches[1:]:
             queue.append((batch, executor.submit(_represent_batch, batch, settings)))
             if len(queue) == cores * AHEAD:
                 yield from _outcomes(*queue.popleft())

@@ -27,6 +27,7 @@ from benchmarks import (
 from benchmarks import throughput as throughput_benchmark
 from ds_jax.models import pretrained, vgg16
 from ds_jax.models.create import BACKBONES
+from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import parallel as devices
 
 # A launch.py that is done at once. A fold's steps take half a second an epoch, by what it writes.
@@ -156,8 +157,9 @@ def test_numbers_on_the_command_line_are_checked(capsys):
     with pytest.raises(SystemExit):
         throughput_benchmark.main(["--batch=0"])
     assert "'0' is not a whole number above 0" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"model.freeze='block9' is not one of"):
+    with pytest.raises(ConfigError) as caught:
         throughput_benchmark.main(["--freeze=block9", "--size=32", "--batch=2", "--batches=1"])
+    assert (caught.value.field, caught.value.value) == ("model.freeze", "block9")
 
 
 def test_precision_and_dispatch_are_chosen():
