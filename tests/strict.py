@@ -9,15 +9,16 @@ programs that tests start find it.
 import os
 from pathlib import Path
 
-CACHE = Path(__file__).parents[1] / ".pytest_cache"
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.update(
     KERAS_BACKEND="jax",
-    JAX_COMPILATION_CACHE_DIR=str(CACHE / "compiled"),
+    JAX_COMPILATION_CACHE_DIR=str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
     # One for each process of pytest-xdist: Numba crashes where two fill a cache at once.
-    NUMBA_CACHE_DIR=str(CACHE / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")),
+    NUMBA_CACHE_DIR=str(
+        Path(__file__).parents[1] / ".pytest_cache" / os.environ.get("PYTEST_XDIST_WORKER", "numba")
+    ),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     PYTHONPATH=os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2]),
