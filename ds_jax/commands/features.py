@@ -14,9 +14,9 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
+from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
 
@@ -71,7 +71,7 @@ def run(
             "--config=configs/deepspectrum.py"
         )
     settings = extract.settings(config)
-    deep_features.check(backbone_of(config), tuple(config.model.layers), settings.size)
+    systems.check(config)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "

@@ -8,29 +8,18 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import extract
-from ds_jax.models import baselines, deep_spectrum, vgg16
-from ds_jax.models.backbone import Backbone
+from ds_jax.models import baselines, deep_spectrum
+from ds_jax.models.backbones import backbone_of
+from ds_jax.models.layers import Network
 
-Network = deep_spectrum.DeepSpectrumNetwork | baselines.FeatureNetwork
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
 
-BACKBONES = {backbone.name: backbone for backbone in (vgg16.VGG16,)}
 # What stands on the backbone, or reads the features, of each system that is a network.
 HEADS = {"ds_am": "attention", "ds_fc": "fully_connected"}
-BODIES = {"lstm": baselines.create_lstm, "ffnn": baselines.create_feed_forward}
-
-
-def backbone_of(config: ml_collections.ConfigDict) -> Backbone:
-    """Returns the backbone of a config's pictures; as long as there is one, no field names it."""
-    del config
-    [backbone] = BACKBONES.values()
-    return backbone
-
-
-def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a config needs the top layers of its backbone (VGG16's fc1 and fc2)."""
-    layers = config.model.get("layers", ())
-    return config.model.get("head") == "fc" or not set(layers) <= set(backbone_of(config).outputs)
+BODIES = {
+    "lstm": lambda model: baselines.LSTM(tuple(model["units"]), model["dense_units"]),
+    "ffnn": lambda model: baselines.FeedForward(tuple(model["units"]), model["dropout"]),
+}
 
 
 def create_network(
@@ -41,16 +30,13 @@ def create_network(
     """Builds the network of a config.
 
     Args:
-        config: A run's config, of a system that is a network.
+        config: A config that `systems.base.check` has passed, of a system that is a network.
         axis_name: The mapped axis that a batch is spread over; None on a single device.
         dtype: The type that a backbone is computed in.
-
-    Raises:
-        ConfigError: A field has an impossible value.
     """
     settings = extract.settings(config)
     if config.system in BODIES:
-        return baselines.FeatureNetwork(BODIES[config.system](config.model, settings), settings)
+        return baselines.FeatureNetwork(BODIES[config.system](config.model), settings)
     head, backbone = HEADS[config.system], backbone_of(config)
     return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
 

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ds_jax.models.create import Network, Variables, merge_params, split_frozen
+from ds_jax.models.create import Variables, merge_params, split_frozen
+from ds_jax.models.layers import Network
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.parallel import Layout
 

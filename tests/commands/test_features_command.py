@@ -19,7 +19,7 @@ from ds_jax.commands import features
 from ds_jax.data import recordings
 from ds_jax.features import extract
 from ds_jax.models import pretrained
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.systems.deep_features import LayerFeatures
 
 
