@@ -15,11 +15,10 @@ from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
 from ds_jax.systems import classifiers, deep_features
-from ds_jax.systems.classifiers import MLR, SVC, Classifier, XGBoost
+from ds_jax.systems.classifiers import KINDS, Classifier
 from ds_jax.training.checkpoints import read_card
 
 INNER_FOLDS = 5  # of the fitted rows, by which a classifier chooses
-KINDS = {"mlr": MLR, "svc": SVC, "xgboost": XGBoost, "ds_svc": SVC}
 
 
 def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:

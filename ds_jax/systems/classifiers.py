@@ -49,7 +49,7 @@ class Classifier:
     settings: dict[str, float] = dataclasses.field(default_factory=dict)
     tried: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
-    chooses, library, file = "", sklearn, "model.skops"
+    library, file = sklearn, "model.skops"
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Returns the probabilities of the labels.
@@ -157,8 +157,6 @@ class SVC(Classifier):
     for the UAR, and are left out of the log loss. A single cost without inner folds has the
     temperature 1.
     """
-
-    chooses = "C"
 
     @classmethod
     def fit(cls, model, inputs, labels, inner, seed) -> "SVC":
@@ -344,3 +342,6 @@ def _decisions(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
     decisions = svc.decision_function(kernel)
     # For two classes scikit-learn has a single value, positive for the second.
     return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2
+
+
+KINDS = {"mlr": MLR, "svc": SVC, "xgboost": XGBoost, "ds_svc": SVC}  # by system
