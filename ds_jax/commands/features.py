@@ -172,7 +172,7 @@ def _is_number(text: str) -> bool:
 
 def _write(
     output: Path,
-    batches: Iterable[tuple[Sequence[Window], Mapping[str, np.ndarray]]],
+    batches: Iterable[tuple[Sequence[Window], np.ndarray]],
     names: Mapping[Recording, str],
     labels: Labels,
     windowed: bool,
@@ -182,8 +182,7 @@ def _write(
     arff = output.suffix.lower() == ".arff"
     quote, numbers = _quote_arff if arff else _quote_csv, ""
     with files.open_text(output) as file:
-        for batch, features in batches:
-            vectors = np.concatenate(list(features.values()), axis=1)
+        for batch, vectors in batches:
             if not numbers:
                 numbers = ",".join(["%.9g"] * vectors.shape[1])  # 9 digits restore a float32
                 columns = [("name", tuple(names.values()))]

@@ -8,18 +8,12 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import extract
-from ds_jax.models import baselines, deep_spectrum
 from ds_jax.models.backbones import backbone_of
+from ds_jax.models.baselines import LSTM, FeatureNetwork, FeedForward
+from ds_jax.models.deep_spectrum import AttentionHeads, DeepSpectrumNetwork, FullyConnectedHead
 from ds_jax.models.layers import Network
 
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
-
-# What stands on the backbone, or reads the features, of each system that is a network.
-HEADS = {"ds_am": "attention", "ds_fc": "fully_connected"}
-BODIES = {
-    "lstm": lambda model: baselines.LSTM(tuple(model["units"]), model["dense_units"]),
-    "ffnn": lambda model: baselines.FeedForward(tuple(model["units"]), model["dropout"]),
-}
 
 
 def create_network(
@@ -34,11 +28,21 @@ def create_network(
         axis_name: The mapped axis that a batch is spread over; None on a single device.
         dtype: The type that a backbone is computed in.
     """
-    settings = extract.settings(config)
-    if config.system in BODIES:
-        return baselines.FeatureNetwork(BODIES[config.system](config.model), settings)
-    head, backbone = HEADS[config.system], backbone_of(config)
-    return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
+    model, settings, backbone = config.model, extract.settings(config), backbone_of(config)
+    match config.system:
+        case "lstm":
+            return FeatureNetwork(LSTM(tuple(model.units), model.dense_units), settings)
+        case "ffnn":
+            return FeatureNetwork(FeedForward(tuple(model.units), model.dropout), settings)
+        case "ds_am":
+            gates = tuple(model.gates)
+            head = AttentionHeads(gates, model.merging, tuple(model.loss_weights), axis_name)
+            last_block = backbone.outputs.index(gates[-1]) + 1
+        case "ds_fc":
+            head = FullyConnectedHead(backbone, model.head, model.dropout, dtype)
+            last_block = len(backbone.blocks)
+    frozen_blocks = ["", *(block.name for block in backbone.blocks)].index(model.freeze)
+    return DeepSpectrumNetwork(backbone, head, last_block, frozen_blocks, settings, dtype)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:

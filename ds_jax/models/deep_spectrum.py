@@ -177,33 +177,3 @@ class DeepSpectrumNetwork(Network):
     def _last_frozen(self) -> str:
         """The name of the highest frozen block's output."""
         return self.backbone.outputs[self.frozen_blocks - 1]
-
-
-def create(
-    head: str,
-    model: Mapping,
-    picture: PictureSettings,
-    backbone: Backbone,
-    axis_name: str | None = None,
-    dtype: DTypeLike = jnp.float32,
-) -> DeepSpectrumNetwork:
-    """Builds a network on pictures.
-
-    Args:
-        head: "attention" (DS-AM) or "fully_connected" (DS-FC).
-        model: The fields of `config.model`, which `systems.base.check` has passed.
-        picture: How pictures are drawn, and fed to the network.
-        backbone: What the head stands on.
-        axis_name: The mapped axis that the batch is spread over; None on a single device.
-        dtype: The type that the backbone is computed in.
-    """
-    blocks = [block.name for block in backbone.blocks]
-    frozen_blocks = blocks.index(model["freeze"]) + 1 if model["freeze"] else 0
-    if head == "attention":
-        gates = tuple(model["gates"])
-        module = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
-        last_block = backbone.outputs.index(gates[-1]) + 1
-    else:
-        module = FullyConnectedHead(backbone, model["head"], model["dropout"], dtype)
-        last_block = len(blocks)
-    return DeepSpectrumNetwork(backbone, module, last_block, frozen_blocks, picture, dtype)

@@ -59,10 +59,10 @@ def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
         extract = deep_features.create_features(config).create_extractor()
 
     def start(inputs, size):
-        wait = extract(inputs, size) if extract else lambda: {"": inputs}
+        wait = extract(inputs, size) if extract else lambda: inputs
 
         def mean():
-            vectors = np.concatenate(list(wait().values()), axis=1)
+            vectors = wait()
             parts = [Predicted(each.probabilities(vectors), {}, {}) for each in ensemble]
             return predictions.mean(parts)
 

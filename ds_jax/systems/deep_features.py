@@ -96,12 +96,12 @@ class LayerFeatures:
                     files.write_bytes(paths[layer], content.getvalue())
         return np.concatenate([kept[layer] for layer in self.layers], axis=1)
 
-    def create_extractor(self) -> Callable[[np.ndarray, int], Callable[[], dict[str, np.ndarray]]]:
+    def create_extractor(self) -> Callable[[np.ndarray, int], Callable[[], np.ndarray]]:
         """Places the weights on the devices.
 
         Returns:
             A function as `network.batched` returns it, from pictures, uint8 [n, canvas, canvas], to
-            float32 [n, features] for each layer, in the order of `layers`.
+            float32 [n, features], the layers' features one after the other.
         """
         backbone, settings, dtype = self.backbone, self.settings, parallel.compute_dtype()
         highest = max(self.layers, key=backbone.feature_layers.index)
@@ -118,7 +118,7 @@ class LayerFeatures:
             if highest not in outputs:
                 units = top.apply({"params": weights}, outputs[backbone.outputs[-1]])
                 features[highest] = units.astype(jnp.float32)
-            return gather({layer: features[layer] for layer in self.layers})
+            return gather(tuple(features[layer] for layer in self.layers))
 
         step = ONE_MODEL.parallel(step, models=1, whole=0, spread=1)
         used = {name: dict(self.weights[name]) for name in self._used(highest)}
@@ -127,12 +127,7 @@ class LayerFeatures:
 
         def extractor(pictures, size):
             wait = start(pictures, size)
-
-            def wait_in_order():
-                features = wait()  # in alphabetical order
-                return {layer: features[layer] for layer in self.layers}
-
-            return wait_in_order
+            return lambda: np.concatenate(wait(), axis=1)
 
         return extractor
 
@@ -155,7 +150,9 @@ class LayerFeatures:
         if (seconds := time.monotonic() - began) > LONG:
             rate = len(pictures) / seconds
             processes.say(f"{title}: {len(pictures)} pictures, {rate:.1f} pictures/s")
-        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+        ends = np.cumsum([self._width(layer) for layer in self.layers])
+        features = np.split(np.concatenate(parts), ends[:-1], axis=1)
+        return dict(zip(self.layers, features, strict=True))
 
     def _used(self, layer: str) -> tuple[str, ...]:
         """Returns the names of the layers with parameters that a layer's features depend on."""

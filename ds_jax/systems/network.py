@@ -39,16 +39,6 @@ def load_weights(config: ml_collections.ConfigDict) -> pretrained.Params:
     return pretrained.load(backbone_of(config), config.weights, full=needs_full_weights(config))
 
 
-def load_config(directory: Path) -> ml_collections.ConfigDict:
-    """Reads the config that the finished model in a fold's `checkpoints` folder was trained by.
-
-    Raises:
-        FileNotFoundError: There is no finished model in the folder.
-        ValueError: The model is damaged, or of another label set.
-    """
-    return ml_collections.ConfigDict(read_card(directory)["config"])
-
-
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
     """Loads the finished model of a fold.
 
@@ -62,7 +52,7 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         FileNotFoundError: There is no finished model in the folder.
         ValueError: The model is damaged, of another label set, or of another network.
     """
-    config = load_config(directory)
+    config = ml_collections.ConfigDict(read_card(directory)["config"])
     network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
     return config, network, load_variables(directory, like=abstract_variables(network))
 

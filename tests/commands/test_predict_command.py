@@ -84,7 +84,7 @@ def check(found, folder):
 def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, capsys):
     found = answers(capsys, run, [folder])
     check(found, folder)
-    settings = extract.settings(network.load_config(run / "fold_00" / "checkpoints"))
+    settings = extract.settings(systems.load_config([run / "fold_00" / "checkpoints"]))
     paths = [recording.path for recording in recordings.find([folder])[0]]
     pictures = np.stack([extract.read(path, settings)[1][0] for path in paths])
     inputs = dict.fromkeys(predict.find_checkpoints(run), np.arange(3))
