@@ -34,8 +34,6 @@ class AttentionHeads(nn.Module):
     loss_weights: tuple[float, ...]
     axis_name: str | None = None
 
-    ported_layers = ()  # all are new
-
     @nn.compact
     def __call__(
         self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
@@ -77,11 +75,6 @@ class FullyConnectedHead(nn.Module):
     kind: str
     dropout: float
     dtype: DTypeLike = jnp.float32
-
-    @property
-    def ported_layers(self) -> tuple[str, ...]:
-        """The names of the head's modules that begin with pretrained parameters."""
-        return ("fully_connected",) if self.kind == "fc" else ()
 
     def setup(self):
         if self.kind == "fc":
@@ -141,17 +134,11 @@ class DeepSpectrumNetwork(Network):
             return set()
         return set(self.backbone.layers_to(self.frozen_blocks))
 
-    @property
-    def ported_layers(self) -> dict[str, tuple[str, ...]]:
-        """The names of the layers that begin with pretrained parameters, by module."""
-        trunk = self.backbone.layers_to(self.last_block)
-        return {self.backbone.name: trunk, "head": self.head.ported_layers}
-
     def port(self, pretrained: Mapping) -> dict[str, dict]:
         """Puts pretrained parameters into the trunk, and into the fully connected layers."""
-        backbone, layers = self.backbone, self.ported_layers[self.backbone.name]
+        backbone, layers = self.backbone, self.backbone.layers_to(self.last_block)
         ported = {backbone.name: {name: pretrained[name] for name in layers}}
-        if self.ported_layers["head"]:
+        if isinstance(self.head, FullyConnectedHead) and self.head.kind == "fc":
             ported["head"] = {"fully_connected": {n: pretrained[n] for n in backbone.top_layers}}
         return ported
 

@@ -44,11 +44,6 @@ class Network(nn.Module):
         frozen_blocks: How many blocks, from below, keep their pretrained parameters.
     """
 
-    @property
-    def ported_layers(self) -> dict[str, tuple[str, ...]]:
-        """The names of the layers that begin with pretrained parameters, by module."""
-        return {}
-
     def frozen_layers(self, module: str) -> set[str]:
         """Returns the names of a module's layers that keep their pretrained parameters."""
         del module

@@ -61,15 +61,10 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
 
 
 def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
-    """Checks, before any work, that a file of parameters is there and has the layers needed.
-
-    Args:
-        backbone: The network that they belong to.
-        path: As for `load`; empty is always right.
-        full: Whether the top layers are needed.
+    """Checks, before any work, that `load` will find a file of parameters, with the top layers.
 
     Raises:
-        FileNotFoundError, ValueError: As `read`; the top layers may be needed and missing.
+        FileNotFoundError, ValueError: As `read`; an empty path is always right.
     """
     if path and full:
         read(backbone, Path(path).expanduser(), full=True)
@@ -88,14 +83,6 @@ def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
 
     The ImageNet classifier is left aside, and so are the top layers unless they are needed.
 
-    Args:
-        backbone: The network that the file shall hold.
-        file: The file's path.
-        full: Whether the top layers are needed.
-
-    Returns:
-        As `load`.
-
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or has tensors missing, unexpected, misshapen or not finite.
@@ -110,12 +97,8 @@ def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
 
 def _reader(file: Path) -> Callable[[Path, re.Pattern], Iterable[tuple[str, np.ndarray]]]:
     """Returns the function that reads a file, by its suffix."""
-    readers = {
-        ".h5": _read_keras,
-        ".hdf5": _read_keras,
-        ".onnx": _read_onnx,
-        ".safetensors": _read_safetensors,
-    }
+    readers = {".h5": _read_keras, ".hdf5": _read_keras}
+    readers |= {".onnx": _read_onnx, ".safetensors": _read_safetensors}
     if not file.is_file():
         raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
     if file.suffix not in readers:
@@ -261,7 +244,9 @@ def _download(address: str, target: str, _: None) -> None:
     threading.Thread(target=ask, daemon=True).start()
     if not answer.result(TIMEOUT):
         raise ConnectionError("there is no such file")
-    with progress.bar(f"downloading {address}", 1, "B") as bar:  # pooch sets the total
+    with progress.bar(
+        f"downloading {address.rpartition('/')[2]}", 1, "B"
+    ) as bar:  # pooch sets the total
         get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
         get(address, target, None)
 

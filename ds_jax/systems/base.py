@@ -60,10 +60,9 @@ class Implementation(Protocol):
             protocol: The protocol that the folds were made by.
 
         Returns:
-            A function of folds by their numbers, and of the workdir that their models and metrics
-            go to. It yields a fold's number and the predictions of the system that was fitted on
-            it for its test utterances, ordered by name, or None without any; of several processes
-            the one that is to write them yields them.
+            A function of folds by their numbers, and of the workdir that models and metrics go to.
+            It yields a fold's number and its predictions for the test utterances, ordered by name,
+            or None without any; of several processes the one that is to write them yields them.
         """
 
     def predict(
@@ -88,9 +87,6 @@ class Implementation(Protocol):
         self, checkpoints: Sequence[Path]
     ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
         """Loads the models of a run, all at once, to predict batch after batch.
-
-        Args:
-            checkpoints: The `checkpoints` folders of a run's folds, one or more.
 
         Returns:
             A function of inputs, represented as the run's config says, and of the number of rows
@@ -162,11 +158,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     system = SYSTEMS.get(config.get("system"))
     if system is None:
         raise ConfigError("system", config.get("system"), one_of(SYSTEMS))
-    groups = {system.reads: config, **{f"model.{name}": config.model for name in system.fields}}
-    for field, group in groups.items():
-        if field.removeprefix("model.") not in group:
-            allowed = f"given for system={config.system!r}: start from a config of this system"
-            raise ConfigError(field, None, allowed)
+    missing = [f"model.{name}" for name in system.fields if name not in config.model]
+    if system.reads not in config:
+        missing.insert(0, system.reads)
+    if missing:
+        allowed = f"given for system={config.system!r}: start from a config of this system"
+        raise ConfigError(missing[0], None, allowed)
     configuration.check_values(config)
     folds.check(config.folds, config.select_on)
     settings = extract.settings(config)
@@ -174,7 +171,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         allowed = f"'dev', since system={config.system!r} has no epochs to choose from"
         raise ConfigError("select_on", config.select_on, allowed)
     for name in system.fields:
-        _check_field(f"model.{name}", name, config.model[name])
+        _check_field(name, config.model[name])
     if system.reads == "picture":
         _check_backbone(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
@@ -183,17 +180,18 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("features", settings.set, allowed)
 
 
-def _check_field(field: str, name: str, value: object) -> None:
+def _check_field(name: str, value: object) -> None:
     """Checks the value of a field of `config.model` by itself."""
+    field = f"model.{name}"
     if name in CHOICES:
         check_choice(field, value, CHOICES[name])
     elif name in NUMBERS:
         check_number(field, value, *NUMBERS[name])
     elif name in LISTS:
-        if not tuple(value):
-            raise ConfigError(field, value, "one or more numbers")
-        for number in value:
-            check_number(field, number, *LISTS[name])
+        kind, low, high = LISTS[name]
+        if not value or not all(isinstance(x, int | kind) and low <= x <= high for x in value):
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
 
 
 def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
