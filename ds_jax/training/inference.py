@@ -9,7 +9,7 @@ from ds_jax.evaluation.predictions import Predicted, probabilities_of
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training.input_pipeline import Inputs, split_batches
-from ds_jax.training.parallel import Layout
+from ds_jax.training.parallel import Layout, read_behind
 
 
 def predict(
@@ -39,18 +39,19 @@ def predict(
         Interrupted: SIGTERM came in a block that defers it.
     """
     batches = [split_batches(of_model, batch_size) for of_model in rows]
-    pending, outputs = [], []
     steps, shown = max(map(len, batches)), processes.is_first_process()
-    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+
+    def dispatches():
         for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
             if layout.any_process(shutdown.sigterm_received()):
                 raise shutdown.Interrupted
-            # The host reads a dispatch while the devices work at the next.
-            pending.append(predict_step(variables, *chunk))
-            if len(pending) > 1:
-                outputs.append(jax.device_get(pending.pop(0)))
-                bar.update(min(length, steps - bar.n))
-        outputs += map(jax.device_get, pending)
+            yield predict_step(variables, *chunk)
+
+    outputs = []
+    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+        for output in read_behind(dispatches()):
+            outputs.append(output)
+            bar.update(min(length, steps - bar.n))
     return [
         _join([layout.select(chunk, model) for chunk in outputs], of_model, length)
         for model, of_model in enumerate(batches)

@@ -15,7 +15,7 @@ from ds_jax.evaluation import predictions
 from ds_jax.runtime import shutdown
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import epochs as epochs_module
-from ds_jax.training import inference
+from ds_jax.training import inference, loop
 from ds_jax.training.checkpoints import CARD, MODEL, read_card
 from ds_jax.training.epochs import Epochs
 from ds_jax.training.fold import FoldState
@@ -127,6 +127,105 @@ def test_the_finished_model_predicts_as_it_did_in_training(undisturbed, setup):
     (again,) = inference.predict(step, placed, setup.inputs, ONE_MODEL, [rows], 8, 1)
     again = predictions.average_windows(again, setup.corpus, rows)
     assert [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(again)] == bits
+
+
+def test_the_finished_model_is_that_of_the_best_epoch_and_not_of_the_last(
+    long, tmp_path, monkeypatch
+):
+    """The steps of the third and fourth epochs are far too long."""
+    states, save, (train_step, predict_step) = {}, Epochs.save, long.steps_for(ONE_MODEL)
+
+    def overshooting(state, number, scale, *rest):
+        return train_step(state, number, scale * np.float32(1 if state.step < 4 else 300), *rest)
+
+    def watched(self, epoch, state, *rest):
+        states[epoch] = state
+        save(self, epoch, state, *rest)
+
+    monkeypatch.setattr(Epochs, "save", watched)
+    predicted = tiny.train_fold(stepping(long, overshooting), 1, FOLD, tmp_path)
+    best = 1 + np.argmin([row["dev_loss"] for row in history(tmp_path)])
+    assert best < 4 == len(states)
+    _, _, variables = saved_networks.load(tmp_path / "fold_01" / "checkpoints")
+    rows, found = np.asarray([14, 15], np.int32), {}
+    for epoch in (best, 4):
+        same = jax.tree.map(np.array_equal, dict(states[epoch].variables), variables)
+        placed = ONE_MODEL.place([states[epoch].variables])
+        (of_epoch,) = inference.predict(predict_step, placed, long.inputs, ONE_MODEL, [rows], 8, 1)
+        of_epoch = predictions.average_windows(of_epoch, long.corpus, rows)
+        found[epoch] = (
+            all(jax.tree.leaves(same)),
+            np.array_equal(of_epoch.probabilities, predicted.probabilities),
+        )
+    assert found == {best: (True, True), 4: (False, False)}
+
+
+def test_reopening_a_fold_forgets_nothing(long, tmp_path, monkeypatch):
+    """It is broken off after a step of its third epoch."""
+    folds, save = [], FoldState.save
+
+    def watched(fold, state):
+        folds.append(fold)
+        save(fold, state)
+
+    monkeypatch.setattr(FoldState, "save", watched)
+    ended_by(shutdown.Interrupted, long, tmp_path, *sigterm_after(2 * 4 + 1))
+    left = folds[-1]
+    assert (left.epoch, len(left.losses)) == (2, 1)
+    for _ in range(2):
+        again = FoldState(long.config, long.corpus, 1, FOLD, tmp_path, shared=True)
+        state = again.restore(long.first_state(ONE_MODEL, again))
+        again.close()
+        assert state.step == 5
+        for name in ("history", "seconds", "epoch", "best_epoch", "learning_rate_scale"):
+            assert getattr(again, name) == getattr(left, name), name
+        assert again.losses.dtype == np.float32
+        np.testing.assert_array_equal(again.losses, left.losses)
+
+
+def test_the_folds_after_one_without_a_test_split_are_trained(setup, tmp_path):
+    folds = {0: tiny.fold(range(11), range(11, 14), range(0)), 1: FOLD}
+    trained = loop.train_folds(changed(setup, epochs=1), folds, tmp_path)
+    given = list(itertools.islice(trained, 3))
+    assert [(number, predicted is None) for number, predicted in given] == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize("name", ["restore", "batches", "end_epoch", "finish"])
+def test_an_error_in_a_fold_ends_the_loop_and_lets_go_of_its_folder(
+    setup, tmp_path, monkeypatch, name
+):
+    opened, closed = [], []
+    init, close = Epochs.__init__, Epochs.close
+
+    def watched_init(self, *arguments):
+        opened.append(self)
+        init(self, *arguments)
+
+    def watched_close(self):
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(Epochs, "__init__", watched_init)
+    monkeypatch.setattr(Epochs, "close", watched_close)
+
+    def spoilt(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FoldState, name, spoilt)
+    trained = loop.train_folds(changed(setup, epochs=1), {0: FOLD, 1: FOLD}, tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        next(trained)
+    assert next(trained, None) is None
+    assert len(opened) == 1
+    assert opened[0] in closed
+
+
+def test_a_normal_run_prints_its_own_lines_alone(setup, tmp_path, capfd, caplog):
+    tiny.train_fold(setup, 1, FOLD, tmp_path)
+    printed, errors = capfd.readouterr()
+    assert errors == ""
+    assert [line[:12] for line in printed.splitlines()] == ["fold 1 epoch"] * 2
+    assert not caplog.records
 
 
 def test_a_finished_fold_keeps_its_best_model_alone(undisturbed):
