@@ -147,13 +147,7 @@ class FoldState:
         return split_batches(order, self._config.train.batch_size)[len(self.losses) :]
 
     def restore(self, state: TrainState) -> TrainState:
-        """Goes on where an earlier call was stopped.
-
-        Args:
-            state: The state that training begins with.
-
-        Returns:
-            The state to go on from.
+        """Goes on where an earlier call was stopped; returns the state then, or else the given one.
 
         Raises:
             ValueError: What was saved is of another fold or of another experiment.
@@ -206,13 +200,10 @@ class FoldState:
             self.say(f"is saved after epoch {self.epoch} and {len(self.losses)} steps")
 
     def finish(self, state: TrainState) -> Variables:
-        """Leaves the model of the best epoch alone in the folder.
+        """Leaves the model of the best epoch alone in the folder; returns its variables.
 
         Args:
-            state: A state of this network.
-
-        Returns:
-            The variables of that model, on the host.
+            state: A state of this network, on the host.
         """
         if not self.checkpoints.finished:
             best, _ = self._restore(self.best_epoch, state)

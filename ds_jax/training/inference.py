@@ -53,17 +53,16 @@ def predict(
             outputs.append(output)
             bar.update(min(length, steps - bar.n))
     return [
-        _join([layout.select(chunk, model) for chunk in outputs], of_model, length)
-        for model, of_model in enumerate(batches)
+        _join([layout.select(output, model) for output in outputs], len(of_model), batch_size)
+        for model, of_model in enumerate(rows)
     ]
 
 
-def _join(chunks: Sequence, batches: Sequence[np.ndarray], length: int) -> Predicted | None:
-    """Returns the predictions of a model for its batches, from its outputs of all dispatches."""
+def _join(outputs: Sequence, count: int, batch_size: int) -> Predicted | None:
+    """Returns a model's predictions for its rows, of which all batches but the last are full."""
 
-    def of_batch(number: int):
-        size = len(batches[number])
-        return jax.tree.map(lambda x: x[number % length, :size], chunks[number // length])
+    def join(*parts):
+        x = np.concatenate(parts)[:, :batch_size]  # the devices may take more
+        return x.reshape(-1, *x.shape[2:])[:count]
 
-    parts = [of_batch(number) for number in range(len(batches))]
-    return probabilities_of(*jax.tree.map(lambda *x: np.concatenate(x), *parts)) if parts else None
+    return probabilities_of(*jax.tree.map(join, *outputs)) if count else None
