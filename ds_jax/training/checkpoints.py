@@ -17,6 +17,7 @@ from ds_jax.runtime import files
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
+CARD_OF_EARLIER_VERSIONS = "classifier.json"  # whose networks kept epochs, and had none
 FIELDS = ("config", "labels", "fold", "sha256")  # of every card
 ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
 
@@ -73,9 +74,7 @@ def read_card(directory: Path, *fields: str) -> dict[str, Any]:
     """
     path = directory / CARD
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}: train this fold to its end first, or name another folder"
-        )
+        raise FileNotFoundError(f"there is no {path}: {_explain_absence(directory)}")
     try:
         card = files.read_json(path)
     except ValueError as error:
@@ -84,6 +83,19 @@ def read_card(directory: Path, *fields: str) -> dict[str, Any]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{ADVICE}")
     check_labels(directory, card)
     return card
+
+
+def _explain_absence(directory: Path) -> str:
+    """Says why a fold's `checkpoints` folder holds no card, and what to do."""
+    if not (directory.parent / PREDICTIONS).is_file():
+        return "train this fold to its end first, or name another folder"
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    if any(name.isdecimal() or name == CARD_OF_EARLIER_VERSIONS for name in names):
+        return (
+            "this fold was trained by an earlier version of this program. Use that version, or "
+            f"delete the fold's {PREDICTIONS} and start the training again"
+        )
+    return f"it was deleted{ADVICE}"
 
 
 def load_variables(directory: Path, like: Variables) -> Variables:
