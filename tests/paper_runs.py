@@ -52,7 +52,7 @@ def read_experiment(name):
         config.model.head = "fc"
     if config.system == "ds_svc":
         config.model = ml_collections.ConfigDict({"layers": ("block3_pool", "block4_pool")})
-    if systems.CHOOSES.get(config.system) == "epoch":
+    if systems.SYSTEMS[config.system].chooses == "epoch":
         config.train = ml_collections.ConfigDict({"epochs": 40, "batch_size": 32})
         config.parallel = "auto"
     return config

@@ -1,6 +1,5 @@
 """Tests the models of a run on another corpus, or on their test splits again: `--mode=evaluate`."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.report import run as run_report
 from ds_jax.runtime import locks, processes
 from ds_jax.runtime.files import read_json, remove_unfinished
 from ds_jax.runtime.workdir import (
@@ -77,34 +75,28 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             "Bring back the file of the training."
         )
     systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
-    utterances, mean, records = _predict(rows, corpus)
+    utterances, predicted, records = _predict(rows, corpus)
     parallel.forget_programs()
     if not processes.is_first_process():
         return None
     directory = evaluation_directory(workdir, corpus.name)
     with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
         remove_unfinished(directory)
-        predictions.write(directory, utterances, mean)
-        result = report.summarise(
+        predictions.write(directory, utterances, predicted)
+        return report.write(
+            directory,
             config,
             corpus,
             [directory],
-            protocol=stored["protocol"],
-            fold_count=len(records),
             records=records,
+            protocol=stored["protocol"],
             shared=shared,
-            excluded=duplicates,
-        )
-        result = dataclasses.replace(
-            result,
+            equal_left_out=duplicates,
             trained_on=config.corpus,
             trained_on_title=corpus.title if same_corpus else title,
             left_out=styles,
             evaluated_by=_models(len(records), same_corpus),
         )
-        run_report.write(directory, result, [directory], corpus)
-    report.announce(directory, result)
-    return result
 
 
 def _select(

@@ -132,6 +132,7 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
     """
     matrix = _confusion(predictions)
     ranges, method = intervals(predictions)
+    calibration = metrics.calibration(predictions.labels, predictions.probabilities)
     right = predictions.labels == predictions.predictions
     names, counts = np.unique(predictions.speakers, return_counts=True)
     return {
@@ -144,10 +145,8 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
             for name, value in _scores(matrix).items()
         },
         "interval": method,
-        "calibration_error": metrics.calibration_error(
-            predictions.labels, predictions.probabilities
-        ),
-        "calibration": metrics.calibration(predictions.labels, predictions.probabilities),
+        "calibration_error": metrics.calibration_error(calibration),
+        "calibration": calibration,
         "confusion": matrix.tolist(),
         "per_class": metrics.per_class(matrix),
         "speakers": {

@@ -15,7 +15,7 @@ from ds_jax.report import images, plots
 from ds_jax.runtime import progress
 
 DASH, MINUS, SPACE = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
-TITLES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro F1"}
+TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"}  # of the scores
 
 
 def render(template: str, **content: Any) -> str:
@@ -38,9 +38,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = percent, interval, points, bar_length, printed, p_value, cell, picture_uri
+    filters = (
+        *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
+        *(images.colour, images.fade_by_gate, progress.clock),
+    )
     environment.filters.update({function.__name__: function for function in filters})
-    environment.filters["clock"] = progress.clock
     environment.globals.update(plots=plots, titles=TITLES)
     return environment
 
@@ -111,10 +113,10 @@ def table(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
 
 def picture_uri(pixels: np.ndarray) -> str:
     """Encodes a picture, uint8 [height, width, 3], as a data URI."""
-    return data_uri("image/png", images.png(pixels))
+    return data_uri(images.png(pixels), "image/png")
 
 
-def data_uri(kind: str, content: bytes) -> str:
+def data_uri(content: bytes, kind: str) -> str:
     """Encodes a file of a media type such as "image/png" as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 

@@ -166,7 +166,7 @@ def test_a_corpus_is_kept_while_it_is_wanted_in_the_same_way(finished):
 
 def test_every_number_of_the_paper_is_on_the_page(finished, tmp_path):
     content = finished[1] | {"cells": [c | {"ours": None} for c in finished[1]["cells"]]}
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     page = check_page((tmp_path / "paper.html").read_text(encoding="utf-8"), ".*").text
     for row in paper_numbers.ROWS:
         assert row.title in page
@@ -204,7 +204,7 @@ def test_names_are_text_and_never_markup(finished, tmp_path):
     content["cells"] = [dict(one) for one in content["cells"]]
     content["cells"][0] |= {"status": f"failed: {HOSTILE}", "ours": None}
     content["cells"][1]["workdir"] = f'"{HOSTILE}'
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     page = check_page((tmp_path / "paper.html").read_text(encoding="utf-8"), ".*")
     assert not page.all("img")
     assert page.text.count(HOSTILE) >= 5
@@ -215,7 +215,7 @@ def test_a_class_without_utterances_has_no_scores(finished, tmp_path):
     for one in content["ds_am"]:
         classes = one["per_class"]
         one["per_class"] = classes | {"JOY": classes["JOY"] | {"support": 0}}
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     text = (tmp_path / "paper.html").read_text(encoding="utf-8")
     rows = re.findall(r'<tr class="absent"><th scope="row">JOY</th>(.*?)</tr>', text)
     assert [row.count("<td>\N{EN DASH}</td>") for row in rows] == [3] * 4

@@ -305,11 +305,6 @@ def test_holm_by_hand():
     assert significance.holm([]) == []
 
 
-def test_holm_does_not_count_what_is_not_known():
-    assert significance.holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
-    assert significance.holm([None]) == [None]
-
-
 def test_holm_is_monotone_and_independent_of_the_order():
     p = np.random.default_rng(18).random(20) ** 3
     adjusted = np.asarray(significance.holm(p))
