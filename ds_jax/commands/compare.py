@@ -31,14 +31,14 @@ def _text(result: dict) -> str:
     """Formats a comparison as plain text, with a table of the runs and one of the pairs."""
     runs = [["run", "epoch chosen on", *pages.TITLES.values()]]
     for run in result["runs"]:
-        scores = [pages.with_interval(run[score]["value"], run[score]) for score in pages.TITLES]
+        scores = [pages.with_interval(run[score]) for score in pages.TITLES]
         runs.append([run["name"], run["selected_on"] or "-", *scores])
     pairs = [["pair", "score", "difference", "p", "p (Holm)", "p (folds)"]]
     for pair in result["pairs"]:
         name = f"{pair['first']} - {pair['second']}"
         for score, title in pages.TITLES.items():
             values = pair[score]
-            difference = pages.with_interval(values["difference"], values, "+.3f")
+            difference = pages.with_interval(values, "difference", "+.3f")
             p = [pages.p_value(values[key], missing="-") for key in ("p", "p_holm", "p_folds")]
             pairs.append([name, title, difference, *p])
             name = ""

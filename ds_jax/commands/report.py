@@ -22,11 +22,6 @@ from ds_jax.systems import base as systems
 def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> RunSummary:
     """Writes report.json and report.html from the folds that are finished, and names the others.
 
-    Args:
-        config: The config of the run.
-        corpus: The corpus of the run.
-        workdir: The folder of the run.
-
     Returns:
         The content of report.json.
 
@@ -63,7 +58,8 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         sizes = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         if "epoch" not in chosen:  # a system without epochs is fitted on dev too
             sizes, history = {"train": len(fold.train) + len(fold.dev)}, []
-        records.append(summary.fold_record(number, tested) | sizes | chosen)
+        record = summary.fold_record(number, tested.labels, tested.predictions)
+        records.append(record | sizes | chosen)
         histories.append(history)
     with hold(workdir):
         files.remove_unfinished(workdir)

@@ -77,11 +77,10 @@ def p_value(p: float | None, missing: str = DASH) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def with_interval(value: float, limits: Mapping[str, float | None], form: str = ".3f") -> str:
+def with_interval(score: Mapping[str, float | None], name: str = "value", form: str = ".3f") -> str:
     """Formats a score as "0.647 (0.422 to 0.872)", without limits as "0.647"; in plain text."""
-    if limits["low"] is None:
-        return f"{value:{form}}"
-    return f"{value:{form}} ({limits['low']:{form}} to {limits['high']:{form}})"
+    value, low, high = (score[key] for key in (name, "low", "high"))
+    return f"{value:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
 
 
 def bar_length(share: float | None) -> str:

@@ -49,15 +49,7 @@ def write(
     corpus: Corpus,
     histories: Sequence[Sequence[Mapping]] = (),
 ) -> None:
-    """Writes report.json and report.html.
-
-    Args:
-        directory: The folder that they go to.
-        result: The content of report.json.
-        sources: The folders whose predictions were evaluated, for the examples of the page.
-        corpus: The corpus that was tested.
-        histories: For each fold the rows of its metrics.jsonl.
-    """
+    """Writes report.json and report.html, with examples from the predictions in `sources`."""
     summary.write(directory / REPORT, result)
     errors, hits = (_examples(sources, corpus, correct) for correct in (False, True))
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
@@ -100,8 +92,8 @@ def write_page(
 def headline(result: RunSummary) -> str:
     """Returns the three scores with their intervals, and how they came about, as a line."""
     scores = ", ".join(
-        f"{title} {pages.with_interval(score['value'], score)}"
-        for title, score in ((title, getattr(result, name)) for name, title in pages.TITLES.items())
+        f"{title} {pages.with_interval(getattr(result, name))}"
+        for name, title in pages.TITLES.items()
     )
     trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
     chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""

@@ -201,25 +201,25 @@ def of_the_whole_corpus(other):
     folds.write_folds(other / "folds.json", "tiny", "whole_corpus", 0, "dev", all_folds)
 
 
+def without(name):
+    return lambda other: (other / name).unlink()
+
+
+def of_another(**changes):
+    return lambda other: finished(other, 0.7, **changes)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "named"),
     [
         (unfinished, FileNotFoundError, r"other .*0, 2$"),
-        (
-            lambda other: (other / "report.json").unlink(),
-            FileNotFoundError,
-            r"other .*report\.json",
-        ),
-        (lambda other: (other / "folds.json").unlink(), FileNotFoundError, r"other .*folds\.json"),
+        (without("report.json"), FileNotFoundError, r"other .*report\.json"),
+        (without("folds.json"), FileNotFoundError, r"other .*folds\.json"),
         (lambda other: (other / "report.json").write_text("{"), ValueError, r"other/report\.json"),
         (lambda other: write_json(other / "report.json", {"corpus": "a"}), ValueError, "'system'"),
-        (lambda other: finished(other, 0.7, corpus="emodb"), ValueError, "other .*emodb .*first"),
-        (lambda other: finished(other, 0.7, count=2), ValueError, "first .*other: .*3 folds .*2: "),
-        (
-            lambda other: finished(other, 0.7, seed=5),
-            ValueError,
-            r"first .*other: fold \d: .* u\d+",
-        ),
+        (of_another(corpus="emodb"), ValueError, "other .*emodb .*first"),
+        (of_another(count=2), ValueError, "first .*other: .*3 folds .*2: "),
+        (of_another(seed=5), ValueError, r"first .*other: fold \d: .* u\d+"),
         (with_other_labels, ValueError, r"first .*other: fold 0: .* labels of u"),
         (with_predictions_of_another_fold, ValueError, r"other/fold_00/predictions\.csv"),
         (of_the_whole_corpus, ValueError, r"other: .*whole_corpus"),

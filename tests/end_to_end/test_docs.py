@@ -103,6 +103,7 @@ def test_a_wrong_command_would_be_noticed(line, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_and_paths_resolve(page):
     text = page.read_text(encoding="utf-8")
+    assert len(commands_of(page)) == text.count(PROGRAM)  # none lies outside of the code
     for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", text):
         file = page.parent / target if target else page
         assert file.exists(), target

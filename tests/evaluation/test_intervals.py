@@ -1,22 +1,10 @@
 import numpy as np
 import pytest
+from made_up import predictions as made_of
 from scipy import stats
 
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
-from ds_jax.evaluation.predictions import Predictions
-
-
-def made_of(speakers, labels, predictions, sentences=None, utterances=None):
-    count = len(labels)
-    return Predictions(
-        utterances=np.asarray(utterances if utterances is not None else range(count), str),
-        speakers=np.asarray(speakers, str),
-        sentences=np.asarray(sentences if sentences is not None else [""] * count, str),
-        styles=np.full(count, "normal"),
-        labels=np.asarray(labels),
-        probabilities=np.eye(7)[predictions],
-    )
 
 
 def simulated(speakers, each, generator, spread=0.8, level=0.7):

@@ -4,22 +4,11 @@ import time
 
 import numpy as np
 import pytest
+from made_up import predictions as made_of
 from scipy import stats
 
 from ds_jax.evaluation import intervals, metrics, significance
 from ds_jax.evaluation.predictions import Predictions
-
-
-def made_of(speakers, labels, predictions, sentences=None):
-    count = len(labels)
-    return Predictions(
-        utterances=np.char.add("u", np.char.zfill(np.arange(count).astype(str), 4)),
-        speakers=np.asarray(speakers, str),
-        sentences=np.asarray([""] * count if sentences is None else sentences, str),
-        styles=np.full(count, "normal"),
-        labels=np.asarray(labels),
-        probabilities=np.eye(7)[predictions],
-    )
 
 
 def two_systems(speakers, each, generator, gain=0.0):
@@ -106,7 +95,8 @@ def test_random_swaps_come_close_to_all(monkeypatch):
 def test_random_swaps_never_give_less_than_the_smallest_p():
     labels, speakers = np.arange(210) % 7, np.repeat(np.arange(30), 7)
     found = compared(
-        made_of(speakers, labels, labels), made_of(speakers, labels, np.zeros(210, int))
+        made_of(speakers, labels, labels),
+        made_of(speakers, labels, np.zeros(210, int)),
     )
     assert found["uar"]["p"] == found["smallest_p"] == 1 / (significance.SWAPS + 1)
 
