@@ -17,13 +17,13 @@ from ds_jax.runtime import progress
 
 Ranges = dict[str, tuple[float | None, float | None]]  # (low, high) of each score
 
-DRAWS = 5000
+DRAWS, SEED = 5000, 0  # of the resampling
 # With fewer clusters the percentile bootstrap is too narrow: it covers .85 with 6 speakers and .92
 # with 10, where the t interval covers .94 and .96.
 MIN_BOOTSTRAP_CLUSTERS = 10
 
 
-def intervals(predictions: Predictions, seed: int = 0) -> tuple[Ranges, str]:
+def intervals(predictions: Predictions) -> tuple[Ranges, str]:
     """Computes the 95 % interval of each score of pooled predictions.
 
     Ten speakers or more are resampled (percentile bootstrap); each of three to nine is left out in
@@ -31,16 +31,12 @@ def intervals(predictions: Predictions, seed: int = 0) -> tuple[Ranges, str]:
     are resampled or, if there are fewer than ten or some are unknown, utterances. All rows of a
     speaker, sentence or utterance are resampled together, in several splits too.
 
-    Args:
-        predictions: The pooled predictions of all folds.
-        seed: The seed of the resampling.
-
     Returns:
         For "accuracy", "uar" and "macro_f1" (low, high), both None with a single cluster; and the
         method as a phrase.
     """
     names, kind, note = clusters(predictions)
-    ranges, method = of_clusters(confusions(names, predictions), kind, SCORES, seed)
+    ranges, method = of_clusters(confusions(names, predictions), kind, SCORES)
     if any(low is not None and low == high for low, high in ranges.values()):
         note += f"; a width of zero says that all {kind} scored alike, not that this is certain"
     return ranges, method + note
@@ -50,7 +46,6 @@ def of_clusters(
     matrices: np.ndarray,
     kind: str,
     scores: Mapping[str, Callable[[np.ndarray], np.ndarray]],
-    seed: int,
     lowest: float = 0.0,
 ) -> tuple[Ranges, str]:
     """Computes the 95 % intervals of some scores of the sum of all clusters.
@@ -59,7 +54,6 @@ def of_clusters(
         matrices: int64 [clusters, ..., 7, 7], the confusion matrices of each cluster.
         kind: What the clusters are, see `clusters`.
         scores: Functions of sums of such matrices, [n, ..., 7, 7] to [n].
-        seed: The seed of the resampling.
         lowest: The lowest value of a score; the highest is 1.
 
     Returns:
@@ -72,7 +66,7 @@ def of_clusters(
     if kind == "speakers" and count < MIN_BOOTSTRAP_CLUSTERS:
         ranges = {name: _jackknife(matrices, score, lowest) for name, score in scores.items()}
         return ranges, f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
-    resampled = _resample(matrices, seed)
+    resampled = _resample(matrices)
     limits = [0.025, 0.975]
     ranges = {
         name: tuple(np.quantile(score(resampled), limits).tolist())
@@ -106,14 +100,14 @@ def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
     return matrices
 
 
-def _resample(matrices: np.ndarray, seed: int) -> np.ndarray:
+def _resample(matrices: np.ndarray) -> np.ndarray:
     """Sums as many clusters as there are, drawn with replacement; float [DRAWS, ..., 7, 7].
 
     NumPy promises that the raw output of a generator stays the same in every version, unlike that
     of `Generator.integers`. One draw at a time needs little memory for thousands of clusters.
     """
     count = len(matrices)
-    source = np.random.PCG64(seed)
+    source = np.random.PCG64(SEED)
     flat = matrices.reshape(count, -1).astype(np.float64)
     sums = np.empty((DRAWS, flat.shape[1]))
     for draw in progress.bar("resampling", DRAWS, "draws", range(DRAWS)):

@@ -26,7 +26,6 @@ def compare(
     first: Sequence[Predictions],
     second: Sequence[Predictions],
     train_sizes: Sequence[int],
-    seed: int = 0,
 ) -> dict:
     """Compares two systems that were tested on the same folds.
 
@@ -40,7 +39,6 @@ def compare(
         first: The predictions of a system for each fold; their rows may have any order.
         second: The predictions of the other system for the same folds in the same order.
         train_sizes: The number of utterances in train and dev of each fold.
-        seed: The seed of the random draws and swaps.
 
     Returns:
         An object of JSON: for each of `metrics.SCORES` a dict of "difference" (first minus
@@ -63,9 +61,9 @@ def compare(
     pairs = np.stack([intervals.confusions(names, system) for system in pooled], axis=1)
     of_folds = np.stack([_pair_of(*fold) for fold in zip(first, second, strict=True)])
     count = len(pairs)
-    swapped, every = _swapped(pairs, seed)
+    swapped, every = _swapped(pairs)
     differences = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
-    ranges, range_method = intervals.of_clusters(pairs, unit, differences, seed, lowest=-1.0)
+    ranges, range_method = intervals.of_clusters(pairs, unit, differences, lowest=-1.0)
     ratio = len(names) / sum(train_sizes)
     result = {}
     for name, difference in differences.items():
@@ -140,7 +138,7 @@ def _pair_of(*systems: Predictions) -> np.ndarray:
     return np.stack([confusion(system.labels, system.predictions) for system in systems])
 
 
-def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
+def _swapped(pairs: np.ndarray) -> tuple[np.ndarray, bool]:
     """Pools the matrices after each swap, float [swaps, 2, 7, 7]; tells whether these are all.
 
     The raw output of the generator stays the same in every version of NumPy, see `intervals`.
@@ -151,7 +149,7 @@ def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
     if every:
         moved = (np.arange(2**count)[:, None] >> np.arange(count) & 1) @ gain
     else:
-        source = np.random.PCG64(seed)
+        source = np.random.PCG64(intervals.SEED)
         swaps = progress.bar("swapping", SWAPS, "swaps", range(SWAPS))
         moved = np.stack([(source.random_raw(count) & 1) @ gain for _ in swaps])
     moved = moved.reshape(-1, *pairs.shape[2:])
