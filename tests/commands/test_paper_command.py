@@ -5,7 +5,6 @@ import itertools
 import re
 from pathlib import Path
 
-import ml_collections
 import paper_runs
 import pytest
 from made_up import HOSTILE, check_page
@@ -361,20 +360,12 @@ GIVEN = {
 }
 
 
-def fields(config, prefix=""):
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 @pytest.mark.parametrize("given", [GIVEN, {}], ids=["given", "empty"])
 def test_a_given_field_reaches_exactly_the_cells_that_have_it(given):
-    assert set(dict(fields(experiment()))) == {*GIVEN, "system", "elra", "emomatch"}
+    assert set(configuration.flatten(experiment())) == {*GIVEN, "system", "elra", "emomatch"}
     runs = paper.plan(experiment(**given), read_experiment)
     for (name, _), planned in runs.items():
-        before, after = dict(fields(read_experiment(name))), dict(fields(planned.experiment))
+        before, after = map(configuration.flatten, (read_experiment(name), planned.experiment))
         assert set(before) == set(after)
         for field, value in after.items():
             if field not in ("corpus", "folds.protocol", "select_on"):

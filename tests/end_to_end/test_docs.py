@@ -153,9 +153,7 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
         rows.append(f"{speaker}/{label}.wav,{label},robot{speaker}")
     for speaker, text, emotion in itertools.product(("03", "08", "09"), "12", "WEAFNT"):
         names.append(f"corpora/emodb/wav/{speaker}a0{text}{emotion}a.wav")
-    for speaker, emotion in itertools.product(
-        ("f1", "m1", "m2"), ["rab", "dis", "pau", "gio", "neu"]
-    ):
+    for speaker, emotion in itertools.product(("f1", "m1", "m2"), EMOVO):
         names.append(f"corpora/emovo/{speaker}/{emotion}-{speaker}-b1.wav")
     for seed, name in enumerate(names):
         recordings.sound(tmp_path / name, seed, 0.5)
