@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -100,8 +100,11 @@ def run(
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 predict = systems.implementation(config).load_ensemble(checkpoints)
-                quiet = output.isatty()
-                rows = _predict(found, settings, window, hop, predict, unusable, quiet, to_end)
+                size, quiet = parallel.rows_together(), output.isatty()
+                batches = recordings.process(
+                    found, settings, window, hop, size, predict, unusable, quiet, to_end
+                )
+                rows = _rows(batches, bool(window))
                 if explain:
                     rows = _explain(rows, found, Path(explain), settings, bool(window))
                 if form == "table":
@@ -136,25 +139,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
     return found or [directory / CHECKPOINTS]
 
 
-def _predict(
-    found: Sequence[Recording],
-    settings: extract.Settings,
-    window: float,
-    hop: float,
-    predict: Callable[[np.ndarray, int], Callable[[], Predicted]],
-    unusable: list[Unusable],
-    quiet: bool,
-    to_end: bool,
-) -> Iterator[Row]:
-    """Predicts batch after batch; finally prints how many recordings were long and taken whole."""
+def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool) -> Iterator[Row]:
+    """Yields the rows of each batch; finally prints how many recordings were long and whole."""
     long = []
-    size = parallel.rows_together()
-    batches = recordings.process(
-        found, settings, window, hop, size, predict, unusable, quiet, to_end
-    )
     for batch, predicted in batches:
         for index, part in enumerate(batch):
-            if not window and part.end > LONG:
+            if not windowed and part.end > LONG:
                 long.append(part.recording.title)
             gates = {name: gate[index] for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates
