@@ -14,10 +14,12 @@ import soundfile
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Window
 from ds_jax.features import extract
+from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 
 SETTINGS = PictureSettings(canvas=16)
+WHOLE = Windowing()
 BATCH = 32
 
 
@@ -121,7 +123,7 @@ def test_standard_input_is_kept_while_it_is_read(monkeypatch):
         pass
 
 
-def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
+def process(files, settings=SETTINGS, windowing=WHOLE, start=None):
     """All windows with their results, what was unusable, and the shape of each batch."""
     unusable, shapes, done = [], [], []
 
@@ -130,7 +132,7 @@ def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
         return lambda: inputs * 2.0
 
     for batch, result in recordings.process(
-        files, settings, window, hop, BATCH, start or double, unusable, quiet=True
+        files, settings, windowing, BATCH, start or double, unusable, quiet=True
     ):
         done += zip(batch, result, strict=True)
     return done, unusable, shapes
@@ -157,7 +159,7 @@ def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
     seconds = {"a": 0.1, "b": 4.05, "c": 0.3, "d": 1.6}  # of 16 windows, of less, and of more
     for name, length in seconds.items():
         write(tmp_path / f"{name}.wav", length)
-    done, _, _ = process(recordings.find([tmp_path])[0], window=0.2, hop=0.1)
+    done, _, _ = process(recordings.find([tmp_path])[0], windowing=Windowing(0.2, 0.1))
     starts = [window.start for window, _ in done if window.recording.path.stem == "b"]
     assert starts == pytest.approx([0.1 * k for k in range(40)])
     stems = [window.recording.path.stem for window, _ in done]
@@ -184,7 +186,9 @@ def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch
         yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
 
     monkeypatch.setattr(extract, "windows", windows)
-    done, unusable, _ = process([Recording(Path("a.wav"), Path(), "a.wav")], window=1.0)
+    done, unusable, _ = process(
+        [Recording(Path("a.wav"), Path(), "a.wav")], windowing=Windowing(1.0)
+    )
     assert len(done) == 1
     ((title, reason),) = unusable
     assert title == "a.wav"
@@ -219,7 +223,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "windows", windows)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
     taken = 0
-    for batch, _ in recordings.process(files, SETTINGS, 0, 0, 4, lambda x, _: lambda: x, [], True):
+    for batch, _ in recordings.process(files, SETTINGS, WHOLE, 4, lambda x, _: lambda: x, [], True):
         taken += len(batch)
         deadline = time.monotonic() + 10
         while len(begun) < min(200, taken + 8) and time.monotonic() < deadline:
@@ -233,7 +237,7 @@ def test_a_caller_that_stops_early_leaves_no_thread(tmp_path):
         write(tmp_path / f"{number:02}.wav", 0.1)
     before = threading.active_count()
     rows = recordings.process(
-        recordings.find([tmp_path])[0], SETTINGS, 0, 0, BATCH, lambda x, _: lambda: x, [], True
+        recordings.find([tmp_path])[0], SETTINGS, WHOLE, BATCH, lambda x, _: lambda: x, [], True
     )
     assert isinstance(next(rows)[0][0], Window)
     rows.close()

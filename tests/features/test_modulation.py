@@ -183,12 +183,6 @@ def test_silence_is_at_the_floor_and_flat():
     np.testing.assert_allclose(found[95:], flat, atol=1e-7, rtol=1e-6)
 
 
-@pytest.mark.parametrize("samples", [[], [[0.0, 1.0]], [0.0, np.nan], [np.inf]])
-def test_what_is_no_finite_vector_is_refused(samples):
-    with pytest.raises(ValueError, match="one channel"):
-        modulation.energies(np.asarray(samples))
-
-
 def test_measures_agree_with_loops_and_numpys_line():
     frames = np.random.default_rng(4).gamma(1, size=(3, 19, 5))
     found = modulation.measures(frames)

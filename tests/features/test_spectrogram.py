@@ -218,12 +218,6 @@ def test_the_band_must_fit_the_rate(field, value):
         assert (error.value.field, error.value.value) == (f"picture.{field}", value)
 
 
-def test_chroma_cannot_be_planned():
-    with pytest.raises(ConfigError) as error:
-        spectrogram.plan(replace(NATIVE, mode="chroma"), 16000)
-    assert error.value.field == "picture.mode"
-
-
 @pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])
 @pytest.mark.parametrize("layout", ["deepspectrum", "plain"])
 def test_short_and_constant_audio_is_drawn(mode, layout):

@@ -30,6 +30,7 @@ from ds_jax.data import recordings
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
+from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import files
@@ -172,7 +173,7 @@ def test_pipes_devices_and_broken_links_are_never_opened(suffix, tmp_path):
             case.make(path)
             for decode in (
                 lambda path=path: audio.read(path, 16_000),
-                lambda path=path: next(audio.windows(path, 16_000, 1.0, 0)),
+                lambda path=path: next(audio.windows(path, 16_000, Windowing(1.0))),
             ):
                 with pytest.raises(ValueError, match=reasons[kind]):
                     decode()
@@ -214,7 +215,7 @@ def test_too_long_a_recording_is_named_before_it_is_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.wav is longer than"):
         audio.read(tmp_path / "a.wav", 16_000)
     assert len(audio.read(tmp_path / "b.wav", 16_000)[0]) == 16_000
-    assert len(list(audio.windows(tmp_path / "a.wav", 16_000, 0.5, 0.0))) == 2
+    assert len(list(audio.windows(tmp_path / "a.wav", 16_000, Windowing(0.5)))) == 2
     monkeypatch.undo()
     with (tmp_path / "sparse.l16").open("wb") as file:  # of 8 GB, and 38 hours
         file.write(b"\1\0" * 1000)
@@ -285,7 +286,7 @@ def test_any_bytes_are_samples_or_a_valueerror_that_names_the_file(
     if refusal:
         assert str(path) in refusal
         with pytest.raises(ValueError, match=re.escape(refusal)):
-            list(audio.windows(path, 16_000, 0.01, 0))
+            list(audio.windows(path, 16_000, Windowing(0.01)))
         return
     assert (samples.dtype, samples.ndim, rate) == (np.float32, 1, 16_000)
     assert samples.size
