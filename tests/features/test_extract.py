@@ -143,13 +143,17 @@ def test_a_config_with_features_has_no_picture():
     assert extract.settings({"features": "msf"}).shape == (95,)  # any mapping is a config
 
 
-def test_pictures_are_one_a_window_and_features_one_a_recording(recording):
-    seconds, windows, _ = extract.read(recording, PictureSettings(canvas=16, window=0.25))
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PictureSettings(canvas=16, window=0.25), [((16, 16), np.uint8)] * 4),
+        (FeatureSettings("mfcc"), [((60,), np.float32)]),
+    ],
+)
+def test_pictures_are_one_a_window_and_features_one_a_recording(recording, settings, expected):
+    seconds, arrays, _ = extract.read(recording, settings)
     assert seconds == 1
-    assert [(w.shape, w.dtype) for w in windows] == [((16, 16), np.uint8)] * 4
-    seconds, arrays, _ = extract.read(recording, FeatureSettings("mfcc"))
-    assert seconds == 1
-    assert [(a.shape, a.dtype) for a in arrays] == [((60,), np.float32)]
+    assert [(array.shape, array.dtype) for array in arrays] == expected
 
 
 @pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])

@@ -14,7 +14,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def terminal(monkeypatch):
+@pytest.fixture
+def screen(monkeypatch):
     """Puts standard output and error on one terminal, where bars appear at once."""
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
@@ -23,8 +24,7 @@ def terminal(monkeypatch):
     return screen
 
 
-def test_a_bar_shows_how_far_it_is_and_the_time_left(monkeypatch):
-    screen = terminal(monkeypatch)
+def test_a_bar_shows_how_far_it_is_and_the_time_left(screen):
     with progress.bar("preparing", 8, "recordings") as bar:
         bar.update(2)
         bar.refresh()
@@ -34,16 +34,14 @@ def test_a_bar_shows_how_far_it_is_and_the_time_left(monkeypatch):
     assert "\n" not in screen.getvalue()
 
 
-def test_bytes_are_counted_in_millions(monkeypatch):
-    screen = terminal(monkeypatch)
+def test_bytes_are_counted_in_millions(screen):
     with progress.bar("downloading", 61_000_000, "B") as bar:
         bar.update(30_500_000)
         bar.refresh()
     assert "30.5M/61.0M" in screen.getvalue()
 
 
-def test_items_come_through_a_bar(monkeypatch):
-    screen = terminal(monkeypatch)
+def test_items_come_through_a_bar(screen):
     items = []
     for item in progress.bar("reading", 3, "records", range(3)):
         items.append(item)
@@ -53,8 +51,7 @@ def test_items_come_through_a_bar(monkeypatch):
 
 
 @pytest.mark.parametrize("hidden", ["no terminal", "not to be shown", "over in no time"])
-def test_there_is_none(hidden, monkeypatch):
-    screen = terminal(monkeypatch)
+def test_there_is_none(hidden, screen, monkeypatch):
     if hidden == "no terminal":
         monkeypatch.setattr("sys.stderr", io.StringIO())
     if hidden == "over in no time":
@@ -64,8 +61,7 @@ def test_there_is_none(hidden, monkeypatch):
     assert "reading" not in screen.getvalue()
 
 
-def test_lines_stand_above_a_bar(monkeypatch):
-    screen = terminal(monkeypatch)
+def test_lines_stand_above_a_bar(screen):
     with progress.bar("fitting", 2, "folds") as bar:
         bar.update()
         bar.refresh()
@@ -76,5 +72,4 @@ def test_lines_stand_above_a_bar(monkeypatch):
 
 
 def test_clock():
-    assert progress.clock(3723.4) == "1:02:03"
-    assert progress.clock(59.6) == "1:00"
+    assert (progress.clock(3723.4), progress.clock(59.6)) == ("1:02:03", "1:00")
