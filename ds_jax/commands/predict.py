@@ -86,8 +86,8 @@ def run(
         config = systems.load_config(checkpoints)
         settings = extract.settings(config)
         windowing = Windowing(window, hop, to_end=True)
-        if not window and isinstance(settings, PictureSettings):
-            windowing = Windowing(settings.window, hop or settings.window_hop)
+        if not window:
+            windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
         if hop and not windowing.window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
         if explain and "gates" not in config.model:

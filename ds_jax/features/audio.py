@@ -50,6 +50,14 @@ class Windowing:
         missed = min(total - count * step, total - (count - 1) * step - length)
         return count + (self.to_end and missed > 0)
 
+    def split(self, samples: np.ndarray, rate: int) -> list[np.ndarray]:
+        """Cuts audio, float [n] at a rate in Hz; returns views of it."""
+        if not self.window:
+            return [samples]
+        length, step = self.samples(rate)
+        starts = [index * step for index in range(self.count(len(samples), rate))]
+        return [samples[start : start + length] for start in starts]
+
 
 def count_windows(total: int, step: int, larger: Callable = max) -> int:
     """Counts windows as DeepSpectrum does: one for every whole hop, and at least one.
@@ -96,7 +104,7 @@ def windows(
 ) -> Iterator[tuple[float, float, int, np.ndarray]]:
     """Reads a recording of any length window by window, with a few windows in memory.
 
-    The samples equal those of `read`, and the windows those of `spectrogram.split_windows`. The
+    The samples equal those of `read`, and the windows those of `Windowing.split`. The
     recording is decoded twice, so that an unusable one raises an error before its first window.
 
     Args:

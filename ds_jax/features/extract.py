@@ -65,14 +65,11 @@ class FeatureSettings:
     """
 
     set: str
+    sample_rate = 16_000  # Hz to which the audio is resampled
+    windowing = audio.Windowing()  # takes recordings whole
 
     def __post_init__(self):
         check_choice("features", self.set, SETS)
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz to which the audio is resampled."""
-        return 16_000
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -151,9 +148,7 @@ def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray],
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(path, settings.sample_rate)
-    parts = [samples]
-    if isinstance(settings, PictureSettings):
-        parts = spectrogram.split_windows(samples, rate, settings)
+    parts = settings.windowing.split(samples, rate)
     arrays = [_represent(part, rate, settings) for part in parts]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 

@@ -170,19 +170,6 @@ def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: Pi
     return xp.clip(indices, 0, 255).astype(xp.uint8)
 
 
-def split_windows(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.ndarray]:
-    """Cuts audio, float [n] at a rate in Hz, as DeepSpectrum does, see `audio.count_windows`.
-
-    Returns:
-        Views of samples; [samples] if window is 0.
-    """
-    if not settings.window:
-        return [samples]
-    length, step = settings.windowing.samples(rate)
-    starts = [index * step for index in range(settings.windowing.count(len(samples), rate))]
-    return [samples[start : start + length] for start in starts]
-
-
 class Plan(NamedTuple):
     """The part of a drawing that does not depend on the audio.
 

@@ -63,7 +63,7 @@ def _paint(
 def split_windows(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cuts audio into windows as `spectrogram.split_windows` does.
+    """Cuts audio into windows as `audio.Windowing.split` does.
 
     Args:
         samples: float32 [n].

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ds_jax.features import audio
 from ds_jax.features.audio import Windowing
-from ds_jax.features.spectrogram import PictureSettings, split_windows
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4800) / 48_000)).astype(np.float32)
 PCM = (20_000 * TONE).astype(np.int16)
@@ -155,6 +154,21 @@ def test_deepspectrum_takes_a_window_for_every_whole_hop():
     assert [audio.count_windows(n, 10) for n in (1, 9, 10, 19, 20, 59)] == [1, 1, 1, 1, 2, 5]
 
 
+def test_windows_are_cut_at_every_whole_hop():
+    samples = np.arange(1000)
+
+    def ends(seconds, *windowing):
+        pieces = Windowing(*windowing).split(samples[: int(seconds * 100)], 100)
+        return [(piece[0], piece[-1] + 1) for piece in pieces]
+
+    assert ends(10) == [(0, 1000)]
+    assert ends(10, 4.0) == [(0, 400), (400, 800)]
+    assert ends(10, 4.0, 2.0) == [(0, 400), (200, 600), (400, 800), (600, 1000), (800, 1000)]
+    assert ends(10, 4.0, 0.0, True) == [(0, 400), (400, 800), (800, 1000)]
+    assert ends(3, 4.0) == [(0, 300)]
+    assert ends(0.01, 4.0, 2.0) == [(0, 1)]
+
+
 @settings(deadline=None)
 @given(total=st.integers(1, 99), length=st.integers(1, 30), step=st.integers(1, 30))
 def test_to_the_end_is_one_window_more_where_something_would_be_missed(total, length, step):
@@ -176,24 +190,19 @@ def test_to_the_end_is_one_window_more_where_something_would_be_missed(total, le
 @pytest.mark.parametrize(("rate", "wanted"), [(16_000, 16_000), (44_100, 16_000), (22_050, 0)])
 def test_windows_are_those_of_training(tmp_path, monkeypatch, rate, wanted, window, hop):
     monkeypatch.setattr(audio, "BLOCK", 3000)
-    pictures = PictureSettings(window=window, window_hop=hop)
     for seconds in (0.1, 0.4, 1.0, 1.73):
         path = write(tmp_path / "a.wav", noise(seconds, rate, 2), rate)
         samples, read_rate = audio.read(path, wanted)
-        length, step = Windowing(window, hop).samples(read_rate)
-        expected = split_windows(samples, read_rate, pictures)
-        usual = list(audio.windows(path, wanted, Windowing(window, hop)))
-        to_end = list(audio.windows(path, wanted, Windowing(window, hop, to_end=True)))
-        assert len(usual) == len(expected)
-        assert len(to_end) == Windowing(window, hop, to_end=True).count(len(samples), read_rate)
-        last = samples[(len(to_end) - 1) * step :][:length]
-        for found in (usual, to_end):
-            for number, (whole, start, at_rate, part) in enumerate(found):
+        for to_end in (False, True):
+            windowing = Windowing(window, hop, to_end)
+            expected = windowing.split(samples, read_rate)
+            _, step = windowing.samples(read_rate)
+            found = zip(audio.windows(path, wanted, windowing), expected, strict=True)
+            for number, ((whole, start, at_rate, decoded), part) in enumerate(found):
                 assert whole == soundfile.info(path).duration
                 assert (start, at_rate) == (pytest.approx(number * step / read_rate), read_rate)
-                assert part.dtype == np.float32
-                other = expected[number] if number < len(expected) else last
-                np.testing.assert_array_equal(part, other)
+                assert decoded.dtype == np.float32
+                np.testing.assert_array_equal(decoded, part)
 
 
 def test_windows_of_a_long_recording_need_the_memory_of_a_few(tmp_path):

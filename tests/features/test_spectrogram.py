@@ -19,7 +19,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from ds_jax.features import spectrogram
-from ds_jax.features.spectrogram import PictureSettings, draw, matrix, split_windows
+from ds_jax.features.spectrogram import PictureSettings, draw, matrix
 from ds_jax.runtime.errors import ConfigError
 
 VIRIDIS = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255)
@@ -232,21 +232,6 @@ def test_a_band_narrower_than_a_bin_is_drawn():
 def test_only_one_channel_is_drawn(samples):
     with pytest.raises(ValueError, match="one channel"):
         draw(samples, 16000, NATIVE)
-
-
-def test_windows_are_cut_at_every_whole_hop():
-    samples = np.arange(1000)
-
-    def ends(seconds, window, window_hop=0.0):
-        settings = PictureSettings(window=window, window_hop=window_hop)
-        pieces = split_windows(samples[: int(seconds * 100)], 100, settings)
-        return [(piece[0], piece[-1] + 1) for piece in pieces]
-
-    assert ends(10, 0.0) == [(0, 1000)]
-    assert ends(10, 4.0) == [(0, 400), (400, 800)]
-    assert ends(10, 4.0, 2.0) == [(0, 400), (200, 600), (400, 800), (600, 1000), (800, 1000)]
-    assert ends(3, 4.0) == [(0, 300)]
-    assert ends(0.01, 4.0, 2.0) == [(0, 1)]
 
 
 OTHER = {
