@@ -148,10 +148,10 @@ def load(builder, name: str) -> Corpus:
         example = source[position]
         texts = ("speaker", "gender", "sentence", "style", "digest")
         utterance = Utterance(
-            name=_text(example["utterance"]),
+            name=example["utterance"].decode(),
             label=LABELS[int(example["label"])],
             seconds=float(example["seconds"]),
-            **{field: _text(example[field]) for field in texts},
+            **{field: example[field].decode() for field in texts},
         )
         records.append((utterance, int(example["window"]), position))
         if not stored:
@@ -182,7 +182,3 @@ def load(builder, name: str) -> Corpus:
 def _decode(png: bytes) -> np.ndarray:
     """Decodes a grey PNG; uint8 [height, width]."""
     return np.asarray(PIL.Image.open(io.BytesIO(png)))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -201,7 +201,7 @@ def test_a_second_process_waits_and_prints_so(tmp_path, capsys):
     thread = threading.Thread(target=second)
     with filelock.FileLock(tmp_path / "data/emodb.lock"):
         thread.start()
-        thread.join(1.0)
+        thread.join(0.4)
         assert thread.is_alive()
         assert not prepared
     thread.join(20)
