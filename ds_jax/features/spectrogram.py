@@ -111,18 +111,14 @@ class PictureSettings:
             _band(self, self.sample_rate)
 
     @property
-    def drawn(self) -> dict:
-        """The fields that change the stored picture, by their names."""
-        return {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
-
-    @property
     def windowing(self) -> audio.Windowing:
         """How recordings are cut into windows."""
         return audio.Windowing(self.window, self.window_hop)
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the stored pictures differ."""
-        text = json.dumps(self.drawn, sort_keys=True)
+        stored = {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
+        text = json.dumps(stored, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         version = f"-{VERSION}" if VERSION > 1 else ""  # version 1 is older than this number
         return f"{self.mode}-{self.layout}-{self.canvas}-{digest}{version}"
