@@ -325,7 +325,7 @@ def run_within_limits(*program: object, status: int) -> tuple[str, str]:
     error = done.stderr.decode("utf-8", "surrogateescape")
     assert done.returncode == status, error[-3000:]
     assert "Traceback" not in error
-    print(f"\n{program[:2]}: {seconds:.0f} s, {megabytes.strip()} MB")
+    print(f"\n{seconds:.0f} s, {megabytes.strip()} MB")
     assert float(megabytes) < MEGABYTES
     return printed, error
 
