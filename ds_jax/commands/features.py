@@ -84,9 +84,10 @@ def run(
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
         extractor = deep_features.create_features(config).create_extractor()
-        windows = settings.window, settings.window_hop
         size = parallel.rows_together()
-        batches = recordings.process(list(names), settings, *windows, size, extractor, unusable)
+        batches = recordings.process(
+            list(names), settings, settings.windowing, size, extractor, unusable
+        )
         _write(output, batches, names, labelled, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:

@@ -18,6 +18,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
+from ds_jax.features.audio import Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
@@ -84,10 +85,10 @@ def run(
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
         settings = extract.settings(config)
-        to_end = bool(window)
-        if not window and isinstance(settings, PictureSettings):
-            window, hop = settings.window, hop or settings.window_hop
-        if hop and not window:
+        windowing = Windowing(window, hop, to_end=True)
+        if not window:
+            windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
+        if hop and not windowing.window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
         if explain and "gates" not in config.model:
             title = systems.title(config)
@@ -102,11 +103,11 @@ def run(
                 predict = systems.implementation(config).load_ensemble(checkpoints)
                 size, quiet = parallel.rows_together(), output.isatty()
                 batches = recordings.process(
-                    found, settings, window, hop, size, predict, unusable, quiet, to_end
+                    found, settings, windowing, size, predict, unusable, quiet
                 )
-                rows = _rows(batches, bool(window))
+                rows = _rows(batches, bool(windowing.window))
                 if explain:
-                    rows = _explain(rows, found, Path(explain), settings, bool(window))
+                    rows = _explain(rows, found, Path(explain), settings, bool(windowing.window))
                 if form == "table":
                     width = max(len(printable(recording.title)) for recording in found)
                     _write_table(rows, width, output)
@@ -115,7 +116,7 @@ def run(
                 else:
                     head = {"system": systems.title(config), "models": len(checkpoints)}
                     head |= {"synthetic": config.synthetic, "labels": LABELS}
-                    _write_json(rows, head, unusable, to_end, output)
+                    _write_json(rows, head, unusable, windowing.to_end, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
 
