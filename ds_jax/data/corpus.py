@@ -12,7 +12,7 @@ import PIL.Image
 import psutil
 
 from ds_jax.data.labels import LABELS
-from ds_jax.features import extract
+from ds_jax.features import audio, extract
 from ds_jax.runtime import progress
 
 # The two kinds of inputs; a record has a field of either name.
@@ -90,6 +90,7 @@ class Corpus:
         audio_terms: The terms on which a report that plays recordings may be passed on.
         title: The corpus' published name, such as "EmoDB"; empty if it has none.
         licence: The terms of the recordings; empty if unknown.
+        folds: The fold or the split of each utterance, by its name, if the corpus says so.
     """
 
     name: str
@@ -98,10 +99,11 @@ class Corpus:
     owners: np.ndarray
     skipped: int = 0
     directory: Path | None = None
-    recordings: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    recordings: Mapping[str, audio.Source] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
     title: str = ""
     licence: str = ""
+    folds: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
@@ -174,7 +176,8 @@ def load(builder, name: str) -> Corpus:
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
-    known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    folder = builder.builder_config.folder
+    known = {"title": builder.title, "folds": builder.folds(folder)} | builder.terms(folder)
     recordings = builder.playable()
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 

@@ -136,7 +136,9 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
     return features.astype(np.float32, copy=False)
 
 
-def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray], str]:
+def read(
+    source: audio.Source | str | Path, settings: Settings
+) -> tuple[float, list[np.ndarray], str]:
     """Decodes a recording and draws its pictures or computes its features.
 
     Returns:
@@ -147,21 +149,21 @@ def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray],
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
-    samples, rate = audio.read(path, settings.sample_rate)
+    samples, rate = audio.read(source, settings.sample_rate)
     parts = settings.windowing.split(samples, rate)
     arrays = [_represent(part, rate, settings) for part in parts]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 
 
 def windows(
-    path: str | Path, settings: Settings, windowing: audio.Windowing
+    source: audio.Source | str | Path, settings: Settings, windowing: audio.Windowing
 ) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
     Only a few windows of a long recording are in memory at a time.
 
     Args:
-        path: The recording.
+        source: The recording.
         settings: How pictures are drawn, or which features are computed.
         windowing: How the recording is cut; the windows of the settings are not used.
 
@@ -173,11 +175,11 @@ def windows(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     if not windowing.window:
-        samples, rate = audio.read(path, settings.sample_rate)
+        samples, rate = audio.read(source, settings.sample_rate)
         seconds = len(samples) / rate
         yield seconds, 0.0, seconds, _represent(samples, rate, settings)
         return
-    parts = audio.windows(path, settings.sample_rate, windowing)
+    parts = audio.windows(source, settings.sample_rate, windowing)
     for seconds, start, rate, samples in parts:
         try:
             represented = _represent(samples, rate, settings)

@@ -219,7 +219,7 @@ def test_a_manifest_describes_a_corpus(tmp_path, capsys):
     builder = prepare("mine", tmp_path, tmp_path / "data", SMALL)
     assert capsys.readouterr().out == "mine: 3 utterances\n"
     corpus = load(prepare("mine", tmp_path, tmp_path / "data", SMALL, audio=True), "mine")
-    assert corpus.recordings["ana/2.l16"] == tmp_path / "mine/ana/2.l16"
+    assert corpus.recordings["ana/2.l16"].path == tmp_path / "mine/ana/2.l16"
     assert corpus.audio_terms
     corpus = load(builder, "mine")
     assert (corpus.recordings, corpus.title, corpus.licence) == ({}, "", "")
@@ -233,12 +233,17 @@ def test_a_manifest_describes_a_corpus(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("path;label;speaker\na.wav;JOY;ana\n", "line 1: .*'path'"),
+        ("path|label|speaker\na.wav|JOY|ana\n", "line 1: .*'path'.*commas"),
+        ("path;label,speaker\na.wav;JOY,ana\n", "line 1: .*commas or by semicolons"),
+        ("path;label\na.wav;JOY\n", "line 1: .*'speaker'.*semicolons.*path, label"),
+        ("file,wav,label,speaker\na.wav,a.wav,JOY,ana\n", "line 1: .*'file' and 'wav'"),
+        ("path,label,speaker,gendre\na.wav,JOY,ana,f\n", "line 1: .*'gendre'.*'gender'"),
+        ('path,label,speaker\n"a.wav,JOY,ana\n', "line "),
         ("path,label\na.wav,JOY\n", "line 1: .*'speaker'"),
         ("path,label,speaker\na.wav,JOY,ana\nb.wav,HAPPY,ana\n", "line 3, label: 'HAPPY'"),
         ("path,label,speaker\na.wav,JOY,\n", "line 2, speaker: "),
         ("path,label,speaker\na.wav,JOY\n", "line 2, speaker: "),
-        ("path,label,speaker\n\nc.wav,JOY,ana\n", r"line 3, path: .*c\.wav"),
+        ("path,label,speaker\n\nc.wav,JOY,ana\na.wav,JOY,ana\n", r"line 3, path: .*c\.wav"),
         ("path,label,speaker\na.wav,JOY,ana,x\n", "line 2: "),
         ("path,label,speaker,gender\na.wav,JOY,ana,x\n", "line 2, gender: 'x'"),
         ("path,label,speaker\na.wav,JOY,ana\na.wav,JOY,ana\n", "line 3, path: .*line 2"),

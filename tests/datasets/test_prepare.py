@@ -248,7 +248,8 @@ def test_recordings_without_terms_to_pass_them_on_are_refused_before_any_work(
 def test_recordings_are_found_again_if_reports_are_to_play_them(tmp_path, name, recording, term):
     sounds(tmp_path / name, recording)
     corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
-    assert corpus.recordings == {corpus.utterances[0].name: tmp_path / name / recording}
+    source = audio.Source(tmp_path / name / recording)
+    assert corpus.recordings == {corpus.utterances[0].name: source}
     assert term in corpus.audio_terms
     shutil.rmtree(tmp_path / name)  # which prepared data does not need, but sound does
     with pytest.raises(FileNotFoundError, match=name):
