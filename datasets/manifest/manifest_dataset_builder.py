@@ -38,7 +38,7 @@ FIELDS = {
     "style": ("speakingstyle", "speechstyle", "estilo", "stil", "stile"),
     "start": ("starttime", "startsec", "startseconds", "starts", "begin", "onset", "inicio"),
     "end": ("endtime", "endsec", "endseconds", "ends", "stop", "stoptime", "fin", "ende", "fine"),
-    "fold": ("foldid", "cvfold", "split", "splits", "set", "subset", "partition", "particion"),
+    "fold": tables.FOLDS,
 }
 # Names like these mean something of which nothing may be ignored.
 UNCLEAR = re.compile(r"(start|begin|onset|end|stop|offset)|.*(split|fold(?!er)|partition)|channel$")

@@ -21,6 +21,10 @@ NAMES = (
 )
 
 
+# The names of a column that says of which fold or split a row is, besides "fold".
+FOLDS = ("foldid", "cvfold", "split", "splits", "set", "subset", "partition", "particion")
+
+
 class Table(NamedTuple):
     """A table of text.
 
