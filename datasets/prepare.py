@@ -174,6 +174,10 @@ def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool
 
         changes = base.describe_changes(files.read_json(path / base.RECORDINGS), listed)
         reason = changes and f"{path} is of other recordings than there are now: {changes}"
+    if not reason and shutil.which("ffmpeg"):
+        skipped = (path / "skipped.csv").read_text(encoding="utf-8")
+        if listed and "needs ffmpeg" in skipped:
+            reason = f"{path} lacks recordings that ffmpeg, which is here now, can decode"
     if reason:
         print(f"{reason}: it is prepared anew")
     return not reason
