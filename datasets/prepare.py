@@ -78,7 +78,9 @@ def load(
         _check_name(name, synthetic, corpora_dir)
         logging.set_verbosity(logging.ERROR)  # its corpora are smaller than the published ones
     settings = extract.settings(experiment)
-    return corpus.load(prepare(name, corpora_dir, data_dir, settings, audio), name)
+    builder = prepare(name, corpora_dir, data_dir, settings, audio)
+    trains = name == experiment.corpus
+    return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):

@@ -84,7 +84,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
     directory = evaluation_directory(workdir, corpus.name)
     with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
         remove_unfinished(directory)
-        predictions.write(directory, utterances, mean)
+        predictions.write(directory, utterances, mean, corpus.classes)
         result = report.summarise(
             config,
             corpus,
@@ -163,7 +163,7 @@ def _predict(
         for whole, part in zip(*map(jax.tree.leaves, (total, predicted)), strict=True):
             whole[owners] += part
         table = predictions.from_utterances(
-            [corpus.utterances[owner] for owner in owners], predicted.probabilities
+            [corpus.utterances[owner] for owner in owners], predicted.probabilities, corpus.classes
         )
         records.append(summary.fold_record(fold_number(checkpoints.parent), table))
     tested = np.flatnonzero(count)

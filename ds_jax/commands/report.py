@@ -75,6 +75,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         records=records,
         shared=folds.shared(reported, corpus.utterances),
         excluded=len(excluded_duplicates(all_folds, corpus)),
+        untrained=_untrained(reported, config, corpus),
     )
     missing = sorted(set(range(len(all_folds))) - set(finished))
     result = dataclasses.replace(result, missing_folds=missing)
@@ -83,6 +84,19 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         run_report.write(workdir, result, sources, corpus, histories)
     announce(workdir, result)
     return result
+
+
+def _untrained(
+    reported: Sequence[folds.Fold], config: ml_collections.ConfigDict, corpus: Corpus
+) -> dict[str, int]:
+    """Counts for each class the folds that train on no utterance of it; those of none are left."""
+    labels = {utterance.name: utterance.label for utterance in corpus.utterances}
+    epochs = systems.SYSTEMS[config.system].chooses == "epoch"
+    trained = [
+        {labels[name] for name in fold.train + (() if epochs else fold.dev)} for fold in reported
+    ]
+    counts = {name: sum(name not in each for each in trained) for name in corpus.classes}
+    return {name: count for name, count in counts.items() if count}
 
 
 def summarise(
@@ -95,6 +109,7 @@ def summarise(
     records: Sequence[Mapping],
     shared: Mapping[str, int | None],
     excluded: int,
+    untrained: Mapping[str, int],
 ) -> RunSummary:
     """Evaluates the predictions in some folders, those of a run's folds or of an evaluation.
 
@@ -107,6 +122,7 @@ def summarise(
         records: The records of the folds.
         shared: What training and test share.
         excluded: The number of recordings that are excluded as duplicates.
+        untrained: For each class that some models cannot answer the number of these models.
 
     Raises:
         ValueError: A file in one of the folders is missing or damaged.
@@ -114,7 +130,11 @@ def summarise(
     for damage in filter(None, map(files.find_damage, sources)):
         raise ValueError(f"{damage}. {files.ADVICE}")
     return RunSummary(
-        **summary.measure(predictions.read_pooled(sources), predictions.read_heads(sources)),
+        **summary.measure(
+            predictions.read_pooled(sources),
+            predictions.read_heads(sources),
+            [name for name, models in untrained.items() if models == len(records)],
+        ),
         corpus=corpus.name,
         corpus_title=corpus.title,
         corpus_licence=corpus.licence,
@@ -127,6 +147,8 @@ def summarise(
         skipped=corpus.skipped,
         chosen=systems.SYSTEMS[config.system].chooses,
         equal_left_out=excluded,
+        other_labels=dict(corpus.left_out),
+        untrained=dict(untrained),
         synthetic=config.synthetic,
         paper=paper_numbers.paper_comparison(config, corpus.name, protocol, fold_count),
         settings=configuration.describe(config),

@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime import progress
@@ -76,15 +75,16 @@ def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
 
 
 def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
-    """Counts a confusion matrix for each cluster, int64 [clusters, 7, 7], ordered by name."""
+    """Counts a confusion matrix for each cluster, int64 [clusters, k, k], ordered by name."""
     ordered, cluster = np.unique(names, return_inverse=True)
-    matrices = np.zeros((len(ordered), len(LABELS), len(LABELS)), np.int64)
+    count = len(predictions.classes)
+    matrices = np.zeros((len(ordered), count, count), np.int64)
     np.add.at(matrices, (cluster, predictions.labels, predictions.predictions), 1)
     return matrices
 
 
 def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
-    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, 7, 7].
+    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, k, k].
 
     NumPy promises that the raw output of a generator stays the same in every version, unlike that
     of `Generator.integers`. One draw at a time needs little memory for thousands of clusters.

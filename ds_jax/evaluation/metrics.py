@@ -1,18 +1,18 @@
 """Scores that follow from confusion matrices alone, and the calibration of probabilities.
 
-A confusion matrix is [..., 7, 7] with a row for each true label and a column for each prediction,
-in the order of `LABELS`. All means are over the classes present among the true labels, and a share
-of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
+A confusion matrix is [..., k, k] with a row for each true class and a column for each prediction,
+in the order of the run's k classes. All means are over the classes present among the true labels,
+and a share of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from ds_jax.data.labels import LABELS
 
-
-def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Counts how often each label (row) was predicted as each (column), int64 [7, 7]."""
-    matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
+def confusion(labels: np.ndarray, predictions: np.ndarray, count: int) -> np.ndarray:
+    """Counts how often each of `count` classes (row) was predicted as each (column), int64."""
+    matrix = np.zeros((count, count), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
     return matrix
 
@@ -35,10 +35,10 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
 SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
 
 
-def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
-    """Returns precision, recall, F1 and support of each label, from one [7, 7] matrix."""
+def per_class(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Returns precision, recall, F1 and support of each class, from one [k, k] matrix."""
     columns = zip(
-        LABELS, _precision(matrix), _recall(matrix), _f1(matrix), matrix.sum(1), strict=True
+        classes, _precision(matrix), _recall(matrix), _f1(matrix), matrix.sum(1), strict=True
     )
     return {
         label: {
@@ -56,7 +56,7 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 
     Args:
         labels: int [n].
-        probabilities: Float [n, 7].
+        probabilities: Float [n, k].
         bins: The number of equally wide ranges of the highest probability. The distance between its
             mean and the share of correct predictions is averaged over them, weighted by their size.
 
@@ -77,7 +77,7 @@ def calibration(
 
     Args:
         labels: int [n].
-        probabilities: Float [n, 7].
+        probabilities: Float [n, k].
         bins: The same as for `calibration_error`.
 
     Returns:

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import FeatureSettings
-from ds_jax.models.layers import Outputs, check_dropout, drop
+from ds_jax.models.layers import Outputs, TrainedClasses, check_dropout, drop
 from ds_jax.runtime.errors import ConfigError
 
 MOST_UNITS = 1 << 16  # in a layer
@@ -93,7 +92,8 @@ class FeatureNetwork(nn.Module):
         axes = tuple(range(inputs.ndim - 1))
         scaled = (inputs - jnp.expand_dims(centre, axes)) / jnp.expand_dims(scale, axes)
         logits = self.body(scaled, rngs if train else None)
-        return Outputs(logits, {}, {}, ((1.0, logits),))
+        outputs = Outputs(logits, {}, {}, ((1.0, logits),))
+        return TrainedClasses(name="trained_classes")(outputs)
 
 
 class LSTM(nn.Module):
@@ -104,10 +104,12 @@ class LSTM(nn.Module):
     Attributes:
         units: The units of each LSTM layer.
         dense_units: The units of the dense layer before the classifier.
+        classes: The number of classes.
     """
 
     units: Sequence[int]
     dense_units: int
+    classes: int
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +119,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rngs: jax.Array | None) -> jax.Array:
-        """Returns logits, float32 [batch, 7], of the state after the last real frame."""
+        """Returns logits, float32 [batch, classes], of the state after the last real frame."""
         del rngs
         x = x if x.ndim == 3 else x[:, None]
         lengths = jnp.sum(~jnp.isnan(x[..., 0]), axis=1)
@@ -127,7 +129,7 @@ class LSTM(nn.Module):
             layer = nn.RNN(cell, return_carry=True)
             (_, last), x = layer(x, seq_lengths=lengths)
         x = nn.relu(nn.Dense(self.dense_units, name="dense")(last))
-        return nn.Dense(len(LABELS), name="classifier")(x)
+        return nn.Dense(self.classes, name="classifier")(x)
 
 
 class FeedForward(nn.Module):
@@ -136,10 +138,12 @@ class FeedForward(nn.Module):
     Attributes:
         units: The units of each layer.
         dropout: The share of the units that are dropped after each layer.
+        classes: The number of classes.
     """
 
     units: Sequence[int]
     dropout: float
+    classes: int
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,14 +152,14 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rngs: jax.Array | None) -> jax.Array:
-        """Returns logits, float32 [batch, 7]; `rngs` holds a key for each row in training."""
+        """Returns logits, float32 [batch, classes]; `rngs` holds a key for each row in training."""
         for index, units in enumerate(self.units):
             x = nn.relu(nn.Dense(units, name=f"dense{index + 1}")(x))
             x = drop(x, self.dropout, rngs, index)
-        return nn.Dense(len(LABELS), name="classifier")(x)
+        return nn.Dense(self.classes, name="classifier")(x)
 
 
-def create_lstm(model: Mapping, settings: FeatureSettings) -> LSTM:
+def create_lstm(model: Mapping, settings: FeatureSettings, classes: int) -> LSTM:
     """Builds an LSTM, which reads vectors and sequences, from the fields of `config.model`.
 
     Raises:
@@ -165,10 +169,10 @@ def create_lstm(model: Mapping, settings: FeatureSettings) -> LSTM:
     dense_units = model.get("dense_units")
     if not _is_width(dense_units):
         raise ConfigError("model.dense_units", dense_units, f"a whole number, 1 to {MOST_UNITS}")
-    return LSTM(_checked_units(model), dense_units)
+    return LSTM(_checked_units(model), dense_units, classes)
 
 
-def create_feed_forward(model: Mapping, settings: FeatureSettings) -> FeedForward:
+def create_feed_forward(model: Mapping, settings: FeatureSettings, classes: int) -> FeedForward:
     """Builds a feed-forward network, which reads vectors, from the fields of `config.model`.
 
     Raises:
@@ -176,7 +180,7 @@ def create_feed_forward(model: Mapping, settings: FeatureSettings) -> FeedForwar
     """
     check_vector(settings)
     check_dropout(model)
-    return FeedForward(_checked_units(model), model["dropout"])
+    return FeedForward(_checked_units(model), model["dropout"], classes)
 
 
 def check_vector(settings: FeatureSettings) -> None:

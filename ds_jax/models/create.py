@@ -48,11 +48,12 @@ def create_network(
     Raises:
         ConfigError: A field has an impossible value.
     """
-    settings = extract.settings(config)
+    settings, classes = extract.settings(config), len(config.classes)
     if config.system in BODIES:
-        return baselines.FeatureNetwork(BODIES[config.system](config.model, settings), settings)
+        body = BODIES[config.system](config.model, settings, classes)
+        return baselines.FeatureNetwork(body, settings)
     head, backbone = HEADS[config.system], backbone_of(config)
-    return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
+    return deep_spectrum.create(head, config.model, settings, backbone, classes, axis_name, dtype)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.attention import AttentionHead
 from ds_jax.models.backbone import Backbone
-from ds_jax.models.layers import Outputs, check_dropout, drop
+from ds_jax.models.layers import Outputs, TrainedClasses, check_dropout, drop
 from ds_jax.models.preprocessing import colour_table, network_input
 from ds_jax.runtime.errors import ConfigError, one_of
 
@@ -30,12 +29,14 @@ class AttentionHeads(nn.Module):
             of their logits. "early_fusion": the heads' features are concatenated and classified
             together; the heads' classifiers are trained too, but send no gradient down.
         loss_weights: A weight for each head (Gorriz et al.: 1 and 0.8).
+        classes: The number of classes.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
     """
 
     gates: tuple[str, ...]
     merging: str
     loss_weights: tuple[float, ...]
+    classes: int
     axis_name: str | None = None
 
     ported_layers = ()  # all are new
@@ -53,12 +54,12 @@ class AttentionHeads(nn.Module):
             x = features[name]
             if self.merging == "early_fusion":
                 x = jax.lax.stop_gradient(x)
-            head_logits[name] = nn.Dense(len(LABELS), name=f"{name}_logits")(x)
+            head_logits[name] = nn.Dense(self.classes, name=f"{name}_logits")(x)
         loss_terms = tuple(zip(self.loss_weights, head_logits.values(), strict=True))
         if self.merging == "early_fusion":
             fused = jnp.concatenate(list(features.values()), axis=-1)
             fused = nn.relu(nn.Dense(FUSION_UNITS, name="fusion")(fused))
-            logits = nn.Dense(len(LABELS), name="fusion_logits")(fused)
+            logits = nn.Dense(self.classes, name="fusion_logits")(fused)
             loss_terms = ((1.0, logits), *loss_terms)
         else:
             logits = sum(head_logits.values()) / len(head_logits)
@@ -70,16 +71,18 @@ class FullyConnectedHead(nn.Module):
 
     Attributes:
         backbone: The backbone that the head stands on.
-        kind: "fc": the backbone's fully connected layers with dropout after each, then seven
-            classes. "gap": the mean over positions, then seven classes.
+        kind: "fc": the backbone's fully connected layers with dropout after each, then the
+            classes. "gap": the mean over positions, then the classes.
         dropout: The share of the fully connected units that are dropped (0.5: Simonyan and
             Zisserman, section 3.1); `gap` drops none.
+        classes: The number of classes.
         dtype: The type that the fully connected layers are computed in.
     """
 
     backbone: Backbone
     kind: str
     dropout: float
+    classes: int
     dtype: DTypeLike = jnp.float32
 
     @property
@@ -90,7 +93,7 @@ class FullyConnectedHead(nn.Module):
     def setup(self):
         if self.kind == "fc":
             self.fully_connected = self.backbone.top(self.backbone.units, self.dtype)
-        self.classifier = nn.Dense(len(LABELS))
+        self.classifier = nn.Dense(self.classes)
 
     def __call__(
         self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
@@ -108,7 +111,7 @@ class FullyConnectedHead(nn.Module):
 
 
 class DeepSpectrumNetwork(nn.Module):
-    """Maps stored pictures to seven logits: preprocessing, a backbone and a head.
+    """Maps stored pictures to a logit for each class: preprocessing, a backbone and a head.
 
     The frozen blocks are `lower`, which training never changes; the rest is `upper`.
 
@@ -133,6 +136,7 @@ class DeepSpectrumNetwork(nn.Module):
     def setup(self):
         backbone = self.backbone
         self.trunk = backbone.trunk(backbone.blocks, self.dtype, name=backbone.name)
+        self.trained_classes = TrainedClasses()
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -194,7 +198,7 @@ class DeepSpectrumNetwork(nn.Module):
             outputs = self.trunk(x, self.frozen_blocks + 1, self.last_block)
         else:
             outputs = {self._last_frozen: x}
-        return self.head(outputs, mask, train, rngs)
+        return self.trained_classes(self.head(outputs, mask, train, rngs))
 
     def __call__(
         self,
@@ -217,6 +221,7 @@ def create(
     model: Mapping,
     picture: PictureSettings,
     backbone: Backbone,
+    classes: int,
     axis_name: str | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> DeepSpectrumNetwork:
@@ -227,6 +232,7 @@ def create(
         model: The fields of `config.model`.
         picture: How pictures are drawn, and fed to the network.
         backbone: What the head stands on.
+        classes: The number of classes.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
         dtype: The type that the backbone is computed in.
 
@@ -240,11 +246,12 @@ def create(
     frozen_blocks = blocks.index(freeze) + 1 if freeze else 0
     if head == "attention":
         gates = _checked_gates(model, backbone, frozen_blocks)
-        module = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
+        weights = tuple(model["loss_weights"])
+        module = AttentionHeads(gates, model["merging"], weights, classes, axis_name)
         last_block = backbone.outputs.index(gates[-1]) + 1
     else:
         _check_fully_connected(model, picture, backbone)
-        module = FullyConnectedHead(backbone, model["head"], model["dropout"], dtype)
+        module = FullyConnectedHead(backbone, model["head"], model["dropout"], classes, dtype)
         last_block = len(blocks)
     return DeepSpectrumNetwork(backbone, module, last_block, frozen_blocks, picture, dtype)
 

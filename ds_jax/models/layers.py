@@ -11,13 +11,16 @@ import optax
 
 from ds_jax.runtime.errors import ConfigError
 
+NEVER = -1e9  # the logit of a class that has no probability
+
 
 class Outputs(flax.struct.PyTreeNode):
     """The outputs of a network for a batch.
 
     Attributes:
-        logits: float32 [batch, 7].
-        head_logits: For each attention head, by the name of its block's output, float32 [batch, 7].
+        logits: float32 [batch, classes].
+        head_logits: For each attention head, by the name of its block's output, float32
+            [batch, classes].
         gates: For each attention head, float32 [batch, height, width] in 0..1.
         loss_terms: Pairs of a weight and logits; the loss is the weighted sum of cross-entropies.
     """
@@ -32,6 +35,25 @@ class Outputs(flax.struct.PyTreeNode):
         return sum(
             weight * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             for weight, logits in self.loss_terms
+        )
+
+
+class TrainedClasses(nn.Module):
+    """Keeps a network from answering with a class that no training utterance has.
+
+    Which these are is kept with the batch statistics, and so in every checkpoint.
+    """
+
+    @nn.compact
+    def __call__(self, outputs: Outputs) -> Outputs:
+        """Lowers the logits of the other classes, so that their probability is exactly 0."""
+        shape = outputs.logits.shape[-1:]
+        trained = self.variable("batch_stats", "trained", jnp.ones, shape).value[None] > 0
+        terms = tuple((weight, jnp.where(trained, x, NEVER)) for weight, x in outputs.loss_terms)
+        return outputs.replace(
+            logits=jnp.where(trained, outputs.logits, NEVER),
+            head_logits={k: jnp.where(trained, x, NEVER) for k, x in outputs.head_logits.items()},
+            loss_terms=terms,
         )
 
 

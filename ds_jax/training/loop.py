@@ -14,7 +14,6 @@ import optax
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics, predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Network, create_network
@@ -198,8 +197,10 @@ def _open(
         leakage.check_rows(f"fold {number}: {what}", rows[split], corpus, fold.splits, (split,))
     network = setup.network(layout)
     rng = jax.random.fold_in(jax.random.key(config.seeds.initialisation), number)
-    scaling = network.scaling(corpus.inputs, rows["train"])
-    state = create_state(network, setup.optimiser, setup.pretrained, rng, scaling)
+    measured = network.scaling(corpus.inputs, rows["train"])
+    trained = np.isin(np.arange(len(corpus.classes)), corpus.labels[rows["train"]])
+    measured |= {"trained_classes": {"trained": trained.astype(np.float32)}}
+    state = create_state(network, setup.optimiser, setup.pretrained, rng, measured)
     directory = fold_directory(workdir, number)
     opened = FoldState(
         number=number,
@@ -314,9 +315,9 @@ def _predict(
 def _scores(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
     """Returns loss, accuracy and UAR over the utterances that the windows `rows` belong to."""
     owners = np.unique(corpus.owners[rows])
-    labels = np.asarray([LABELS.index(corpus.utterances[owner].label) for owner in owners])
+    labels = np.asarray([corpus.classes.index(corpus.utterances[owner].label) for owner in owners])
     right = predicted.probabilities[np.arange(len(labels)), labels]
-    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1))
+    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1), len(corpus.classes))
     return {
         "loss": float(-np.mean(np.log(np.maximum(right, np.finfo(np.float64).tiny)))),
         "accuracy": float(metrics.accuracy(matrix)),
