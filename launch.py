@@ -55,12 +55,9 @@ def run(mode: str, paths: list[Path]) -> None:
 
     from ds_jax.commands import compare, corpus, evaluate, export, features, predict, report
     from ds_jax.runtime import processes
-    from ds_jax.systems import base as systems
 
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
-    if follows_config and config.system != "paper":
-        systems.check(config)
     load = functools.partial(_load, config, workdir)
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
@@ -81,10 +78,9 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     """Checks all of a config that needs no JAX, and completes the names of its corpora."""
     configuration.check_fields(config, SCHEMAS)
     if config.system != "paper":  # whose empty values stand for those of other configs
-        configuration.check_values(config)
-        from ds_jax.features import extract
+        from ds_jax.systems import base as systems
 
-        extract.settings(config)
+        systems.check(config)
     from datasets import prepare
 
     prepare.complete_names(config)

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
+from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import processes
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel

@@ -1,7 +1,7 @@
 """Tests the models of a run on another corpus, or on their test splits again: `--mode=evaluate`."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -77,7 +77,8 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             "Bring back the file of the training."
         )
     systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
-    utterances, mean, records = _predict(rows, corpus)
+    predicted = systems.implementation(config).predict(rows, corpus.inputs, corpus.directory)
+    utterances, mean, records = _average(predicted, rows, corpus)
     parallel.forget_programs()
     if not processes.is_first_process():
         return None
@@ -144,17 +145,22 @@ def _select(
     return dict.fromkeys(directories, new), shared, duplicates, styles
 
 
-def _predict(
-    rows: Mapping[Path, np.ndarray], corpus: Corpus
+def _average(
+    predictors: Iterable[tuple[Path, Predicted]], rows: Mapping[Path, np.ndarray], corpus: Corpus
 ) -> tuple[list[Utterance], Predicted, list[dict]]:
-    """Predicts each model's rows of the inputs, by the folder of its checkpoints.
+    """Averages what the models of a run predict.
+
+    Args:
+        predictors: The folder of each model's checkpoints, and its predictions for its rows.
+        rows: The rows of the inputs that each model predicts, by the folder of its checkpoints.
+        corpus: The corpus that the inputs are of.
 
     Returns:
         The utterances that were tested, the mean outputs for them, and a record for each fold.
     """
     total, records = None, []
     count = np.zeros(len(corpus.utterances), int)
-    for checkpoints, predicted in systems.predict(rows, corpus.inputs, corpus.directory):
+    for checkpoints, predicted in predictors:
         predicted = predictions.average_windows(predicted, corpus, rows[checkpoints])
         owners = np.unique(corpus.owners[rows[checkpoints]])
         count[owners] += 1

@@ -16,6 +16,7 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
+from ds_jax.models.layers import Network
 from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
@@ -72,7 +73,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
 
 
 def trace(
-    network: create_model.Network,
+    network: Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> jax.export.Exported:
@@ -99,7 +100,7 @@ def trace(
 
 
 def _probabilities(
-    network: create_model.Network,
+    network: Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -144,7 +145,7 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     return settings
 
 
-def _check_size(network: create_model.Network, variables: Sequence[create_model.Variables]) -> None:
+def _check_size(network: Network, variables: Sequence[create_model.Variables]) -> None:
     frozen, _ = create_model.split_frozen(network, variables[0]["params"])
     shared = _bytes(frozen)
     size = sum(_bytes(each) - shared for each in variables) + shared
@@ -168,7 +169,8 @@ def _facts(
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
     chosen = [
-        {"fold": folder.parent.name, "epoch": read_card(folder)["epoch"]} for folder in checkpoints
+        {"fold": folder.parent.name, "epoch": read_card(folder, "epoch")["epoch"]}
+        for folder in checkpoints
     ]
     return {
         "file": MODEL,

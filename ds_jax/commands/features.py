@@ -14,9 +14,9 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
+from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
 
@@ -71,7 +71,7 @@ def run(
             "--config=configs/deepspectrum.py"
         )
     settings = extract.settings(config)
-    deep_features.check(backbone_of(config), tuple(config.model.layers), settings.size)
+    systems.check(config)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "
@@ -172,7 +172,7 @@ def _is_number(text: str) -> bool:
 
 def _write(
     output: Path,
-    batches: Iterable[tuple[Sequence[Window], Mapping[str, np.ndarray]]],
+    batches: Iterable[tuple[Sequence[Window], np.ndarray]],
     names: Mapping[Recording, str],
     labels: Labels,
     windowed: bool,
@@ -182,8 +182,7 @@ def _write(
     arff = output.suffix.lower() == ".arff"
     quote, numbers = _quote_arff if arff else _quote_csv, ""
     with files.open_text(output) as file:
-        for batch, features in batches:
-            vectors = np.concatenate(list(features.values()), axis=1)
+        for batch, vectors in batches:
             if not numbers:
                 numbers = ",".join(["%.9g"] * vectors.shape[1])  # 9 digits restore a float32
                 columns = [("name", tuple(names.values()))]

@@ -98,7 +98,8 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                predict, quiet = systems.load_ensemble(checkpoints), output.isatty()
+                predict = systems.implementation(config).load_ensemble(checkpoints)
+                quiet = output.isatty()
                 rows = _predict(found, settings, window, hop, predict, unusable, quiet, to_end)
                 if explain:
                     rows = _explain(rows, classes, found, Path(explain), settings, bool(window))

@@ -1,15 +1,13 @@
 """Layers that several networks have, and what every network returns."""
 
 from collections.abc import Mapping
-from numbers import Real
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-
-from ds_jax.runtime.errors import ConfigError
 
 NEVER = -1e9  # the logit of a class that has no probability
 
@@ -38,6 +36,67 @@ class Outputs(flax.struct.PyTreeNode):
         )
 
 
+class Network(nn.Module):
+    """A network on rows of a corpus, of which by default nothing is pretrained, frozen or scaled.
+
+    What training never changes is `lower`, the rest is `upper`.
+
+    Attributes:
+        input_dtype: The type of the corpus' inputs.
+        input_shape: The shape of a row; sequences may have any other length.
+        frozen_blocks: How many blocks, from below, keep their pretrained parameters.
+    """
+
+    def frozen_layers(self, module: str) -> set[str]:
+        """Returns the names of a module's layers that keep their pretrained parameters."""
+        del module
+        return set()
+
+    def port(self, pretrained: Mapping) -> dict[str, dict]:
+        """Puts pretrained parameters where this network has them.
+
+        Args:
+            pretrained: Parameters by layer, see `pretrained.load`; there may be more than needed.
+
+        Returns:
+            A part of the network's parameters, by module and layer.
+        """
+        del pretrained
+        return {}
+
+    def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Measures what `upper` scales inputs by, on int [m], the rows of the train split."""
+        del inputs, rows
+        return {}
+
+    def lower(self, inputs: jax.Array) -> jax.Array:
+        """Maps a batch of inputs to what `upper` takes."""
+        return inputs
+
+    def upper(
+        self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
+    ) -> Outputs:
+        """Classifies what `lower` returned.
+
+        Args:
+            x: [batch, ...].
+            mask: float32 [batch], 1 for a real row and 0 for padding.
+            train: Whether batch statistics and dropout are those of training.
+            rngs: A random key for each row, which dropout needs in training.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        mask: jax.Array,
+        train: bool = False,
+        rngs: jax.Array | None = None,
+    ) -> Outputs:
+        """Classifies a batch of inputs."""
+        return self.upper(self.lower(inputs), mask, train, rngs)
+
+
 class TrainedClasses(nn.Module):
     """Keeps a network from answering with a class that no training utterance has.
 
@@ -46,14 +105,17 @@ class TrainedClasses(nn.Module):
 
     @nn.compact
     def __call__(self, outputs: Outputs) -> Outputs:
-        """Lowers the logits of the other classes, so that their probability is exactly 0."""
+        """Lowers the logits of these classes, so that their probability is exactly 0."""
         shape = outputs.logits.shape[-1:]
         trained = self.variable("batch_stats", "trained", jnp.ones, shape).value[None] > 0
-        terms = tuple((weight, jnp.where(trained, x, NEVER)) for weight, x in outputs.loss_terms)
+
+        def masked(logits):
+            return jnp.where(trained, logits, NEVER)
+
         return outputs.replace(
-            logits=jnp.where(trained, outputs.logits, NEVER),
-            head_logits={k: jnp.where(trained, x, NEVER) for k, x in outputs.head_logits.items()},
-            loss_terms=terms,
+            logits=masked(outputs.logits),
+            head_logits={name: masked(logits) for name, logits in outputs.head_logits.items()},
+            loss_terms=tuple((weight, masked(logits)) for weight, logits in outputs.loss_terms),
         )
 
 
@@ -131,14 +193,3 @@ def drop(x: jax.Array, rate: float, rngs: jax.Array | None, layer: int) -> jax.A
         return jax.random.bernoulli(jax.random.fold_in(rng, layer), 1 - rate, x.shape[1:])
 
     return jnp.where(jax.vmap(kept)(rngs), x / (1 - rate), 0)
-
-
-def check_dropout(model: Mapping) -> None:
-    """Checks the field `dropout` of `config.model`.
-
-    Raises:
-        ConfigError: It is not a share of units that `drop` can drop.
-    """
-    rate = model.get("dropout")
-    if not isinstance(rate, Real) or not 0 <= rate < 1:
-        raise ConfigError("model.dropout", rate, "a number from 0 to below 1")

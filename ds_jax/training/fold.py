@@ -129,7 +129,7 @@ class FoldState:
         if notice := self.checkpoints.notice:
             self.say(notice)
         if self.checkpoints.finished:
-            saved = read_card(self.checkpoints.directory)
+            saved = read_card(self.checkpoints.directory, "history")
             self._check(saved)
         elif epoch is not None:
             state, saved = self._restore(epoch, state)

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from ds_jax.data.corpus import StoredPictures
-from ds_jax.models.create import Network, split_frozen
+from ds_jax.models.create import split_frozen
+from ds_jax.models.layers import Network
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL, Layout

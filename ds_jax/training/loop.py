@@ -16,7 +16,8 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import metrics, predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models.create import Network, create_network
+from ds_jax.models.create import create_network
+from ds_jax.models.layers import Network
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.runtime.workdir import CHECKPOINTS, fold_directory
 from ds_jax.training import inference, parallel

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from ds_jax.models.create import Network, Variables, merge_params, split_frozen
+from ds_jax.models.create import Variables, merge_params, split_frozen
+from ds_jax.models.layers import Network
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.parallel import Layout
 
@@ -82,22 +83,26 @@ def create_state(
         rng: The random key of the new layers.
         scaling: What the network's `scaling` measured on the training split.
     """
-    new, batch_stats = _new_layers(network, rng)
-    frozen, trained = split_frozen(network, network.port(pretrained))
+    ported = network.port(pretrained)
+    names = frozenset((module, name) for module, layers in ported.items() for name in layers)
+    new, batch_stats = _new_layers(network, names, rng)
+    frozen, trained = split_frozen(network, ported)
     params = merge_params(new, trained)
     opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros is compiled alone
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _new_layers(network: Network, rng: jax.Array) -> tuple[dict, dict]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _new_layers(
+    network: Network, ported: frozenset[tuple[str, str]], rng: jax.Array
+) -> tuple[dict, dict]:
     """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
     inputs = jnp.zeros((1, *network.input_shape), network.input_dtype)
     variables = network.init(rng, inputs, jnp.ones(1))
     params = {}
     for module, layers in variables["params"].items():
-        ported = network.ported_layers.get(module, ())
-        if new := {name: layer for name, layer in layers.items() if name not in ported}:
+        new = {name: layer for name, layer in layers.items() if (module, name) not in ported}
+        if new:
             params[module] = new
     return params, dict(variables.get("batch_stats", {}))
 

@@ -22,6 +22,7 @@ from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
+from ds_jax.systems import network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
@@ -49,7 +50,7 @@ def predicted(checkpoint, waves, folder):
     """The probabilities of --mode=predict for waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
     settings = extract.settings(systems.load_config(checkpoints))
-    ensemble, probabilities = systems.load_ensemble(checkpoints), []
+    ensemble, probabilities = network.load_ensemble(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, RATE, subtype="FLOAT")

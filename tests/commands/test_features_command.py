@@ -19,7 +19,7 @@ from ds_jax.commands import features
 from ds_jax.data import recordings
 from ds_jax.features import extract
 from ds_jax.models import pretrained
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.systems.deep_features import LayerFeatures
 
 
@@ -144,9 +144,7 @@ def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
     numbers = numbers.astype(np.float32)
-    monkeypatch.setattr(
-        LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
-    )
+    monkeypatch.setattr(LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: numbers)
     _, _, rows = table_of(experiment(), [folder], tmp_path / "out.csv", "none")
     np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
 
@@ -305,7 +303,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LayerFeatures,
         "create_extractor",
-        lambda *_: lambda x, _: lambda: {"block1_pool": np.ones((len(x), 512), np.float32)},
+        lambda *_: lambda x, _: lambda: np.ones((len(x), 512), np.float32),
     )
     tracemalloc.start()
     features.run(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
