@@ -95,7 +95,9 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
     from ds_jax.commands import evaluate, paper, train
+    from ds_jax.training import epochs
 
+    epochs.report_errors_once()
     if config.system == "paper":
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)

@@ -9,7 +9,7 @@ from ds_jax.evaluation.predictions import Predicted, probabilities_of
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training.input_pipeline import Inputs, split_batches
-from ds_jax.training.parallel import Layout
+from ds_jax.training.parallel import Layout, read_behind
 
 
 def predict(
@@ -39,30 +39,30 @@ def predict(
         Interrupted: SIGTERM came in a block that defers it.
     """
     batches = [split_batches(of_model, batch_size) for of_model in rows]
-    pending, outputs = [], []
     steps, shown = max(map(len, batches)), processes.is_first_process()
-    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+
+    def dispatches():
         for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
             if layout.any_process(shutdown.sigterm_received()):
                 raise shutdown.Interrupted
-            # The host reads a dispatch while the devices work at the next.
-            pending.append(predict_step(variables, *chunk))
-            if len(pending) > 1:
-                outputs.append(jax.device_get(pending.pop(0)))
-                bar.update(min(length, steps - bar.n))
-        outputs += map(jax.device_get, pending)
+            yield predict_step(variables, *chunk)
+
+    outputs = []
+    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+        for output in read_behind(dispatches()):
+            outputs.append(output)
+            bar.update(min(length, steps - bar.n))
     return [
-        _join([layout.select(chunk, model) for chunk in outputs], of_model, length)
-        for model, of_model in enumerate(batches)
+        _join([layout.select(output, model) for output in outputs], len(of_model), batch_size)
+        for model, of_model in enumerate(rows)
     ]
 
 
-def _join(chunks: Sequence, batches: Sequence[np.ndarray], length: int) -> Predicted | None:
-    """Returns the predictions of a model for its batches, from its outputs of all dispatches."""
+def _join(outputs: Sequence, count: int, batch_size: int) -> Predicted | None:
+    """Returns a model's predictions for its rows, of which all batches but the last are full."""
 
-    def of_batch(number: int):
-        size = len(batches[number])
-        return jax.tree.map(lambda x: x[number % length, :size], chunks[number // length])
+    def join(*parts):
+        x = np.concatenate(parts)[:, :batch_size]  # the devices may take more
+        return x.reshape(-1, *x.shape[2:])[:count]
 
-    parts = [of_batch(number) for number in range(len(batches))]
-    return probabilities_of(*jax.tree.map(lambda *x: np.concatenate(x), *parts)) if parts else None
+    return probabilities_of(*jax.tree.map(join, *outputs)) if count else None

@@ -16,7 +16,6 @@ from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL, Layout
 
-WIDTH = 32  # pictures that go through frozen blocks together on a device, at most
 # Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
 STREAMED_AT_ONCE = 1 << 28
 THREADS = 16  # that read and decode; they wait for the disk as often as they compute
@@ -166,7 +165,7 @@ def _resident(
 
     Each device works on its share and gets those of the others. Rows of padding follow at the end.
     """
-    width = min(WIDTH, ONE_MODEL.width(len(corpus)))
+    width = min(parallel.WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
     chunks = -(-len(corpus) // size)
     part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
