@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict:
         began, unusable, done = time.perf_counter(), [], 0
         found, _ = recordings.find([Path(name) / "many"])
         for windows, _ in recordings.process(
-            found, settings, 0, 0, size, extractor, unusable, quiet=True
+            found, settings, settings.windowing, size, extractor, unusable, quiet=True
         ):
             done += len(windows)
         whole = (time.perf_counter() - began) / flags.recordings

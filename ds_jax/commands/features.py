@@ -84,9 +84,10 @@ def run(
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
         extractor = deep_features.create_features(config).create_extractor()
-        windows = settings.window, settings.window_hop
         size = parallel.rows_together()
-        batches = recordings.process(list(names), settings, *windows, size, extractor, unusable)
+        batches = recordings.process(
+            list(names), settings, settings.windowing, size, extractor, unusable
+        )
         _write(output, batches, names, labelled, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:
@@ -95,14 +96,12 @@ def run(
 
 def _names(found: Sequence[Recording]) -> dict[Recording, str]:
     """Returns each recording's path below the given folder, which DeepSpectrum takes as a name."""
-    names = {one: path_text(one.path.relative_to(one.folder)) for one in found}
-    if len(set(names.values())) < len(found):
-        counts = collections.Counter([names[one] for one in found])
-        repeated = next(name for name, count in counts.items() if count > 1)
+    names = [path_text(each.path.relative_to(each.folder)) for each in found]
+    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise ValueError(
-            f"two recordings would be called {repeated!r}: give the folder that holds both, once"
+            f"two recordings would be called {repeated[0]!r}: give the folder that holds both, once"
         )
-    return names
+    return dict(zip(found, names, strict=True))
 
 
 def _label(names: Mapping[Recording, str], labels: str) -> Labels:

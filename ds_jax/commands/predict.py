@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,7 @@ from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
+from ds_jax.features.audio import Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
@@ -83,10 +84,10 @@ def run(
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
         settings, classes = extract.settings(config), tuple(config.classes)
-        to_end = bool(window)
-        if not window and isinstance(settings, PictureSettings):
-            window, hop = settings.window, hop or settings.window_hop
-        if hop and not window:
+        windowing = Windowing(window, hop, to_end=True)
+        if not window:
+            windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
+        if hop and not windowing.window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
         if explain and "gates" not in config.model:
             title = systems.title(config)
@@ -99,10 +100,15 @@ def run(
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 predict = systems.implementation(config).load_ensemble(checkpoints)
-                quiet = output.isatty()
-                rows = _predict(found, settings, window, hop, predict, unusable, quiet, to_end)
+                size, quiet = parallel.rows_together(), output.isatty()
+                batches = recordings.process(
+                    found, settings, windowing, size, predict, unusable, quiet
+                )
+                rows = _rows(batches, bool(windowing.window))
                 if explain:
-                    rows = _explain(rows, classes, found, Path(explain), settings, bool(window))
+                    rows = _explain(
+                        rows, classes, found, Path(explain), settings, bool(windowing.window)
+                    )
                 if form == "table":
                     width = max(len(printable(recording.title)) for recording in found)
                     _write_table(rows, classes, width, output)
@@ -111,7 +117,7 @@ def run(
                 else:
                     head = {"system": systems.title(config), "models": len(checkpoints)}
                     head |= {"synthetic": config.synthetic, "labels": classes}
-                    _write_json(rows, head, unusable, to_end, output)
+                    _write_json(rows, head, unusable, windowing.to_end, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
 
@@ -135,25 +141,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
     return found or [directory / CHECKPOINTS]
 
 
-def _predict(
-    found: Sequence[Recording],
-    settings: extract.Settings,
-    window: float,
-    hop: float,
-    predict: Callable[[np.ndarray, int], Callable[[], Predicted]],
-    unusable: list[Unusable],
-    quiet: bool,
-    to_end: bool,
-) -> Iterator[Row]:
-    """Predicts batch after batch; finally prints how many recordings were long and taken whole."""
+def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool) -> Iterator[Row]:
+    """Yields the rows of each batch; finally prints how many recordings were long and whole."""
     long = []
-    size = parallel.rows_together()
-    batches = recordings.process(
-        found, settings, window, hop, size, predict, unusable, quiet, to_end
-    )
     for batch, predicted in batches:
         for index, part in enumerate(batch):
-            if not window and part.end > LONG:
+            if not windowed and part.end > LONG:
                 long.append(part.recording.title)
             gates = {name: gate[index] for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates
@@ -187,14 +180,12 @@ def _explain(
 
 
 def _write_table(rows: Iterable[Row], classes: Sequence[str], width: int, output: TextIO) -> None:
-    columns = " ".join(f"{label:>8}" for label in classes)
-    longest = max(10, *map(len, classes))
+    columns, longest = " ".join(f"{name:>8}" for name in classes), max(10, *map(len, classes))
     print(f"{'':{width}} {'start':>8} {'end':>8} {'prediction':{longest}} {columns}", file=output)
     for part, probabilities, _ in rows:
         name, label = printable(part.recording.title), classes[probabilities.argmax()]
-        text = " ".join(
-            f"{p:{max(8, len(each))}.3f}" for each, p in zip(classes, probabilities, strict=True)
-        )
+        shares = zip(classes, probabilities, strict=True)
+        text = " ".join(f"{share:{max(8, len(name))}.3f}" for name, share in shares)
         row = f"{name:{width}} {part.start:8.2f} {part.end:8.2f} {label:{longest}} {text}"
         print(row, file=output, flush=True)
 

@@ -160,17 +160,17 @@ def load(
     positions = range(len(source))
     for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
-        label, window = _text(example["label"]), int(example["window"])
+        label, window = example["label"].decode(), int(example["window"])
         label_class = known.get(labels.normalise(label))
         if not label_class:
             left_out[label] += window == 0
             continue
         texts = ("speaker", "gender", "sentence", "style", "digest")
         utterance = Utterance(
-            name=_text(example["utterance"]),
+            name=example["utterance"].decode(),
             label=label_class,
             seconds=float(example["seconds"]),
-            **{field: _text(example[field]) for field in texts},
+            **{field: example[field].decode() for field in texts},
         )
         records.append((utterance, window, position))
         if not stored:
@@ -203,20 +203,10 @@ def load(
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
-    terms = builder.terms(builder.builder_config.folder)
-    return Corpus(
-        name,
-        utterances,
-        inputs,
-        owners,
-        skipped,
-        directory,
-        builder.playable(),
-        title=builder.title,
-        classes=tuple(classes),
-        left_out=dict(left_out),
-        **terms,
-    )
+    known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    known |= {"classes": tuple(classes), "left_out": dict(left_out)}
+    recordings = builder.playable()
+    return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 
 
 def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]) -> None:
@@ -235,7 +225,3 @@ def _counts(labelled: Mapping[str, int]) -> str:
 def _decode(png: bytes) -> np.ndarray:
     """Decodes a grey PNG; uint8 [height, width]."""
     return np.asarray(PIL.Image.open(io.BytesIO(png)))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -55,14 +55,14 @@ class Predictions:
         """int64 [k, k], see `metrics`."""
         return metrics.confusion(self.labels, self.predictions, len(self.classes))
 
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """All arrays, in the order in which they stand above."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self)[:-1])
+
     def keep(self, rows: np.ndarray) -> "Predictions":
         """Returns the given rows; they are indices or a mask."""
         return Predictions(*(column[rows] for column in self.columns), self.classes)
-
-    @property
-    def columns(self) -> tuple[np.ndarray, ...]:
-        """All arrays, in the order of their names above."""
-        return tuple(getattr(self, field.name) for field in dataclasses.fields(self)[:-1])
 
 
 class Predicted(NamedTuple):
@@ -121,19 +121,6 @@ def _map(function: Callable, *predicted: Predicted) -> Predicted:
         function(*(each.probabilities for each in predicted)),
         {name: function(*(each.head_probabilities[name] for each in predicted)) for name in heads},
         {name: function(*(each.gates[name] for each in predicted)) for name in gates},
-    )
-
-
-def from_utterances(
-    utterances: Sequence[Utterance], probabilities: np.ndarray, classes: Sequence[str]
-) -> Predictions:
-    """Joins n utterances and their probabilities of k classes, float [n, k]."""
-    columns = [(u.name, u.speaker, u.sentence, u.style) for u in utterances]
-    return Predictions(
-        *(np.asarray(column, str) for column in zip(*columns, strict=True)),
-        labels=np.asarray([classes.index(utterance.label) for utterance in utterances], np.int64),
-        probabilities=np.asarray(probabilities, np.float64),
-        classes=tuple(classes),
     )
 
 
@@ -291,7 +278,7 @@ def _encode(
 
 def _row(cells: list[str], seen: set[str], classes: tuple[str, ...]) -> tuple:
     """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
-    if len(cells) != len(COLUMNS) + len(classes):
+    if len(cells) != len(COLUMNS + classes):
         raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS + classes)}")
     label, prediction = cells[4:6]
     for value in (label, prediction):

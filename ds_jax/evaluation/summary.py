@@ -142,31 +142,32 @@ def measure(
     Raises:
         ValueError: There is no prediction to evaluate.
     """
-    matrix = _confusion(predictions)
+    matrix, classes = predictions.confusion, predictions.classes
+    if not matrix.any():
+        raise ValueError("there is no prediction to evaluate: the test split is empty")
     ranges, method = intervals(predictions)
+    calibration = metrics.calibration(predictions.labels, predictions.probabilities)
     right = predictions.labels == predictions.predictions
     names, counts = np.unique(predictions.speakers, return_counts=True)
     return {
         "n": len(predictions.labels),
         "utterances": len(np.unique(predictions.utterances)),
-        "labels": list(predictions.classes),
-        "classes_present": [predictions.classes[index] for index in np.unique(predictions.labels)],
+        "labels": list(classes),
+        "classes_present": [classes[index] for index in np.unique(predictions.labels)],
         **{
             name: Score(value=value, low=ranges[name][0], high=ranges[name][1])
             for name, value in _scores(matrix).items()
         },
         "interval": method,
-        "calibration_error": metrics.calibration_error(
-            predictions.labels, predictions.probabilities
-        ),
-        "calibration": metrics.calibration(predictions.labels, predictions.probabilities),
+        "calibration_error": metrics.calibration_error(calibration),
+        "calibration": calibration,
         "confusion": matrix.tolist(),
-        "per_class": metrics.per_class(matrix, predictions.classes),
+        "per_class": metrics.per_class(matrix, classes),
         "speakers": {
             str(name): float(right[predictions.speakers == name].mean()) for name in names
         },
         "speaker_n": dict(zip(map(str, names), counts.tolist(), strict=True)),
-        "heads": {name: _scores(_confusion(head)) for name, head in (heads or {}).items()},
+        "heads": {name: _scores(head.confusion) for name, head in (heads or {}).items()},
         "uar_answerable": _uar_without(predictions, unanswerable),
     }
 
@@ -181,10 +182,9 @@ def _uar_without(predictions: Predictions, excluded: Collection[str]) -> Score |
     return Score(value=float(metrics.uar(kept.confusion)), low=low, high=high)
 
 
-def fold_record(number: int, predictions: Predictions) -> dict[str, Any]:
+def fold_record(number: int, confusion: np.ndarray) -> dict[str, Any]:
     """Returns the record of a fold: its number "fold", the size "n" of its test, three scores."""
-    matrix = _confusion(predictions)
-    return {"fold": number, "n": len(predictions.labels)} | _scores(matrix)
+    return {"fold": number, "n": int(confusion.sum())} | _scores(confusion)
 
 
 def write(path: Path, summary: RunSummary) -> None:
@@ -208,12 +208,6 @@ def read(path: Path) -> RunSummary:
         return RunSummary(**{f.name: content[f.name] for f in fields if f.name in content})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _confusion(predictions: Predictions) -> np.ndarray:
-    if not len(predictions.labels):
-        raise ValueError("there is no prediction to evaluate: the test split is empty")
-    return predictions.confusion
 
 
 def _scores(matrix: np.ndarray) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.report import images, pages, plots
+from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 
 SHOWN_SPEAKERS = 4  # by whom the page shows a picture of each class
@@ -69,17 +69,8 @@ def write(
         "corpus.html.jinja",
         content=content,
         histogram=plots.histogram(content["durations"]["histogram"]),
-        largest_share=content["largest_share"],
-        examples=[
-            (
-                label,
-                [
-                    (utterance, pages.picture_uri(images.colour(picture, colour_map)))
-                    for utterance, picture in pairs
-                ],
-            )
-            for label, pairs in examples
-        ],
+        examples=examples,
+        colour_map=colour_map,
     )
     write_text(path, page)
 

@@ -1,7 +1,7 @@
 """The systems behind one protocol: each is fitted on folds, saved, and predicts.
 
-Configs are checked here, before any work: no import of this module takes as long as JAX's or
-scikit-learn's.
+Configs are checked here, before any work: this module imports neither JAX nor scikit-learn, which
+take seconds to import.
 """
 
 import importlib

@@ -59,6 +59,14 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
+def expected_of(folder, names, config, params, backbone=BACKBONES["vgg16"]):
+    """The features of DS-SVC for all windows of some recordings."""
+    settings = extract.settings(config)
+    pictures = [window for name in names for window in extract.read(folder / name, settings)[1]]
+    extractor = LayerFeatures(backbone, config.model.layers, settings, params)
+    return extractor.compute(np.stack(pictures), None)
+
+
 def table(output):
     """The header, the names, and the rest of each row."""
     header, *rows = csv.reader(io.StringIO(output.read_bytes().decode(), newline=""))
@@ -101,10 +109,7 @@ def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing)
     config.picture.preprocessing, config.picture.colour_map = preprocessing, "magma"
     config.picture.canvas = 48
     _, _, rows = table_of(config, [folder], tmp_path / "out.csv", "none")
-    settings = extract.settings(config)
-    pictures = [extract.read(folder / name, settings)[1][0] for name in NAMES]
-    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
-    expected = extractor.compute(np.stack(pictures), None)
+    expected = expected_of(folder, NAMES, config, params)
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
 
@@ -117,9 +122,7 @@ def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
     config = deepspectrum.get_config()
     _, _, rows = table_of(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert calls == [True]
-    settings = extract.settings(config)
-    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    expected = LayerFeatures(tiny.NARROW, ("fc2",), settings, params).compute(pictures, None)
+    expected = expected_of(folder, ["top.wav"], config, params, tiny.NARROW)
     assert (expected > 0).any()
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
@@ -132,10 +135,7 @@ def test_windows_have_time_stamps(folder, tmp_path, params):
     counts = [len(list(group)) for _, group in itertools.groupby(names)]
     assert counts == [2, 3, 4, 5, 6]
     assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
-    settings = extract.settings(config)
-    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
-    expected = extractor.compute(pictures, None)
+    expected = expected_of(folder, ["top.wav"], config, params)
     found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

@@ -193,7 +193,7 @@ def test_training_goes_back_to_what_is_whole_and_ends_with_the_same_bits(
             assert "going back to epoch" in said or "the fold starts anew" in said
 
 
-def test_the_epoch_before_takes_the_place_of_a_damaged_latest(setup, begun, tmp_path, capsys):
+def test_the_epoch_before_takes_the_place_of_a_damaged_latest(begun, tmp_path):
     shutil.copytree(begun, tmp_path / "run")
     inside = tmp_path / "run" / "fold_00" / "checkpoints"
     path = inside / "4" / "progress" / "metadata"
@@ -249,7 +249,7 @@ def test_a_model_that_cannot_be_read_starts_the_fold_anew(run, run_copy, capsys,
     ],
 )
 def test_what_cannot_be_read_for_now_is_left_as_it_is(
-    setup, run, begun, tmp_path, monkeypatch, name, error
+    run, begun, tmp_path, monkeypatch, name, error
 ):
     source, number = (begun, 0) if name == "metadata" else (run, 1)
     shutil.copytree(source, tmp_path / "run")
