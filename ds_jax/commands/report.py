@@ -48,6 +48,11 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
     labels = {utterance.name: utterance.label for utterance in corpus.utterances}
     for number, directory in finished.items():
         fold, tested = all_folds[number], predictions.read(directory / PREDICTIONS)
+        if tested.classes != corpus.classes:
+            raise ValueError(
+                f"{directory / PREDICTIONS} has other classes than the run: delete {directory} and "
+                "run this fold again, or bring back the file of this fold"
+            )
         if sorted(tested.utterances) != list(fold.test):
             raise ValueError(
                 f"{directory / PREDICTIONS} tests other utterances than fold {number} of "

@@ -128,7 +128,11 @@ class Corpus:
 
 
 def load(
-    builder, name: str, classes: Sequence[str], label_map: Sequence[str], trains: bool
+    builder,
+    name: str,
+    classes: Sequence[str] = LABELS,
+    label_map: Sequence[str] = (),
+    trains: bool = True,
 ) -> Corpus:
     """Reads a prepared corpus into memory; pictures that are too many for it stay on the disk.
 

@@ -125,7 +125,13 @@ def _map(function: Callable, *predicted: Predicted) -> Predicted:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Pools the predictions of several folds; an utterance tested in several keeps all its rows."""
+    """Pools the predictions of several folds; an utterance tested in several keeps all its rows.
+
+    Raises:
+        ValueError: The folds have different classes.
+    """
+    if len({part.classes for part in parts}) > 1:
+        raise ValueError("the folds have different classes: bring back their files")
     columns = zip(*(part.columns for part in parts), strict=True)
     return Predictions(*map(np.concatenate, columns), parts[0].classes)
 

@@ -249,7 +249,7 @@ def _check_finite(inputs: np.ndarray) -> None:
 def _classes(labels: np.ndarray) -> np.ndarray:
     classes = np.unique(labels)
     if len(classes) < 2:
-        raise ValueError(f"training needs two classes or more, and has {len(classes)}")
+        raise ValueError(f"training needs two classes or more, and has {len(classes) or 'no rows'}")
     return classes
 
 

@@ -184,10 +184,10 @@ def test_a_new_version_of_pictures_leaves_features_as_they_are(tmp_path, monkeyp
 
 def test_remains_of_a_killed_preparation_are_removed(tmp_path):
     sounds(tmp_path / "emodb", "03a01Fa.wav")
-    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_1.1.0"
+    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_2.0.0"
     remains.mkdir(parents=True)
     builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
-    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["1.1.0"]
+    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["2.0.0"]
 
 
 def test_a_second_process_waits_and_prints_so(tmp_path, capsys):
