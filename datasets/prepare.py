@@ -82,7 +82,8 @@ class Corpora:
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
         builder = prepare(name, self.raw, self.data, settings, self.audio, self.raw_rate)
-        return corpus.load(builder, name)
+        trains = name == experiment.corpus
+        return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
 
 def prepare(

@@ -13,7 +13,6 @@ from absl import logging
 
 from datasets.base import SHOWN, CorpusBuilder, Recording
 from ds_jax.data import tables
-from ds_jax.data.labels import LABELS
 from ds_jax.runtime.files import printable
 
 MANIFEST = "manifest.csv"
@@ -85,6 +84,7 @@ class Builder(CorpusBuilder):
 
     layout = f"recordings listed in {MANIFEST}"
     source = "List at least one, with its path, label and speaker."
+    own_labels = True
     audio_terms = "your own recordings, so see that their speakers and owners agree"
 
     @staticmethod
@@ -99,17 +99,13 @@ class Builder(CorpusBuilder):
             logging.warning("%s: columns of %s without a use: %s", folder.name, MANIFEST, others)
         seen = {}
         for row in rows:
-            if row.label.upper() not in LABELS:
-                raise ValueError(
-                    f"{row.where}, label: {row.label!r} is none of {', '.join(LABELS)}"
-                )
             place = row.path, row.start, row.end
             if place in seen:
                 raise ValueError(
                     f"{row.where}, path: {row.name} is listed in {seen[place]} already"
                 )
             seen[place] = row.where.rsplit(", ")[-1]
-            fields = row._asdict() | {"label": row.label.upper()}
+            fields = row._asdict()
             del fields["where"], fields["fold"]
             yield Recording(**fields)
 
