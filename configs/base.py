@@ -32,6 +32,10 @@ def get_config() -> ConfigDict:
     config.weights = ""  # file of VGG16's ImageNet weights; empty: the cached or published file
     config.synthetic = False  # generate the two Spanish corpora; reports say so
 
+    # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
+    # recording, for pictures and features alike; 0: nothing.
+    config.trim = 0.0
+
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
     config.picture.sample_rate = 16_000  # Hz; 0 keeps each recording's own

@@ -34,6 +34,8 @@ FFMPEG = (
 SUFFIXES = (*LIBSNDFILE, *HEADERLESS, *FFMPEG)
 STALLED = 60.0  # seconds after which a silent ffmpeg is ended
 FLOAT32 = 6  # the number of its encoding in the header of Sun's .au
+TRIM_FRAME = 0.025  # seconds of sound whose energies are compared
+TRIM_MARGIN = 0.1  # seconds that are kept before and after speech: quiet consonants
 LENIENCE = 0.05  # seconds by which the end of a part may be after that of its file: it was rounded
 # Three steps of a 16-bit recorder: a signal that stays within them comes from a dead channel.
 SILENCE = 1e-4
@@ -152,17 +154,19 @@ def read(source: Source | str | os.PathLike, sample_rate: int) -> tuple[np.ndarr
 
 
 def windows(
-    source: Source | str | os.PathLike, sample_rate: int, windowing: Windowing
+    source: Source | str | os.PathLike, sample_rate: int, windowing: Windowing, trim: float = 0.0
 ) -> Iterator[tuple[float, float, int, np.ndarray]]:
     """Reads a recording of any length window by window, with a few windows in memory.
 
-    The samples equal those of `read`, and the windows those of `Windowing.split`. The
-    recording is decoded twice, so that an unusable one raises an error before its first window.
+    The samples equal those of `read`, and the windows those of `Windowing.split`. The recording is
+    decoded twice, so that an unusable one raises an error before its first window, and once more
+    if it is trimmed.
 
     Args:
         source: The recording.
         sample_rate: The wanted rate in Hz; 0 keeps the rate of the file.
         windowing: How the recording is cut; its window is above 0.
+        trim: As in `find_speech`; the first window starts where the speech does.
 
     Yields:
         The recording's length and the window's start in seconds, the rate in Hz, and the window's
@@ -175,14 +179,18 @@ def windows(
     file_rate, blocks = _decode(source)
     seconds = sum(map(len, _check(source, blocks))) / file_rate
     rate = sample_rate or file_rate
+    blocks, offset = _resample(_decode(source)[1], file_rate, rate), 0
+    if trim:
+        offset, stop = find_speech(blocks, rate, trim)
+        blocks = _between(_resample(_decode(source)[1], file_rate, rate), offset, stop)
     length, step = windowing.samples(rate)
     kept, start, done = np.zeros(0, np.float32), 0, 0  # samples from `start` on; windows yielded
-    for block in _resample(_decode(source)[1], file_rate, rate):
+    for block in blocks:
         kept = np.concatenate([kept, block])
         # A window is yielded once it and the hop after it are full, see `count_windows`.
         while start + len(kept) >= done * step + max(length, step):
             first = done * step - start
-            yield seconds, done * step / rate, rate, kept[first : first + length]
+            yield seconds, (offset + done * step) / rate, rate, kept[first : first + length]
             done += 1
         passed = min(done * step - start, len(kept))
         kept, start = kept[passed:], start + passed
@@ -191,7 +199,7 @@ def windows(
         raise ValueError(f"{source} is too short: at {rate} Hz it has no sample")
     for index in range(done, windowing.count(total, rate)):
         first = index * step - start
-        yield seconds, index * step / rate, rate, kept[first : first + length]
+        yield seconds, (offset + index * step) / rate, rate, kept[first : first + length]
 
 
 def remark(source: Source | str | os.PathLike) -> str:
@@ -204,6 +212,42 @@ def remark(source: Source | str | os.PathLike) -> str:
 
 def _source(source: Source | str | os.PathLike) -> Source:
     return source if isinstance(source, Source) else Source(Path(source))
+
+
+def find_speech(blocks: Iterable[np.ndarray], rate: int, trim: float) -> tuple[int, int]:
+    """Finds where the speech of a recording starts and stops, with a margin on both sides.
+
+    Args:
+        blocks: The samples, float32 [n] in total.
+        rate: Hz.
+        trim: Frames of `TRIM_FRAME` are silent if they lie more than this many dB below the
+            loudest; 0 takes the whole recording.
+
+    Returns:
+        The first sample of the speech, and the first one after it.
+    """
+    frame, margin, total = round(TRIM_FRAME * rate), round(TRIM_MARGIN * rate), 0
+    energies, rest = [], np.zeros(0, np.float32)
+    for block in blocks:
+        total += len(block)
+        if trim:
+            rest = np.concatenate([rest, block])
+            whole = len(rest) // frame * frame
+            energies.append(np.square(rest[:whole].reshape(-1, frame), dtype=np.float64).sum(1))
+            rest = rest[whole:]
+    if not trim:
+        return 0, total
+    energies = np.concatenate([*energies, [np.square(rest, dtype=np.float64).sum()]])
+    (loud,) = np.nonzero(energies >= energies.max() * 10 ** (-trim / 10))
+    return max(0, loud[0] * frame - margin), min(total, (loud[-1] + 1) * frame + margin)
+
+
+def _between(blocks: Iterable[np.ndarray], first: int, stop: int) -> Iterator[np.ndarray]:
+    """Passes on the samples from the first to the one before `stop`."""
+    done = 0
+    for block in blocks:
+        yield block[max(0, first - done) : max(0, stop - done)]
+        done += len(block)
 
 
 def _resample(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[np.ndarray]:

@@ -191,6 +191,51 @@ def test_a_wav_without_samples_is_empty_whatever_follows(tmp_path):
         audio.read(path, 0)
 
 
+# Silence before and after speech.
+
+
+def padded(before, speech, after, rate=16_000):
+    """A tone of -9 dB between noise of -70 dB, float32 [n]."""
+    tone = 0.5 * np.sin(np.arange(int(speech * rate)) * 0.17)
+    quiet = 3e-4 * np.random.default_rng(0).normal(0, 1, int((before + after) * rate))
+    start = int(before * rate)
+    return np.concatenate([quiet[:start], tone, quiet[start:]]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("before", "speech", "after", "found"),
+    [
+        (1.0, 0.5, 2.0, (0.9, 1.6)),
+        (0.05, 0.5, 0.05, (0.0, 0.6)),
+        (0.0, 0.5, 0.0, (0.0, 0.5)),
+        (0.0, 0.01, 0.0, (0.0, 0.01)),
+    ],
+)
+@pytest.mark.parametrize("block", [16_000 * 9, 777, 1])
+def test_speech_is_found_with_a_margin(before, speech, after, found, block):
+    samples = padded(before, speech, after)
+    blocks = [samples[start : start + block] for start in range(0, len(samples), block)]
+    first, stop = audio.find_speech(iter(blocks), 16_000, 40.0)
+    np.testing.assert_allclose((first / 16_000, stop / 16_000), found, atol=audio.TRIM_FRAME)
+    assert audio.find_speech(iter(blocks), 16_000, 0.0) == (0, len(samples))
+    assert audio.find_speech(iter(blocks), 16_000, 100.0) == (0, len(samples))
+
+
+def test_windows_of_trimmed_recordings_start_with_the_speech(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK", 3000)
+    path = write(tmp_path / "a.wav", padded(1.0, 1.0, 2.0, 44_100), 44_100)
+    samples, rate = audio.read(path, 16_000)
+    first, stop = audio.find_speech([samples], rate, 40.0)
+    assert (first, stop) != (0, len(samples))
+    windowing = Windowing(0.5, 0.25, to_end=True)
+    expected = windowing.split(samples[first:stop], rate)
+    found = zip(audio.windows(path, rate, windowing, 40.0), expected, strict=True)
+    for number, ((seconds, start, _, part), wanted) in enumerate(found):
+        assert seconds == pytest.approx(4.0)
+        assert start == pytest.approx(first / rate + 0.25 * number)
+        np.testing.assert_array_equal(part, wanted)
+
+
 # Parts of recordings.
 
 
