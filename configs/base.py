@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.folds.protocol = "stratified"  # see ds_jax.data.folds.PROTOCOLS
     config.folds.count = 10
     config.folds.seed = 0
-    config.folds.file = ""  # a folds.json to use as it is, in place of a protocol
+    config.folds.file = ""  # a folds.json or a table of folds, in place of a protocol
 
     config.model = ConfigDict()
     config.model.gates = ("block4_pool", "block5_pool")  # the last two blocks (paper, section 3.2)
