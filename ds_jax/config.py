@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import runpy
 import sys
 import traceback
@@ -17,6 +18,7 @@ from ds_jax.runtime.workdir import CONFIG
 
 # What two calls that share a workdir may differ in: these fields change no fold.
 FREE_FIELDS = ("eval_on", "parallel")
+PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of the numbers that no constructor checks.
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
@@ -45,11 +47,11 @@ def load(path: str | Path) -> ConfigDict:
     if not path.is_file():
         known = {
             file.name: file
-            for folder in (Path("configs"), path.parent)
+            for folder in (PUBLISHED, Path("configs"), path.parent)
             for file in folder.glob("*.py")
         }
         near = difflib.get_close_matches(path.name, known, n=1)
-        hint = f"did you mean {known[near[0]]}?" if near else "see configs/"
+        hint = f"did you mean {known[near[0]]}?" if near else f"see {PUBLISHED}"
         raise FileNotFoundError(f"--config={path}: there is no such file; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
@@ -126,6 +128,19 @@ def _kind(name: str, example: Any) -> str:
     return KINDS[type(example)]
 
 
+def expand_paths(config: ConfigDict) -> None:
+    """Makes the paths in a config absolute, so that they hold in any folder.
+
+    Raises:
+        ValueError: A path begins with a `~` that is no home folder.
+    """
+    values = flatten(config)
+    for name in PATHS:
+        if values.get(name):
+            path = str(files.expand(values[name]).absolute())
+            config.update_from_flattened_dict({name: path})
+
+
 def check_values(config: ConfigDict) -> None:
     """Checks the values that no constructor checks.
 
@@ -164,11 +179,18 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
 
     `FREE_FIELDS` may differ. The description ends where its reader adds the place of `now`.
     """
-    first, second = flatten(_with_lists(before)), flatten(_with_lists(now))
+    first, second = _comparable(before), _comparable(now)
     for name in sorted({*first, *second} - {*FREE_FIELDS}):
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
+
+
+def _comparable(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields by their full names, paths absolute: runs of before have others."""
+    values = flatten(_with_lists(config))
+    paths = {name: os.path.abspath(values[name]) for name in PATHS if values.get(name)}
+    return values | paths
 
 
 def write(config: ConfigDict, workdir: Path) -> None:

@@ -136,7 +136,7 @@ def write(directory: Path, utterances: Sequence[Utterance], predicted: Predicted
     Raises:
         ValueError: The outputs are not a distribution over `LABELS` for each utterance.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_folder(directory)
     heads = {f"{HEAD_PREFIX}{head}.csv": p for head, p in predicted.head_probabilities.items()}
     tables = heads | {PREDICTIONS: predicted.probabilities}
     contents = {name: _encode(directory / name, utterances, p) for name, p in tables.items()}

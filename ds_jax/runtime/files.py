@@ -25,6 +25,19 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
 
 
+def expand(path: str | Path) -> Path:
+    """Returns a path whose leading `~` or `~user` became that user's home folder, as in a shell.
+
+    Raises:
+        ValueError: There is no such home folder, and no file or folder of that very name.
+    """
+    expanded = Path(os.path.expanduser(path))
+    if str(expanded).startswith("~") and not os.path.lexists(expanded):
+        home = expanded.parts[0]
+        raise ValueError(f"{path}: there is no home folder {home}; ./{path} is a path without one")
+    return expanded
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it."""
     write_bytes(path, text.encode())
@@ -58,7 +71,7 @@ def _open(path: str | Path) -> Iterator[BinaryIO]:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         with explain_write_errors(path, partial):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with partial.open("xb") as file:
                 yield file
                 file.flush()
@@ -105,14 +118,28 @@ def explain_write_errors(path: Path, *also: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(directory: Path, advice: str = "make room or see to the folder above") -> None:
+    """Creates a folder, and those above it, if it is missing.
+
+    Raises:
+        OSError: It cannot be created; `advice` is what a user can do.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the folder {directory} cannot be made ({error.filename}: {error.strerror}): {advice}"
+        ) from error
+
+
 def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
     """Creates a folder if it is missing, and checks that files can be written there.
 
     Raises:
         OSError: The folder cannot be created or written; `flag` is that which names another one.
     """
+    make_folder(Path(directory), f"name another folder by {flag}")
     try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:

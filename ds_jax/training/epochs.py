@@ -90,8 +90,7 @@ class Epochs:
         self._alone = not shared and jax.process_count() > 1
         self._writes = self._alone or processes.is_first_process()
         if self._writes:
-            with files.explain_write_errors(self.directory):
-                self.directory.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.directory)
             self.notice = _put_damaged_aside(self.directory)
         self._wait_for_others("opened")
         self._policy = _LatestAndBest()

@@ -22,7 +22,7 @@ from ds_jax.evaluation import metrics
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress
-from ds_jax.runtime.files import explain_write_errors, write_text
+from ds_jax.runtime.files import explain_write_errors, make_folder, write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, TENSORBOARD, fold_directory
 from ds_jax.training.checkpoints import load_variables, read_card, unflatten
 from ds_jax.training.epochs import Epochs
@@ -310,7 +310,7 @@ class Events:
         self._directory = directory
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         with explain_write_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             self._writer = RecordWriter(str(directory / name))
         self._add(file_version="brain.Event:2")
         if step > 1:
