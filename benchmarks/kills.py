@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks import chirps, measuring
 from ds_jax.runtime import shutdown
+from ds_jax.runtime.progress import many
 
 EXPERIMENT = (
     "--config=configs/ds_am_emodb.py",
@@ -222,7 +223,9 @@ def survive(
                 duration = time.monotonic() - began
         runs += 1
         wrong += [] if wrong else check_outcome(run, wanted)
-        print(f"run {runs} after {len(kills)} kills: {len(wrong)} faults", flush=True)
+        print(
+            f"run {runs} after {many(len(kills), 'kill')}: {many(len(wrong), 'fault')}", flush=True
+        )
         if not wrong:
             shutil.rmtree(run)
     leaving = [kill["seconds"] for kill in kills if kill["signal"] == "SIGTERM"]
@@ -243,7 +246,8 @@ def table(found: dict) -> str:
     lines = [f"{'phase':28}{'SIGKILL':>8}{'SIGTERM':>8}"]
     for name in sorted({kill["phase"] for kill in found["all"]}):
         lines.append(f"{name:28}{counts[name, 'SIGKILL']:8}{counts[name, 'SIGTERM']:8}")
-    lines.append(f"{found['kills']} kills of {found['runs']} runs: {len(found['faults'])} faults")
+    kills, runs = many(found["kills"], "kill"), many(found["runs"], "run")
+    lines.append(f"{kills} of {runs}: {many(len(found['faults']), 'fault')}")
     return "\n".join(lines + found["faults"])
 
 

@@ -17,6 +17,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.runtime import locks, processes
 from ds_jax.runtime.files import read_json, remove_unfinished
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import (
     CHECKPOINTS,
     CONFIG,
@@ -127,8 +128,8 @@ def _select(
     new = tuple(u.name for u in kept if u.digest not in trained)
     if duplicates := len(kept) - len(new):
         processes.say(
-            f"{duplicates} recordings of {corpus.name} are left out, since the models were trained "
-            f"on the same ones of {config.corpus}"
+            f"left out: {many(duplicates, 'recording')} of {corpus.name}, since the models were "
+            f"trained on the same of {config.corpus}"
         )
     shared = {"speakers": None, "sentences": None, "recordings": 0 if trained else None}
     counts = {"shared": shared, "equal_left_out": duplicates}

@@ -15,6 +15,7 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
 
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction", *LABELS)
@@ -258,7 +259,7 @@ def _encode(path: Path, utterances: Sequence[Utterance], probabilities: np.ndarr
 def _row(cells: list[str], seen: set[str]) -> tuple:
     """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS)}")
+        raise ValueError(f"it has {many(len(cells), 'column')} instead of {len(COLUMNS)}")
     label, prediction = cells[4:6]
     for value in (label, prediction):
         if value not in LABELS:

@@ -23,6 +23,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import explain_write_errors, make_folder, write_text
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, TENSORBOARD, fold_directory
 from ds_jax.training.checkpoints import load_variables, read_card, unflatten
 from ds_jax.training.epochs import Epochs
@@ -164,7 +165,7 @@ class FoldState:
             self.history = saved["history"]
             self.losses = np.asarray(saved.get("losses", []), np.float32)
             self.seconds = saved.get("seconds", 0.0)
-            steps = f" and {len(self.losses)} steps" if len(self.losses) else ""
+            steps = f" and {many(len(self.losses), 'step')}" if len(self.losses) else ""
             self.say(f"going on after epoch {self.epoch}{steps} from {self.checkpoints.directory}")
             self._write_history()  # it may have been stopped just before
         if self.writes:
@@ -197,7 +198,7 @@ class FoldState:
         number = self.epoch + (len(self.losses) > 0)
         self.checkpoints.save(number, trained, self._card() | steps, self.best_epoch)
         if len(self.losses):
-            self.say(f"is saved after epoch {self.epoch} and {len(self.losses)} steps")
+            self.say(f"is saved after epoch {self.epoch} and {many(len(self.losses), 'step')}")
 
     def finish(self, state: TrainState) -> Variables:
         """Leaves the model of the best epoch alone in the folder; returns its variables.
