@@ -277,7 +277,7 @@ def test_systems_tested_on_other_utterances_are_refused():
 @pytest.mark.parametrize("train_sizes", [[], [9, 9], [0]])
 def test_every_fold_needs_the_size_of_its_training_side(train_sizes):
     first, second = two_systems(3, 7, np.random.default_rng(16))
-    with pytest.raises(ValueError, match="a positive number for each of 1 fold$"):
+    with pytest.raises(ValueError, match=r"a positive number for each of 1 fold$"):
         significance.compare([first], [second], train_sizes)
 
 
