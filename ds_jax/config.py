@@ -16,8 +16,10 @@ from ds_jax.runtime import files, versions
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.workdir import CONFIG
 
-# What two calls that share a workdir may differ in: these fields change no fold.
-FREE_FIELDS = ("eval_on", "parallel")
+# What two calls that share a workdir may differ in: these fields change no fold, or not its
+# beginning.
+EPOCHS = "train.epochs"
+FREE_FIELDS = ("eval_on", "parallel", EPOCHS)
 PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of the numbers that no constructor checks.
@@ -25,15 +27,15 @@ SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dro
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
     "train.batch_size": (1, 1 << 16),
-    "train.epochs": (1, 1_000_000),
+    EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
 }
 CHOICES = {"select_on": ("dev", "test"), "parallel": ("auto", "folds", "batch")}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
-# What config.json holds besides the fields, as the run began:
-VERSIONS = "versions"  # the versions of the libraries,
-WEIGHTS = "weights_sha256"  # and the hash of the file that `config.weights` names
+# What config.json holds besides the fields, as the run began: the versions of the libraries, when
+# and by which command it began, and the hash of the file that `config.weights` names.
+VERSIONS, BEGAN, COMMAND, WEIGHTS = RECORDED = ("versions", "began", "command", "weights_sha256")
 
 
 def load(path: str | Path) -> ConfigDict:
@@ -160,18 +162,32 @@ def check_values(config: ConfigDict) -> None:
 
 
 def check_same(config: ConfigDict, workdir: Path) -> None:
-    """Checks that a workdir holds this experiment, or none yet.
+    """Checks that a workdir holds this experiment, maybe with fewer epochs, or none yet.
 
     Raises:
         ValueError: The workdir holds another; the message names the first field that differs.
     """
     if not (workdir / CONFIG).is_file():
         return
-    if different := difference(read(workdir), config):
+    before = read(workdir)
+    epochs, wanted = (flatten(each).get(EPOCHS, 0) for each in (before, config))
+    if wanted < epochs:
+        raise ValueError(
+            f"{workdir / CONFIG} has {EPOCHS}={epochs}, and {wanted} were wanted now: a run may be "
+            "given more epochs, not fewer. Give this one a --workdir of its own."
+        )
+    if different := difference(before, config):
         raise ValueError(
             f"{workdir / CONFIG} is of another experiment: {different} now. Give this one a "
             "--workdir of its own."
         )
+
+
+def has_grown(config: ConfigDict, workdir: Path) -> bool:
+    """Returns whether a config has more epochs than the run in a workdir, if there is one."""
+    if not (workdir / CONFIG).is_file():
+        return False
+    return flatten(config).get(EPOCHS, 0) > flatten(read(workdir)).get(EPOCHS, 0)
 
 
 def difference(before: ConfigDict, now: ConfigDict) -> str:
@@ -194,10 +210,14 @@ def _comparable(config: ConfigDict) -> dict[str, Any]:
 
 
 def write(config: ConfigDict, workdir: Path) -> None:
-    """Writes config.json: the fields, and the versions and weights that the run begins with."""
-    content = _with_lists(config).to_dict() | {VERSIONS: versions.current()}
-    content |= {WEIGHTS: _hash_of_weights(config)}
-    files.write_json(workdir / CONFIG, content, sealed=True)
+    """Writes config.json: the fields, and what is recorded of the call that the run begins with.
+
+    The record stays where a run is given more epochs.
+    """
+    record = versions.this_call() | {WEIGHTS: _hash_of_weights(config)}
+    if (workdir / CONFIG).is_file():
+        record = recorded(workdir)
+    files.write_json(workdir / CONFIG, _with_lists(config).to_dict() | record, sealed=True)
 
 
 def read(workdir: Path) -> ConfigDict:
@@ -210,7 +230,16 @@ def read(workdir: Path) -> ConfigDict:
     content = _read_json(workdir)
     if "seeds" in content:  # of a run that is older than this seed, which changed nothing
         content["seeds"].setdefault("augmentation", content["seed"])
-    return ConfigDict({k: v for k, v in content.items() if k not in (VERSIONS, WEIGHTS)})
+    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+
+
+def recorded(workdir: Path) -> dict[str, Any]:
+    """Returns what config.json records of the run's beginning; older runs lack some of it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read`.
+    """
+    return {name: value for name, value in _read_json(workdir).items() if name in RECORDED}
 
 
 def changed_versions(workdir: Path) -> str:

@@ -70,6 +70,9 @@ class RunSummary:
         trained_on_title: Its published name; empty if unknown.
         left_out: The number of NEUTRAL utterances that were excluded for their style.
         evaluated_by: Which models predicted each utterance, as a phrase after "tested by".
+        made: How the report came about: when it "began", the "command", the "versions" of the
+            libraries, the "devices" (each with "kind" and "number"), the "seconds" of training or
+            predicting, and the hash of the "weights". Two summaries are equal whatever it is.
     """
 
     corpus: str
@@ -107,6 +110,7 @@ class RunSummary:
     trained_on_title: str = ""
     left_out: int = 0
     evaluated_by: str = ""
+    made: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self):
         if self.protocol not in PROTOCOLS:

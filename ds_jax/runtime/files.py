@@ -21,8 +21,15 @@ UNFINISHED = ".tmp"  # ends the name of a file that is being written
 
 
 def cache_directory() -> Path:
-    """Returns this program's cache folder: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
+    """Returns this program's cache folder: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`.
+
+    Raises:
+        OSError: There is no home folder.
+    """
+    try:
+        return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ds_jax"
+    except ValueError as error:
+        raise OSError(f"{error}: set HOME or XDG_CACHE_HOME to a folder for the cache") from error
 
 
 def expand(path: str | Path) -> Path:

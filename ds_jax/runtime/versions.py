@@ -1,6 +1,9 @@
-"""The versions of this program and of its libraries, which a run records as it begins."""
+"""What a run records as it begins: the versions of its libraries, the time and the command."""
 
+import datetime
 import platform
+import shlex
+import sys
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
@@ -25,6 +28,15 @@ def current() -> dict[str, str]:
     """Returns the versions in use, by name; a library that is not installed is left out."""
     libraries = {name: version for name in LIBRARIES if (version := _installed(name))}
     return {"ds_jax": program(), "python": platform.python_version()} | libraries
+
+
+def this_call() -> dict:
+    """Returns the facts of this call of the program: `versions`, `began` and `command`.
+
+    `began` is the time now, with its zone, to the second.
+    """
+    began = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return {"versions": current(), "began": began, "command": shlex.join(["python", *sys.argv])}
 
 
 def difference(before: Mapping[str, str]) -> str:
