@@ -2,7 +2,7 @@
 
 import contextlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,15 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
     }
     if not finished:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
-    records, histories = [], []
+    records, histories, trained = [], [], []
+    labels = {utterance.name: utterance.label for utterance in corpus.utterances}
     for number, directory in finished.items():
         fold, tested = all_folds[number], predictions.read(directory / PREDICTIONS)
+        if tested.classes != corpus.classes:
+            raise ValueError(
+                f"{directory / PREDICTIONS} has other classes than the run: delete {directory} and "
+                "run this fold again, or bring back the file of this fold"
+            )
         if sorted(tested.utterances) != list(fold.test):
             raise ValueError(
                 f"{directory / PREDICTIONS} tests other utterances than fold {number} of "
@@ -66,9 +72,12 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         history = predictions.read_metrics(directory)
         chosen = systems.chosen(config, history)
         sizes = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
+        fitted = fold.train
         if "epoch" not in chosen:  # a system without epochs is fitted on dev too
-            sizes, history = {"train": len(fold.train) + len(fold.dev)}, []
-        record = summary.fold_record(number, tested.labels, tested.predictions)
+            fitted += fold.dev
+            sizes, history = {"train": len(fitted)}, []
+        trained.append({labels[name] for name in fitted})
+        record = summary.fold_record(number, tested.confusion)
         records.append(record | sizes | chosen)
         histories.append(history)
     with hold(workdir):
@@ -80,6 +89,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
             list(finished.values()),
             histories,
             records=records,
+            trained=trained,
             protocol=protocol,
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(excluded_duplicates(all_folds, corpus)),
@@ -134,6 +144,7 @@ def write(
     histories: Sequence[Sequence[Mapping]] = (),
     *,
     records: Sequence[Mapping],
+    trained: Sequence[Collection[str]],
     protocol: str,
     missing_folds: Sequence[int] = (),
     made: Mapping[str, Any],
@@ -148,6 +159,7 @@ def write(
         sources: The folders of the run's folds, or of an evaluation.
         histories: For each fold the rows of its metrics.jsonl.
         records: The records of the folds.
+        trained: For each fold the classes that its training utterances have.
         protocol: The protocol of the folds.
         missing_folds: The numbers of the folds that are not finished.
         made: How the report came about, see `RunSummary`; the command as it was given.
@@ -162,8 +174,11 @@ def write(
     for damage in filter(None, map(files.find_damage, sources)):
         raise ValueError(f"{damage}. {files.ADVICE}")
     count = len(records) + len(missing_folds)
+    untrained = {name: sum(name not in each for each in trained) for name in corpus.classes}
+    unanswerable = [name for name, models in untrained.items() if models == len(trained)]
+    pooled, heads = predictions.read_pooled(sources), predictions.read_heads(sources)
     result = RunSummary(
-        **summary.measure(predictions.read_pooled(sources), predictions.read_heads(sources)),
+        **summary.measure(pooled, heads, unanswerable),
         corpus=corpus.name,
         corpus_title=corpus.title,
         corpus_licence=corpus.licence,
@@ -174,6 +189,8 @@ def write(
         folds=list(records),
         missing_folds=list(missing_folds),
         skipped=corpus.skipped,
+        other_labels=dict(corpus.left_out),
+        untrained={name: models for name, models in untrained.items() if models},
         chosen=systems.SYSTEMS[config.system].chooses,
         synthetic=config.synthetic,
         paper=paper_numbers.paper_comparison(config, corpus.name, protocol, count),

@@ -83,8 +83,8 @@ def _find_devices() -> None:
         names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
         asked = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
         raise ValueError(
-            f"JAX finds no device{asked and ' for ' + asked} ({reason}): install JAX's plugin, such "
-            "as jax[cuda12], or set JAX_PLATFORMS=cpu"
+            f"JAX finds no device{asked and ' for ' + asked} ({reason}): install what JAX needs "
+            "for it, such as jax[cuda12], or set JAX_PLATFORMS=cpu"
         ) from error
 
 

@@ -15,8 +15,7 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models.create import create_network
-from ds_jax.models.layers import Network
+from ds_jax.models.create import Network, create_network
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training import inference, parallel
 from ds_jax.training.fold import FoldState
@@ -72,8 +71,10 @@ class TrainingSetup:
         """Returns the state that the training of a fold begins with, on the host."""
         network = self.network(layout)
         rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
-        scaling = network.scaling(self.corpus.inputs, fold.rows["train"])
-        return create_state(network, self.optimiser, self.pretrained, rng, scaling)
+        measured = network.scaling(self.corpus.inputs, fold.rows["train"])
+        trained = [name in fold.trained for name in self.corpus.classes]
+        measured |= {"trained_classes": {"trained": np.asarray(trained, np.float32)}}
+        return create_state(network, self.optimiser, self.pretrained, rng, measured)
 
 
 def create_setup(
