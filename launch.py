@@ -140,4 +140,8 @@ def _read_experiment(name: str) -> ConfigDict:
 
 
 if __name__ == "__main__":
+    # UTF-8 in every locale, unless another encoding is wanted, and no name that cannot be printed.
+    encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it is closed
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
     app.run(main, flags_parser=lambda arguments: cli.parse(arguments, QUICKSTART))

@@ -46,8 +46,11 @@ def expand(path: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it."""
-    write_bytes(path, text.encode())
+    """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it.
+
+    What UTF-8 cannot encode, as in names of files in another encoding, is spelt as in JSON.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from ds_jax.runtime.files import path_text
+
 # Their next versions may round differently or draw other random numbers.
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn"),
@@ -36,7 +38,8 @@ def this_call() -> dict:
     `began` is the time now, with its zone, to the second.
     """
     began = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    return {"versions": current(), "began": began, "command": shlex.join(["python", *sys.argv])}
+    command = path_text(shlex.join(["python", *sys.argv]))
+    return {"versions": current(), "began": began, "command": command}
 
 
 def difference(before: Mapping[str, str]) -> str:
