@@ -48,6 +48,10 @@ def parse(arguments: Sequence[str], default: str) -> list[str]:
         print(f"ds_jax {versions.program()}")
         sys.exit()
     with shutdown.exits_cleanly(resumes=False):
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            raise FileNotFoundError("the current folder is gone: change to another one") from error
         arguments = _expand_config_file(arguments)
         path = _config_file(arguments)
         check_config(arguments, default if path is None else path)
