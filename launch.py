@@ -72,23 +72,15 @@ def run(mode: str, paths: list[Path]) -> None:
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
         "predict": lambda: predict.run(
-<<<<<<< HEAD
             checkpoint,
             paths,
             _FORMAT.value,
             _WINDOW.value,
             _HOP.value,
-            _EXPLAIN.value,
+            explain,
             _RAW_RATE.value,
         ),
-        "features": lambda: features.run(
-            config, paths, Path(_OUTPUT.value), _LABELS.value, _RAW_RATE.value
-        ),
-=======
-            checkpoint, paths, _FORMAT.value, _WINDOW.value, _HOP.value, explain
-        ),
-        "features": lambda: features.run(config, paths, output, labels),
->>>>>>> 918e450abe1728d2660bdfc79562ca2ea083f5ae
+        "features": lambda: features.run(config, paths, output, labels, _RAW_RATE.value),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
@@ -144,17 +136,12 @@ def _corpora(config: ConfigDict, workdir: Path):
 
     if config.get("synthetic"):
         return prepare.Corpora(workdir / "corpora", workdir / "prepared", True, _AUDIO.value)
-<<<<<<< HEAD
-    return prepare.Corpora(
-        Path(_CORPORA.value), Path(_DATA.value), False, _AUDIO.value, _RAW_RATE.value
-    )
-=======
     raw = files.expand(_CORPORA.value)
     if not raw.is_dir() and (_CORPORA.present or os.environ.get("DS_JAX_CORPORA")):
         given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
         raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
-    return prepare.Corpora(raw, files.expand(_DATA.value), False, _AUDIO.value)
->>>>>>> 918e450abe1728d2660bdfc79562ca2ea083f5ae
+    data = files.expand(_DATA.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value, _RAW_RATE.value)
 
 
 def _config_file() -> Path:

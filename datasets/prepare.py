@@ -173,22 +173,17 @@ def _check_name(name: str, corpora_dir: Path) -> None:
     )
 
 
-<<<<<<< HEAD
-def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
-    """Tells whether prepared data is complete, and of the files that are listed, if any are.
-
-    It prints which file is damaged, or which have changed.
-    """
-=======
 def _has_manifest(name: str, corpora_dir: Path) -> bool:
     """Tells whether a folder of this very name describes its recordings by a manifest."""
     manifest = Path(corpora_dir) / name / "manifest.csv"
     return bool(name) and Path(name).name == name and manifest.is_file()
 
 
-def _is_whole(path: Path) -> bool:
-    """Tells whether prepared data is complete; prints which file is damaged."""
->>>>>>> 918e450abe1728d2660bdfc79562ca2ea083f5ae
+def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
+    """Tells whether prepared data is complete, and of the files that are listed, if any are.
+
+    It prints which file is damaged, or which have changed.
+    """
     if not (path / files.CHECKSUMS).is_file():
         return False
     reason = files.find_damage(path)

@@ -15,11 +15,8 @@ import loky
 import numpy as np
 
 from ds_jax.features import extract
-<<<<<<< HEAD
 from ds_jax.features.audio import Source
-=======
 from ds_jax.runtime import progress
->>>>>>> 918e450abe1728d2660bdfc79562ca2ea083f5ae
 
 BATCH = 4  # recordings that a worker takes at a time
 AHEAD = 8  # batches for each worker that are in progress or in the queue
