@@ -51,7 +51,7 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
         first = executor.submit(_represent_batch, batches[0], settings)
     except OSError as error:  # their semaphores lie in /dev/shm
         progress.say(f"note: one process works alone: others need /dev/shm ({error.strerror})")
-        yield from (represent(path, settings) for path in paths)
+        yield from (represent(path, settings) for path in sources)
         return
     queue = collections.deque()
     try:
