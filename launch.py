@@ -1,6 +1,7 @@
 """The entry point: flags, and the command that --mode names."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import base, paper
 from ds_jax import cli
 from ds_jax import config as configuration
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import files, shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 SCHEMAS = base.SCHEMAS | {"paper": paper.get_config}
@@ -44,7 +45,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show the traceback of 
 def main(arguments: list[str]) -> None:
     """Runs the command; SIGTERM and a user's mistake end it with a sentence."""
     with shutdown.exits_cleanly(resumes=_MODE.value == "train", debug=_DEBUG.value):
-        run(_MODE.value, [Path(argument) for argument in arguments[1:]])
+        run(_MODE.value, [Path(os.path.expanduser(argument)) for argument in arguments[1:]])
 
 
 def run(mode: str, paths: list[Path]) -> None:
@@ -52,8 +53,10 @@ def run(mode: str, paths: list[Path]) -> None:
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     cli.check_flags(mode, cli.given_flags(), paths, _CONFIG.value.get("system"))
     folds = cli.parse_folds(_FOLD.value)
-    workdir = Path(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
-    checkpoint = Path(_CHECKPOINT.value or workdir)
+    workdir = files.expand(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
+    checkpoint = files.expand(_CHECKPOINT.value or workdir)
+    explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
+    output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
@@ -74,23 +77,24 @@ def run(mode: str, paths: list[Path]) -> None:
             _FORMAT.value,
             _WINDOW.value,
             _HOP.value,
-            _EXPLAIN.value,
+            explain,
             _RAW_RATE.value,
         ),
-        "features": lambda: features.run(
-            config, paths, Path(_OUTPUT.value), _LABELS.value, _RAW_RATE.value
-        ),
+        "features": lambda: features.run(config, paths, output, labels, _RAW_RATE.value),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
         "corpus": lambda: corpus.run(config, load(config, config.corpus), workdir),
     }
+    if mode == "predict" and not _CHECKPOINT.value:
+        print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)
     commands[mode]()
 
 
 def check(config: ConfigDict, mode: str, workdir: Path) -> None:
-    """Checks all of a config that needs no JAX, and completes the names of its corpora."""
+    """Checks all of a config that needs no JAX, and completes its paths and names of corpora."""
     configuration.check_fields(config, SCHEMAS)
+    configuration.expand_paths(config)
     if config.system != "paper":  # whose empty values stand for those of other configs
         from ds_jax.systems import base as systems
 
@@ -104,8 +108,8 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     for field in ("corpus", "elra", "emomatch"):
         if field in config:
             config[field] = corpora.check(field, config[field])
-    for name in config.get("eval_on", ()) if mode == "train" else ():
-        corpora.check("eval_on", name)
+    if mode == "train" and "eval_on" in config:
+        config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
@@ -132,9 +136,12 @@ def _corpora(config: ConfigDict, workdir: Path):
 
     if config.get("synthetic"):
         return prepare.Corpora(workdir / "corpora", workdir / "prepared", True, _AUDIO.value)
-    return prepare.Corpora(
-        Path(_CORPORA.value), Path(_DATA.value), False, _AUDIO.value, _RAW_RATE.value
-    )
+    raw = files.expand(_CORPORA.value)
+    if not raw.is_dir() and (_CORPORA.present or os.environ.get("DS_JAX_CORPORA")):
+        given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
+        raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
+    data = files.expand(_DATA.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value, _RAW_RATE.value)
 
 
 def _config_file() -> Path:
@@ -149,4 +156,8 @@ def _read_experiment(name: str) -> ConfigDict:
 
 
 if __name__ == "__main__":
+    # UTF-8 in every locale, unless another encoding is wanted, and no name that cannot be printed.
+    encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it is closed
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
     app.run(main, flags_parser=lambda arguments: cli.parse(arguments, QUICKSTART))

@@ -5,6 +5,7 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -26,10 +27,20 @@ KNOWN = tuple(
 )
 
 
-def full_name(name: str) -> str:
-    """Completes the unique beginning of a known corpus' name; returns other names unchanged."""
-    fits = [known for known in KNOWN if known.startswith(name)]
-    return fits[0] if name not in KNOWN and len(fits) == 1 else name
+def full_name(name: str, corpora_dir: Path) -> str:
+    """Completes the unique beginning of a known corpus' name; returns other names unchanged.
+
+    Case, spaces, hyphens and underscores do not matter, unless a folder of exactly this name has a
+    manifest.
+    """
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\s_-]", "", text).lower()
+
+    if name in KNOWN or not plain(name) or _has_manifest(name, corpora_dir):
+        return name
+    fits = [known for known in KNOWN if plain(known).startswith(plain(name))]
+    return fits[0] if len(fits) == 1 else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +71,7 @@ class Corpora:
         Raises:
             ValueError: There is no such corpus, or no synthetic speech of that name.
         """
-        full = full_name(name)
+        full = full_name(name, self.raw)
         if self.synthetic and full not in synthetic.NAMES:
             known = " and ".join(synthetic.NAMES)
             raise ValueError(f"{field}={name!r}: synthetic speech is tested on {known} only")
@@ -76,7 +87,7 @@ class Corpora:
         Raises:
             FileNotFoundError, ValueError, OSError: As in `prepare`.
         """
-        name = full_name(name)
+        name = full_name(name, self.raw)
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
@@ -113,7 +124,7 @@ def prepare(
             play them against their licence.
         OSError: `data_dir` cannot be written.
     """
-    name, key = full_name(name), settings.key()
+    name, key = full_name(name, corpora_dir), settings.key()
     folder = Path(corpora_dir) / name
     package = name
     if raw_rate != HEADERLESS_RATE:
@@ -152,14 +163,20 @@ def prepare(
 
 def _check_name(name: str, corpora_dir: Path) -> None:
     """Checks that a corpus is known, or has a manifest."""
-    manifest = Path(corpora_dir) / name / "manifest.csv"
-    if name in KNOWN or (name and Path(name).name == name and manifest.is_file()):
+    if name in KNOWN or _has_manifest(name, corpora_dir):
         return
     nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
     raise ValueError(
         f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is {nearest}), "
-        f"or describe your own recordings in {manifest}, with columns path, label, speaker"
+        f"or describe your own recordings in {Path(corpora_dir) / name / 'manifest.csv'}, with "
+        "columns path, label, speaker"
     )
+
+
+def _has_manifest(name: str, corpora_dir: Path) -> bool:
+    """Tells whether a folder of this very name describes its recordings by a manifest."""
+    manifest = Path(corpora_dir) / name / "manifest.csv"
+    return bool(name) and Path(name).name == name and manifest.is_file()
 
 
 def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:

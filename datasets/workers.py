@@ -16,6 +16,7 @@ import numpy as np
 
 from ds_jax.features import extract
 from ds_jax.features.audio import Source, remarks
+from ds_jax.runtime import progress
 
 BATCH = 4  # recordings that a worker takes at a time
 AHEAD = 8  # batches for each worker that are in progress or in the queue
@@ -43,12 +44,17 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
         return
     # Ctrl-C is left to the caller; each worker would print a traceback of its own.
     ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
-    queue = collections.deque()
     try:
+        executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
         # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
         # cache together, each may load what another has half written, and crash.
         first = executor.submit(_represent_batch, batches[0], settings)
+    except OSError as error:  # their semaphores lie in /dev/shm
+        progress.say(f"note: one process works alone: others need /dev/shm ({error.strerror})")
+        yield from (represent(path, settings) for path in sources)
+        return
+    queue = collections.deque()
+    try:
         yield from _outcomes(batches[0], first)
         for batch in batches[1:]:
             queue.append((batch, executor.submit(_represent_batch, batch, settings)))

@@ -21,6 +21,7 @@ from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
@@ -150,8 +151,9 @@ def _check_size(network: Network, variables: Sequence[create_model.Variables]) -
     size = sum(count_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:
         raise ValueError(
-            f"{len(variables)} models of {size / len(variables) / 1e9:.1f} GB are more than the "
-            "2 GB that an exported file can hold: export one fold, --checkpoint=RUN/fold_00"
+            f"{many(len(variables), 'model')} of {size / len(variables) / 1e9:.1f} GB: more "
+            "than the 2 GB that an exported file can hold: export one fold, "
+            "--checkpoint=RUN/fold_00"
         )
 
 
@@ -231,4 +233,6 @@ def _plain(name: str) -> str:
 def _counts(counts: Mapping) -> str:
     """Formats counts as "0 speakers, 14 sentences, 0 recordings", without unknown ones."""
     kinds = ("speakers", "sentences", "recordings")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind) is not None)
+    return ", ".join(
+        many(counts[kind], kind.removesuffix("s")) for kind in kinds if counts.get(kind) is not None
+    )

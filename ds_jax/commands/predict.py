@@ -22,6 +22,7 @@ from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
@@ -154,8 +155,8 @@ def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool)
             yield part, predicted.probabilities[index], gates
     if long:
         print(
-            f"{len(long)} longer than {LONG:.0f} s and taken whole, such as {long[0]}: --window=3 "
-            "gives a prediction for every three seconds"
+            f"{many(len(long), 'recording')} longer than {LONG:.0f} s and taken whole, such as "
+            f"{long[0]}: --window=3 gives a prediction for every three seconds"
         )
 
 

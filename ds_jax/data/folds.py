@@ -12,6 +12,7 @@ from ds_jax.data import leakage, tables
 from ds_jax.data.corpus import Utterance
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.progress import many
 
 PROTOCOLS = {
     "stratified": "folds over files with balanced labels, whoever speaks and whatever is said",
@@ -118,7 +119,7 @@ def make_folds(
         train -= leakage.same_recordings(test | dev, utterances)
         if not train or (rule and not dev):
             raise ValueError(
-                f"{len(utterances)} utterances are too few for protocol {protocol!r}: "
+                f"{many(len(utterances), 'utterance')} cannot be divided by protocol {protocol!r}: "
                 f"nothing is left to train fold {index} on, or to choose its epoch on"
             )
         folds.append(Fold(_sorted(train), _sorted(dev), _sorted(test), rule))
@@ -146,7 +147,7 @@ def inner_folds(
     names = {*fold.train, *fold.dev}
     training = [utterance for utterance in utterances if utterance.name in names]
     if len(training) < 2:
-        raise ValueError(f"{len(training)} utterance to train on cannot be divided")
+        raise ValueError(f"{many(len(training), 'utterance')} to train on cannot be divided")
     rule = fold.dev_rule or _dev_rule(training, protocol)
     return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
 

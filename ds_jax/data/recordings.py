@@ -21,7 +21,7 @@ import numpy as np
 
 from ds_jax.features import audio, extract
 from ds_jax.runtime import progress
-from ds_jax.runtime.files import files_below, path_text, printable
+from ds_jax.runtime.files import explain_write_errors, files_below, path_text, printable
 
 STANDARD_INPUT = "-"
 SHOWN = 5  # names shown in a note
@@ -134,7 +134,7 @@ def standard_input(recordings: Sequence[Recording]) -> Iterator[list[Recording]]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "standard_input"
         if STANDARD_INPUT in titles:
-            with path.open("wb") as file:
+            with explain_write_errors(path), path.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file)
         yield [
             recording._replace(path=path) if recording.title == STANDARD_INPUT else recording

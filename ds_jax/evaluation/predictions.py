@@ -16,6 +16,7 @@ from ds_jax.data.labels import COLUMNS
 from ds_jax.evaluation import metrics
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
 
 HEAD_PREFIX = "predictions_"  # begins the name of the file of an attention head
@@ -156,7 +157,7 @@ def write(
     Raises:
         ValueError: The outputs are not a distribution over the classes for each utterance.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_folder(directory)
     heads = {f"{HEAD_PREFIX}{head}.csv": p for head, p in predicted.head_probabilities.items()}
     tables = heads | {PREDICTIONS: predicted.probabilities}
     contents = {
@@ -285,7 +286,8 @@ def _encode(
 def _row(cells: list[str], seen: set[str], classes: tuple[str, ...]) -> tuple:
     """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
     if len(cells) != len(COLUMNS + classes):
-        raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS + classes)}")
+        wanted = len(COLUMNS + classes)
+        raise ValueError(f"it has {many(len(cells), 'column')} instead of {wanted}")
     label, prediction = cells[4:6]
     for value in (label, prediction):
         if value not in classes:

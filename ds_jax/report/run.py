@@ -15,6 +15,7 @@ from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
 
 ERRORS, HITS, WINDOWS = 6, 2, 3  # shown: wrong and correct predictions, windows of a recording
@@ -98,8 +99,9 @@ def headline(result: RunSummary) -> str:
     chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
     missing = ", ".join(map(str, result.missing_folds))
     return (
-        f"{result.system}{trained} on {result.corpus}, {result.n} utterances, protocol "
-        f"{result.protocol}{chosen}: {scores}" + (f"; MISSING FOLDS: {missing}" if missing else "")
+        f"{result.system}{trained} on {result.corpus}, {many(result.n, 'utterance')}, "
+        f"protocol {result.protocol}{chosen}: {scores}"
+        + (f"; MISSING FOLDS: {missing}" if missing else "")
     )
 
 

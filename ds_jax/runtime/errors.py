@@ -74,6 +74,8 @@ def sentence(error: Exception) -> str | None:
         return f"the package {error.name} is not installed: pip install -r requirements.txt"
     if isinstance(error, OSError) and error.strerror:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        if "temporary directory" in error.strerror:  # raised by tempfile
+            return f"{error.strerror}: set TMPDIR to a folder that can be written"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{place}{error.strerror}" + (": free some space, then start again" if full else "")
     if isinstance(error, OSError) or _is_raised_here(error):

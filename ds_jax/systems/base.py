@@ -22,6 +22,7 @@ from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.colours import colour_table
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
+from ds_jax.runtime.progress import many
 
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
 
@@ -212,7 +213,7 @@ def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings)
             allowed = f"'' or at most {blocks[gates[0]]!r}, which carries a gate"
             raise ConfigError("model.freeze", model.freeze, allowed)
         if len(model.loss_weights) != len(gates) or not any(model.loss_weights):
-            allowed = f"{len(gates)} numbers, one for each gate, and not all 0"
+            allowed = f"{many(len(gates), 'number')}, one for each gate, and not all 0"
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
         _check_list("model.layers", model.layers, backbone.feature_layers)

@@ -351,7 +351,7 @@ def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, ca
     monkeypatch.setattr(synthetic, "write_corpora", write)
     corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
     fields = {"corpus": "emovo", "classes": LABELS, "label_map": ()}
-    experiment = ml_collections.ConfigDict(fields | {"picture": dataclasses.asdict(SMALL)})
+    experiment = ml_collections.ConfigDict(fields | {"picture": {"canvas": SMALL.canvas}})
     for _ in range(2):
         assert len(corpora.load(experiment, "emomatch").utterances) == 14
         assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out
