@@ -1,7 +1,6 @@
 """Preparing writes what is drawn or computed of recordings, once, and finds it again."""
 
 import csv
-import dataclasses
 import functools
 import shutil
 import subprocess
