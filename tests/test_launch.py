@@ -54,7 +54,7 @@ def refusal(capsys, monkeypatch, *arguments):
 
 def test_a_home_folder_is_meant_in_every_path(home, called, monkeypatch):
     start(monkeypatch, "--mode=predict", "--checkpoint=~/run", "--explain=~/seen", "~/a*.wav", "-")
-    checkpoint, paths, *_, explain = called.pop()
+    checkpoint, paths, *_, explain, _ = called.pop()
     assert (checkpoint, explain) == (home / "run", home / "seen")
     assert paths == [home / "a*.wav", Path("-")]
     (home / "own.py").write_text(Path(launch.QUICKSTART).read_text())
