@@ -28,6 +28,13 @@ _FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "format
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_RAW_RATE = flags.DEFINE_integer(
+    "raw_rate",
+    16_000,
+    "Hz of headerless recordings (.l16, .raw)",
+    lower_bound=1000,
+    upper_bound=768_000,
+)
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
@@ -65,9 +72,15 @@ def run(mode: str, paths: list[Path]) -> None:
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
         "predict": lambda: predict.run(
-            checkpoint, paths, _FORMAT.value, _WINDOW.value, _HOP.value, explain
+            checkpoint,
+            paths,
+            _FORMAT.value,
+            _WINDOW.value,
+            _HOP.value,
+            explain,
+            _RAW_RATE.value,
         ),
-        "features": lambda: features.run(config, paths, output, labels),
+        "features": lambda: features.run(config, paths, output, labels, _RAW_RATE.value),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
@@ -100,6 +113,7 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
+    from datasets import prepare
     from ds_jax.commands import evaluate, paper, train
     from ds_jax.training import epochs
 
@@ -108,7 +122,8 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
         return
-    train.check(config, folds)
+    # A table may give other folds than the config asks for.
+    train.check(config, folds if config.corpus in prepare.KNOWN else None)
     others = [load(config, name) for name in config.eval_on]  # first: they may be missing
     if train.run(config, load(config, config.corpus), workdir, folds):
         for other in others:
@@ -125,7 +140,8 @@ def _corpora(config: ConfigDict, workdir: Path):
     if not raw.is_dir() and (_CORPORA.present or os.environ.get("DS_JAX_CORPORA")):
         given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
         raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
-    return prepare.Corpora(raw, files.expand(_DATA.value), False, _AUDIO.value)
+    data = files.expand(_DATA.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value, _RAW_RATE.value)
 
 
 def _config_file() -> Path:

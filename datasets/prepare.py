@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import synthetic
 from ds_jax.data import corpus
 from ds_jax.features import extract
+from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
 
@@ -50,12 +52,14 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
+        raw_rate: The rate in Hz of headerless recordings.
     """
 
     raw: Path
     data: Path
     synthetic: bool = False
     audio: bool = False
+    raw_rate: int = HEADERLESS_RATE
 
     def check(self, field: str, name: str) -> str:
         """Checks, before any work, that a corpus exists; returns its full name.
@@ -88,21 +92,30 @@ class Corpora:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
-        builder = prepare(name, self.raw, self.data, settings, self.audio)
+        builder = prepare(name, self.raw, self.data, settings, self.audio, self.raw_rate)
         trains = name == experiment.corpus
         return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
 
-def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
+def prepare(
+    name: str,
+    corpora_dir: Path,
+    data_dir: Path,
+    settings: Settings,
+    audio: bool = False,
+    raw_rate: int = HEADERLESS_RATE,
+):
     """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
     The prepared data lies in `<data_dir>/<corpus>/<settings>/<version>`. It is found there without
     the raw recordings (a manifest corpus still needs its manifest.csv). Two processes never prepare
-    the same corpus at once. Data whose checksums are wrong is prepared again.
+    the same corpus at once. Data whose checksums are wrong is prepared again, and so is data of
+    recordings that were added, changed or taken away since.
 
     Args:
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
-        corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
+        corpora_dir, data_dir, audio, raw_rate: As `raw`, `data`, `audio` and `raw_rate` of
+            `Corpora`.
         settings: How pictures are drawn, or which features are computed.
 
     Raises:
@@ -114,6 +127,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     name, key = full_name(name, corpora_dir), settings.key()
     folder = Path(corpora_dir) / name
     package = name
+    if raw_rate != HEADERLESS_RATE:
+        key += f"-raw{raw_rate}"
     if name not in KNOWN:
         _check_name(name, corpora_dir)
         package = "manifest"
@@ -122,18 +137,26 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     builder = importlib.import_module(f"datasets.{package}.{package}_dataset_builder").Builder
     if audio:
         builder.check_audio(folder)  # before any work
-    config = base.CorpusConfig(name=key, folder=folder, settings=settings, audio=audio)
     path = Path(data_dir) / package / key / str(builder.VERSION)
-    if _is_whole(path):
+    try:
+        found = builder.find(folder)
+    except FileNotFoundError:
+        if not _is_whole(path):
+            raise
+        found = []  # the prepared data does without
+        builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
+    listed = base.list_files(folder, found)
+    config = base.CorpusConfig(
+        name=key, folder=folder, settings=settings, raw_rate=raw_rate, found=found, audio=audio
+    )
+    if _is_whole(path, listed):
         print(f"{name}: as prepared in {path}")
         return builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()
-    if not folder.is_dir():
-        builder.find(folder)  # raises an error, before anything is created or removed
     files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
-        if not _is_whole(path):  # another process may have prepared it
+        if not _is_whole(path, listed):  # another process may have prepared it
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
 
@@ -156,14 +179,26 @@ def _has_manifest(name: str, corpora_dir: Path) -> bool:
     return bool(name) and Path(name).name == name and manifest.is_file()
 
 
-def _is_whole(path: Path) -> bool:
-    """Tells whether prepared data is complete; prints which file is damaged."""
+def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
+    """Tells whether prepared data is complete, and of the files that are listed, if any are.
+
+    It prints which file is damaged, or which have changed.
+    """
     if not (path / files.CHECKSUMS).is_file():
         return False
-    damage = files.find_damage(path)
-    if damage:
-        print(f"{damage}, and is prepared anew")
-    return not damage
+    reason = files.find_damage(path)
+    if listed and not reason:
+        from datasets import base  # here, since it imports TFDS
+
+        changes = base.describe_changes(files.read_json(path / base.RECORDINGS), listed)
+        reason = changes and f"{path} is of other recordings than there are now: {changes}"
+    if not reason and shutil.which("ffmpeg"):
+        skipped = (path / "skipped.csv").read_text(encoding="utf-8")
+        if listed and "needs ffmpeg" in skipped:
+            reason = f"{path} lacks recordings that ffmpeg, which is here now, can decode"
+    if reason:
+        print(f"{reason}: it is prepared anew")
+    return not reason
 
 
 def _write(builder, config, data_dir: Path, path: Path) -> None:

@@ -14,12 +14,21 @@ from ds_jax.runtime import shutdown, versions
 HELP = Path(__file__).with_name("cli_help.txt")
 # What each mode takes; "config." are the fields of --config. Flags that are not here, such as
 # --debug, go with every mode. Without "config.", the config of the run itself holds.
-_RUN = ("config", "workdir", "corpora_dir", "data_dir")
+_RUN = ("config", "workdir", "corpora_dir", "data_dir", "raw_rate")
 MODES = {
     "train": (*_RUN, "config.", "fold", "audio", "distributed"),
     "evaluate": (*_RUN, "eval_on", "audio", "distributed"),
-    "predict": ("config", "workdir", "checkpoint", "format", "window", "hop", "explain"),
-    "features": ("config", "config.", "output", "labels"),
+    "predict": (
+        "config",
+        "workdir",
+        "checkpoint",
+        "format",
+        "window",
+        "hop",
+        "explain",
+        "raw_rate",
+    ),
+    "features": ("config", "config.", "output", "labels", "raw_rate"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),
     "export": ("config", "workdir", "checkpoint"),

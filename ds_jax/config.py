@@ -26,6 +26,7 @@ PATHS = ("weights", "folds.file")
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
+    "trim": (0.0, 200.0),
     "train.batch_size": (1, 1 << 16),
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -37,6 +38,7 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
     "label_map": [],
+    "trim": 0.0,
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hash of the file that `config.weights` names.

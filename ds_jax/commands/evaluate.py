@@ -131,6 +131,11 @@ def _select(
         for u in corpus.utterances
         if u.label != "NEUTRAL" or u.style not in EXCLUDED_NEUTRAL_STYLES
     ]
+    if corpus.folds:
+        processes.say(
+            f"note: the folds that {corpus.name} gives are not used: the models never saw it, and "
+            "are tested on all of it"
+        )
     trained = {*digests.values()}
     new = tuple(u.name for u in kept if u.digest not in trained)
     if duplicates := len(kept) - len(new):

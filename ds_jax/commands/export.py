@@ -13,7 +13,7 @@ import ml_collections
 from ds_jax.commands import predict
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation.metrics import SCORES
-from ds_jax.features import spectrogram_jax
+from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
 from ds_jax.models.layers import Network
@@ -94,10 +94,12 @@ def trace(
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     rate = settings.sample_rate
     draw = functools.partial(spectrogram_jax.draw, settings=settings, rate=rate)
+    trim = functools.partial(spectrogram_jax.trim, settings=settings, rate=rate)
     split = functools.partial(spectrogram_jax.split_windows, settings=settings, rate=rate)
 
     def probabilities(samples, lengths):
         """Maps float32 [batch, n] and int32 [batch] to float32 [batch, classes]."""
+        samples, lengths = jax.vmap(trim)(samples, lengths)
         windows, remaining, real = jax.vmap(split)(samples, lengths)
         batch, count, size = windows.shape
         windows = windows.reshape(batch * count, size)
@@ -130,7 +132,7 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
         exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
         allowed = f"{exported} to be exported, since others are not all JAX"
         raise ConfigError("system", config.system, allowed)
-    settings = PictureSettings(**config.picture)
+    settings = extract.settings(config)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
         allowed = "'mel' or 'spectrogram' to be exported"
         raise ConfigError("picture.mode", settings.mode, allowed)
@@ -186,6 +188,7 @@ def _facts(
         "protocol_text": PROTOCOLS[protocol],
         "selected_on": config.select_on,
         "models": chosen,
+        "trim": config.trim,
         "picture": config.picture.to_dict(),
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": [_corpus_licence(config, workdir), WEIGHTS_LICENCE],

@@ -17,7 +17,7 @@ from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
-from ds_jax.features.audio import Windowing
+from ds_jax.features.audio import HEADERLESS_RATE, Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
@@ -43,6 +43,7 @@ def run(
     window: float = 0.0,
     hop: float = 0.0,
     explain: str | Path | None = None,
+    raw_rate: int = HEADERLESS_RATE,
 ) -> None:
     """Prints the predictions of a run's models for recordings, each as soon as it is known.
 
@@ -59,13 +60,14 @@ def run(
 
     Args:
         checkpoint: The folder of a run, whose finished folds' models are averaged, or of a fold.
-        arguments: Files of any rate and number of channels that libsndfile decodes, folders,
-            patterns, and "-" for the bytes of a recording on standard input.
+        arguments: Files of any rate and number of channels that libsndfile or ffmpeg decodes,
+            folders, patterns, and "-" for the bytes of a recording on standard input.
         form: An element of `FORMATS`.
         window: Seconds; the last window may be shorter, and reaches the end. 0 takes the windows
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.
         explain: A folder for a picture of each window under each attention gate; None draws none.
+        raw_rate: The rate in Hz of headerless recordings.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -97,7 +99,7 @@ def run(
             files.check_writable(explain, "--explain")
         if config.synthetic:
             print(SYNTHETIC)
-        found, unusable = recordings.find(arguments)
+        found, unusable = recordings.find(arguments, raw_rate)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 predict = systems.implementation(config).load_ensemble(checkpoints)

@@ -141,8 +141,12 @@ def _write_folds(
 def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
     """Makes the folds of a config, and says where they may surprise."""
     fields = config.folds
-    if fields.file:
-        return folds.read_folds(fields.file, corpus.utterances, config.select_on)
+    whole = fields.protocol == "whole_corpus"
+    if corpus.folds and (fields.file or whole):
+        reason = "folds.file names others" if fields.file else "folds.protocol is 'whole_corpus'"
+        processes.say(f"note: the folds that {corpus.name} gives are not used, since {reason}")
+    if fields.file or (corpus.folds and not whole):
+        return _given_folds(config, corpus)
     all_folds = folds.make_folds(
         corpus.utterances, fields.protocol, fields.count, fields.seed, config.select_on
     )
@@ -157,6 +161,26 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
             f"chooses the epoch: {', '.join(sorted(excluded))}"
         )
     return fields.protocol, all_folds
+
+
+def _given_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
+    """Returns the folds of a file, or those that the corpus gives; says what they do not."""
+    fields, protocol = config.folds, "custom"
+    settings = corpus.utterances, config.select_on, fields.seed
+    if fields.file:
+        protocol, all_folds = folds.read_folds(fields.file, *settings)
+    else:
+        all_folds = folds.given_folds(corpus.folds, *settings)
+        processes.say(
+            f"{corpus.name} gives {len(all_folds)} of its own folds, which are used in place of "
+            f"folds.protocol={fields.protocol!r}"
+        )
+    if rules := sorted({fold.dev_rule for fold in all_folds if fold.dev_rule}):
+        processes.say(
+            "dev was taken from train, about a tenth of it, by the rule "
+            f"{' or '.join(rules)}; systems without epochs are fitted on both"
+        )
+    return protocol, all_folds
 
 
 def _check_numbers(numbers: Sequence[int], count: int) -> None:

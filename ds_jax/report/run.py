@@ -145,9 +145,9 @@ def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Exa
     )
 
 
-def _clip(path: Path) -> bytes:
+def _clip(source: audio.Source) -> bytes:
     """Encodes the beginning of a recording as a small FLAC file."""
-    samples, rate = audio.read(path, CLIP_RATE)
+    samples, rate = audio.read(source, CLIP_RATE)
     file = io.BytesIO()
     soundfile.write(file, samples[: CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()

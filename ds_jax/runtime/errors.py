@@ -109,7 +109,9 @@ def _flag_sentence(error: flags.Error) -> str:
             near = difflib.get_close_matches(value, values, n=1, cutoff=0.0)[0]
             return f"--{name}={value} is not one of {', '.join(values)}; the nearest is {near}"
         if kind := KINDS.get(parser.flag_type()):
-            return f"--{name}={value} must be {kind}"
+            low = getattr(parser, "lower_bound", None)
+            limits = "" if low is None else f" from {low} to {parser.upper_bound}"
+            return f"--{name}={value} must be {kind}{limits}"
     if missing := re.fullmatch(r"Missing value for flag (\S+)", str(error)):
         return f"{missing[1]} needs a value: {missing[1]}=VALUE"
     return str(error)

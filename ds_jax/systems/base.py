@@ -251,7 +251,8 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         ValueError: A model is of another label set, or of another experiment than the first; or
             a field of their config is impossible or missing.
     """
-    configs = [ml_collections.ConfigDict(_card(folder)["config"]) for folder in checkpoints]
+    cards = [configuration.OLDER | _card(folder)["config"] for folder in checkpoints]
+    configs = [ml_collections.ConfigDict(card) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(

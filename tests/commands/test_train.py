@@ -131,6 +131,39 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
     assert {split: kept[split] for split in ("train", "dev", "test")} == given["folds"][0]
 
 
+@pytest.mark.parametrize("system", ["mlr", "ffnn"])
+@pytest.mark.parametrize("by", ["file", "corpus"])
+def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
+    config, corpus = tiny.make(system)
+    named = {utterance.name: utterance.speaker for utterance in corpus.utterances}
+    last = max(named.values())
+    if by == "file":
+        train_names = [name for name, speaker in named.items() if speaker != last]
+        tested = [name for name, speaker in named.items() if speaker == last]
+        config.folds.file = str(tmp_path / "mine.json")
+        content = {"folds": [{"train": train_names, "test": tested}]}
+        (tmp_path / "mine.json").write_text(json.dumps(content))
+    else:
+        splits = {name: "test" if named[name] == last else "train" for name in named}
+        corpus = dataclasses.replace(corpus, folds=splits)
+    train.check(config)
+    assert train.run(config, corpus, tmp_path / "run")
+    result = summary.read(tmp_path / "run" / "report.json")
+    assert (result.protocol, result.shared["speakers"]) == ("custom", 0)
+    assert result.n == sum(speaker == last for speaker in named.values())
+    printed = capsys.readouterr().out
+    assert "dev was taken from train" in printed
+    assert ("in place of folds.protocol" in printed) == (by == "corpus")
+
+
+def test_folds_that_a_corpus_gives_are_not_ignored_in_silence(tmp_path, capsys):
+    config, corpus = tiny.make("mlr")
+    corpus = dataclasses.replace(corpus, folds={u.name: u.speaker for u in corpus.utterances})
+    config.folds.protocol = "whole_corpus"
+    assert train.run(config, corpus, tmp_path)
+    assert "are not used, since folds.protocol is 'whole_corpus'" in capsys.readouterr().out
+
+
 def test_a_test_fold_that_chooses_the_epoch_is_reported(tmp_path):
     config = tiny.run_config(select_on="test")
     assert train.run(config, tiny.corpus(21, windows=2), tmp_path)

@@ -303,7 +303,6 @@ HEAVY = {"jax", "flax", "sklearn", "tensorflow_datasets"}
         ("--checkpont=runs/x", "--checkpoint"),
         ("--mode=trian", "the nearest is train"),
         ("--config.train.epochs=few", "--config.train.epochs=few"),
-        ("--config.train.epochs=0", "train.epochs=0"),
         ("--config.model.gates=3", "model.gates=(3,)"),
         ("--fold", "--fold"),
         ("--fold=x", "--fold=x"),
@@ -323,8 +322,17 @@ def test_a_mistake_is_one_sentence_before_anything_heavy_is_imported(arguments, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("field", ["picture.size=10", "corpus=nowhere"])
-def test_a_picture_or_corpus_that_cannot_be_is_named_before_jax_is_imported(field, tmp_path):
+IMPOSSIBLE = (
+    "picture.size=10",
+    "corpus=nowhere",
+    "train.epochs=0",
+    "folds.count=1",
+    "model.freeze=x",
+)
+
+
+@pytest.mark.parametrize("field", IMPOSSIBLE)
+def test_a_value_that_cannot_be_is_named_before_jax_is_imported(field, tmp_path):
     done = run_with_import_times(f"--config.{field}", f"--workdir={tmp_path}")
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith("error: ")

@@ -235,6 +235,7 @@ def test_only_one_channel_is_drawn(samples):
 
 
 OTHER = {
+    "trim": 40.0,
     "sample_rate": 8000,
     "mode": "chroma",
     "layout": "plain",
