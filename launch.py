@@ -159,7 +159,7 @@ def _open_streams() -> None:
     """Lets anything be printed in every locale, and nowhere if a shell has closed the streams."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=encoding, errors="backslashreplace")

@@ -129,7 +129,8 @@ def test_a_folder_that_is_gone_is_named(tmp_path):
 
 
 def test_numba_has_a_cache_where_nothing_can_be_written(monkeypatch):
-    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", NOWHERE)  # so that what the function sets is undone
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setattr(os, "access", lambda *_: False)  # as beside libraries of the system
     monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
     features._give_numba_a_cache()
