@@ -137,3 +137,14 @@ def test_numba_has_a_cache_where_nothing_can_be_written(monkeypatch):
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     assert folder.is_dir()
     folder.rmdir()
+
+
+def test_the_folder_of_recordings_may_stand_in_the_environment(tmp_path):
+    variables = {"HOME": str(tmp_path), "DS_JAX_CORPORA": "~/mine"}
+    experiment = ("--mode=corpus", "--config=configs/ds_svc_emodb.py", f"--workdir={tmp_path}/run")
+    done = launch(*experiment, **variables)
+    wanted = "error: $DS_JAX_CORPORA=~/mine: there is no such folder\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
+    (tmp_path / "mine").mkdir()
+    done = launch(*experiment, f"--data_dir={tmp_path}/data", **variables)
+    assert f"in {tmp_path}/mine/emodb, but there is no such folder" in done.stderr
