@@ -155,9 +155,16 @@ def _read_experiment(name: str) -> ConfigDict:
     return experiment
 
 
-if __name__ == "__main__":
-    # UTF-8 in every locale, unless another encoding is wanted, and no name that cannot be printed.
+def _open_streams() -> None:
+    """Lets anything be printed in every locale, and nowhere if a shell has closed the streams."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it is closed
+    for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+if __name__ == "__main__":
+    _open_streams()
     app.run(main, flags_parser=lambda arguments: cli.parse(arguments, QUICKSTART))

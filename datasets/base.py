@@ -29,6 +29,7 @@ from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
+from ds_jax.runtime.progress import many
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
@@ -170,7 +171,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if cls.totals and not synthetic.is_synthetic(folder) and count not in cls.totals:
             totals = " or ".join(map(str, cls.totals))
             logging.warning(
-                "%s: %d utterances found where %s are published", folder.name, count, totals
+                "%s: %s found where %s are published", folder.name, many(count, "utterance"), totals
             )
 
     @classmethod
@@ -268,7 +269,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 yield f"{recording.name}/{window}", fields | {"window": window, kind: array}
         if len(self.skipped) == self.found:
             raise ValueError(
-                f"{folder.name}: none of the {self.found} recordings in {folder} can be used; "
+                f"{folder.name}: of {many(self.found, 'recording')} in {folder} none can be used; "
                 f"the first, {self.skipped[0][1]}, {self.skipped[0][2]}"
             )
         # TFDS' temporary folder: it gets its final name when all records are written.
@@ -287,7 +288,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Prints nothing: there is no download."""
 
     def _log_download_done(self) -> None:
-        report = f"{self.builder_config.folder.name}: {self.found - len(self.skipped)} utterances"
+        count = many(self.found - len(self.skipped), "utterance")
+        report = f"{self.builder_config.folder.name}: {count}"
         if self.skipped:
             report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
         print(report)
@@ -357,7 +359,8 @@ def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     if paths:
         names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
         names = ", ".join(names + ["..."] * (len(paths) > SHOWN))
-        logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
+        count = many(len(paths), "audio file")
+        logging.warning("%s: %s %s: %s", folder.name, count, what, names)
 
 
 def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
@@ -390,4 +393,4 @@ def _describe(folder: Path) -> str:
     if not files:
         return "but that folder is empty"
     first = path_text(files[0].relative_to(folder))
-    return f"but of the {len(files)} files there (such as {first}) none is named so"
+    return f"but of {many(len(files), 'file')} there (such as {first}) none is named so"

@@ -16,6 +16,7 @@ from ds_jax.features import extract
 from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
+from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
@@ -119,18 +120,17 @@ def _label(names: Mapping[Recording, str], labels: str) -> Labels:
     missing = [name for name in names.values() if name not in table.cells]
     if names and len(missing) == len(names):
         raise ValueError(
-            f"{labels} labels none of the {len(names)} recordings: its names are like "
+            f"{labels} labels none of {many(len(names), 'recording')}: its names are like "
             f"{next(iter(table.cells), 'nothing')!r}, and theirs are like {missing[0]!r}"
         )
     known = set(names.values())
     unknown = [name for name in table.cells if name not in known]
-    for what, left in (
-        ("recordings without a label", missing),
-        ("labels without a recording", unknown),
-    ):
+    for what, lacking, left in (("recording", "label", missing), ("label", "recording", unknown)):
         if left:
-            more = ", ..." if len(left) > SHOWN else ""
-            processes.say(f"{len(left)} {what} in {labels}: {', '.join(left[:SHOWN])}{more}")
+            count, more = many(len(left), what), ", ..." if len(left) > SHOWN else ""
+            processes.say(
+                f"{count} without a {lacking} in {labels}: {', '.join(left[:SHOWN])}{more}"
+            )
     return table
 
 

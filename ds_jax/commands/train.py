@@ -172,7 +172,7 @@ def _given_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str
     else:
         all_folds = folds.given_folds(corpus.folds, *settings)
         processes.say(
-            f"{corpus.name} gives {len(all_folds)} of its own folds, which are used in place of "
+            f"{corpus.name} gives its own folds ({len(all_folds)}), which are used in place of "
             f"folds.protocol={fields.protocol!r}"
         )
     if rules := sorted({fold.dev_rule for fold in all_folds if fold.dev_rule}):

@@ -292,8 +292,8 @@ def _with_dev(
     train = {*fold.train} - leakage.same_recordings(dev, utterances)
     if not train:
         raise ValueError(
-            f'"dev" is missing, and cannot be taken from {len(training)} training utterances: '
-            "name its utterances, or more for train"
+            f'"dev" is missing, and cannot be taken from {many(len(training), "utterance")} of '
+            '"train": name its utterances, or more for train'
         )
     return Fold(_sorted(train), _sorted(dev), fold.test, rule)
 

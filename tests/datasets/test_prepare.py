@@ -9,17 +9,16 @@ import threading
 from pathlib import Path
 
 import filelock
-import ml_collections
 import numpy as np
 import pytest
 import soundfile
+import tiny
 from recordings import RATE, SMALL, sound, sounds
 
 from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.prepare import KNOWN, Corpora, prepare
 from ds_jax.data.corpus import load
-from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -141,7 +140,9 @@ def test_synthetic_licensed_layouts_with_odd_and_broken_files(tmp_path):
 
 def test_a_corpus_of_unusable_recordings_is_an_error_and_leaves_nothing(tmp_path):
     break_files(tmp_path / "emomatch_spanish_db")
-    with pytest.raises(ValueError, match=r"none of the 4 recordings.*03_Ira_01\.WAV.*empty"):
+    with pytest.raises(
+        ValueError, match=r"of 4 recordings .* none can be used.*03_Ira_01\.WAV.*empty"
+    ):
         prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
     assert [path for path in (tmp_path / "data").rglob("*") if path.suffix != ".lock"] == [
         tmp_path / "data/emomatch_spanish_db",
@@ -231,7 +232,7 @@ def test_a_recording_of_an_open_header_is_remarked_on(tmp_path, caplog):
     content = path.read_bytes()
     path.write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
     assert prepared_names(tmp_path) == ["03a01Fa", "03a02Fa"]
-    assert "1 audio files read to the end of the file" in caplog.text
+    assert "1 audio file read to the end of the file" in caplog.text
     assert "03a02Fa.wav" in caplog.text
 
 
@@ -349,8 +350,7 @@ def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, ca
     write = functools.partial(synthetic.write_corpora, speakers=2, sentences=1, elra_sentences=2)
     monkeypatch.setattr(synthetic, "write_corpora", write)
     corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
-    fields = {"corpus": "emovo", "classes": LABELS, "label_map": ()}
-    experiment = ml_collections.ConfigDict(fields | {"picture": {"canvas": SMALL.canvas}})
+    experiment = tiny.run_config(**{"picture.canvas": 16})
     for _ in range(2):
         assert len(corpora.load(experiment, "emomatch").utterances) == 14
         assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out

@@ -111,6 +111,19 @@ def test_an_interrupt_reaches_the_caller_alone_and_ends_the_workers(tmp_path, mo
     assert not any(process.is_alive() for process in started)
 
 
+def test_without_shared_memory_one_process_works_alone(tmp_path, monkeypatch, capsys):
+    paths = [sound(tmp_path / f"{number}.wav", number, 0.2) for number in range(9)]
+
+    def refuse(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    monkeypatch.setattr(loky, "get_reusable_executor", refuse)
+    alone = [workers.represent(path, SMALL) for path in paths]
+    assert list(workers.represent_all(paths, SMALL)) == alone
+    assert "/dev/shm (Read-only file system)" in capsys.readouterr().out
+
+
 def test_one_core_needs_no_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(loky, "cpu_count", lambda: 1)
     monkeypatch.setattr(loky, "get_reusable_executor", None)  # calling it would fail

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from recordings import sound
 
+from ds_jax import features
 from ds_jax.models import pretrained, vgg16
 from ds_jax.runtime import files
 
@@ -105,3 +106,45 @@ def test_names_survive_every_locale_and_terminal(classifier, tmp_path, variables
     assert (done.returncode, lines) == (0, [])
     wanted = r"ni\xf1o \u0436.wav" if "PYTHONIOENCODING" in variables else "niño ж.wav"
     assert wanted in done.stdout
+
+
+def test_closed_streams_are_nowhere(classifier, tmp_path):
+    sound(tmp_path / "a.wav", 0, 0.5)
+    command = f"'{sys.executable}' launch.py --mode=predict --checkpoint='{classifier}' "
+    command += f"'{tmp_path / 'a.wav'}'"
+    cases = (("0<&- 2>&-", (0, True)), ("1>&-", (0, False)), ("0<&- 1>&- 2>&-", (0, False)))
+    for closed, wanted in cases:
+        shell = ["sh", "-c", f"exec {command} {closed}"]
+        done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert (done.returncode, "prediction" in done.stdout) == wanted, done.stderr
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = ["sh", "-c", f"rmdir '{gone}'; exec '{sys.executable}' '{ROOT / 'launch.py'}' --fold=0"]
+    done = subprocess.run(shell, cwd=gone, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: the current folder is gone")
+
+
+def test_numba_has_a_cache_where_nothing_can_be_written(monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", NOWHERE)  # so that what the function sets is undone
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as beside libraries of the system
+    monkeypatch.setenv("XDG_CACHE_HOME", NOWHERE)
+    features._give_numba_a_cache()
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    assert folder.is_dir()
+    folder.rmdir()
+
+
+def test_the_folder_of_recordings_may_stand_in_the_environment(tmp_path):
+    variables = {"HOME": str(tmp_path), "DS_JAX_CORPORA": "~/mine"}
+    experiment = ("--mode=corpus", "--config=configs/ds_svc_emodb.py", f"--workdir={tmp_path}/run")
+    done = launch(*experiment, **variables)
+    wanted = "error: $DS_JAX_CORPORA=~/mine: there is no such folder\n"
+    assert (done.returncode, done.stderr) == (1, wanted)
+    (tmp_path / "mine").mkdir()
+    done = launch(*experiment, f"--data_dir={tmp_path}/data", **variables)
+    assert f"in {tmp_path}/mine/emodb, but there is no such folder" in done.stderr
