@@ -226,12 +226,14 @@ def remarks(source: Source | str | os.PathLike, sample_rate: int) -> list[str]:
     rate, blocks = _decode(source)
     with contextlib.closing(blocks):
         samples = np.concatenate(list(itertools.islice(blocks, HEARD)))
-    if rate < sample_rate or _is_narrow(samples, rate, sample_rate or rate):
-        found.append(
-            "without sound above the band of a telephone, where the models may expect some: their "
-            "answers may be wrong, unless they were trained on such recordings, for which there is "
-            "--config.picture.sample_rate=8000"
-        )
+    advice = (
+        "models of other recordings may answer wrongly; for models of such ones there is "
+        "--config.picture.sample_rate"
+    )
+    if rate < sample_rate:
+        found.append(f"of {rate} Hz, and read at {sample_rate} Hz: {advice}={rate}")
+    elif _is_narrow(samples, rate, sample_rate or rate):
+        found.append(f"without sound above the band of a telephone: {advice}={TELEPHONE}")
     if _channels_differ(source):
         found.append(
             "of channels that differ, and are averaged: if they are of several speakers, save each "
@@ -259,7 +261,8 @@ def _channels_differ(source: Source) -> bool:
     with soundfile.SoundFile(os.fsencode(source.path)) as file:
         if file.channels < 2:
             return False
-        first, second = file.read(HEARD * BLOCK, dtype="float32", always_2d=True)[:, :2].T
+        frames = HEARD * BLOCK // file.channels
+        first, second = file.read(frames, dtype="float32", always_2d=True)[:, :2].T
     product = np.sqrt(np.vdot(first, first) * np.vdot(second, second))
     return np.vdot(first, second) < ALIKE * product
 
