@@ -197,7 +197,7 @@ def test_a_wav_without_samples_is_empty_whatever_follows(tmp_path):
 
 def remarked(path, rate=16_000):
     """A word of each remark."""
-    words = ("telephone", "of 8000 Hz", "channels", "no length")
+    words = ("telephone", "of 8000 Hz", "channels", "no length", "silence")
     return [[word for word in words if word in remark] for remark in audio.remarks(path, rate)]
 
 
@@ -232,6 +232,17 @@ def test_channels_that_differ_are_remarked_on(tmp_path):
         samples = np.concatenate([one, second], axis=1)
         path = write(tmp_path / f"{name}.wav", samples, 16_000)
         assert remarked(path) == expected, name
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(2.0, 0.1, [["silence"]]), (0.1, 2.0, [["silence"]]), (1.0, 1.0, [])],
+)
+def test_long_silence_is_remarked_on_unless_it_is_cut_off(tmp_path, before, after, expected):
+    samples = padded(before, 0.5, after) + 1e-4 * noise(before + 0.5 + after, 16_000)[:, 0]
+    path = write(tmp_path / "a.wav", samples, 16_000)
+    assert remarked(path, 8000) == expected
+    assert audio.remarks(path, 8000, trim=30.0) == []
 
 
 def test_a_recording_may_be_remarked_on_twice(tmp_path):
