@@ -54,13 +54,13 @@ def refusal(capsys, monkeypatch, *arguments):
 
 def test_a_home_folder_is_meant_in_every_path(home, called, monkeypatch):
     start(monkeypatch, "--mode=predict", "--checkpoint=~/run", "--explain=~/seen", "~/a*.wav", "-")
-    checkpoint, paths, *_, explain = called.pop()
+    checkpoint, paths, *_, explain, _ = called.pop()
     assert (checkpoint, explain) == (home / "run", home / "seen")
     assert paths == [home / "a*.wav", Path("-")]
     (home / "own.py").write_text(Path(launch.QUICKSTART).read_text())
     tables = ("--output=~/table.csv", "--labels=~/labels.csv")
     start(monkeypatch, "--mode=features", "--config", "~/own.py", *tables, "~/folder")
-    _, paths, output, labels = called.pop()
+    _, paths, output, labels, _ = called.pop()
     assert (paths, output, labels) == ([home / "folder"], home / "table.csv", f"{home}/labels.csv")
     start(monkeypatch, "--mode=compare", "--workdir=~/compared", "~/one", "~/other")
     assert called.pop() == ([home / "one", home / "other"], home / "compared")
