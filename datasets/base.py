@@ -24,7 +24,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, PICTURE
-from ds_jax.features.audio import HEADERLESS_RATE, SUFFIXES, Source, remark
+from ds_jax.features.audio import HEADERLESS_RATE, SUFFIXES, Source
 from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
@@ -258,8 +258,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
-            seconds, windows, digest = outcome
-            if note := remark(recording.path):
+            seconds, windows, digest, notes = outcome
+            for note in notes:
                 self.remarks.setdefault(note, []).append(recording.path)
             fields = vars(recording) | {"seconds": seconds, "digest": digest}
             fields["utterance"] = fields.pop("name")

@@ -15,7 +15,7 @@ import loky
 import numpy as np
 
 from ds_jax.features import extract
-from ds_jax.features.audio import Source
+from ds_jax.features.audio import Source, remarks
 from ds_jax.runtime import progress
 
 BATCH = 4  # recordings that a worker takes at a time
@@ -24,9 +24,9 @@ AHEAD = 8  # batches for each worker that are in progress or in the queue
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 UP = 2  # the PNG filter that stores each row as its difference from the row above
 
-# The seconds of a recording; a grey PNG for each window, or a float32 array of features; and the
-# digest of its samples. Or the reason why the recording cannot be used.
-Outcome = tuple[float, list[bytes] | list[np.ndarray], str] | str
+# The seconds of a recording; a grey PNG for each window, or a float32 array of features; the digest
+# of its samples; and `audio.remarks`. Or the reason why the recording cannot be used.
+Outcome = tuple[float, list[bytes] | list[np.ndarray], str, list[str]] | str
 
 
 def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iterator[Outcome]:
@@ -88,7 +88,7 @@ def represent(source: Source, settings: extract.Settings) -> Outcome:
     except (OSError, ValueError) as error:
         return str(error).removeprefix(str(source.path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
-    return seconds, stored, digest
+    return seconds, stored, digest, remarks(source, settings.sample_rate)
 
 
 def png(pixels: np.ndarray) -> bytes:

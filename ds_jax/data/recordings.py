@@ -63,7 +63,7 @@ class Window(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """What is odd about a recording that can be used, see `audio.remark`."""
+    """What is odd about a recording that can be used, see `audio.remarks`."""
 
     title: str
     text: str
@@ -257,7 +257,7 @@ def _windows(
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
                 yield Window(recording, seconds, start, end, represented)
-        if text := audio.remark(source):
+        for text in audio.remarks(source, settings.sample_rate):
             yield Remark(title, text)
     except (ValueError, OSError) as error:
         reason = str(error).replace(str(recording.path), title)

@@ -1,7 +1,6 @@
 """Preparing writes what is drawn or computed of recordings, once, and finds it again."""
 
 import csv
-import dataclasses
 import functools
 import shutil
 import subprocess
@@ -10,17 +9,16 @@ import threading
 from pathlib import Path
 
 import filelock
-import ml_collections
 import numpy as np
 import pytest
 import soundfile
+import tiny
 from recordings import RATE, SMALL, sound, sounds
 
 from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.prepare import KNOWN, Corpora, prepare
 from ds_jax.data.corpus import load
-from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -352,8 +350,7 @@ def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, ca
     write = functools.partial(synthetic.write_corpora, speakers=2, sentences=1, elra_sentences=2)
     monkeypatch.setattr(synthetic, "write_corpora", write)
     corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
-    fields = {"corpus": "emovo", "classes": LABELS, "label_map": ()}
-    experiment = ml_collections.ConfigDict(fields | {"picture": dataclasses.asdict(SMALL)})
+    experiment = tiny.run_config(**{"picture.canvas": 16})
     for _ in range(2):
         assert len(corpora.load(experiment, "emomatch").utterances) == 14
         assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import pytest
 from recordings import SMALL, sound, sounds
 
 from datasets import base, workers
-from ds_jax.features import extract
+from ds_jax.features import audio, extract
 from ds_jax.features.audio import Source
 from ds_jax.features.spectrogram import PictureSettings
 
@@ -45,11 +45,12 @@ def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
 def test_an_outcome_is_what_is_stored_or_the_reason_without_the_name(tmp_path):
     path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
     source = Source(path)
-    seconds, pngs, digest = workers.represent(source, settings)
+    seconds, pngs, digest, remarks = workers.represent(source, settings)
+    assert remarks == audio.remarks(path, 16_000)
     drawn, read_digest = extract.read(path, settings)[1:]
     assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
     assert digest == read_digest
-    seconds, arrays, _ = workers.represent(source, extract.FeatureSettings("mfcc"))
+    seconds, arrays, *_ = workers.represent(source, extract.FeatureSettings("mfcc"))
     assert (seconds, arrays[0].dtype, arrays[0].shape) == (1.0, np.float32, (60,))
     (tmp_path / "b.wav").touch()
     reason = workers.represent(Source(tmp_path / "b.wav"), SMALL)

@@ -10,6 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,18 +160,18 @@ def test_a_wav_without_a_length_is_read_to_its_end_and_remarked_on(tmp_path, rec
     samples, rate = audio.read(path, 0)
     np.testing.assert_array_equal(samples, PCM.astype(np.float32) / 32768)
     assert rate == 48_000
-    assert "no length" in audio.remark(path)
+    assert remarked(path, 8000) == [["no length"]]
     assert path.read_bytes() == content
     ((seconds, *_),) = audio.windows(path, 0, Windowing(0.1))
     assert seconds == 0.1
 
 
 def test_a_wav_with_its_length_is_not_remarked_on(tmp_path):
-    assert audio.remark(write(tmp_path / "a.wav", PCM, subtype="PCM_16")) == ""
-    assert audio.remark(write(tmp_path / "a.flac", PCM, 16_000, "PCM_16")) == ""
+    assert remarked(write(tmp_path / "a.wav", PCM, subtype="PCM_16"), 8000) == []
+    assert remarked(write(tmp_path / "a.flac", PCM, 16_000, "PCM_16"), 8000) == []
     # The size of the file is unknown, and that of the samples is not.
     path = write_sizes(tmp_path / "b.wav", 2**32 - 1, SIZE)
-    assert (len(audio.read(path, 0)[0]), audio.remark(path)) == (len(PCM), "")
+    assert (len(audio.read(path, 0)[0]), remarked(path, 8000)) == (len(PCM), [])
 
 
 @pytest.mark.parametrize(
@@ -189,6 +190,55 @@ def test_a_wav_without_samples_is_empty_whatever_follows(tmp_path):
     path.write_bytes(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
     with pytest.raises(ValueError, match="empty"):
         audio.read(path, 0)
+
+
+# What is odd.
+
+
+def remarked(path, rate=16_000):
+    """A word of each remark."""
+    words = ("telephone", "channels", "no length")
+    return [[word for word in words if word in remark] for remark in audio.remarks(path, rate)]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
+def test_recordings_of_the_band_of_a_telephone_are_remarked_on(tmp_path, subtype):
+    wide = noise(2, 16_000)
+    narrow = soxr.resample(wide, 16_000, 8000)
+    for name, samples, rate in (
+        ("wide", wide, 16_000),
+        ("at 8 kHz", narrow, 8000),
+        ("at 16 kHz", soxr.resample(narrow, 8000, 16_000), 16_000),
+        ("at 48 kHz", soxr.resample(narrow, 8000, 48_000), 48_000),
+    ):
+        path = write(tmp_path / f"{name}.wav", samples, rate, subtype)
+        if subtype == "ULAW" and rate > 8000:  # whose noise is white
+            continue
+        assert remarked(path) == ([] if name == "wide" else [["telephone"]]), name
+        assert remarked(path, 8000) == []
+    assert remarked(tmp_path / "at 8 kHz.wav", 0) == []
+
+
+def test_channels_that_differ_are_remarked_on(tmp_path):
+    one, other = noise(1, 16_000), noise(2, 16_000)[16_000:]
+    for name, second, expected in (
+        ("same", one, []),
+        ("near", 0.5 * one + 0.1 * other, []),
+        ("other", other, [["channels"]]),
+        ("silent", 0 * one, []),
+        ("opposite", -0.5 * one, [["channels"]]),
+    ):
+        samples = np.concatenate([one, second], axis=1)
+        path = write(tmp_path / f"{name}.wav", samples, 16_000)
+        assert remarked(path) == expected, name
+
+
+def test_a_recording_may_be_remarked_on_twice(tmp_path):
+    samples = (10_000 * noise(1, 8000)[:, 0]).astype(np.int16)
+    path = write(tmp_path / "a.wav", samples, 8000, "PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content[:40] + bytes(4) + content[44:])
+    assert remarked(path) == [["no length"], ["telephone"]]
 
 
 # Silence before and after speech.
