@@ -37,6 +37,7 @@ def test_the_same_corpus_gives_the_predictions_of_training(run):
         "trained_on_title",
         "corpus_title",
         "interval",
+        "made",
     ]
     for field in dataclasses.fields(result):
         if field.name not in changed and not field.name.startswith("calibration"):
