@@ -64,6 +64,13 @@ def test_another_corpus_is_tested_by_all_models_without_neutral_of_another_style
     assert {"predictions.csv", "report.html"} <= {path.name for path in folder.iterdir()}
 
 
+def test_folds_that_another_corpus_gives_are_not_ignored_in_silence(run_copy, capsys):
+    corpus = other()
+    corpus = dataclasses.replace(corpus, folds={u.name: "train" for u in corpus.utterances})
+    assert evaluate.run(run_copy, corpus).n == 13
+    assert "the folds that other gives are not used" in capsys.readouterr().out
+
+
 def test_without_a_finished_fold_there_is_nothing_to_evaluate(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
