@@ -17,7 +17,7 @@ from recordings import RATE, SMALL, sound, sounds
 
 from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
-from datasets.prepare import KNOWN, Corpora, prepare
+from datasets.prepare import KNOWN, Corpora, full_name, prepare
 from ds_jax.data.corpus import load
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
@@ -399,3 +399,19 @@ assert not {{"tensorflow", "jax", "matplotlib"}} & set(sys.modules)
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("name", ["EmoDB", "emo-db", "EMO DB", "Emo_db", "emod"])
+def test_a_known_corpus_is_meant_unless_a_folder_of_this_name_has_a_manifest(tmp_path, name):
+    corpora = Corpora(tmp_path, tmp_path)
+    assert full_name(name, tmp_path) == corpora.check("--eval_on", name) == "emodb"
+    (tmp_path / name).mkdir()
+    assert corpora.check("--eval_on", name) == "emodb"
+    (tmp_path / name / "manifest.csv").write_text("path,label,speaker\n")
+    assert full_name(name, tmp_path) == corpora.check("--eval_on", name) == name
+
+
+def test_the_beginning_of_several_names_is_none_of_them(tmp_path):
+    for name in ("emo", "E-M", "-"):
+        with pytest.raises(ValueError, match=f"--eval_on='{name}'"):
+            Corpora(tmp_path, tmp_path).check("--eval_on", name)
