@@ -27,8 +27,11 @@ RANGES = {
     "train.epochs": (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
+    "train.learning_rate": (1e-12, 1.0),
+    "train.weight_decay": (0.0, 1.0),
+    "train.label_smoothing": (0.0, 0.99),
 }
-CHOICES = {"select_on": ("dev", "test"), "parallel": ("auto", "folds", "batch")}
+CHOICES = {"select_on": ("dev", "test", "none"), "parallel": ("auto", "folds", "batch")}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
 # What config.json holds besides the fields, as the run began:
 VERSIONS = "versions"  # the versions of the libraries,

@@ -16,7 +16,7 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.labels import LABELS
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
-from ds_jax.evaluation.predictions import Predicted
+from ds_jax.evaluation.predictions import Predicted, trim
 from ds_jax.features import extract
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
@@ -89,7 +89,7 @@ def run(
             window, hop = settings.window, hop or settings.window_hop
         if hop and not window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
-        if explain and "gates" not in config.model:
+        if explain and not (config.model.get("gates") or config.model.get("gate")):
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, and {title} has none")
         if explain:
@@ -155,7 +155,7 @@ def _predict(
         for index, part in enumerate(batch):
             if not window and part.end > LONG:
                 long.append(part.recording.title)
-            gates = {name: gate[index] for name, gate in predicted.gates.items()}
+            gates = {name: trim(gate[index]) for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates
     if long:
         print(

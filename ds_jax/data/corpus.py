@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import math
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -64,11 +65,12 @@ class StoredPictures:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        """Reads one row, uint8 [canvas, canvas], or several, [..., canvas, canvas]."""
+        """Reads one row, uint8 [height, widest], or several, [..., height, widest]."""
         positions = self._positions[rows]
-        pictures = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
+        pictures = np.zeros((*positions.shape, *self.shape[1:]), np.uint8)
         for index in np.ndindex(positions.shape):
-            pictures[index] = _decode(self._read(int(positions[index])))
+            picture = _decode(self._read(int(positions[index])))
+            pictures[index][:, : picture.shape[1]] = picture
         return pictures
 
 
@@ -80,8 +82,9 @@ class Corpus:
         name: The corpus' name in the config, for example `emodb`.
         utterances: One for each recording.
         inputs: What systems read, one row a window: pictures, in memory or stored, uint8
-            [n, canvas, canvas], indices into a colour map of 256 entries; features, float32
-            [n, d]; or sequences of features, float32 [n, frames, d], NaN after their ends.
+            [n, height, widest], indices into a colour map of 256 entries, and 0 after the end of a
+            timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
+            NaN after their ends.
         owners: int32 [n], the index in `utterances` of each row of `inputs`.
         skipped: The number of recordings that could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
@@ -140,8 +143,8 @@ def load(builder, name: str) -> Corpus:
     source = builder.as_data_source(split="full", decoders=undecoded)
     if not len(source):
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
-    size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
-    stored = size > HOST_SHARE * psutil.virtual_memory().total
+    most = HOST_SHARE * psutil.virtual_memory().total
+    shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
     records, inputs = [], []  # utterance, window and position of each record
     positions = range(len(source))
     for position in progress.bar(f"reading {name}", len(source), "records", positions):
@@ -154,7 +157,12 @@ def load(builder, name: str) -> Corpus:
             **{field: _text(example[field]) for field in texts},
         )
         records.append((utterance, int(example["window"]), position))
-        if not stored:
+        if pictures:
+            shape = tuple(map(max, shape, _shape(example[PICTURE])))
+            stored = len(source) * math.prod(shape) > most
+        if stored:
+            inputs.clear()
+        else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
     records.sort(key=lambda record: (record[0].name, record[1]))
     positions = np.asarray([position for _, _, position in records])
@@ -168,7 +176,7 @@ def load(builder, name: str) -> Corpus:
             record = source.data_source[position]
             return picture.deserialize_example_np(record, decoders=undecoded)[PICTURE]
 
-        inputs = StoredPictures(read, positions, features[PICTURE].shape[:2])
+        inputs = StoredPictures(read, positions, shape)
     else:
         inputs = extract.stack([inputs[position] for position in positions])
     directory = Path(builder.data_path)
@@ -186,6 +194,12 @@ def load(builder, name: str) -> Corpus:
         title=builder.title,
         **terms,
     )
+
+
+def _shape(png: bytes) -> tuple[int, int]:
+    """Returns the height and the width of a PNG, which its header holds."""
+    width, height = struct.unpack(">II", png[16:24])
+    return height, width
 
 
 def _decode(png: bytes) -> np.ndarray:

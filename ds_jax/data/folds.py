@@ -23,6 +23,8 @@ PROTOCOLS = {
     "custom": "folds given in a file",
 }
 SPLITS = ("train", "dev", "test")
+# Which split may choose the epoch; "none": nothing does, and the last epoch counts.
+SELECT_ON = ("dev", "test", "none")
 
 # The attribute of an utterance by which a rule keeps utterances together.
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
@@ -41,7 +43,7 @@ class Fold:
 
     Attributes:
         train: The utterances that a system is fitted on.
-        dev: The utterances that choose the epoch; empty where test does.
+        dev: The utterances that choose the epoch; empty where test does, or nothing.
         test: The utterances that are scored.
         dev_rule: How dev was taken from the training utterances: "stratified", "speakers" or
             "sentences"; empty if dev is empty, or if a file does not say.
@@ -88,7 +90,7 @@ def make_folds(
         seed: Each seed gives other folds.
         select_on: "dev" takes about a tenth of the training utterances as dev, by the protocol's
             rule: whole speakers, else whole sentences, else files. "test" leaves dev empty, as in
-            the paper, where test chooses the epoch.
+            the paper, where test chooses the epoch, and so does "none", where the last one counts.
 
     Raises:
         ConfigError: A field is impossible for this corpus.
@@ -165,8 +167,8 @@ def read_folds(
     """Reads folds.json, written by this program or by its user, and uses it unchanged.
 
     A file must hold at least `{"folds": [{"train": [names], "dev": [names], "test": [names]}]}`;
-    "dev" may be missing if `select_on` is "test". Not every utterance must occur, but no recording
-    may be in two splits.
+    "dev" may be missing if `select_on` is "test", and must be if it is "none". Not every utterance
+    must occur, but no recording may be in two splits.
 
     Args:
         path: The file.
@@ -189,13 +191,17 @@ def read_folds(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     known = {utterance.name for utterance in utterances}
-    optional = {"dev"} if select_on == "test" else set()
-    if protocol == "whole_corpus" and select_on == "dev":
+    optional = {"dev"} if select_on != "dev" else set()
+    if protocol == "whole_corpus" and select_on != "test":
         optional.add("test")
     folds = []
     for index, entry in enumerate(entries):
         try:
             folds.append(_read_fold(entry, known, optional))
+            if folds[-1].dev and select_on == "none":
+                raise ValueError(
+                    '"dev" has nothing to choose where select_on="none": add it to "train"'
+                )
             leakage.check_splits(folds[-1].splits, utterances)
         except ValueError as error:
             raise type(error)(f"{path}, fold {index}: {error}") from error
@@ -253,10 +259,11 @@ def _check_protocol(protocol: str, count: int, select_on: str) -> None:
         raise ConfigError("folds.protocol", protocol, _protocols(protocol))
     if protocol == "custom":
         raise ConfigError("folds.protocol", protocol, "another one where folds.file is empty")
-    if select_on not in ("dev", "test"):
-        raise ConfigError("select_on", select_on, one_of(("dev", "test")))
+    if select_on not in SELECT_ON:
+        raise ConfigError("select_on", select_on, one_of(SELECT_ON))
     if protocol == "whole_corpus" and select_on == "test":
-        raise ConfigError("select_on", select_on, "'dev' where folds.protocol is 'whole_corpus'")
+        allowed = "'dev' or 'none' where folds.protocol is 'whole_corpus'"
+        raise ConfigError("select_on", select_on, allowed)
     least = 2 if protocol in _UNITS else 1
     if not least <= count <= _MOST:
         raise ConfigError("folds.count", count, f"from {least} to {_MOST} for {protocol!r}")

@@ -32,7 +32,7 @@ class FeatureNetwork(nn.Module):
     settings: FeatureSettings
 
     input_dtype = jnp.float32
-    frozen_blocks = 0
+    frozen_blocks, augments = 0, False
     ported_layers = types.MappingProxyType({})  # all layers are new
 
     @property

@@ -8,7 +8,7 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import extract
-from ds_jax.models import baselines, deep_spectrum, vgg16
+from ds_jax.models import baselines, deep_spectrum, timeline, vgg16
 from ds_jax.models.backbone import Backbone
 
 Network = deep_spectrum.DeepSpectrumNetwork | baselines.FeatureNetwork
@@ -51,7 +51,10 @@ def create_network(
     settings = extract.settings(config)
     if config.system in BODIES:
         return baselines.FeatureNetwork(BODIES[config.system](config.model, settings), settings)
-    head, backbone = HEADS[config.system], backbone_of(config)
+    backbone = backbone_of(config)
+    if config.system == timeline.SYSTEM:
+        return timeline.create(config.model, settings, backbone, axis_name, dtype)
+    head = HEADS[config.system]
     return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
 
 

@@ -1,6 +1,7 @@
 """The networks on pictures: a backbone under attention heads (DS-AM) or a fully connected head."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -129,6 +130,7 @@ class DeepSpectrumNetwork(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     input_dtype = jnp.uint8
+    augments = False  # whether it has a method `augment`, which changes training batches at random
 
     def setup(self):
         backbone = self.backbone
@@ -170,6 +172,11 @@ class DeepSpectrumNetwork(nn.Module):
         """Returns nothing: ImageNet's means centre pictures, whatever the train split is."""
         del inputs, rows
         return {}
+
+    def widths(self, inputs: Any) -> np.ndarray | None:
+        """Returns the columns of each picture of a corpus, int [n]; None: they are all equal."""
+        del inputs
+        return None
 
     def lower(self, pictures: jax.Array) -> jax.Array:
         """Maps uint8 [batch, canvas, canvas] to what `upper` takes: [batch, height, width, c]."""
@@ -234,10 +241,7 @@ def create(
         ConfigError: A field has an impossible value.
     """
     check_picture(picture, backbone)
-    blocks = tuple(block.name for block in backbone.blocks)
-    freeze = model.get("freeze")
-    _check("model.freeze", freeze, ("", *blocks))
-    frozen_blocks = blocks.index(freeze) + 1 if freeze else 0
+    blocks, frozen_blocks = backbone.blocks, count_frozen_blocks(model, backbone)
     if head == "attention":
         gates = _checked_gates(model, backbone, frozen_blocks)
         module = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
@@ -250,30 +254,62 @@ def create(
 
 
 def check_picture(picture: PictureSettings, backbone: Backbone) -> None:
-    """Checks that a backbone can read pictures.
+    """Checks that a backbone can read square pictures.
 
     Raises:
-        ConfigError: There is no such colour map, or the backbone was trained on other colours.
+        ConfigError: There is no such colour map, or the backbone was trained on other colours; or
+            pictures are timelines.
     """
     colour_table(picture.colour_map)
     _check("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
+    _check("picture.layout", picture.layout, ("deepspectrum", "plain"))
+
+
+def count_frozen_blocks(model: Mapping, backbone: Backbone) -> int:
+    """Returns how many blocks `model.freeze` freezes.
+
+    Raises:
+        ConfigError: It names no block.
+    """
+    blocks, freeze = [block.name for block in backbone.blocks], model.get("freeze")
+    _check("model.freeze", freeze, ("", *blocks))
+    return blocks.index(freeze) + 1 if freeze else 0
+
+
+def checked_outputs(field: str, names: Sequence[str], backbone: Backbone) -> tuple[str, ...]:
+    """Returns the names of blocks' outputs that a field holds.
+
+    Raises:
+        ConfigError: There is none, or one is unknown, given twice or not above the one before.
+    """
+    names, outputs = tuple(names), backbone.outputs
+    if not names or list(names) != sorted(set(names) & set(outputs), key=outputs.index):
+        allowed = f"one or more of {', '.join(map(repr, outputs))}, each once, lower ones first"
+        raise ConfigError(field, names, allowed)
+    return names
+
+
+def check_loss_weights(model: Mapping, heads: Sequence[str]) -> None:
+    """Checks the field `loss_weights` of `config.model`.
+
+    Raises:
+        ConfigError: It has not a weight for each head.
+    """
+    weights = tuple(model.get("loss_weights", ()))
+    if len(weights) != len(heads) or min(weights) < 0 or not any(weights):
+        allowed = f"{len(heads)} numbers, one for each gate, 0 or more each and not all 0"
+        raise ConfigError("model.loss_weights", weights, allowed)
 
 
 def _checked_gates(model: Mapping, backbone: Backbone, frozen_blocks: int) -> tuple[str, ...]:
     """Returns `model.gates`, after all fields of attention heads are checked."""
-    gates, outputs = tuple(model.get("gates", ())), backbone.outputs
-    if not gates or list(gates) != sorted(set(gates) & set(outputs), key=outputs.index):
-        allowed = f"one or more of {', '.join(map(repr, outputs))}, each once, lower ones first"
-        raise ConfigError("model.gates", gates, allowed)
-    lowest = outputs.index(gates[0]) + 1
+    gates = checked_outputs("model.gates", model.get("gates", ()), backbone)
+    lowest = backbone.outputs.index(gates[0]) + 1
     if lowest < frozen_blocks:
         allowed = f"'' or at most {backbone.blocks[lowest - 1].name!r}, which carries a gate"
         raise ConfigError("model.freeze", model["freeze"], allowed)
     _check("model.merging", model.get("merging"), MERGING)
-    weights = tuple(model.get("loss_weights", ()))
-    if len(weights) != len(gates) or min(weights) < 0 or not any(weights):
-        allowed = f"{len(gates)} numbers, one for each gate, 0 or more each and not all 0"
-        raise ConfigError("model.loss_weights", weights, allowed)
+    check_loss_weights(model, gates)
     return gates
 
 

@@ -27,12 +27,21 @@ class Outputs(flax.struct.PyTreeNode):
     gates: dict[str, jax.Array]
     loss_terms: tuple[tuple[float, jax.Array], ...]
 
-    def losses(self, labels: jax.Array) -> jax.Array:
-        """Returns float32 [batch], each row's loss, for labels int32 [batch]."""
-        return sum(
-            weight * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            for weight, logits in self.loss_terms
-        )
+    def losses(self, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+        """Returns float32 [batch], each row's loss, for labels int32 [batch].
+
+        Args:
+            labels: The true labels.
+            smoothing: The share of a label that is spread over all labels.
+        """
+
+        def loss(logits):
+            if not smoothing:
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), smoothing)
+            return optax.softmax_cross_entropy(logits, wanted)
+
+        return sum(weight * loss(logits) for weight, logits in self.loss_terms)
 
 
 class BatchNorm(nn.Module):

@@ -28,13 +28,15 @@ def colour_table(colour_map: str) -> np.ndarray:
     return np.round(table[:, 2::-1] * 255).astype(np.float32)
 
 
-def network_input(pictures: jax.Array, colour_map: str, size: int, preprocessing: str) -> jax.Array:
+def network_input(
+    pictures: jax.Array, colour_map: str, size: int | None, preprocessing: str
+) -> jax.Array:
     """Colours, resizes and, for `caffe`, centres stored pictures.
 
     Args:
-        pictures: uint8 [batch, canvas, canvas], indices into the colour map.
+        pictures: uint8 [batch, height, width], indices into the colour map.
         colour_map: A matplotlib name; DeepSpectrum and the paper use viridis.
-        size: The side of the network's input in pixels.
+        size: The side of the network's input in pixels; None leaves pictures as they are.
         preprocessing: "deepspectrum" (BGR, as DeepSpectrum 0.6.9 feeds VGG16) or "caffe" (BGR less
             ImageNet's mean, as Keras trained VGG16).
 
@@ -42,9 +44,9 @@ def network_input(pictures: jax.Array, colour_map: str, size: int, preprocessing
         float32 [batch, size, size, 3], blue green red.
     """
     colours = jnp.asarray(colour_table(colour_map))[pictures]
-    batch = pictures.shape[0]
-    # Anti-aliased when it shrinks, as Pillow's bilinear filter.
-    colours = jax.image.resize(colours, (batch, size, size, 3), "linear")
+    if size is not None:
+        # Anti-aliased when it shrinks, as Pillow's bilinear filter.
+        colours = jax.image.resize(colours, (pictures.shape[0], size, size, 3), "linear")
     if preprocessing == "caffe":
         colours = colours - jnp.asarray(IMAGENET_MEAN_BGR)[None, None, None]
     return colours

@@ -10,6 +10,7 @@ import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
+from ds_jax.features.spectrogram import trim
 from ds_jax.report import images, pages, plots
 from ds_jax.runtime.files import write_text
 
@@ -66,6 +67,10 @@ def write(
         examples: The result of `examples`.
         colour_map: The name of the pictures' colour map.
     """
+    coloured = [
+        (label, [(utterance, images.colour(picture, colour_map)) for utterance, picture in pairs])
+        for label, pairs in examples
+    ]
     page = pages.render(
         "corpus.html.jinja",
         content=content,
@@ -76,21 +81,27 @@ def write(
             (
                 label,
                 [
-                    (utterance, pages.picture_uri(images.colour(picture, colour_map)))
-                    for utterance, picture in pairs
+                    (utterance, pages.picture_uri(pixels), pages.shown_height(pixels))
+                    for utterance, pixels in pairs
                 ],
             )
-            for label, pairs in examples
+            for label, pairs in coloured
         ],
     )
     write_text(path, page)
 
 
-def examples(corpus: Corpus) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
+def examples(
+    corpus: Corpus, timelines: bool = False
+) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
     """Selects for each label a picture by each of some speakers, of an utterance of middle length.
 
+    Args:
+        corpus: The corpus.
+        timelines: Whether its pictures are timelines, which are trimmed.
+
     Returns:
-        For each label pairs of an utterance and its first picture, uint8 [canvas, canvas]; an empty
+        For each label pairs of an utterance and its first picture, uint8 [height, width]; an empty
         list for a corpus of features.
     """
     if corpus.inputs.dtype != np.uint8:
@@ -107,7 +118,8 @@ def examples(corpus: Corpus) -> list[tuple[str, list[tuple[Utterance, np.ndarray
             ]
             if candidates:
                 row = sorted(candidates)[len(candidates) // 2][1]
-                pairs.append((corpus.utterances[row], corpus.inputs[first_rows[row]]))
+                picture = corpus.inputs[first_rows[row]]
+                pairs.append((corpus.utterances[row], trim(picture) if timelines else picture))
         if pairs:
             selected.append((label, pairs))
     return selected

@@ -114,6 +114,11 @@ def picture_uri(pixels: np.ndarray) -> str:
     return data_uri("image/png", images.png(pixels))
 
 
+def shown_height(pixels: np.ndarray) -> int:
+    """Returns the height of a picture, [height, width, 3], on a page that shows it 227 wide."""
+    return round(227 * pixels.shape[0] / pixels.shape[1])
+
+
 def data_uri(kind: str, content: bytes) -> str:
     """Encodes a file of a media type such as "image/png" as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

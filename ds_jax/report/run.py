@@ -14,6 +14,7 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
+from ds_jax.features.spectrogram import trim
 from ds_jax.report import images, pages, plots
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
@@ -34,7 +35,7 @@ class Example:
     prediction: str
     probability: float  # of the prediction, 0 to 1
     label_probability: float  # of the true label, 0 to 1
-    # uint8 [canvas, canvas] each, indices into a colour map: one, or the first few windows of a
+    # uint8 [height, width] each, indices into a colour map: one, or the first few windows of a
     # recording; none where a system reads features.
     pictures: Sequence[np.ndarray] = ()
     # By the name of the layer, float [height, width] from 0 (closed) to 1; only for one picture.
@@ -82,6 +83,7 @@ def write_page(
         audio_terms: The terms on which a page that plays recordings may be passed on.
     """
     colour_map = result.settings.get("picture.colour_map", "viridis")
+    timelines = result.settings.get("picture.layout") == "timeline"
     page = pages.render(
         "report.html.jinja",
         report=result,
@@ -91,8 +93,8 @@ def write_page(
         reliability=plots.reliability(result.calibration) if result.calibration else None,
         clip_seconds=CLIP_SECONDS,
         audio_terms=audio_terms,
-        errors=[_illustrate(example, colour_map) for example in errors],
-        hits=[_illustrate(example, colour_map) for example in hits],
+        errors=[_illustrate(example, colour_map, timelines) for example in errors],
+        hits=[_illustrate(example, colour_map, timelines) for example in hits],
     )
     write_text(path, page)
 
@@ -109,6 +111,8 @@ def headline(result: RunSummary) -> str:
     )
     trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
     chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
+    if result.selected_on == "none":
+        chosen = ", no epoch chosen"
     missing = ", ".join(map(str, result.missing_folds))
     return (
         f"{result.system}{trained} on {result.corpus}, {result.n} utterances, protocol "
@@ -164,12 +168,18 @@ def _clip(path: Path) -> bytes:
     return file.getvalue()
 
 
-def _illustrate(example: Example, colour_map: str) -> dict:
+def _illustrate(example: Example, colour_map: str, timelines: bool) -> dict:
     """Prepares an example for the page: pictures, gates and sound become data URIs."""
-    pictures = [images.colour(picture, colour_map) for picture in example.pictures]
+    pictures = [
+        images.colour(trim(picture) if timelines else picture, colour_map)
+        for picture in example.pictures
+    ]
     return {
         "example": example,
-        "pictures": [pages.picture_uri(pixels) for pixels in pictures],
+        "pictures": [
+            {"uri": pages.picture_uri(pixels), "height": pages.shown_height(pixels)}
+            for pixels in pictures
+        ],
         "gates": [
             {
                 "name": name,

@@ -54,6 +54,7 @@ class System(Protocol):
 
 SYSTEMS: dict[str, System] = {
     "ds_am": NetworkSystem("DS-AM", "picture"),
+    "ds_am_statistics": NetworkSystem("DS-AM with statistics", "picture"),
     "ds_fc": NetworkSystem("DS-FC", "picture"),
     "lstm": NetworkSystem("LSTM", "features"),
     "ffnn": NetworkSystem("FFNN", "features"),
@@ -95,6 +96,8 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     """Returns what was chosen in a fold, from the rows of its metrics.jsonl."""
     match SYSTEMS[config.system].chooses:
         case "epoch":
+            if config.select_on == "none":
+                return {"epoch": rows[-1]["epoch"]}
             return {"epoch": min(rows, key=lambda row: row[f"{config.select_on}_loss"])["epoch"]}
         case "C":
             return {"C": max(rows, key=lambda row: (row["uar"], -row["C"]))["C"]}

@@ -22,12 +22,13 @@ from ds_jax.models.create import (
     needs_full_weights,
     split_frozen,
 )
+from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import loop, parallel
 from ds_jax.training.checkpoints import load_variables, read_card
 from ds_jax.training.inference import predict
 from ds_jax.training.input_pipeline import create_inputs
 from ds_jax.training.parallel import ONE_MODEL
-from ds_jax.training.step import create_predict_step
+from ds_jax.training.step import create_predict_step, is_scheduled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,15 @@ class NetworkSystem:
         return self.reads == "picture"
 
     def check(self, config: ml_collections.ConfigDict) -> None:
-        """Checks the fields of the network; see `System`."""
+        """Checks the fields of the network and of its training; see `System`."""
         create_network(config)
+        if is_scheduled(config.train) != (config.select_on == "none"):
+            allowed = (
+                f"'none', since the epochs of system={config.system!r} are of a fixed number"
+                if is_scheduled(config.train)
+                else f"'dev' or 'test', since system={config.system!r} chooses an epoch"
+            )
+            raise ConfigError("select_on", config.select_on, allowed)
 
     def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
         """Puts the corpus on the devices; see `System`."""

@@ -23,7 +23,7 @@ from ds_jax.runtime.files import explain_write_errors, write_text
 from ds_jax.runtime.workdir import METRICS, TENSORBOARD
 from ds_jax.training.checkpoints import load_variables, read_card, unflatten
 from ds_jax.training.epochs import Epochs
-from ds_jax.training.step import TrainState
+from ds_jax.training.step import TrainState, is_scheduled
 
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
 
@@ -56,7 +56,8 @@ class FoldState:
         digest: Its `leakage.fold_digest`.
         config: The run's config.
         train_rows: The rows of the corpus' inputs that belong to the training split, int32.
-        selection_rows: The rows of the split that selects the epoch, int32.
+        selection_rows: The rows of the split that selects the epoch, int32; none where the last
+            epoch counts.
         test_rows: The rows of the test split, int32.
         directory: The fold's folder.
         writes: Whether this process writes the fold's files and prints its lines.
@@ -89,7 +90,10 @@ class FoldState:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the lowest loss, the first of equal ones; 0 before the first."""
+        """The epoch of the lowest loss, the first of equal ones; 0 before the first.
+
+        It is the latest where the number of epochs is fixed.
+        """
         return self.epoch - self._plateaus[1]
 
     @property
@@ -101,17 +105,28 @@ class FoldState:
     def is_over(self) -> bool:
         """Whether the last epoch is reached, or nothing has been gained for long enough."""
         train = self.config.train
-        return self._plateaus[1] >= train.stop_patience or self.epoch >= train.epochs
+        stopped = not is_scheduled(train) and self._plateaus[1] >= train.stop_patience
+        return stopped or self.epoch >= train.epochs
 
     @property
     def _plateaus(self) -> tuple[float, int]:
+        if is_scheduled(self.config.train):
+            return 1.0, 0
         losses = [row[f"{self.config.select_on}_loss"] for row in self.history]
         return plateaus(losses, self.config.train.plateau_patience)
 
     def order(self) -> np.ndarray:
-        """Returns the training rows in the order of the next epoch, int32."""
+        """Returns the training rows in the order of the next epoch, int32.
+
+        With a fixed number of epochs some rows come twice, so that the last batch is full: the
+        statistics of a few rows would normalise it.
+        """
         rng = np.random.default_rng([self.config.seeds.order, self.number, self.epoch + 1])
-        return rng.permutation(self.train_rows)
+        order = rng.permutation(self.train_rows)
+        if is_scheduled(self.config.train):
+            size = self.config.train.batch_size
+            order = np.resize(order, -(-len(order) // size) * size)
+        return order
 
     def restore(self, state: TrainState) -> TrainState:
         """Goes on where an earlier call was stopped.
@@ -183,7 +198,7 @@ class FoldState:
         """
         if not self.checkpoints.finished:
             best, _ = self._restore(self.best_epoch, state)
-            self.checkpoints.finish(best.variables, self._card() | {"epoch": self.best_epoch})
+            self.checkpoints.finish(best.model, self._card() | {"epoch": self.best_epoch})
         return load_variables(self.checkpoints.directory, like=state.variables)
 
     def _card(self) -> dict:
@@ -236,9 +251,10 @@ class FoldState:
             return
         step = min(last_step - len(losses) + 2 + bad[0], last_step)
         good = f"epoch {self.epoch} in {self.checkpoints.directory}" if self.epoch else "none yet"
+        rates = [name for name in self.config.train if name.endswith("learning_rate")]
         raise FloatingPointError(
             f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
-            "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
+            f"another workdir, lower {' and '.join(f'train.{name}' for name in rates)}."
         )
 
     def close(self) -> None:

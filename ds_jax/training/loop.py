@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -18,6 +19,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics, predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Network, create_network
+from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.runtime.workdir import CHECKPOINTS, fold_directory
 from ds_jax.training import inference, parallel
@@ -31,6 +33,7 @@ from ds_jax.training.step import (
     create_predict_step,
     create_state,
     create_train_step,
+    is_scheduled,
 )
 
 
@@ -44,6 +47,7 @@ class TrainingSetup:
         pretrained: VGG16's ImageNet weights, by layer; empty for networks on features.
         inputs: The corpus as the steps read it.
         optimiser: The optimiser of all folds.
+        measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each.
         steps: The training step and the prediction step of each layout that was needed.
     """
 
@@ -52,6 +56,7 @@ class TrainingSetup:
     pretrained: Mapping
     inputs: Inputs
     optimiser: optax.GradientTransformation
+    measured: Any
     steps: dict[Layout, tuple[Callable, Callable]] = dataclasses.field(default_factory=dict)
 
     def network(self, layout: Layout) -> Network:
@@ -66,7 +71,14 @@ class TrainingSetup:
         if layout not in self.steps:
             network = self.network(layout)
             self.steps[layout] = (
-                create_train_step(network, self.optimiser, self.inputs, layout, self.config.seeds),
+                create_train_step(
+                    network,
+                    self.optimiser,
+                    self.inputs,
+                    layout,
+                    self.config.seeds,
+                    self.config.train.get("label_smoothing", 0.0),
+                ),
                 create_predict_step(network, self.inputs, layout),
             )
         return self.steps[layout]
@@ -85,12 +97,17 @@ def create_setup(
     """
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
+    inputs, measured = create_inputs(network, ported, corpus.inputs, corpus.labels), corpus.inputs
+    if isinstance(network, TimelineNetwork):
+        size = config.train.batch_size
+        measured = inference.moments(network, ported, inputs, np.arange(len(corpus.inputs)), size)
     return TrainingSetup(
         config=config,
         corpus=corpus,
         pretrained=pretrained,
-        inputs=create_inputs(network, ported, corpus.inputs, corpus.labels),
+        inputs=inputs,
         optimiser=create_optimiser(config.train, ported),
+        measured=measured,
     )
 
 
@@ -155,16 +172,21 @@ def _train(
                 states = _run_epoch(setup, layout, learning, states, train_length)
                 rows = {replica: fold.selection_rows for replica, fold in learning.items()}
                 try:
-                    predicted = _predict(setup, layout, states.variables, rows, predict_length)
+                    if not _selection(setup.config) and layout.any_process(
+                        shutdown.sigterm_received()
+                    ):  # which the prediction looks for, if there is one
+                        raise shutdown.Interrupted
+                    predicted = _predict(setup, layout, states.model, rows, predict_length)
                 except shutdown.Interrupted:
                     for replica, fold in learning.items():
                         fold.save(layout.take(states, replica))
                     raise
                 for replica, fold in learning.items():
-                    _end_epoch(setup, fold, layout.take(states, replica), predicted[replica])
+                    state, scored = layout.take(states, replica), predicted.get(replica)
+                    _end_epoch(setup, fold, state, scored)
 
             over = {replica: fold for replica, fold in running.items() if fold.is_over}
-            variables = states.variables
+            variables = states.model
             for replica, fold in over.items():
                 best = fold.finish(layout.take(states, replica))
                 variables = layout.replace(variables, replica, best)
@@ -185,7 +207,7 @@ def _lengths(setup: TrainingSetup, layout: Layout, folds: Mapping[int, Fold]) ->
         longest = max((len(corpus.rows_of(each)) for each in names), default=0)
         return setup.inputs.length(-(-longest // size), layout.width(size))
 
-    return length("train"), length(setup.config.select_on, "test")
+    return length("train"), length("test", *_selection(setup.config))
 
 
 def _open(
@@ -194,12 +216,18 @@ def _open(
     """Starts with a fold, or goes on with it where an earlier call was stopped."""
     config, corpus = setup.config, setup.corpus
     rows = {split: corpus.rows_of(names) for split, names in fold.splits.items()}
-    for what, split in (("scaling", "train"), ("the choice of the epoch", config.select_on)):
+    purposes = [("scaling", "train")]
+    purposes += [("the choice of the epoch", split) for split in _selection(config)]
+    for what, split in purposes:
         leakage.check_rows(f"fold {number}: {what}", rows[split], corpus, fold.splits, (split,))
     network = setup.network(layout)
     rng = jax.random.fold_in(jax.random.key(config.seeds.initialisation), number)
-    scaling = network.scaling(corpus.inputs, rows["train"])
-    state = create_state(network, setup.optimiser, setup.pretrained, rng, scaling)
+    scaling = network.scaling(setup.measured, rows["train"])
+    steps = labels = None
+    if is_scheduled(config.train):
+        steps = config.train.epochs * -(-len(rows["train"]) // config.train.batch_size)
+        labels = corpus.labels[rows["train"]]
+    state = create_state(network, setup.optimiser, setup.pretrained, rng, scaling, steps, labels)
     directory = fold_directory(workdir, number)
     opened = FoldState(
         number=number,
@@ -207,7 +235,7 @@ def _open(
         digest=leakage.fold_digest(number, fold.splits, corpus.digests),
         config=config,
         train_rows=rows["train"],
-        selection_rows=rows[config.select_on],
+        selection_rows=np.concatenate([rows["test"][:0], *map(rows.get, _selection(config))]),
         test_rows=rows["test"],
         directory=directory,
         writes=not layout.shared or processes.is_first_process(),
@@ -266,14 +294,21 @@ def _title(folds: Mapping[int, FoldState]) -> str:
     return f"an epoch of {len(numbers)} folds, {min(numbers)} to {max(numbers)}"
 
 
+def _selection(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """Returns the split that selects the epoch, if there is one."""
+    return () if config.select_on == "none" else (config.select_on,)
+
+
 def _end_epoch(
-    setup: TrainingSetup, fold: FoldState, state: TrainState, predicted: Predicted
+    setup: TrainingSetup, fold: FoldState, state: TrainState, predicted: Predicted | None
 ) -> None:
     """Scores the split that selects the epoch, saves the epoch, and writes down how it went."""
-    config, select_on = setup.config, setup.config.select_on
-    scores = _scores(predicted, setup.corpus, fold.selection_rows)
+    config, select_on, scores, text = setup.config, setup.config.select_on, {}, ""
+    if predicted is not None:
+        scores = _scores(predicted, setup.corpus, fold.selection_rows)
+        text = f"{select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
     step, seconds = int(state.step), fold.seconds
-    fold.check_finite(scores["loss"], step)
+    fold.check_finite(scores.get("loss", 0.0), step)
     row = {"epoch": fold.epoch + 1, "step": step, "train_loss": float(np.mean(fold.losses))}
     row |= {f"{select_on}_{name}": value for name, value in scores.items()}
     row["learning_rate_scale"] = fold.learning_rate_scale
@@ -283,8 +318,7 @@ def _end_epoch(
     left = progress.clock(seconds * (config.train.epochs - fold.epoch))
     fold.say(
         f"epoch {fold.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
-        f"{select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
-        f"{rate:.1f} inputs/s  at most {left} left"
+        f"{text}{rate:.1f} inputs/s  at most {left} left"
     )
 
 
