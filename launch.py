@@ -1,6 +1,5 @@
 """The entry point: flags, and the command that --mode names."""
 
-import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -55,13 +54,10 @@ def run(mode: str, paths: list[Path]) -> None:
 
     from ds_jax.commands import compare, corpus, evaluate, export, features, predict, report
     from ds_jax.runtime import processes
-    from ds_jax.systems import base as systems
 
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
-    if follows_config and config.system != "paper":
-        systems.check(config)
-    load = functools.partial(_load, config, workdir)
+    load = _corpora(config, workdir).load
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
@@ -81,25 +77,27 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     """Checks all of a config that needs no JAX, and completes the names of its corpora."""
     configuration.check_fields(config, SCHEMAS)
     if config.system != "paper":  # whose empty values stand for those of other configs
-        configuration.check_values(config)
-        from ds_jax.features import extract
+        from ds_jax.systems import base as systems
 
-        extract.settings(config)
-    from datasets import prepare
-
-    prepare.complete_names(config)
-    names = [(field, config[field]) for field in ("corpus", "elra", "emomatch") if field in config]
-    if mode == "train":
-        names += [("eval_on", name) for name in config.get("eval_on", ())]
+        systems.check(config)
+    if mode == "features":
+        return
+    corpora = _corpora(config, workdir)
     if mode == "evaluate" and _EVAL_ON.value:
-        names = [("--eval_on", _EVAL_ON.value)]
-    for field, name in names if mode != "features" else ():
-        prepare.check_names(config, {field: name}, _folders(config, workdir)[0])
+        corpora.check("--eval_on", _EVAL_ON.value)
+        return
+    for field in ("corpus", "elra", "emomatch"):
+        if field in config:
+            config[field] = corpora.check(field, config[field])
+    for name in config.get("eval_on", ()) if mode == "train" else ():
+        corpora.check("eval_on", name)
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
     from ds_jax.commands import evaluate, paper, train
+    from ds_jax.training import epochs
 
+    epochs.report_errors_once()
     if config.system == "paper":
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
@@ -111,25 +109,13 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
             evaluate.run(workdir, other)
 
 
-def _load(config: ConfigDict, workdir: Path, experiment: ConfigDict, name: str):
-    """Loads the corpus of a name in the form that an experiment needs."""
-    from datasets import prepare, synthetic
-    from ds_jax.runtime import processes
+def _corpora(config: ConfigDict, workdir: Path):
+    """Returns where the corpora of a config are found, see `datasets.prepare.Corpora`."""
+    from datasets import prepare
 
-    raw, data = _folders(config, workdir)
-    if config.synthetic:
-        processes.say(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
-        if processes.is_first_process():
-            synthetic.write_corpora(raw)  # keeps those that are there
-        processes.wait_for_others("synthetic")
-    return prepare.load(raw, data, config.synthetic, _AUDIO.value, experiment, name)
-
-
-def _folders(config: ConfigDict, workdir: Path) -> tuple[Path, Path]:
-    """Returns the folders of raw recordings and of prepared corpora."""
-    if config.synthetic:
-        return workdir / "corpora", workdir / "prepared"
-    return Path(_CORPORA.value), Path(_DATA.value)
+    if config.get("synthetic"):
+        return prepare.Corpora(workdir / "corpora", workdir / "prepared", True, _AUDIO.value)
+    return prepare.Corpora(Path(_CORPORA.value), Path(_DATA.value), False, _AUDIO.value)
 
 
 def _config_file() -> Path:

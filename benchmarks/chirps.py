@@ -8,7 +8,7 @@ import soundfile
 
 from ds_jax.data.labels import LABELS
 from ds_jax.models import vgg16
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 
 # As deep as VGG16, and narrow: a run is short, and its checkpoints have some megabytes.
 CHANNELS = (4, 8, 16, 64, 128)

@@ -16,7 +16,7 @@ from configs import base
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.folds import Fold
 from ds_jax.data.labels import LABELS
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.training.loop import TrainingSetup
 from ds_jax.training.parallel import Layout
 from ds_jax.training.step import create_state

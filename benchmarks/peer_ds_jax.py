@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import generated
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
+from ds_jax.models.backbones import backbone_of
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import processes
 from ds_jax.systems.deep_features import LayerFeatures

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import chirps, generated, measuring
 from ds_jax.data import recordings
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
+from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import processes
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict:
         began, unusable, done = time.perf_counter(), [], 0
         found, _ = recordings.find([Path(name) / "many"])
         for windows, _ in recordings.process(
-            found, settings, 0, 0, size, extractor, unusable, quiet=True
+            found, settings, settings.windowing, size, extractor, unusable, quiet=True
         ):
             done += len(windows)
         whole = (time.perf_counter() - began) / flags.recordings

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 
 # Dense peaks in FLOP/s by JAX' name of a device, for bfloat16 with float32 sums (V100 and T4:
 # float16), as their makers publish them. The first name that the device's name contains is taken.

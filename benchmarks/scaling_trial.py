@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import generated
 from benchmarks.throughput import chosen, counted
 from ds_jax.models import vgg16
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.runtime import processes
 from ds_jax.training import loop
 from ds_jax.training.loop import TrainingSetup, create_setup

@@ -57,8 +57,8 @@ def take_round(folder: Path, seed: int) -> None:
     """From the prepared corpus to both reports, and nothing is left of them."""
     config = experiment(folder)
     config.seed = config.folds.seed = seed
-    corpora, data = folder / "corpora", folder / "data"
-    corpus = prepare.load(corpora, data, False, False, config, config.corpus)
+    corpora = prepare.Corpora(folder / "corpora", folder / "data")
+    corpus = corpora.load(config, config.corpus)
     train.run(config, corpus, folder / "run")
     evaluate.run(folder / "run", corpus)
     shutil.rmtree(folder / "run")

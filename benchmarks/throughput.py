@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from benchmarks import generated, measuring, roofline
 from configs import base
 from ds_jax.models import vgg16
-from ds_jax.models.create import backbone_of
+from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import processes
 from ds_jax.runtime.workdir import fold_directory
 from ds_jax.training import loop, parallel

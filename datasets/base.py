@@ -142,10 +142,11 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
                 f"{_describe(folder)}. {cls.source}"
             )
-        if cls.totals and len(found) not in cls.totals:
-            published = " or ".join(map(str, cls.totals))
+        published = cls.totals and not synthetic.is_synthetic(folder)
+        if published and len(found) not in cls.totals:
+            totals = " or ".join(map(str, cls.totals))
             logging.warning(
-                "%s: %d utterances found where %s are published", folder.name, len(found), published
+                "%s: %d utterances found where %s are published", folder.name, len(found), totals
             )
         return found
 
@@ -289,8 +290,7 @@ def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     """Warns of files, if there are any, with their number and the first few names."""
     if paths:
         names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
-        names += ["..."] * (len(paths) > SHOWN)
-        names = ", ".join(names)
+        names = ", ".join(names + ["..."] * (len(paths) > SHOWN))
         logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
 
 
@@ -307,16 +307,13 @@ def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[
         first = kept.setdefault(recording.name.lower(), recording)
         if first is recording or first.path.suffix.lower() != recording.path.suffix.lower():
             continue
-        if not _are_equal(first.path, recording.path):
+        paths = first.path, recording.path
+        if not (all(path.is_file() for path in paths) and filecmp.cmp(*paths, shallow=False)):
             raise ValueError(
                 f"{first.path} and {recording.path} differ but are both named as utterance "
                 f"{first.name}: remove one of them"
             )
     return sorted(kept.values(), key=lambda recording: recording.name)
-
-
-def _are_equal(first: Path, second: Path) -> bool:
-    return first.is_file() and second.is_file() and filecmp.cmp(first, second, shallow=False)
 
 
 def _describe(folder: Path) -> str:

@@ -1,17 +1,15 @@
 """Prepares a corpus as TFDS records, once for each way of drawing it and each set of features."""
 
+import dataclasses
 import difflib
 import errno
 import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
-from absl import logging
-
-from datasets.synthetic import NAMES
+from datasets import synthetic
 from ds_jax.data import corpus
 from ds_jax.features import extract
 from ds_jax.features.extract import FeatureSettings, Settings
@@ -32,53 +30,54 @@ def full_name(name: str) -> str:
     return fits[0] if name not in KNOWN and len(fits) == 1 else name
 
 
-def complete_names(config) -> None:
-    """Completes the names of corpora in a config, in place."""
-    for field in ("corpus", "elra", "emomatch"):
-        if isinstance(config.get(field), str):  # a later check names other values
-            config[field] = full_name(config[field])
+@dataclasses.dataclass(frozen=True)
+class Corpora:
+    """Where a command finds its corpora.
 
-
-def check_names(config, names: Mapping[str, str], corpora_dir: Path) -> None:
-    """Checks, before any work, that corpora of these names exist.
-
-    Args:
-        config: The experiment's config.
-        names: The names of corpora, by the fields or flags that give them.
-        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
-
-    Raises:
-        ValueError: A corpus does not exist, or there is no synthetic speech of that name.
+    Attributes:
+        raw: The folder that holds the raw recordings, `<raw>/<corpus>/`.
+        data: The folder of prepared data.
+        synthetic: Whether the recordings are synthetic speech, which is written when needed.
+        audio: Whether reports are to play recordings.
     """
-    for field, name in names.items():
+
+    raw: Path
+    data: Path
+    synthetic: bool = False
+    audio: bool = False
+
+    def check(self, field: str, name: str) -> str:
+        """Checks, before any work, that a corpus exists; returns its full name.
+
+        Args:
+            field: The field or flag that gives the name.
+            name: The name or its unique beginning.
+
+        Raises:
+            ValueError: There is no such corpus, or no synthetic speech of that name.
+        """
+        full = full_name(name)
+        if self.synthetic and full not in synthetic.NAMES:
+            known = " and ".join(synthetic.NAMES)
+            raise ValueError(f"{field}={name!r}: synthetic speech is tested on {known} only")
         try:
-            _check_name(full_name(name), config.synthetic, corpora_dir)
+            _check_name(full, self.raw)
         except ValueError as error:
             raise ValueError(f"{field}={name!r}: {error}") from error
+        return full
 
+    def load(self, experiment, name: str) -> corpus.Corpus:
+        """Prepares a corpus in the form that an experiment's config needs, and loads it.
 
-def load(
-    corpora_dir: Path, data_dir: Path, synthetic: bool, audio: bool, experiment, name: str
-) -> corpus.Corpus:
-    """Prepares a corpus for an experiment, and loads it.
-
-    Args:
-        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
-        data_dir: The folder of prepared data.
-        synthetic: Whether the recordings are synthetic speech.
-        audio: Whether reports are to play recordings.
-        experiment: The experiment's config.
-        name: As for `prepare`.
-
-    Raises:
-        FileNotFoundError, ValueError: As `prepare`; or there is no synthetic speech of that name.
-    """
-    name = full_name(name)
-    if synthetic:
-        _check_name(name, synthetic, corpora_dir)
-        logging.set_verbosity(logging.ERROR)  # its corpora are smaller than the published ones
-    settings = extract.settings(experiment)
-    return corpus.load(prepare(name, corpora_dir, data_dir, settings, audio), name)
+        Raises:
+            FileNotFoundError, ValueError, OSError: As in `prepare`.
+        """
+        name = full_name(name)
+        if self.synthetic:
+            print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
+            synthetic.write_corpora(self.raw)  # keeps those that are there
+        settings = extract.settings(experiment)
+        return corpus.load(prepare(name, self.raw, self.data, settings, self.audio), name)
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
@@ -90,10 +89,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
 
     Args:
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
-        corpora_dir: The folder that holds the raw recordings, `<corpora_dir>/<corpus>/`.
-        data_dir: The folder of prepared data.
+        corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
         settings: How pictures are drawn, or which features are computed.
-        audio: Whether reports are to play recordings, which are then needed.
 
     Raises:
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
@@ -105,7 +102,7 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     folder = Path(corpora_dir) / name
     package = name
     if name not in KNOWN:
-        _check_name(name, False, corpora_dir)
+        _check_name(name, corpora_dir)
         package = "manifest"
         key = f"{name}-{files.sha256(folder / 'manifest.csv')[:8]}-{key}"
     base = importlib.import_module("datasets.base")  # slow: it imports TFDS
@@ -128,10 +125,8 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     return builder(data_dir=data_dir, config=config)
 
 
-def _check_name(name: str, synthetic: bool, corpora_dir: Path) -> None:
+def _check_name(name: str, corpora_dir: Path) -> None:
     """Checks that a corpus is known, or has a manifest."""
-    if synthetic and name not in NAMES:
-        raise ValueError(f"synthetic speech is tested on {' and '.join(NAMES)} only")
     manifest = Path(corpora_dir) / name / "manifest.csv"
     if name in KNOWN or (name and Path(name).name == name and manifest.is_file()):
         return

@@ -41,9 +41,9 @@ def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator
     if cores == 1:
         yield from (represent(path, settings) for path in paths)
         return
-    executor = loky.get_reusable_executor(
-        cores, timeout=60, env=ONE_THREAD, initializer=_ignore_interrupts
-    )
+    # Ctrl-C is left to the caller; each worker would print a traceback of its own.
+    ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
     queue = collections.deque()
     try:
         # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
@@ -69,11 +69,6 @@ def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
             f"a process that read recordings was ended from outside, as when memory runs out, at "
             f"{batch[0]} or one of the next: take that out, or prepare with more memory"
         ) from error
-
-
-def _ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the caller; each worker would print a traceback of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _represent_batch(paths: Sequence[Path], settings: extract.Settings) -> list[Outcome]:

@@ -12,17 +12,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ds_jax.runtime import files, versions
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.workdir import CONFIG
 
 # What two calls that share a workdir may differ in: these fields change no fold.
 FREE_FIELDS = ("eval_on", "parallel")
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of the numbers that no constructor checks.
+SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
-    **dict.fromkeys(("seed", "folds.seed"), (0, 2**31 - 1)),
-    **dict.fromkeys(("seeds.initialisation", "seeds.order", "seeds.dropout"), (0, 2**31 - 1)),
-    "seeds.augmentation": (0, 2**31 - 1),
+    **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
     "train.batch_size": (1, 1 << 16),
     "train.epochs": (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -36,6 +35,11 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 # What config.json holds besides the fields, as the run began:
 VERSIONS = "versions"  # the versions of the libraries,
 WEIGHTS = "weights_sha256"  # and the hash of the file that `config.weights` names
+
+
+def is_scheduled(train: Mapping) -> bool:
+    """Tells whether the fields of `config.train` are those of a fixed number of epochs."""
+    return "plateau_patience" not in train
 
 
 def load(path: str | Path) -> ConfigDict:
@@ -82,10 +86,8 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
     Raises:
         ConfigError: A field is missing or unknown, or its value has another type.
     """
-    system = config.get("system")
-    if system not in tuple(schemas):
-        raise ConfigError("system", system, one_of(schemas))
-    schema = schemas[system]()
+    check_choice("system", config.get("system"), schemas)
+    schema = schemas[config.system]()
     _check_group("", config.to_dict(), schema.to_dict(), list(flatten(schema)))
 
 
@@ -140,11 +142,11 @@ def check_values(config: ConfigDict) -> None:
     """
     values = flatten(config)
     for name, (low, high) in RANGES.items():
-        if name in values and not (_fits(values[name], 0.0) and low <= values[name] <= high):
-            raise ConfigError(name, values[name], f"a number from {low} to {high}")
+        if name in values:
+            check_number(name, values[name], type(low), low, high)
     for name, choices in CHOICES.items():
-        if name in values and values[name] not in choices:
-            raise ConfigError(name, values[name], one_of(choices))
+        if name in values:
+            check_choice(name, values[name], choices)
     if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
         allowed = f"without {config.corpus!r}, on all of which folds.protocol='whole_corpus' trains"
         raise ConfigError("eval_on", tuple(config.eval_on), allowed)

@@ -5,6 +5,7 @@ and a reason, and None where both are right, as for a header with random bytes.
 """
 
 import io
+import itertools
 import os
 import socket
 import struct
@@ -63,16 +64,20 @@ class Case(NamedTuple):
     Attributes:
         kind: The fault or the oddity of the file.
         suffix: The suffix of its name.
-        make: A function that writes the file to a path.
+        content: The bytes of the file, or a function that makes it at a path.
         usable: Whether it must be used, see above.
         name: The stem of its name; empty for any stem.
     """
 
     kind: str
     suffix: str
-    make: Callable[[Path], object]
+    content: bytes | Callable[[Path], object]
     usable: bool | None
     name: str = ""
+
+    def make(self, path: Path) -> None:
+        """Writes the file."""
+        self.content(path) if callable(self.content) else path.write_bytes(self.content)
 
 
 def speech(seconds: float = 0.4, rate: int = RATE, channels: int = 1, seed: int = 0) -> np.ndarray:
@@ -92,17 +97,10 @@ def encoded(samples=None, rate=RATE, form="WAV", subtype="PCM_16") -> bytes:
 def cases(seed: int = 0) -> list[Case]:
     """Returns more than 300 cases, the same ones for the same seed."""
     rng = np.random.default_rng(seed)
-    found = [
-        *_fuzzed(rng),
-        *_cut(rng),
-        *_no_audio(rng),
-        *_without_sound(),
-        *_of_every_format(),
-        *_lying_headers(),
-        *_no_files(),
-    ]
+    found = [*_fuzzed(rng), *_cut(rng), *_no_audio(rng), *_without_sound()]
+    found += [*_of_every_format(), *_lying_headers(), *_no_files()]
     found += [
-        Case(f"called {name[:20]!r}", ".wav", _writes(encoded(speech(seed=index))), True, name)
+        Case(f"called {name[:20]!r}", ".wav", encoded(speech(seed=index)), True, name)
         for index, name in enumerate(NAMES)
     ]
     return found
@@ -119,10 +117,6 @@ def long(minutes: float, form: str = "FLAC") -> Callable[[Path], object]:
     return make
 
 
-def _writes(content: bytes) -> Callable[[Path], object]:
-    return lambda path: path.write_bytes(content)
-
-
 def _fuzzed(rng: np.random.Generator) -> Iterator[Case]:
     for form, suffix, header, count in (("WAV", ".wav", 48, 80), ("FLAC", ".flac", 60, 60)):
         whole = np.frombuffer(encoded(form=form), np.uint8)
@@ -131,18 +125,16 @@ def _fuzzed(rng: np.random.Generator) -> Iterator[Case]:
                 changed = whole.copy()
                 places = rng.integers(0, end, rng.integers(1, 9))
                 changed[places] = rng.integers(0, 256, len(places))
-                yield Case(
-                    f"{suffix} {where} fuzzed {index}", suffix, _writes(changed.tobytes()), None
-                )
+                yield Case(f"{suffix} {where} fuzzed {index}", suffix, changed.tobytes(), None)
 
 
 def _cut(rng: np.random.Generator) -> Iterator[Case]:
     for form, suffix, count in (("WAV", ".wav", 16), ("FLAC", ".flac", 12), ("RF64", ".wav", 8)):
         whole = encoded(form=form)
         for length in sorted(rng.integers(1, len(whole) - 16, count)):
-            yield Case(f"{form} cut at {length}", suffix, _writes(whole[:length]), False)
-        yield Case(f"{form} and rubbish", suffix, _writes(whole + rng.bytes(1001)), None)
-    yield Case("l16 with half a sample", ".l16", _writes(b"\0\1\2"), False)
+            yield Case(f"{form} cut at {length}", suffix, whole[:length], False)
+        yield Case(f"{form} and rubbish", suffix, whole + rng.bytes(1001), None)
+    yield Case("l16 with half a sample", ".l16", b"\0\1\2", False)
 
 
 def _no_audio(rng: np.random.Generator) -> Iterator[Case]:
@@ -159,11 +151,11 @@ def _no_audio(rng: np.random.Generator) -> Iterator[Case]:
     }
     for suffix in (".wav", ".flac"):
         for kind, content in contents.items():
-            yield Case(f"{kind} as {suffix}", suffix, _writes(content), False)
+            yield Case(f"{kind} as {suffix}", suffix, content, False)
         for index in range(8):
-            yield Case(f"bytes {index} as {suffix}", suffix, _writes(rng.bytes(2000)), None)
-    yield Case("nothing as .l16", ".l16", _writes(b""), False)
-    yield Case("bytes as .l16", ".l16", _writes(rng.bytes(8000)), True)
+            yield Case(f"bytes {index} as {suffix}", suffix, rng.bytes(2000), None)
+    yield Case("nothing as .l16", ".l16", b"", False)
+    yield Case("bytes as .l16", ".l16", rng.bytes(8000), True)
 
 
 def _without_sound() -> Iterator[Case]:
@@ -172,52 +164,34 @@ def _without_sound() -> Iterator[Case]:
         samples = np.full((4000, 1), level)
         samples[::2] += 1e-6 * (kind == "almost zero")
         for subtype in ("PCM_16", "PCM_24", "FLOAT", "DOUBLE"):
-            yield Case(
-                f"{kind} in {subtype}",
-                ".wav",
-                _writes(encoded(samples, RATE, "WAV", subtype)),
-                False,
-            )
-    opposite = speech() * [1, -1]
-    yield Case("opposite channels", ".wav", _writes(encoded(opposite)), False)
-    for kind, value in {
-        "NaN": np.nan,
-        "infinity": np.inf,
-        "-infinity": -np.inf,
-        "1e30": 1e30,
-    }.items():
+            content = encoded(samples, RATE, "WAV", subtype)
+            yield Case(f"{kind} in {subtype}", ".wav", content, False)
+    yield Case("opposite channels", ".wav", encoded(speech() * [1, -1]), False)
+    impossible = {"NaN": np.nan, "infinity": np.inf, "-infinity": -np.inf, "1e30": 1e30}
+    for kind, value in impossible.items():
         for place in (0, 100, -1):
             samples = speech()
             samples[place] = value
             for subtype in ("FLOAT", "DOUBLE"):
                 content = encoded(samples, RATE, "WAV", subtype)
-                yield Case(f"{kind} at {place} in {subtype}", ".wav", _writes(content), False)
+                yield Case(f"{kind} at {place} in {subtype}", ".wav", content, False)
     for count in (1, 2, 3, 10, 100, 399, 400):
-        samples = speech()[100 : 100 + count]
-        yield Case(
-            f"{count} samples", ".wav", _writes(encoded(samples)), False if count < 2 else None
-        )
-        fast = encoded(samples, 192_000)
-        yield Case(
-            f"{count} samples at 192 kHz", ".wav", _writes(fast), False if count < 2 else None
-        )
+        for rate in (RATE, 192_000):
+            content, usable = (
+                encoded(speech()[100 : 100 + count], rate),
+                None if count > 1 else False,
+            )
+            yield Case(f"{count} samples at {rate} Hz", ".wav", content, usable)
 
 
 def _of_every_format() -> Iterator[Case]:
-    for rate in RATES:
-        for form, suffix in (("WAV", ".wav"), ("FLAC", ".flac")):
-            content = encoded(speech(0.4, rate), rate, form)
-            yield Case(f"{rate} Hz {form}", suffix, _writes(content), True)
-    for channels in range(1, 9):
-        for form, suffix in (("WAV", ".wav"), ("FLAC", ".flac")):
-            content = encoded(speech(0.4, RATE, channels), RATE, form)
-            yield Case(f"{channels} channels {form}", suffix, _writes(content), True)
+    shapes = [*((rate, 1) for rate in RATES), *((RATE, channels) for channels in range(1, 9))]
+    for (rate, channels), form in itertools.product(shapes, ("WAV", "FLAC")):
+        content = encoded(speech(0.4, rate, channels), rate, form)
+        yield Case(f"{channels} channels, {rate} Hz {form}", f".{form.lower()}", content, True)
     for form, suffix, subtypes in (
-        (
-            "WAV",
-            ".wav",
-            "PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE ULAW ALAW IMA_ADPCM MS_ADPCM GSM610",
-        ),
+        ("WAV", ".wav", "PCM_U8 PCM_16 PCM_24 PCM_32 FLOAT DOUBLE"),
+        ("WAV", ".wav", "ULAW ALAW IMA_ADPCM MS_ADPCM GSM610"),
         ("WAVEX", ".wav", "PCM_16 PCM_24 FLOAT ULAW"),
         ("RF64", ".wav", "PCM_16 FLOAT"),
         ("FLAC", ".flac", "PCM_S8 PCM_16 PCM_24"),
@@ -229,21 +203,20 @@ def _of_every_format() -> Iterator[Case]:
     ):
         for subtype in subtypes.split():
             content = encoded(speech(), RATE, form, subtype)
-            yield Case(f"{form} {subtype} as {suffix}", suffix, _writes(content), True)
+            yield Case(f"{form} {subtype} as {suffix}", suffix, content, True)
     loud = encoded(32_768 * speech(), RATE, "WAV", "FLOAT")
-    yield Case("floats in the range of integers", ".wav", _writes(loud), True)
+    yield Case("floats in the range of integers", ".wav", loud, True)
     bytes_of = (10_000 * speech()).astype("<i2").tobytes()
-    yield Case("headerless", ".l16", _writes(bytes_of), True)
+    yield Case("headerless", ".l16", bytes_of, True)
 
 
 def _lying_headers() -> Iterator[Case]:
     """WAV headers with one wrong field: format, channels, rate, and so on."""
 
-    def wav(tag=1, channels=1, rate=RATE, byte_rate=None, align=2, bits=16, data=None, riff=None):
+    def wav(tag=1, channels=1, rate=RATE, align=2, bits=16, data=None, riff=None):
         content = (10_000 * speech()[:, 0]).astype("<i2").tobytes()
         data = len(content) if data is None else data
-        byte_rate = rate * 2 % (1 << 32) if byte_rate is None else byte_rate
-        head = struct.pack("<HHIIHH", tag, channels, rate, byte_rate, align, bits)
+        head = struct.pack("<HHIIHH", tag, channels, rate, rate * 2 % (1 << 32), align, bits)
         riff = 36 + len(content) if riff is None else riff
         whole = b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + struct.pack("<I", 16)
         return whole + head + b"data" + struct.pack("<I", data) + content
@@ -267,7 +240,7 @@ def _lying_headers() -> Iterator[Case]:
         ("a data chunk of 2 GB", {"data": (1 << 31) - 1}, None),
         ("a file of 1 GB", {"riff": 1 << 30}, False),
     ):
-        yield Case(f"{kind} in the header", ".wav", _writes(wav(**fields)), usable)
+        yield Case(f"{kind} in the header", ".wav", wav(**fields), usable)
 
 
 def _no_files() -> Iterator[Case]:
@@ -275,9 +248,6 @@ def _no_files() -> Iterator[Case]:
         other = path.with_name("." + path.name)
         path.symlink_to(other.name)
         other.symlink_to(path.name)
-
-    def to_circle(path: Path) -> None:
-        path.symlink_to("../" * 3 + "nowhere/" + path.name)
 
     def listens(path: Path) -> None:
         # The name of a socket has 108 bytes at most, and this folder's may have more.
@@ -293,21 +263,20 @@ def _no_files() -> Iterator[Case]:
         path.write_bytes(encoded())
         path.chmod(0)
 
+    kinds = {
+        "a dangling link": lambda path: path.symlink_to("nowhere"),
+        "a link to itself": lambda path: path.symlink_to(path.name),
+        "two links to each other": pair,
+        "a link into nothing": lambda path: path.symlink_to(f"../../../nowhere/{path.name}"),
+        "a pipe": os.mkfifo,
+        "a socket": listens,
+        "/dev/zero": lambda path: path.symlink_to("/dev/zero"),
+        "/dev/null": lambda path: path.symlink_to("/dev/null"),
+        "/dev/urandom": lambda path: path.symlink_to("/dev/urandom"),
+    }
     for suffix in (".wav", ".flac"):
-        yield Case(
-            f"a dangling link {suffix}", suffix, lambda path: path.symlink_to("nowhere"), False
-        )
-        yield Case(
-            f"a link to itself {suffix}", suffix, lambda path: path.symlink_to(path.name), False
-        )
-        yield Case(f"two links to each other {suffix}", suffix, pair, False)
-        yield Case(f"a link into nothing {suffix}", suffix, to_circle, False)
-        yield Case(f"a pipe {suffix}", suffix, lambda path: os.mkfifo(path), False)
-        yield Case(f"a socket {suffix}", suffix, listens, False)
-        for device in ("/dev/zero", "/dev/null", "/dev/urandom"):
-            yield Case(
-                f"{device} {suffix}", suffix, lambda path, to=device: path.symlink_to(to), False
-            )
+        for kind, make in kinds.items():
+            yield Case(f"{kind} {suffix}", suffix, make, False)
     if os.geteuid():  # the superuser may read everything
         yield Case("a file that may not be read", ".wav", forbidden, False)
 

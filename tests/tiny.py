@@ -20,7 +20,8 @@ from ds_jax.data.labels import LABELS
 from ds_jax.features import extract
 from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
-from ds_jax.models.create import BACKBONES, create_network
+from ds_jax.models.backbones import BACKBONES
+from ds_jax.models.create import create_network
 from ds_jax.runtime.files import CHECKSUM, seal
 from ds_jax.training import loop, step
 from ds_jax.training.checkpoints import save_model

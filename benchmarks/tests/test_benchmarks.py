@@ -26,7 +26,7 @@ from benchmarks import (
 )
 from benchmarks import throughput as throughput_benchmark
 from ds_jax.models import pretrained, vgg16
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import parallel as devices
 

@@ -52,7 +52,8 @@ class Builder(CorpusBuilder):
                 continue
             if by_folder and by_name and _place(by_folder) != _place(by_name):
                 contrary.append(path)
-            sentence = by_name["sentence"] if by_name else _last_digits(path.stem)
+            # Names of other forms end with the sentence's number too.
+            sentence = by_name["sentence"] if by_name else re.search(r"\d{0,3}$", path.stem)[0]
             placed.append((path, *_place(by_folder or by_name), sentence))
         warn_of(folder, others, "in no session and passed over")
         warn_of(folder, contrary, "disagree with their folders, which are believed")
@@ -73,8 +74,3 @@ class Builder(CorpusBuilder):
 
 def _place(match: re.Match) -> tuple[str, str, str]:
     return match["speaker"].lower(), match["style"].lower(), match["session"]
-
-
-def _last_digits(stem: str) -> str:
-    """Returns the utterance's number, with which names of other forms end too."""
-    return re.search(r"\d{0,3}$", stem)[0]

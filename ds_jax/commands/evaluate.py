@@ -1,8 +1,8 @@
 """Tests the models of a run on another corpus, or on their test splits again: `--mode=evaluate`."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -15,7 +15,6 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.report import run as run_report
 from ds_jax.runtime import locks, processes
 from ds_jax.runtime.files import read_json, remove_unfinished
 from ds_jax.runtime.workdir import (
@@ -45,7 +44,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
 
     Args:
         workdir: The folder of the run.
-        corpus: The corpus to test on, with the inputs that the config of the run describes.
+        corpus: The corpus to test on, with inputs as the run's config describes them.
 
     Returns:
         The content of report.json; None in processes that do not write.
@@ -61,9 +60,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     stored, trained = read_json(workdir / FOLDS), workdir / REPORT
     title = summary.read(trained).corpus_title if trained.is_file() else ""
-    tested, shared, duplicates, styles = _select(
-        config, corpus, workdir, directories, stored.get("digests", {})
-    )
+    tested, counts = _select(config, corpus, workdir, directories, stored.get("digests", {}))
     rows = {folder / CHECKPOINTS: corpus.rows_of(names) for folder, names in tested.items()}
     rows = {checkpoints: numbers for checkpoints, numbers in rows.items() if len(numbers)}
     if not rows:
@@ -77,34 +74,27 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             "Bring back the file of the training."
         )
     systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
-    utterances, mean, records = _predict(rows, corpus)
+    predicted = systems.implementation(config).predict(rows, corpus.inputs, corpus.directory)
+    utterances, predicted, records = _average(predicted, rows, corpus)
     parallel.forget_programs()
     if not processes.is_first_process():
         return None
     directory = evaluation_directory(workdir, corpus.name)
     with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
         remove_unfinished(directory)
-        predictions.write(directory, utterances, mean)
-        result = report.summarise(
+        predictions.write(directory, utterances, predicted)
+        return report.write(
+            directory,
             config,
             corpus,
             [directory],
-            protocol=stored["protocol"],
-            fold_count=len(records),
             records=records,
-            shared=shared,
-            excluded=duplicates,
-        )
-        result = dataclasses.replace(
-            result,
+            protocol=stored["protocol"],
             trained_on=config.corpus,
             trained_on_title=corpus.title if same_corpus else title,
-            left_out=styles,
             evaluated_by=_models(len(records), same_corpus),
+            **counts,
         )
-        run_report.write(directory, result, [directory], corpus)
-    report.announce(directory, result)
-    return result
 
 
 def _select(
@@ -113,20 +103,21 @@ def _select(
     workdir: Path,
     directories: Sequence[Path],
     digests: Mapping[str, str],
-) -> tuple[dict[Path, tuple[str, ...]], dict[str, int | None], int, int]:
+) -> tuple[dict[Path, tuple[str, ...]], dict[str, Any]]:
     """Selects the utterances that each model tests; `digests` are those of the training's corpus.
 
     Returns:
-        The names of the utterances by the folder of each fold; what training and test share; and
-        how many recordings are excluded as duplicates, and how many for their style.
+        The names of the utterances by the folder of each fold; and the fields "shared",
+        "equal_left_out" and "left_out" of `RunSummary`.
     """
     if corpus.name == config.corpus:
         _, all_folds = folds.read_folds(
             workdir / FOLDS, corpus.utterances, config.select_on, verify=True
         )
         names = {directory: all_folds[fold_number(directory)].test for directory in directories}
-        duplicates = len(report.excluded_duplicates(all_folds, corpus))
-        return names, folds.shared(all_folds, corpus.utterances), duplicates, 0
+        duplicates = report.excluded_duplicates(all_folds, corpus)
+        shared = folds.shared(all_folds, corpus.utterances)
+        return names, {"shared": shared, "equal_left_out": len(duplicates)}
     kept = [
         u
         for u in corpus.utterances
@@ -134,38 +125,43 @@ def _select(
     ]
     trained = {*digests.values()}
     new = tuple(u.name for u in kept if u.digest not in trained)
-    duplicates, styles = len(kept) - len(new), len(corpus.utterances) - len(kept)
-    if duplicates:
+    if duplicates := len(kept) - len(new):
         processes.say(
             f"{duplicates} recordings of {corpus.name} are left out, since the models were trained "
             f"on the same ones of {config.corpus}"
         )
     shared = {"speakers": None, "sentences": None, "recordings": 0 if trained else None}
-    return dict.fromkeys(directories, new), shared, duplicates, styles
+    counts = {"shared": shared, "equal_left_out": duplicates}
+    counts["left_out"] = len(corpus.utterances) - len(kept)
+    return dict.fromkeys(directories, new), counts
 
 
-def _predict(
-    rows: Mapping[Path, np.ndarray], corpus: Corpus
+def _average(
+    predictors: Iterable[tuple[Path, Predicted]], rows: Mapping[Path, np.ndarray], corpus: Corpus
 ) -> tuple[list[Utterance], Predicted, list[dict]]:
-    """Predicts each model's rows of the inputs, by the folder of its checkpoints.
+    """Averages what the models of a run predict.
+
+    Args:
+        predictors: The folder of each model's checkpoints, and its predictions for its rows.
+        rows: The rows of the inputs that each model predicts, by the folder of its checkpoints.
+        corpus: The corpus that the inputs are of.
 
     Returns:
         The utterances that were tested, the mean outputs for them, and a record for each fold.
     """
     total, records = None, []
     count = np.zeros(len(corpus.utterances), int)
-    for checkpoints, predicted in systems.predict(rows, corpus.inputs, corpus.directory):
-        predicted = predictions.average_windows(predicted, corpus, rows[checkpoints])
-        owners = np.unique(corpus.owners[rows[checkpoints]])
+    for checkpoints, predicted in predictors:
+        tested = rows[checkpoints]
+        predicted = predictions.average_windows(predicted, corpus, tested)
+        owners, first = np.unique(corpus.owners[tested], return_index=True)
         count[owners] += 1
         if total is None:
             total = jax.tree.map(lambda x: np.zeros((len(count), *x.shape[1:]), x.dtype), predicted)
         for whole, part in zip(*map(jax.tree.leaves, (total, predicted)), strict=True):
             whole[owners] += part
-        table = predictions.from_utterances(
-            [corpus.utterances[owner] for owner in owners], predicted.probabilities
-        )
-        records.append(summary.fold_record(fold_number(checkpoints.parent), table))
+        labels, answers = corpus.labels[tested][first], predicted.probabilities.argmax(1)
+        records.append(summary.fold_record(fold_number(checkpoints.parent), labels, answers))
     tested = np.flatnonzero(count)
     mean = jax.tree.map(lambda x: (x[tested].T / count[tested]).T.astype(x.dtype), total)
     return [corpus.utterances[owner] for owner in tested], mean, records

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
+from ds_jax.models.layers import Network
 from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
@@ -55,25 +56,28 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     checkpoints = predict.find_checkpoints(checkpoint)
     config = systems.load_config(checkpoints)
     settings = _settings(config)
-    parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
-    directory = directory or parent / "export"
+    if directory is None:
+        parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
+        directory = parent / "export"
     network = create_model.create_network(config)
     variables = [saved_networks.load(folder)[2] for folder in checkpoints]
     _check_size(network, variables)
     check_writable(directory)
     exported = trace(network, variables, settings)
     facts = _facts(config, checkpoints, exported)
-    write_bytes(directory / MODEL, exported.serialize())
-    write_text(directory / "README.md", _readme(facts))
+    formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
+    content = exported.serialize()
+    write_bytes(directory / MODEL, content)
+    write_text(directory / "README.md", pages.render("export.md.jinja", **facts, **formats))
     write_json(directory / "model.json", facts)
-    megabytes = (directory / MODEL).stat().st_size / 1e6
+    megabytes = len(content) / 1e6
     processes.say(
         f"exported: {directory / MODEL}, {megabytes:.0f} MB; README.md there says how to use it"
     )
 
 
 def trace(
-    network: create_model.Network,
+    network: Network,
     variables: Sequence[create_model.Variables],
     settings: PictureSettings,
 ) -> jax.export.Exported:
@@ -88,26 +92,9 @@ def trace(
     batch, n = jax.export.symbolic_shape("batch, n")
     samples = jax.ShapeDtypeStruct((batch, n), jnp.float32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    traced = jax.jit(_probabilities(network, variables, settings))
-    # With tracebacks the file would name this machine's folders.
-    jax.config.update("jax_traceback_in_locations_limit", 0)
-    try:
-        # Without this a TPU multiplies in bfloat16, and a GPU in TF32.
-        with jax.default_matmul_precision("highest"):
-            return jax.export.export(traced, platforms=PLATFORMS)(samples, lengths)
-    finally:
-        jax.config.update("jax_traceback_in_locations_limit", frames)
-
-
-def _probabilities(
-    network: create_model.Network,
-    variables: Sequence[create_model.Variables],
-    settings: PictureSettings,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    draw, split = (
-        functools.partial(function, settings=settings, rate=settings.sample_rate)
-        for function in (spectrogram_jax.draw, spectrogram_jax.split_windows)
-    )
+    rate = settings.sample_rate
+    draw = functools.partial(spectrogram_jax.draw, settings=settings, rate=rate)
+    split = functools.partial(spectrogram_jax.split_windows, settings=settings, rate=rate)
 
     def probabilities(samples, lengths):
         """Maps float32 [batch, n] and int32 [batch] to float32 [batch, 7]."""
@@ -122,7 +109,15 @@ def _probabilities(
         mean = mean.reshape(batch, count, len(LABELS))
         return jnp.mean(mean, axis=1, where=real[..., None])
 
-    return probabilities
+    # With tracebacks the file would name this machine's folders.
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        # Without this a TPU multiplies in bfloat16, and a GPU in TF32.
+        with jax.default_matmul_precision("highest"):
+            exported = jax.export.export(jax.jit(probabilities), platforms=PLATFORMS)
+            return exported(samples, lengths)
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
 def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
@@ -148,19 +143,18 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
     return settings
 
 
-def _check_size(network: create_model.Network, variables: Sequence[create_model.Variables]) -> None:
+def _check_size(network: Network, variables: Sequence[create_model.Variables]) -> None:
+    def count_bytes(tree: Mapping) -> int:
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
     frozen, _ = create_model.split_frozen(network, variables[0]["params"])
-    shared = _bytes(frozen)
-    size = sum(_bytes(each) - shared for each in variables) + shared
+    shared = count_bytes(frozen)
+    size = sum(count_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:
         raise ValueError(
             f"{len(variables)} models of {size / len(variables) / 1e9:.1f} GB are more than the "
             "2 GB that an exported file can hold: export one fold, --checkpoint=RUN/fold_00"
         )
-
-
-def _bytes(tree: Mapping) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _facts(
@@ -172,7 +166,8 @@ def _facts(
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
     chosen = [
-        {"fold": folder.parent.name, "epoch": read_card(folder)["epoch"]} for folder in checkpoints
+        {"fold": folder.parent.name, "epoch": read_card(folder, "epoch")["epoch"]}
+        for folder in checkpoints
     ]
     return {
         "file": MODEL,
@@ -227,11 +222,6 @@ def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator
         yield {"tested_on": report["corpus"], "judged_by": judged_by} | {
             name: report[name] for name in kept
         }
-
-
-def _readme(facts: Mapping) -> str:
-    formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
-    return pages.render("export.md.jinja", **facts, **formats)
 
 
 def _plain(name: str) -> str:

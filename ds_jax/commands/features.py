@@ -14,9 +14,9 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.models.create import backbone_of
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
+from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
 
@@ -71,7 +71,7 @@ def run(
             "--config=configs/deepspectrum.py"
         )
     settings = extract.settings(config)
-    deep_features.check(backbone_of(config), tuple(config.model.layers), settings.size)
+    systems.check(config)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "
@@ -84,9 +84,10 @@ def run(
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
         extractor = deep_features.create_features(config).create_extractor()
-        windows = settings.window, settings.window_hop
         size = parallel.rows_together()
-        batches = recordings.process(list(names), settings, *windows, size, extractor, unusable)
+        batches = recordings.process(
+            list(names), settings, settings.windowing, size, extractor, unusable
+        )
         _write(output, batches, names, labelled, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:
@@ -95,14 +96,12 @@ def run(
 
 def _names(found: Sequence[Recording]) -> dict[Recording, str]:
     """Returns each recording's path below the given folder, which DeepSpectrum takes as a name."""
-    names = {one: path_text(one.path.relative_to(one.folder)) for one in found}
-    if len(set(names.values())) < len(found):
-        counts = collections.Counter([names[one] for one in found])
-        repeated = next(name for name, count in counts.items() if count > 1)
+    names = [path_text(each.path.relative_to(each.folder)) for each in found]
+    if repeated := [name for name, count in collections.Counter(names).items() if count > 1]:
         raise ValueError(
-            f"two recordings would be called {repeated!r}: give the folder that holds both, once"
+            f"two recordings would be called {repeated[0]!r}: give the folder that holds both, once"
         )
-    return names
+    return dict(zip(found, names, strict=True))
 
 
 def _label(names: Mapping[Recording, str], labels: str) -> Labels:
@@ -172,7 +171,7 @@ def _is_number(text: str) -> bool:
 
 def _write(
     output: Path,
-    batches: Iterable[tuple[Sequence[Window], Mapping[str, np.ndarray]]],
+    batches: Iterable[tuple[Sequence[Window], np.ndarray]],
     names: Mapping[Recording, str],
     labels: Labels,
     windowed: bool,
@@ -182,8 +181,7 @@ def _write(
     arff = output.suffix.lower() == ".arff"
     quote, numbers = _quote_arff if arff else _quote_csv, ""
     with files.open_text(output) as file:
-        for batch, features in batches:
-            vectors = np.concatenate(list(features.values()), axis=1)
+        for batch, vectors in batches:
             if not numbers:
                 numbers = ",".join(["%.9g"] * vectors.shape[1])  # 9 digits restore a float32
                 columns = [("name", tuple(names.values()))]

@@ -1,32 +1,26 @@
 """Runs every cell of the paper's tables and compares the numbers: `--config=configs/paper.py`."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
-from ds_jax.commands import evaluate, paper_tables, train
-from ds_jax.commands.paper_tables import DONE, ERRORS, Key, Outcome, Run, sentence
+from ds_jax.commands import evaluate, train
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
-from ds_jax.report import paper as page
+from ds_jax.report import paper as tables
 from ds_jax.report import paper_numbers
+from ds_jax.report.paper import ERRORS, Key, Outcome, Run, sentence
 from ds_jax.runtime import files, locks, processes, progress
-from ds_jax.runtime.files import remove_unfinished, write_json
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 
-# The folds of each place: the paper's, and those in which training and test share no speaker.
-FOLDS = {
-    place: {"paper": protocols[0], "clean": "speakers"}
-    for place, protocols in paper_numbers.FOLDS.items()
-}
 OWN_FIELDS = ("system", *paper_numbers.CORPORA)  # of configs/paper.py, which override no cell's
-WAITING, MISSING = "not run: not reached yet", "not run: corpus missing"
+DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
 
 ReadExperiment = Callable[[str], ConfigDict]
 Load = Callable[[ConfigDict, str], Corpus]
@@ -44,7 +38,7 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
         ValueError: A field is unknown or of a wrong type, or no cell can take its value.
     """
     pretrained.check(vgg16.VGG16, config.weights)
-    for name, value in _changed(config):
+    for name, value in _changed(config).items():
         errors = []
         for cell in dict.fromkeys(row.config for row in paper_numbers.ROWS):
             experiment = read_experiment(cell).copy_and_resolve_references()
@@ -98,24 +92,22 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
 
 def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
     """Returns the run of every cell; where both protocols are one experiment, it is one run."""
-    runs = {}
+    runs, changed = {}, _changed(config)
 
     def add(name: str, place: str, column: str, folds: str, tested: str) -> Run:
         experiment = read_experiment(name)
-        for field, value in _changed(config):  # before references are resolved: seeds follow seed
+        for field, value in changed.items():  # before references are resolved: seeds follow seed
             _set(experiment, field, value)
         experiment = experiment.copy_and_resolve_references()
         experiment.corpus, experiment.folds.protocol = config[place], folds
-        leaks = column == "paper" and paper_tables.chooses_epoch(experiment)
-        experiment.select_on = "test" if leaks else "dev"
-        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested])
+        chooses_epoch = systems.SYSTEMS[experiment.system].chooses == "epoch"
+        experiment.select_on = "test" if column == "paper" and chooses_epoch else "dev"
+        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested], chooses_epoch)
         return runs[name, column]
 
     for row in paper_numbers.ROWS:
-        paper, clean = (
-            add(row.config, row.place, column, folds, row.place)
-            for column, folds in FOLDS[row.place].items()
-        )
+        paper = add(row.config, row.place, "paper", paper_numbers.FOLDS[row.place][0], row.place)
+        clean = add(row.config, row.place, "clean", "speakers", row.place)
         if paper.experiment == clean.experiment:
             runs[row.config, "paper"] = clean
     for trained, tested in paper_numbers.CROSS:
@@ -124,24 +116,18 @@ def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
     return runs
 
 
-def _changed(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the full name and the value of each field that overrides those of the cells."""
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _changed(value, f"{prefix}{name}.")
-        elif value and prefix + name not in OWN_FIELDS:
-            yield prefix + name, value
+def _changed(config: ConfigDict) -> dict[str, Any]:
+    """Returns by their full names the fields that override those of the cells."""
+    fields = configuration.flatten(config).items()
+    return {name: value for name, value in fields if value and name not in OWN_FIELDS}
 
 
 def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
     """Sets a field by its full name if the experiment has it, and returns whether it does."""
-    *folders, last = name.split(".")
-    within = experiment
-    for folder in folders:
-        within = within.get(folder, {})
-    if last in within:
-        within[last] = value
-    return last in within
+    exists = name in configuration.flatten(experiment)
+    if exists:
+        experiment.update_from_flattened_dict({name: value})
+    return exists
 
 
 def _state(run: Run, workdir: Path) -> str:
@@ -209,8 +195,6 @@ def _write(
         done = states[run.folder] == DONE
         report = summary.read(workdir / run.report / REPORT) if done else None
         outcomes[key] = Outcome(run, states[run.folder], report)
-    content = paper_tables.collect(config, dict(_changed(config)), outcomes, workdir)
     with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
-        remove_unfinished(workdir)
-        write_json(workdir / "paper.json", content)
-        page.write(workdir / "paper.html", content)
+        files.remove_unfinished(workdir)
+        tables.write(workdir, config, _changed(config), outcomes)

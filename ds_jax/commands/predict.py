@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +18,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, trim
 from ds_jax.features import extract
+from ds_jax.features.audio import Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
@@ -84,10 +85,10 @@ def run(
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
         settings = extract.settings(config)
-        to_end = bool(window)
-        if not window and isinstance(settings, PictureSettings):
-            window, hop = settings.window, hop or settings.window_hop
-        if hop and not window:
+        windowing = Windowing(window, hop, to_end=True)
+        if not window:
+            windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
+        if hop and not windowing.window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
         if explain and not (config.model.get("gates") or config.model.get("gate")):
             title = systems.title(config)
@@ -99,10 +100,14 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                predict, quiet = systems.load_ensemble(checkpoints), output.isatty()
-                rows = _predict(found, settings, window, hop, predict, unusable, quiet, to_end)
+                predict = systems.implementation(config).load_ensemble(checkpoints)
+                size, quiet = parallel.rows_together(), output.isatty()
+                batches = recordings.process(
+                    found, settings, windowing, size, predict, unusable, quiet
+                )
+                rows = _rows(batches, bool(windowing.window))
                 if explain:
-                    rows = _explain(rows, found, Path(explain), settings, bool(window))
+                    rows = _explain(rows, found, Path(explain), settings, bool(windowing.window))
                 if form == "table":
                     width = max(len(printable(recording.title)) for recording in found)
                     _write_table(rows, width, output)
@@ -111,7 +116,7 @@ def run(
                 else:
                     head = {"system": systems.title(config), "models": len(checkpoints)}
                     head |= {"synthetic": config.synthetic, "labels": LABELS}
-                    _write_json(rows, head, unusable, to_end, output)
+                    _write_json(rows, head, unusable, windowing.to_end, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
 
@@ -135,25 +140,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
     return found or [directory / CHECKPOINTS]
 
 
-def _predict(
-    found: Sequence[Recording],
-    settings: extract.Settings,
-    window: float,
-    hop: float,
-    predict: Callable[[np.ndarray, int], Callable[[], Predicted]],
-    unusable: list[Unusable],
-    quiet: bool,
-    to_end: bool,
-) -> Iterator[Row]:
-    """Predicts batch after batch; finally prints how many recordings were long and taken whole."""
+def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool) -> Iterator[Row]:
+    """Yields the rows of each batch; finally prints how many recordings were long and whole."""
     long = []
-    size = parallel.rows_together()
-    batches = recordings.process(
-        found, settings, window, hop, size, predict, unusable, quiet, to_end
-    )
     for batch, predicted in batches:
         for index, part in enumerate(batch):
-            if not window and part.end > LONG:
+            if not windowed and part.end > LONG:
                 long.append(part.recording.title)
             gates = {name: trim(gate[index]) for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates

@@ -1,9 +1,9 @@
 """Writes the report of the folds that are finished: `--mode=report`."""
 
 import contextlib
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -21,11 +21,6 @@ from ds_jax.systems import base as systems
 
 def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> RunSummary:
     """Writes report.json and report.html from the folds that are finished, and names the others.
-
-    Args:
-        config: The config of the run.
-        corpus: The corpus of the run.
-        workdir: The folder of the run.
 
     Returns:
         The content of report.json.
@@ -63,57 +58,60 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         sizes = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         if "epoch" not in chosen:  # a system without epochs is fitted on dev too
             sizes, history = {"train": len(fold.train) + len(fold.dev)}, []
-        records.append(summary.fold_record(number, tested) | sizes | chosen)
+        record = summary.fold_record(number, tested.labels, tested.predictions)
+        records.append(record | sizes | chosen)
         histories.append(history)
-    sources, reported = list(finished.values()), [all_folds[number] for number in finished]
-    result = summarise(
-        config,
-        corpus,
-        sources,
-        protocol=protocol,
-        fold_count=len(all_folds),
-        records=records,
-        shared=folds.shared(reported, corpus.utterances),
-        excluded=len(excluded_duplicates(all_folds, corpus)),
-    )
-    missing = sorted(set(range(len(all_folds))) - set(finished))
-    result = dataclasses.replace(result, missing_folds=missing)
     with hold(workdir):
         files.remove_unfinished(workdir)
-        run_report.write(workdir, result, sources, corpus, histories)
-    announce(workdir, result)
-    return result
+        return write(
+            workdir,
+            config,
+            corpus,
+            list(finished.values()),
+            histories,
+            records=records,
+            protocol=protocol,
+            shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
+            equal_left_out=len(excluded_duplicates(all_folds, corpus)),
+            missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
+        )
 
 
-def summarise(
+def write(
+    directory: Path,
     config: ml_collections.ConfigDict,
     corpus: Corpus,
     sources: Sequence[Path],
+    histories: Sequence[Sequence[Mapping]] = (),
     *,
-    protocol: str,
-    fold_count: int,
     records: Sequence[Mapping],
-    shared: Mapping[str, int | None],
-    excluded: int,
+    protocol: str,
+    missing_folds: Sequence[int] = (),
+    **fields: Any,
 ) -> RunSummary:
-    """Evaluates the predictions in some folders, those of a run's folds or of an evaluation.
+    """Evaluates the predictions in some folders, writes the report and prints the scores.
 
     Args:
+        directory: The folder of report.json and report.html.
         config: The config of the run.
         corpus: The corpus that was tested.
-        sources: The folders.
-        protocol: The protocol of the folds.
-        fold_count: The number of folds, which is compared with the paper's.
+        sources: The folders of the run's folds, or of an evaluation.
+        histories: For each fold the rows of its metrics.jsonl.
         records: The records of the folds.
-        shared: What training and test share.
-        excluded: The number of recordings that are excluded as duplicates.
+        protocol: The protocol of the folds.
+        missing_folds: The numbers of the folds that are not finished.
+        **fields: More fields of `RunSummary`, such as "shared".
+
+    Returns:
+        The content of report.json.
 
     Raises:
         ValueError: A file in one of the folders is missing or damaged.
     """
     for damage in filter(None, map(files.find_damage, sources)):
         raise ValueError(f"{damage}. {files.ADVICE}")
-    return RunSummary(
+    count = len(records) + len(missing_folds)
+    result = RunSummary(
         **summary.measure(predictions.read_pooled(sources), predictions.read_heads(sources)),
         corpus=corpus.name,
         corpus_title=corpus.title,
@@ -122,15 +120,19 @@ def summarise(
         protocol=protocol,
         protocol_text=folds.PROTOCOLS.get(protocol, ""),
         selected_on=config.select_on,
-        shared=dict(shared),
         folds=list(records),
+        missing_folds=list(missing_folds),
         skipped=corpus.skipped,
         chosen=systems.SYSTEMS[config.system].chooses,
-        equal_left_out=excluded,
         synthetic=config.synthetic,
-        paper=paper_numbers.paper_comparison(config, corpus.name, protocol, fold_count),
+        paper=paper_numbers.paper_comparison(config, corpus.name, protocol, count),
         settings=configuration.describe(config),
+        **fields,
     )
+    run_report.write(directory, result, sources, corpus, histories)
+    processes.say(run_report.headline(result))
+    processes.say(f"report: {directory / PAGE}")
+    return result
 
 
 def excluded_duplicates(all_folds: Sequence[folds.Fold], corpus: Corpus) -> set[str]:
@@ -141,9 +143,3 @@ def excluded_duplicates(all_folds: Sequence[folds.Fold], corpus: Corpus) -> set[
 def hold(workdir: Path) -> contextlib.AbstractContextManager:
     """Keeps other processes from the files that all folds share, and waits for those that do."""
     return locks.hold(workdir / "run.lock", f"{workdir}", wait=True)
-
-
-def announce(directory: Path, result: RunSummary) -> None:
-    """Prints the scores, and where their report is."""
-    processes.say(run_report.headline(result))
-    processes.say(f"report: {directory / PAGE}")

@@ -14,7 +14,8 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models import create, pretrained
+from ds_jax.models import pretrained
+from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import FOLDS, fold_directory, is_finished
 from ds_jax.systems import base as systems
@@ -39,8 +40,8 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
     if "weights" in config:
-        full = create.needs_full_weights(config)
-        pretrained.check(create.backbone_of(config), config.weights, full=full)
+        full = needs_full_weights(config)
+        pretrained.check(backbone_of(config), config.weights, full=full)
 
 
 def run(
@@ -76,7 +77,7 @@ def run(
         # Another process may have finished a fold until now.
         unfinished = [n for n in unfinished if not _is_whole(workdir, n, explain=True)]
         if unfinished:
-            fit_folds = systems.create(config, corpus, protocol)
+            fit_folds = systems.implementation(config).fit(config, corpus, protocol)
             for number, predicted in fit_folds({n: all_folds[n] for n in unfinished}, workdir):
                 _write(corpus, all_folds[number], predicted, fold_directory(workdir, number))
             del fit_folds

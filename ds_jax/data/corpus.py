@@ -1,4 +1,4 @@
-"""A prepared corpus in memory, and the seven labels."""
+"""A prepared corpus in memory."""
 
 import csv
 import dataclasses
@@ -129,7 +129,7 @@ def load(builder, name: str) -> Corpus:
 
     Args:
         builder: A prepared `datasets.base.CorpusBuilder`.
-        name: The name of the corpus in reports.
+        name: The corpus' name in reports.
 
     Raises:
         FileNotFoundError: Reports are to play recordings, which are missing.
@@ -151,10 +151,10 @@ def load(builder, name: str) -> Corpus:
         example = source[position]
         texts = ("speaker", "gender", "sentence", "style", "digest")
         utterance = Utterance(
-            name=_text(example["utterance"]),
+            name=example["utterance"].decode(),
             label=LABELS[int(example["label"])],
             seconds=float(example["seconds"]),
-            **{field: _text(example[field]) for field in texts},
+            **{field: example[field].decode() for field in texts},
         )
         records.append((utterance, int(example["window"]), position))
         if pictures:
@@ -182,18 +182,9 @@ def load(builder, name: str) -> Corpus:
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
-    terms = builder.terms(builder.builder_config.folder)
-    return Corpus(
-        name,
-        utterances,
-        inputs,
-        owners,
-        skipped,
-        directory,
-        builder.playable(),
-        title=builder.title,
-        **terms,
-    )
+    known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    recordings = builder.playable()
+    return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 
 
 def _shape(png: bytes) -> tuple[int, int]:
@@ -205,7 +196,3 @@ def _shape(png: bytes) -> tuple[int, int]:
 def _decode(png: bytes) -> np.ndarray:
     """Decodes a grey PNG; uint8 [height, width]."""
     return np.asarray(PIL.Image.open(io.BytesIO(png)))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

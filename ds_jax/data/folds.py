@@ -1,7 +1,6 @@
 """Divides a corpus into folds: which utterances train, which choose the epoch, and which test."""
 
 import dataclasses
-import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Utterance
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.files import read_json, write_json
 
 PROTOCOLS = {
@@ -125,9 +124,8 @@ def inner_folds(
 
     Args:
         utterances: All utterances of the corpus.
-        fold: The fold.
-        protocol: The protocol of the fold. Like it, the division keeps speakers or else sentences
-            together, or else balances labels over files.
+        fold, protocol: As in the protocol of the fold, the division keeps speakers or else
+            sentences together, or else balances labels over files.
         count: The largest number of parts; there is at most one for each speaker or sentence.
         seed: Each seed gives other parts.
 
@@ -171,9 +169,7 @@ def read_folds(
     must occur, but no recording may be in two splits.
 
     Args:
-        path: The file.
-        utterances: All utterances of the corpus.
-        select_on: As in `make_folds`.
+        path, utterances, select_on: The file; the others as in `make_folds`.
         verify: Whether the corpus must still hold the recordings of which the folds were made.
 
     Returns:
@@ -229,8 +225,7 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
     protocol = content.get("protocol", "custom")
-    if protocol not in list(PROTOCOLS):  # a list, since JSON may hold something unhashable
-        raise ValueError(f'{path}: "protocol" is {protocol!r} and must be {_protocols(protocol)}')
+    check_choice(f"{path}: protocol", protocol, PROTOCOLS)
     return protocol, entries
 
 
@@ -255,18 +250,14 @@ def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, 
 
 
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise ConfigError("folds.protocol", protocol, _protocols(protocol))
+    check_choice("folds.protocol", protocol, PROTOCOLS)
     if protocol == "custom":
         raise ConfigError("folds.protocol", protocol, "another one where folds.file is empty")
-    if select_on not in SELECT_ON:
-        raise ConfigError("select_on", select_on, one_of(SELECT_ON))
+    check_choice("select_on", select_on, SELECT_ON)
     if protocol == "whole_corpus" and select_on == "test":
         allowed = "'dev' or 'none' where folds.protocol is 'whole_corpus'"
         raise ConfigError("select_on", select_on, allowed)
-    least = 2 if protocol in _UNITS else 1
-    if not least <= count <= _MOST:
-        raise ConfigError("folds.count", count, f"from {least} to {_MOST} for {protocol!r}")
+    check_number("folds.count", count, int, 2 if protocol in _UNITS else 1, _MOST)
 
 
 def _check_corpus(
@@ -289,12 +280,6 @@ def _check_corpus(
             "'sentences' needs at least 2 sentences, and the sentence of every utterance: "
             "choose another protocol for this corpus"
         )
-
-
-def _protocols(name: object) -> str:
-    """Returns the allowed protocols, as `ConfigError.allowed`, with the nearest to a name."""
-    nearest = difflib.get_close_matches(str(name), PROTOCOLS, 1, 0)[0]
-    return f"{one_of(PROTOCOLS)} (the nearest is {nearest!r})"
 
 
 def _test_splits(

@@ -22,9 +22,7 @@ class LeakError(ValueError):
 def same_recordings(names: Iterable[str], utterances: Sequence[Utterance]) -> set[str]:
     """Finds the names of all utterances that have the recording of a named one.
 
-    Args:
-        names: The names of some utterances; they are part of the result.
-        utterances: All utterances of the corpus; an unknown digest is equal to no other.
+    These names are part of the result. An unknown digest is equal to no other.
     """
     names = set(names)
     digests = {utterance.digest for utterance in utterances if utterance.name in names} - {""}
@@ -32,12 +30,7 @@ def same_recordings(names: Iterable[str], utterances: Sequence[Utterance]) -> se
 
 
 def excluded_duplicates(folds: Sequence[Splits], utterances: Sequence[Utterance]) -> set[str]:
-    """Finds the utterances that a fold excludes since its dev or test has the same recording.
-
-    Args:
-        folds: The splits of each fold.
-        utterances: All utterances of the corpus.
-    """
+    """Finds the utterances that a fold excludes since its dev or test has the same recording."""
     excluded = set()
     for splits in folds:
         held_out = {*splits["dev"], *splits["test"]}
@@ -67,10 +60,8 @@ def fold_digest(number: int, splits: Splits, digests: Mapping[str, str]) -> str:
     """Returns a SHA-256 in hexadecimal digits that differs if the fold or its recordings differ.
 
     Args:
-        number: The fold's number.
-        splits: The fold's splits.
-        digests: The digests of recordings by the names of their utterances; unknown ones may be
-            missing.
+        number, splits: Of the fold.
+        digests: By the names of utterances; unknown ones may be missing.
     """
     recordings = {split: sorted((n, digests.get(n, "")) for n in splits[split]) for split in splits}
     return hashlib.sha256(json.dumps([number, recordings], sort_keys=True).encode()).hexdigest()
@@ -117,8 +108,7 @@ def check_rows(
     Args:
         what: The fit or the choice, as the message calls it.
         rows: int [n], rows of the corpus' inputs.
-        corpus: The corpus.
-        splits: The splits of the fold.
+        corpus, splits: Of the fold.
         allowed: The splits that the rows may belong to.
 
     Raises:

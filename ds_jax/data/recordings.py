@@ -138,13 +138,11 @@ def standard_input(recordings: Sequence[Recording]) -> Iterator[list[Recording]]
 def process(
     recordings: Sequence[Recording],
     settings: extract.Settings,
-    window: float,
-    hop: float,
+    windowing: audio.Windowing,
     batch_size: int,
     start: Callable[[np.ndarray, int], Callable[[], Any]],
     unusable: list[Unusable],
     quiet: bool = False,
-    to_end: bool = False,
 ) -> Iterator[tuple[list[Window], Any]]:
     """Applies a network to recordings, batch after batch of one shape.
 
@@ -153,20 +151,18 @@ def process(
     Args:
         recordings: Any number of recordings of any length.
         settings: How pictures are drawn, or which features are computed.
-        window: Seconds; 0 takes each recording whole.
-        hop: Seconds between the starts of windows; 0 means window.
+        windowing: How each recording is cut.
         batch_size: The largest number of windows in a batch.
         start: Starts the work on a batch, given its inputs and the number of rows to which each
             batch is padded; returns a function that waits for the result.
         unusable: A list to which everything that cannot be used is added.
         quiet: Whether there is no progress bar, not even on a terminal.
-        to_end: Whether the windows reach the end, see `audio.count_windows_to_end`.
 
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
     timelines = isinstance(settings, PictureSettings) and settings.is_timeline
-    items = _read(recordings, settings, window, hop, 2 * batch_size, quiet, to_end)
+    items = _read(recordings, settings, windowing, 2 * batch_size, quiet)
     rows, started = 0, None
     for batch in _batches(items, batch_size, unusable):
         rows = rows or len(batch)  # the first batch is the largest
@@ -201,11 +197,9 @@ def _why_empty(argument: str, matches: Sequence[str]) -> str:
 def _read(
     recordings: Sequence[Recording],
     settings: extract.Settings,
-    window: float,
-    hop: float,
+    windowing: audio.Windowing,
     ahead: int,
     quiet: bool,
-    to_end: bool,
 ) -> Iterator[Window | Unusable]:
     """Reads and represents recordings in order, at most `ahead` of them before they are needed.
 
@@ -221,7 +215,7 @@ def _read(
 
         def submit_next(count: int) -> None:
             for recording in itertools.islice(remaining, count):
-                queue.append(submit(_windows(recording, settings, window, hop, to_end)))
+                queue.append(submit(_windows(recording, settings, windowing)))
 
         try:
             submit_next(ahead)
@@ -239,12 +233,12 @@ def _read(
 
 
 def _windows(
-    recording: Recording, settings: extract.Settings, window: float, hop: float, to_end: bool
+    recording: Recording, settings: extract.Settings, windowing: audio.Windowing
 ) -> Iterator[Window | Unusable]:
     """Yields the windows of a recording, and the parts that cannot be used."""
     title = recording.title
     try:
-        parts = extract.windows(recording.path, settings, window, hop, to_end)
+        parts = extract.windows(recording.path, settings, windowing)
         for seconds, start, end, represented in parts:
             if isinstance(represented, ValueError):
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")

@@ -5,7 +5,7 @@ speakers of 41 utterances and a usual spread between speakers, an interval that 
 independent covers the truth in 6 or 7 of 10 cases, and one that resamples speakers in 93 of 100.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from scipy import stats
@@ -15,15 +15,15 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime import progress
 
-DRAWS = 5000
+Ranges = dict[str, tuple[float | None, float | None]]  # (low, high) of each score
+
+DRAWS, SEED = 5000, 0  # of the resampling
 # With fewer clusters the percentile bootstrap is too narrow: it covers .85 with 6 speakers and .92
 # with 10, where the t interval covers .94 and .96.
 MIN_BOOTSTRAP_CLUSTERS = 10
 
 
-def intervals(
-    predictions: Predictions, seed: int = 0
-) -> tuple[dict[str, tuple[float | None, float | None]], str]:
+def intervals(predictions: Predictions) -> tuple[Ranges, str]:
     """Computes the 95 % interval of each score of pooled predictions.
 
     Ten speakers or more are resampled (percentile bootstrap); each of three to nine is left out in
@@ -31,31 +31,48 @@ def intervals(
     are resampled or, if there are fewer than ten or some are unknown, utterances. All rows of a
     speaker, sentence or utterance are resampled together, in several splits too.
 
-    Args:
-        predictions: The pooled predictions of all folds.
-        seed: The seed of the resampling.
-
     Returns:
         For "accuracy", "uar" and "macro_f1" (low, high), both None with a single cluster; and the
         method as a phrase.
     """
     names, kind, note = clusters(predictions)
-    matrices = confusions(names, predictions)
-    count = len(matrices)
-    if count < 2:
-        return dict.fromkeys(
-            SCORES, (None, None)
-        ), "no interval can be given from a single utterance"
-    if kind == "speakers" and count < MIN_BOOTSTRAP_CLUSTERS:
-        ranges = {name: jackknife(matrices, score) for name, score in SCORES.items()}
-        method = f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
-    else:
-        resampled = resample(matrices, seed)
-        ranges = {name: percentiles(score(resampled)) for name, score in SCORES.items()}
-        method = f"95 % percentile bootstrap over {count} {kind} ({DRAWS} draws)"
-    if any(low == high for low, high in ranges.values()):
+    ranges, method = of_clusters(confusions(names, predictions), kind, SCORES)
+    if any(low is not None and low == high for low, high in ranges.values()):
         note += f"; a width of zero says that all {kind} scored alike, not that this is certain"
     return ranges, method + note
+
+
+def of_clusters(
+    matrices: np.ndarray,
+    kind: str,
+    scores: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    lowest: float = 0.0,
+) -> tuple[Ranges, str]:
+    """Computes the 95 % intervals of some scores of the sum of all clusters.
+
+    Args:
+        matrices: int64 [clusters, ..., 7, 7], the confusion matrices of each cluster.
+        kind: What the clusters are, see `clusters`.
+        scores: Functions of sums of such matrices, [n, ..., 7, 7] to [n].
+        lowest: The lowest value of a score; the highest is 1.
+
+    Returns:
+        For each score (low, high), both None with a single cluster; and the method as a phrase.
+    """
+    count = len(matrices)
+    if count < 2:
+        ranges = dict.fromkeys(scores, (None, None))
+        return ranges, "no interval can be given from a single utterance"
+    if kind == "speakers" and count < MIN_BOOTSTRAP_CLUSTERS:
+        ranges = {name: _jackknife(matrices, score, lowest) for name, score in scores.items()}
+        return ranges, f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
+    resampled = _resample(matrices)
+    limits = [0.025, 0.975]
+    ranges = {
+        name: tuple(np.quantile(score(resampled), limits).tolist())
+        for name, score in scores.items()
+    }
+    return ranges, f"95 % percentile bootstrap over {count} {kind} ({DRAWS} draws)"
 
 
 def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
@@ -83,14 +100,14 @@ def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
     return matrices
 
 
-def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
-    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, 7, 7].
+def _resample(matrices: np.ndarray) -> np.ndarray:
+    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, ..., 7, 7].
 
     NumPy promises that the raw output of a generator stays the same in every version, unlike that
     of `Generator.integers`. One draw at a time needs little memory for thousands of clusters.
     """
     count = len(matrices)
-    source = np.random.PCG64(seed)
+    source = np.random.PCG64(SEED)
     flat = matrices.reshape(count, -1).astype(np.float64)
     sums = np.empty((DRAWS, flat.shape[1]))
     for draw in progress.bar("resampling", DRAWS, "draws", range(DRAWS)):
@@ -99,14 +116,8 @@ def resample(matrices: np.ndarray, seed: int) -> np.ndarray:
     return sums.reshape(DRAWS, *matrices.shape[1:])
 
 
-def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """Returns the 2.5th and the 97.5th percentile."""
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def jackknife(
-    matrices: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
+def _jackknife(
+    matrices: np.ndarray, score: Callable[[np.ndarray], np.ndarray], lowest: float
 ) -> tuple[float, float]:
     """Computes the t interval on pseudo-values (Tukey).
 
@@ -118,4 +129,4 @@ def jackknife(
     error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
     half = stats.t.ppf(0.975, count - 1) * error
     value = score(total)
-    return float(max(0.0, value - half)), float(min(1.0, value + half))
+    return float(max(lowest, value - half)), float(min(1.0, value + half))

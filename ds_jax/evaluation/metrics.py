@@ -5,9 +5,13 @@ in the order of `LABELS`. All means are over the classes present among the true 
 of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ds_jax.data.labels import LABELS
+
+BINS = 10  # of the reliability diagram
 
 
 def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -37,62 +41,48 @@ SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
 
 def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
     """Returns precision, recall, F1 and support of each label, from one [7, 7] matrix."""
-    columns = zip(
-        LABELS, _precision(matrix), _recall(matrix), _f1(matrix), matrix.sum(1), strict=True
-    )
+    columns = {"precision": _precision, "recall": _recall, "f1": _f1, "support": _support}
+    scores = {name: score(matrix).tolist() for name, score in columns.items()}
     return {
-        label: {
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
-            "support": int(support),
-        }
-        for label, precision, recall, f1, support in columns
+        label: {name: values[index] for name, values in scores.items()}
+        for index, label in enumerate(LABELS)
     }
 
 
-def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 10) -> float:
-    """Computes the expected calibration error (Guo et al. 2017).
+def calibration_error(bins: Sequence[Mapping[str, float | int | None]]) -> float:
+    """Computes the expected calibration error in 0..1 (Guo et al. 2017) from `calibration`.
 
-    Args:
-        labels: int [n].
-        probabilities: Float [n, 7].
-        bins: The number of equally wide ranges of the highest probability. The distance between its
-            mean and the share of correct predictions is averaged over them, weighted by their size.
-
-    Returns:
-        The error in 0..1.
+    The distance between the mean probability and the share of correct predictions is averaged over
+    the bins, weighted by their size.
     """
-    return sum(
-        row["n"] * abs(row["confidence"] - row["accuracy"])
-        for row in calibration(labels, probabilities, bins)
-        if row["n"]
-    ) / len(labels)
+    filled = [row for row in bins if row["n"]]
+    distances = (row["n"] * abs(row["confidence"] - row["accuracy"]) for row in filled)
+    return sum(distances) / sum(row["n"] for row in filled)
 
 
 def calibration(
-    labels: np.ndarray, probabilities: np.ndarray, bins: int = 10
+    labels: np.ndarray, probabilities: np.ndarray
 ) -> list[dict[str, float | int | None]]:
     """Computes the reliability diagram: how often a prediction of some probability is correct.
 
     Args:
         labels: int [n].
         probabilities: Float [n, 7].
-        bins: The same as for `calibration_error`.
 
     Returns:
-        For each bin `low` and `high` of the highest probability, the number `n` of utterances in
-        it, their mean highest probability `confidence`, and their `accuracy`; both None if n is 0.
+        For each of `BINS` equally wide bins `low` and `high` of the highest probability, the number
+        `n` of utterances in it, their mean highest probability `confidence`, and their `accuracy`;
+        both None if n is 0.
     """
     confidence = probabilities.max(1)
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(bin_of, minlength=bins)
-    total = np.bincount(bin_of, confidence, bins)
-    correct = np.bincount(bin_of, probabilities.argmax(1) == labels, bins)
+    bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    counts = np.bincount(bin_of, minlength=BINS)
+    total = np.bincount(bin_of, confidence, BINS)
+    correct = np.bincount(bin_of, probabilities.argmax(1) == labels, BINS)
     return [
         {
-            "low": index / bins,
-            "high": (index + 1) / bins,
+            "low": index / BINS,
+            "high": (index + 1) / BINS,
             "n": int(count),
             "confidence": float(total[index] / count) if count else None,
             "accuracy": float(correct[index] / count) if count else None,
@@ -105,20 +95,24 @@ def _hits(matrix: np.ndarray) -> np.ndarray:
     return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
+def _support(matrix: np.ndarray) -> np.ndarray:
+    return matrix.sum(-1)
+
+
 def _precision(matrix: np.ndarray) -> np.ndarray:
     return _ratio(_hits(matrix), matrix.sum(-2))
 
 
 def _recall(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(_hits(matrix), matrix.sum(-1))
+    return _ratio(_hits(matrix), _support(matrix))
 
 
 def _f1(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
+    return _ratio(2 * _hits(matrix), _support(matrix) + matrix.sum(-2))
 
 
 def _mean_over_present(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    present = matrix.sum(-1) > 0
+    present = _support(matrix) > 0
     return _ratio((values * present).sum(-1), present.sum(-1))
 
 

@@ -115,16 +115,6 @@ def _map(function: Callable, *predicted: Predicted) -> Predicted:
     )
 
 
-def from_utterances(utterances: Sequence[Utterance], probabilities: np.ndarray) -> Predictions:
-    """Joins n utterances and their probabilities, float [n, 7]."""
-    columns = [(u.name, u.speaker, u.sentence, u.style) for u in utterances]
-    return Predictions(
-        *(np.asarray(column, str) for column in zip(*columns, strict=True)),
-        labels=np.asarray([LABELS.index(utterance.label) for utterance in utterances], np.int64),
-        probabilities=np.asarray(probabilities, np.float64),
-    )
-
-
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
     """Pools the predictions of several folds; an utterance tested in several keeps all its rows."""
     names = [field.name for field in dataclasses.fields(Predictions)]

@@ -4,6 +4,7 @@ Utterances of one speaker are alike, so whole speakers are resampled and swapped
 The t test over folds is there because publications report it.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -25,7 +26,6 @@ def compare(
     first: Sequence[Predictions],
     second: Sequence[Predictions],
     train_sizes: Sequence[int],
-    seed: int = 0,
 ) -> dict:
     """Compares two systems that were tested on the same folds.
 
@@ -39,7 +39,6 @@ def compare(
         first: The predictions of a system for each fold; their rows may have any order.
         second: The predictions of the other system for the same folds in the same order.
         train_sizes: The number of utterances in train and dev of each fold.
-        seed: The seed of the random draws and swaps.
 
     Returns:
         An object of JSON: for each of `metrics.SCORES` a dict of "difference" (first minus
@@ -60,21 +59,22 @@ def compare(
     pooled = concatenate(first), concatenate(second)
     names, unit, note = intervals.clusters(pooled[0])
     pairs = np.stack([intervals.confusions(names, system) for system in pooled], axis=1)
+    of_folds = np.stack([_pair_of(*fold) for fold in zip(first, second, strict=True)])
     count = len(pairs)
-    swapped, every = _swapped(pairs, seed)
-    ranges, range_method = _intervals(pairs, unit, seed)
+    swapped, every = _swapped(pairs)
+    differences = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
+    ranges, range_method = intervals.of_clusters(pairs, unit, differences, lowest=-1.0)
     ratio = len(names) / sum(train_sizes)
     result = {}
-    for name, score in SCORES.items():
-        difference = _difference(score, pairs.sum(0))
-        of_folds = [_difference(score, _pair_of(*fold)) for fold in zip(first, second, strict=True)]
+    for name, difference in differences.items():
+        measured = difference(pairs.sum(0))
         low, high = ranges[name]
         result[name] = {
-            "difference": float(difference),
+            "difference": float(measured),
             "low": low,
             "high": high,
-            "p": _p_of_swaps(difference, _difference(score, swapped), every),
-            "p_folds": _p_of_folds(np.asarray(of_folds), ratio),
+            "p": _p_of_swaps(measured, difference(swapped), every),
+            "p_folds": _p_of_folds(difference(of_folds), ratio),
         }
     ways = f"in all {len(swapped)} ways" if every else f"at random {SWAPS} times"
     return result | {
@@ -85,16 +85,14 @@ def compare(
     }
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusts p values for multiple comparisons (Holm 1979), in their order.
 
     If those below .05 are called significant, the chance of any false one among all is below .05.
-    A None stays None and does not count.
     """
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted, largest = list(p_values), 0.0
-    for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
+    for rank, (p, index) in enumerate(sorted((p, index) for index, p in enumerate(p_values))):
+        largest = max(largest, min(1.0, p * (len(p_values) - rank)))
         adjusted[index] = largest
     return adjusted
 
@@ -106,7 +104,7 @@ def _aligned(
     if len(first) != len(second):
         raise ValueError(
             f"one system has {len(first)} folds and the other {len(second)}: "
-            "only systems tested on the same folds can be compared"
+            "compare runs with the same folds, from one folds.json"
         )
     if not sum(len(fold.labels) for fold in first):
         raise ValueError("there is no prediction to compare: the test splits are empty")
@@ -117,7 +115,10 @@ def _aligned(
     for fold, (left, right) in enumerate(zip(first, second, strict=True)):
         counts = Counter(left.utterances), Counter(right.utterances)
         if single := (counts[0] - counts[1]) | (counts[1] - counts[0]):
-            raise ValueError(f"fold {fold}: only one of the systems was tested on {min(single)!s}")
+            raise ValueError(
+                f"fold {fold}: only one of the systems was tested on {min(single)!s}: compare runs "
+                "with the same folds, from one folds.json"
+            )
         for field in ("labels", "speakers", "sentences"):
             unlike = np.flatnonzero(getattr(left, field) != getattr(right, field))
             if unlike.size:
@@ -137,30 +138,7 @@ def _pair_of(*systems: Predictions) -> np.ndarray:
     return np.stack([confusion(system.labels, system.predictions) for system in systems])
 
 
-def _intervals(
-    pairs: np.ndarray, unit: str, seed: int
-) -> tuple[dict[str, tuple[float | None, float | None]], str]:
-    """Computes the 95 % interval of each difference as `intervals` computes that of a score."""
-    count = len(pairs)
-    if count < 2:
-        return dict.fromkeys(SCORES, (None, None)), "no interval from a single cluster"
-    if unit == "speakers" and count < intervals.MIN_BOOTSTRAP_CLUSTERS:
-        ranges = {name: _jackknife(pairs, score) for name, score in SCORES.items()}
-        return ranges, f"95 % t intervals from leaving out each of the {count} speakers (jackknife)"
-    resampled = intervals.resample(pairs, seed)
-    ranges = {
-        name: intervals.percentiles(_difference(score, resampled)) for name, score in SCORES.items()
-    }
-    return ranges, f"95 % percentile bootstrap over {count} {unit} ({intervals.DRAWS} draws)"
-
-
-def _jackknife(pairs: np.ndarray, score: Callable) -> tuple[float, float]:
-    # The difference is mapped to 0..1 and back, since `jackknife` clips intervals to that range.
-    low, high = intervals.jackknife(pairs, lambda sums: (1 + _difference(score, sums)) / 2)
-    return 2 * low - 1, 2 * high - 1
-
-
-def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
+def _swapped(pairs: np.ndarray) -> tuple[np.ndarray, bool]:
     """Pools the matrices after each swap, float [swaps, 2, 7, 7]; tells whether these are all.
 
     The raw output of the generator stays the same in every version of NumPy, see `intervals`.
@@ -171,7 +149,7 @@ def _swapped(pairs: np.ndarray, seed: int) -> tuple[np.ndarray, bool]:
     if every:
         moved = (np.arange(2**count)[:, None] >> np.arange(count) & 1) @ gain
     else:
-        source = np.random.PCG64(seed)
+        source = np.random.PCG64(intervals.SEED)
         swaps = progress.bar("swapping", SWAPS, "swaps", range(SWAPS))
         moved = np.stack([(source.random_raw(count) & 1) @ gain for _ in swaps])
     moved = moved.reshape(-1, *pairs.shape[2:])

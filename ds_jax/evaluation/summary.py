@@ -131,8 +131,9 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
     Raises:
         ValueError: There is no prediction to evaluate.
     """
-    matrix = _confusion(predictions)
+    matrix = _confusion(predictions.labels, predictions.predictions)
     ranges, method = intervals(predictions)
+    calibration = metrics.calibration(predictions.labels, predictions.probabilities)
     right = predictions.labels == predictions.predictions
     names, counts = np.unique(predictions.speakers, return_counts=True)
     return {
@@ -145,24 +146,30 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
             for name, value in _scores(matrix).items()
         },
         "interval": method,
-        "calibration_error": metrics.calibration_error(
-            predictions.labels, predictions.probabilities
-        ),
-        "calibration": metrics.calibration(predictions.labels, predictions.probabilities),
+        "calibration_error": metrics.calibration_error(calibration),
+        "calibration": calibration,
         "confusion": matrix.tolist(),
         "per_class": metrics.per_class(matrix),
         "speakers": {
             str(name): float(right[predictions.speakers == name].mean()) for name in names
         },
         "speaker_n": dict(zip(map(str, names), counts.tolist(), strict=True)),
-        "heads": {name: _scores(_confusion(head)) for name, head in (heads or {}).items()},
+        "heads": {
+            name: _scores(_confusion(head.labels, head.predictions))
+            for name, head in (heads or {}).items()
+        },
     }
 
 
-def fold_record(number: int, predictions: Predictions) -> dict[str, Any]:
-    """Returns the record of a fold: its number "fold", the size "n" of its test, three scores."""
-    matrix = _confusion(predictions)
-    return {"fold": number, "n": len(predictions.labels)} | _scores(matrix)
+def fold_record(number: int, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
+    """Returns the record of a fold: its number "fold", the size "n" of its test, three scores.
+
+    Args:
+        number: The number of the fold.
+        labels: int [n], the true labels.
+        predictions: int [n], the predicted ones.
+    """
+    return {"fold": number, "n": len(labels)} | _scores(_confusion(labels, predictions))
 
 
 def write(path: Path, summary: RunSummary) -> None:
@@ -188,10 +195,10 @@ def read(path: Path) -> RunSummary:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _confusion(predictions: Predictions) -> np.ndarray:
-    if not len(predictions.labels):
+def _confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    if not len(labels):
         raise ValueError("there is no prediction to evaluate: the test split is empty")
-    return metrics.confusion(predictions.labels, predictions.predictions)
+    return metrics.confusion(labels, predictions)
 
 
 def _scores(matrix: np.ndarray) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Reads a recording as mono samples, whole or in windows."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -23,16 +24,39 @@ BLOCK = 1 << 17  # samples of all channels that are decoded at a time
 OPEN_SIZE = (1 << 31) - 4096
 
 
-def window_samples(window: float, hop: float, rate: int) -> tuple[int, int]:
-    """Converts seconds to the samples of a window and between the starts of two windows.
+@dataclasses.dataclass(frozen=True)
+class Windowing:
+    """How a recording is cut into windows.
 
-    Args:
-        window: Seconds, above 0.
+    Attributes:
+        window: Seconds; 0 takes the recording whole.
         hop: Seconds between the starts of windows; 0 means window.
-        rate: Hz.
+        to_end: Whether there is one window more if the recording's end would be in none.
     """
-    length = max(1, int(window * rate))
-    return length, max(1, int(hop * rate)) if hop else length
+
+    window: float = 0.0
+    hop: float = 0.0
+    to_end: bool = False
+
+    def samples(self, rate: int) -> tuple[int, int]:
+        """Returns the samples of a window and between the starts of two, at a rate in Hz."""
+        length = max(1, int(self.window * rate))
+        return length, max(1, int(self.hop * rate)) if self.hop else length
+
+    def count(self, total: int, rate: int) -> int:
+        """Counts the windows of a recording of `total` samples at a rate in Hz."""
+        length, step = self.samples(rate)
+        count = count_windows(total, step)
+        missed = min(total - count * step, total - (count - 1) * step - length)
+        return count + (self.to_end and missed > 0)
+
+    def split(self, samples: np.ndarray, rate: int) -> list[np.ndarray]:
+        """Cuts audio, float [n] at a rate in Hz; returns views of it."""
+        if not self.window:
+            return [samples]
+        length, step = self.samples(rate)
+        starts = [index * step for index in range(self.count(len(samples), rate))]
+        return [samples[start : start + length] for start in starts]
 
 
 def count_windows(total: int, step: int, larger: Callable = max) -> int:
@@ -46,19 +70,6 @@ def count_windows(total: int, step: int, larger: Callable = max) -> int:
         larger: `max`, or its equivalent where `total` is a value that only JAX knows.
     """
     return larger(total // step, 1)
-
-
-def count_windows_to_end(total: int, length: int, step: int) -> int:
-    """Counts the same windows, and one more if the recording's end would be in none of them.
-
-    Args:
-        total: Samples of the recording.
-        length: Samples of a window.
-        step: Samples between the starts of windows.
-    """
-    count = count_windows(total, step)
-    missed = min(total - count * step, total - (count - 1) * step - length)
-    return count + (missed > 0)
 
 
 def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
@@ -89,19 +100,17 @@ def read(path: str | os.PathLike, sample_rate: int) -> tuple[np.ndarray, int]:
 
 
 def windows(
-    path: str | os.PathLike, sample_rate: int, window: float, hop: float, to_end: bool = False
+    path: str | os.PathLike, sample_rate: int, windowing: Windowing
 ) -> Iterator[tuple[float, float, int, np.ndarray]]:
     """Reads a recording of any length window by window, with a few windows in memory.
 
-    The samples equal those of `read`, and the windows those of `spectrogram.split_windows`. The
+    The samples equal those of `read`, and the windows those of `Windowing.split`. The
     recording is decoded twice, so that an unusable one raises an error before its first window.
 
     Args:
         path: The recording, as in `read`.
         sample_rate: The wanted rate in Hz; 0 keeps the rate of the file.
-        window: Seconds, above 0.
-        hop: Seconds between the starts of windows; 0 means window.
-        to_end: Whether the windows reach the end, see `count_windows_to_end`.
+        windowing: How the recording is cut; its window is above 0.
 
     Yields:
         The recording's length and the window's start in seconds, the rate in Hz, and the window's
@@ -113,7 +122,7 @@ def windows(
     file_rate, blocks = _decode(path)
     seconds = sum(map(len, _check(path, blocks))) / file_rate
     rate = sample_rate or file_rate
-    length, step = window_samples(window, hop, rate)
+    length, step = windowing.samples(rate)
     kept, start, done = np.zeros(0, np.float32), 0, 0  # samples from `start` on; windows yielded
     for block in _resample(_decode(path)[1], file_rate, rate):
         kept = np.concatenate([kept, block])
@@ -127,8 +136,7 @@ def windows(
     total = start + len(kept)
     if not total:
         raise ValueError(f"{path} is too short: at {rate} Hz it has no sample")
-    count = count_windows_to_end(total, length, step) if to_end else count_windows(total, step)
-    for index in range(done, count):
+    for index in range(done, windowing.count(total, rate)):
         first = index * step - start
         yield seconds, index * step / rate, rate, kept[first : first + length]
 

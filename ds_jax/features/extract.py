@@ -1,6 +1,5 @@
 """Turns recordings into what systems read: pictures, or one of the sets of features."""
 
-import difflib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.runtime import errors
+from ds_jax.runtime.errors import check_choice
 
 # The versions are parts of the names of prepared data: raise one whenever its numbers change.
 _MSF = 1
@@ -66,17 +65,11 @@ class FeatureSettings:
     """
 
     set: str
+    sample_rate = 16_000  # Hz to which the audio is resampled
+    windowing = audio.Windowing()  # takes recordings whole
 
     def __post_init__(self):
-        if self.set not in SETS:
-            nearest = difflib.get_close_matches(str(self.set).lower(), SETS, n=1)
-            hint = f" (the nearest is {nearest[0]!r})" if nearest else ""
-            raise errors.ConfigError("features", self.set, errors.one_of(SETS) + hint)
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz to which the audio is resampled."""
-        return 16_000
+        check_choice("features", self.set, SETS)
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -115,19 +108,21 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
     """Computes the features of one utterance.
 
     Args:
-        samples: float [n], mono, n >= 1, full scale at 1.
+        samples: float [n], mono, n >= 1, all finite, full scale at 1.
         rate: Hz; it must equal the rate of the settings.
-        settings: The choice of the set.
+        settings: The set.
 
     Returns:
         float32 of the settings' shape, all finite.
 
     Raises:
-        ValueError: The samples are not one channel at that rate, or have no such features.
+        ValueError: The samples are not as above, or have no such features.
     """
     samples = np.asarray(samples, np.float32)
-    if samples.ndim != 1 or not len(samples):
-        raise ValueError(f"samples of shape {samples.shape} have no features; give one channel [n]")
+    if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
+        raise ValueError(
+            f"samples of shape {samples.shape} have no features; give one channel [n], all finite"
+        )
     if rate != settings.sample_rate:
         raise ValueError(f"rate={rate} Hz must be {settings.sample_rate} Hz: resample the samples")
     features = SETS[settings.set].function(samples)
@@ -144,10 +139,6 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
 def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray], str]:
     """Decodes a recording and draws its pictures or computes its features.
 
-    Args:
-        path: The recording.
-        settings: How pictures are drawn, or which features are computed.
-
     Returns:
         The recording's length in seconds; a picture for each window, uint8 [height, width], or one
         array of features, float32 [d] or [frames, d]; and the SHA-256 of the recording's samples,
@@ -157,15 +148,13 @@ def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray],
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(path, settings.sample_rate)
-    parts = [samples]
-    if isinstance(settings, PictureSettings):
-        parts = spectrogram.split_windows(samples, rate, settings)
+    parts = settings.windowing.split(samples, rate)
     arrays = [_represent(part, rate, settings) for part in parts]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 
 
 def windows(
-    path: str | Path, settings: Settings, window: float, hop: float, to_end: bool = False
+    path: str | Path, settings: Settings, windowing: audio.Windowing
 ) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
@@ -173,11 +162,8 @@ def windows(
 
     Args:
         path: The recording.
-        settings: How pictures are drawn, or which features are computed; their own windows are
-            not used.
-        window: Seconds; 0 takes the recording whole.
-        hop: Seconds between the starts of windows; 0 means window.
-        to_end: Whether the windows reach the end, see `audio.count_windows_to_end`.
+        settings: How pictures are drawn, or which features are computed.
+        windowing: How the recording is cut; the windows of the settings are not used.
 
     Yields:
         The recording's length, the window's start and its end in seconds; and a picture, an array
@@ -186,12 +172,12 @@ def windows(
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
-    if not window:
+    if not windowing.window:
         samples, rate = audio.read(path, settings.sample_rate)
         seconds = len(samples) / rate
         yield seconds, 0.0, seconds, _represent(samples, rate, settings)
         return
-    parts = audio.windows(path, settings.sample_rate, window, hop, to_end)
+    parts = audio.windows(path, settings.sample_rate, windowing)
     for seconds, start, rate, samples in parts:
         try:
             represented = _represent(samples, rate, settings)

@@ -45,9 +45,6 @@ def energies(samples: np.ndarray) -> np.ndarray:
     Returns:
         float32 [95]: index 5 * i + j holds acoustic channel i and modulation band j, both counted
         from the lowest.
-
-    Raises:
-        ValueError: samples is not a vector of at least one finite number.
     """
     return _decibels(frames(samples)).astype(np.float32)
 
@@ -60,9 +57,6 @@ def with_measures(samples: np.ndarray) -> np.ndarray:
 
     Returns:
         float32 [118].
-
-    Raises:
-        ValueError: As in `energies`.
     """
     energy = frames(samples)
     return np.concatenate([_decibels(energy), measures(energy).mean(axis=0)]).astype(np.float32)
@@ -79,16 +73,8 @@ def frames(samples: np.ndarray) -> np.ndarray:
         the filtered envelope and a periodic Hamming window. (It is computed at 1 kHz and scaled,
         which differs by less than 0.5 dB at 64 Hz and by less below.) A last part that fills no
         frame is left out.
-
-    Raises:
-        ValueError: As in `energies`.
     """
     samples = np.asarray(samples, np.float64)
-    if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
-        raise ValueError(
-            f"samples of shape {samples.shape} have no modulation spectrum; "
-            "give one channel [n] of at least one number, all finite"
-        )
     samples = np.pad(samples, (0, max(0, WINDOW * DECIMATION - samples.size)))
     weights = signal.get_window("hamming", WINDOW) ** 2 * DECIMATION
     gammatones, bands = _filters()

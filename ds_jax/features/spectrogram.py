@@ -10,7 +10,6 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
-from numbers import Integral, Real
 from types import ModuleType
 from typing import Any, NamedTuple
 from warnings import catch_warnings, simplefilter
@@ -18,10 +17,10 @@ from warnings import catch_warnings, simplefilter
 import librosa
 import numpy as np
 import scipy.fft
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array
 
 from ds_jax.features import audio
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 
 # Raise this whenever the pictures of equal settings change: prepared corpora are then drawn again.
 VERSION = 1
@@ -99,8 +98,14 @@ class PictureSettings:
 
     def __post_init__(self):
         for field in fields(self):
-            value = _checked(field.name, field.type, getattr(self, field.name))
-            object.__setattr__(self, field.name, value)  # 1 and 1.0 must give one key
+            name, value = f"picture.{field.name}", getattr(self, field.name)
+            if field.name in RANGES:
+                check_number(name, value, field.type, *RANGES[field.name])
+            elif field.name in CHOICES:
+                check_choice(name, value, CHOICES[field.name])
+            elif not value or not isinstance(value, str):
+                raise ConfigError(name, value, "the name of a colour map")
+            object.__setattr__(self, field.name, field.type(value))  # 1 and 1.0 give one key
         if self.n_fft % 2:
             raise ConfigError("picture.n_fft", self.n_fft, "0 or an even number of samples")
         if self.window_hop and not self.window:
@@ -132,13 +137,14 @@ class PictureSettings:
         return (self.mel_bands, None) if self.is_timeline else (self.canvas, self.canvas)
 
     @property
-    def drawn(self) -> dict:
-        """The fields that change the stored picture, by their names."""
-        return {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
+    def windowing(self) -> audio.Windowing:
+        """How recordings are cut into windows."""
+        return audio.Windowing(self.window, self.window_hop)
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the stored pictures differ."""
-        text = json.dumps(self.drawn, sort_keys=True)
+        stored = {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
+        text = json.dumps(stored, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         version = f"-{VERSION}" if VERSION > 1 else ""  # version 1 is older than this number
         return f"{self.mode}-{self.layout}-{self.canvas}-{digest}{version}"
@@ -167,7 +173,7 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
         after = ((0, 0), (0, max(0, LEAST_WIDTH - len(cells))))
         return np.maximum(np.pad(picture, after), 1)  # 0 is left for what is no picture
     cells = cells[pixels_to_cells(settings.canvas, len(cells))]  # only these need a logarithm
-    return colour_indices(np, cells, low, high, settings).T[_rows(settings, rate)]
+    return colour_indices(np, cells, low, high, settings).T[plan(settings, rate).rows]
 
 
 def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: PictureSettings):
@@ -176,8 +182,7 @@ def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: Pi
     Args:
         xp: `numpy`, or `jax.numpy` for arrays of JAX.
         cells: float [columns, rows], part of a `matrix`.
-        low: The lowest value of the whole matrix.
-        high: The highest value of the whole matrix.
+        low, high: The lowest and the highest value of the whole matrix.
         settings: How the picture is drawn.
 
     Returns:
@@ -217,24 +222,6 @@ def padded_width(width: int) -> int:
     return -(-int(width) // step) * step
 
 
-def split_windows(samples: np.ndarray, rate: int, settings: PictureSettings) -> list[np.ndarray]:
-    """Cuts audio into the windows that DeepSpectrum takes, see `audio.count_windows`.
-
-    Args:
-        samples: float [n].
-        rate: Hz.
-        settings: Its window and window_hop, in seconds, are used.
-
-    Returns:
-        Views of samples; [samples] if window is 0.
-    """
-    if not settings.window:
-        return [samples]
-    length, step = audio.window_samples(settings.window, settings.window_hop, rate)
-    starts = (index * step for index in range(audio.count_windows(len(samples), step)))
-    return [samples[start : start + length] for start in starts]
-
-
 class Plan(NamedTuple):
     """The part of a drawing that does not depend on the audio.
 
@@ -242,96 +229,79 @@ class Plan(NamedTuple):
         n_fft: Samples in a frame.
         hop: Samples between the starts of frames.
         hann: float32 [n_fft], the window by which a frame is multiplied.
-        weights: float64 [n_fft // 2 + 1, rows of the matrix], which map a frame's power spectrum
-            to its rows.
+        weights: float64 [rows of the matrix, n_fft // 2 + 1], which map a frame's power spectrum
+            to its rows; None in mode "chroma", whose tuning depends on the audio.
         rows: int [canvas], the row of the matrix that each row of the picture shows, from the top.
     """
 
     n_fft: int
     hop: int
     hann: np.ndarray
-    weights: np.ndarray
+    weights: csr_array | None
     rows: np.ndarray
 
 
+@lru_cache
 def plan(settings: PictureSettings, rate: int) -> Plan:
-    """Plans the drawing of mode "mel" or "spectrogram" for another implementation.
-
-    Args:
-        settings: How the picture is drawn.
-        rate: Hz.
+    """Plans the drawing of audio at a rate in Hz.
 
     Raises:
-        ConfigError: fmin or fmax does not fit the rate, or the mode is "chroma", whose tuning
-            depends on the audio.
+        ConfigError: fmin or fmax does not fit the rate.
     """
-    if settings.mode == "chroma":
-        raise ConfigError("picture.mode", settings.mode, "'mel' or 'spectrogram' to be planned")
-    n_fft, hop = _frame(settings, rate)
     low, high = _band(settings, rate)
+    n_fft = settings.n_fft or max(2, 1 << (int(rate * 0.025) - 1).bit_length())
+    # The first and the last of the fewest Fourier bins that span low to high Hz.
+    first, last = math.floor(low * n_fft / rate), math.ceil(high * n_fft / rate)
+    weights, count = None, 12
     if settings.mode == "mel":
-        weights = _mel(rate, n_fft, settings.mel_bands, low, high).toarray().T
+        count = settings.mel_bands
+        # A bin is in at most two bands. A dense product is slower, and far slower on busy cores.
+        bands = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=count, fmin=low, fmax=high)
+        weights = csr_array(bands.astype(np.float64))
+        edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
+        bottom, top = edges[0], edges[-1]
+    elif settings.mode == "spectrogram":
+        count = last - first + 1
+        weights = eye_array(n_fft // 2 + 1, format="csr")[first : last + 1]
+        edges = _edges(np.arange(first, last + 1) * (rate / n_fft))
+        bottom, top = low, high
+    if settings.layout == "plain" or settings.mode == "chroma":
+        rows = count - 1 - pixels_to_cells(settings.canvas, count)
     else:
-        first, last = _bins(low, high, rate, n_fft)
-        weights = np.eye(n_fft // 2 + 1)[:, first : last + 1]
-    return Plan(n_fft, hop, _hann(n_fft), weights, _rows(settings, rate))
+        centres = top - (top - bottom) * (np.arange(settings.canvas) + 0.5) / settings.canvas
+        rows = np.searchsorted(edges, centres, side="right") - 1
+    hann = librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
+    return Plan(n_fft, settings.hop or n_fft // 2, hann, weights, rows)
 
 
 def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:
     """Computes the matrix that is drawn, before decibels and colours.
 
     Args:
-        samples: float [n], mono, n >= 1.
-        rate: Hz.
-        settings: How the picture is drawn.
+        samples, rate, settings: As in `draw`.
 
     Returns:
         float64 [frames, rows], lowest frequency first: power of mel bands or of Fourier bins, or
         the 12 pitch classes from C, the largest of each frame being 1.
 
     Raises:
-        ConfigError: fmin or fmax does not fit the rate.
-        ValueError: samples is not a vector, or is empty.
+        ConfigError, ValueError: As in `draw`.
     """
     samples = np.asarray(samples, np.float32)
     if samples.ndim != 1 or not len(samples):
         raise ValueError(f"samples of shape {samples.shape} cannot be drawn; give one channel [n]")
-    n_fft, hop = _frame(settings, rate)
-    low, high = _band(settings, rate)
-    if settings.mode == "spectrogram":
-        first, last = _bins(low, high, rate, n_fft)
-        return _power(samples, n_fft, hop)[:, first : last + 1]
-    if settings.mode == "mel":
-        return _power(samples, n_fft, hop, _mel(rate, n_fft, settings.mel_bands, low, high))
-    power = _power(samples, n_fft, hop)
+    planned = plan(settings, rate)
+    power = _power(samples, planned)
+    if planned.weights is not None:
+        return power
     with catch_warnings():
         simplefilter("ignore")  # librosa warns of audio without any pitch, and takes 0
-        tuning = librosa.estimate_tuning(S=power.T, sr=rate, n_fft=n_fft, bins_per_octave=12)
-    classes = power @ _chroma(rate, n_fft, float(tuning), low, high)
+        tuning = librosa.estimate_tuning(
+            S=power.T, sr=rate, n_fft=planned.n_fft, bins_per_octave=12
+        )
+    classes = power @ _chroma(rate, planned.n_fft, float(tuning), *_band(settings, rate))
     peaks = classes.max(axis=1, keepdims=True)
     return classes / np.where(peaks > np.finfo(np.float32).tiny, peaks, 1)
-
-
-def _checked(name: str, kind: type, value: Any) -> str | int | float:
-    """Returns the value of a field in its type."""
-    if kind is str:
-        choices = CHOICES.get(name)
-        if not isinstance(value, str) or not value or (choices and value not in choices):
-            allowed = one_of(choices) if choices else "a name"
-            raise ConfigError(f"picture.{name}", value, allowed)
-        return value
-    low, high = RANGES[name]
-    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or not math.isfinite(value):
-        number = "a whole number" if kind is int else "a number"
-        limits = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low:g}"
-        raise ConfigError(f"picture.{name}", value, f"{number} {limits}")
-    return kind(value)
-
-
-def _frame(settings: PictureSettings, rate: int) -> tuple[int, int]:
-    n_fft = settings.n_fft or max(2, 1 << (int(rate * 0.025) - 1).bit_length())
-    return n_fft, settings.hop or n_fft // 2
 
 
 def _band(settings: PictureSettings, rate: int) -> tuple[float, float]:
@@ -343,39 +313,21 @@ def _band(settings: PictureSettings, rate: int) -> tuple[float, float]:
     return low, high
 
 
-def _bins(low: float, high: float, rate: int, n_fft: int) -> tuple[int, int]:
-    """Returns the first and the last of the fewest Fourier bins that span low to high Hz."""
-    return math.floor(low * n_fft / rate), math.ceil(high * n_fft / rate)
-
-
-def _power(samples: np.ndarray, n_fft: int, hop: int, bands: csr_array | None = None) -> np.ndarray:
-    """Returns power spectra of all whole frames, float64 [frames, bins], or power in bands."""
-    if len(samples) < n_fft:
-        samples = np.pad(samples, (0, n_fft - len(samples)))
+def _power(samples: np.ndarray, planned: Plan) -> np.ndarray:
+    """Returns the power of all whole frames, float64 [frames, rows], or [frames, bins]."""
+    n_fft, hop, hann, weights, _ = planned
+    samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
     # The rest is float64: with float32 the rounding, which differs between machines, would choose
     # between two colours where a cell is on their border.
-    bins = n_fft // 2 + 1
-    power = np.empty((len(frames), bins if bands is None else bands.shape[0]), np.float64)
+    rows = n_fft // 2 + 1 if weights is None else weights.shape[0]
+    power = np.empty((len(frames), rows), np.float64)
     for start in range(0, len(frames), BLOCK):
-        spectra = scipy.fft.rfft(frames[start : start + BLOCK] * _hann(n_fft), axis=1)
+        spectra = scipy.fft.rfft(frames[start : start + BLOCK] * hann, axis=1)
         block = np.square(spectra.real, dtype=np.float64)
         block += np.square(spectra.imag, dtype=np.float64)
-        power[start : start + BLOCK] = block if bands is None else (bands @ block.T).T
+        power[start : start + BLOCK] = block if weights is None else (weights @ block.T).T
     return power
-
-
-@lru_cache
-def _hann(n_fft: int) -> np.ndarray:
-    return librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
-
-
-@lru_cache
-def _mel(rate: int, n_fft: int, bands: int, low: float, high: float) -> csr_array:
-    """Returns Slaney's mel bands of equal area, float64 [bands, bins]."""
-    # A bin is in at most two bands. A dense product is slower, and far slower on busy cores.
-    weights = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=bands, fmin=low, fmax=high)
-    return csr_array(weights.astype(np.float64))
 
 
 @lru_cache
@@ -390,26 +342,6 @@ def pixels_to_cells(pixels: int, cells: int) -> np.ndarray:
     """Returns the cell under each pixel's centre when equal cells fill a side, int [pixels]."""
     # A centre on an edge belongs to the cell before it: matplotlib rounds edges half up.
     return ((2 * np.arange(pixels) + 1) * cells - 1) // (2 * pixels)
-
-
-@lru_cache
-def _rows(settings: PictureSettings, rate: int) -> np.ndarray:
-    """Returns `Plan.rows`."""
-    n_fft, _ = _frame(settings, rate)
-    low, high = _band(settings, rate)
-    first, last = _bins(low, high, rate, n_fft)
-    counts = {"mel": settings.mel_bands, "spectrogram": last - first + 1, "chroma": 12}
-    count = counts[settings.mode]
-    if settings.layout == "plain" or settings.mode == "chroma":
-        return count - 1 - pixels_to_cells(settings.canvas, count)
-    if settings.mode == "mel":
-        edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
-        bottom, top = edges[0], edges[-1]
-    else:
-        edges = _edges(np.arange(first, last + 1) * (rate / n_fft))
-        bottom, top = low, high
-    centres = top - (top - bottom) * (np.arange(settings.canvas) + 0.5) / settings.canvas
-    return np.searchsorted(edges, centres, side="right") - 1
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:

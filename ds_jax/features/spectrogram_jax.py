@@ -16,7 +16,7 @@ def draw(samples: jax.Array, length: jax.Array, settings: PictureSettings, rate:
     Args:
         samples: float32 [n], mono; samples after the audio's end are ignored.
         length: int32 [], the number of samples that are audio, 1 to n.
-        settings: How the picture is drawn; the mode is "mel" or "spectrogram".
+        settings: How the picture is drawn; the mode is not "chroma", whose tuning is not estimated.
         rate: Hz.
 
     Returns:
@@ -51,7 +51,7 @@ def _paint(
 ) -> jax.Array:
     """Draws spectra, float32 [frames, bins], of which the first `count` belong to the audio."""
     power = real.astype(dtype) ** 2 + imaginary.astype(dtype) ** 2
-    weights = jnp.asarray(plan.weights, dtype)
+    weights = jnp.asarray(plan.weights.toarray().T, dtype)
     cells = jnp.matmul(power, weights, precision=jax.lax.Precision.HIGHEST)
     whole = (jnp.arange(cells.shape[0]) < count)[:, None]
     low = jnp.min(cells, where=whole, initial=jnp.inf)
@@ -63,7 +63,7 @@ def _paint(
 def split_windows(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cuts audio into windows as `spectrogram.split_windows` does.
+    """Cuts audio into windows as `audio.Windowing.split` does.
 
     Args:
         samples: float32 [n].
@@ -77,7 +77,7 @@ def split_windows(
     """
     if not settings.window:
         return samples[None], length[None], jnp.ones(1, bool)
-    size, step = audio.window_samples(settings.window, settings.window_hop, rate)
+    size, step = settings.windowing.samples(rate)
     starts = jnp.arange(audio.count_windows(samples.shape[0], step, jax.core.max_dim)) * step
     real = starts < audio.count_windows(length, step, jnp.maximum) * step
     samples = jnp.pad(samples, (0, size))

@@ -4,10 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -92,8 +88,8 @@ class Backbone:
     name: str
     title: str
     blocks: tuple[Block, ...]
-    trunk: Callable[..., nn.Module]
-    top: Callable[..., nn.Module]
+    trunk: Callable
+    top: Callable
     top_layers: tuple[str, ...]
     units: int
     size: int
@@ -125,6 +121,9 @@ class Backbone:
         Args:
             full: Whether the top layers are among them.
         """
+        import jax  # here, since a config is checked without it
+        import jax.numpy as jnp
+
         key, picture = jax.random.key(0), jnp.zeros((1, self.size, self.size, 3))
         trunk, top = self.trunk(self.blocks), self.top(self.units)
         variables = jax.eval_shape(trunk.init, key, picture)["params"]

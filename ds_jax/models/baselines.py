@@ -4,8 +4,7 @@ Both scale their inputs by what was measured on the train split; the measures ar
 other batch statistics, and so in every checkpoint.
 """
 
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -14,13 +13,10 @@ import numpy as np
 
 from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import FeatureSettings
-from ds_jax.models.layers import Outputs, check_dropout, drop
-from ds_jax.runtime.errors import ConfigError
-
-MOST_UNITS = 1 << 16  # in a layer
+from ds_jax.models.layers import Network, Outputs, drop
 
 
-class FeatureNetwork(nn.Module):
+class FeatureNetwork(Network):
     """Scales features and classifies them.
 
     Attributes:
@@ -32,23 +28,12 @@ class FeatureNetwork(nn.Module):
     settings: FeatureSettings
 
     input_dtype = jnp.float32
-    frozen_blocks, augments = 0, False
-    ported_layers = types.MappingProxyType({})  # all layers are new
+    frozen_blocks = 0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one row; sequences may have any other length."""
         return tuple(size or 1 for size in self.settings.shape)
-
-    def frozen_layers(self, module: str) -> set[str]:
-        """Returns nothing: all layers are trained."""
-        del module
-        return set()
-
-    def port(self, pretrained: Mapping) -> dict[str, dict]:
-        """Returns nothing: no layer is pretrained."""
-        del pretrained
-        return {}
 
     def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Measures the scaling on the train split.
@@ -67,31 +52,17 @@ class FeatureNetwork(nn.Module):
         scale = np.where(scale > 1e-6 * np.maximum(1e-6, np.abs(centre)), scale, 1)
         return {"centre": centre.astype(np.float32), "scale": scale.astype(np.float32)}
 
-    def lower(self, inputs: jax.Array) -> jax.Array:
-        """Returns the inputs: no layer is frozen."""
-        return inputs
-
+    @nn.compact
     def upper(
         self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
     ) -> Outputs:
-        """Classifies what `lower` returned."""
-        return self(x, mask, train, rngs)
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs: jax.Array,
-        mask: jax.Array,
-        train: bool = False,
-        rngs: jax.Array | None = None,
-    ) -> Outputs:
         """Classifies float32 [batch, d], or [batch, frames, d] with NaN beyond a sequence's end."""
         del mask
-        size = inputs.shape[-1]
+        size = x.shape[-1]
         centre = self.variable("batch_stats", "centre", jnp.zeros, size).value
         scale = self.variable("batch_stats", "scale", jnp.ones, size).value
-        axes = tuple(range(inputs.ndim - 1))
-        scaled = (inputs - jnp.expand_dims(centre, axes)) / jnp.expand_dims(scale, axes)
+        axes = tuple(range(x.ndim - 1))
+        scaled = (x - jnp.expand_dims(centre, axes)) / jnp.expand_dims(scale, axes)
         logits = self.body(scaled, rngs if train else None)
         return Outputs(logits, {}, {}, ((1.0, logits),))
 
@@ -153,51 +124,3 @@ class FeedForward(nn.Module):
             x = nn.relu(nn.Dense(units, name=f"dense{index + 1}")(x))
             x = drop(x, self.dropout, rngs, index)
         return nn.Dense(len(LABELS), name="classifier")(x)
-
-
-def create_lstm(model: Mapping, settings: FeatureSettings) -> LSTM:
-    """Builds an LSTM, which reads vectors and sequences, from the fields of `config.model`.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-    """
-    del settings
-    dense_units = model.get("dense_units")
-    if not _is_width(dense_units):
-        raise ConfigError("model.dense_units", dense_units, f"a whole number, 1 to {MOST_UNITS}")
-    return LSTM(_checked_units(model), dense_units)
-
-
-def create_feed_forward(model: Mapping, settings: FeatureSettings) -> FeedForward:
-    """Builds a feed-forward network, which reads vectors, from the fields of `config.model`.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-    """
-    check_vector(settings)
-    check_dropout(model)
-    return FeedForward(_checked_units(model), model["dropout"])
-
-
-def check_vector(settings: FeatureSettings) -> None:
-    """Checks that a set of features has a vector for each utterance.
-
-    Raises:
-        ConfigError: It has a sequence.
-    """
-    if len(settings.shape) > 1:
-        allowed = "a set without frames, or take system='lstm', which alone reads sequences"
-        raise ConfigError("features", settings.set, allowed)
-
-
-def _checked_units(model: Mapping) -> tuple[int, ...]:
-    units = tuple(model.get("units", ()))
-    if not units or not all(map(_is_width, units)):
-        raise ConfigError(
-            "model.units", units, f"a whole number, 1 to {MOST_UNITS}, for each layer"
-        )
-    return units
-
-
-def _is_width(units: object) -> bool:
-    return isinstance(units, int) and 1 <= units <= MOST_UNITS

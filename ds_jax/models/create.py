@@ -8,29 +8,13 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import extract
-from ds_jax.models import baselines, deep_spectrum, timeline, vgg16
-from ds_jax.models.backbone import Backbone
+from ds_jax.models.backbones import backbone_of
+from ds_jax.models.baselines import LSTM, FeatureNetwork, FeedForward
+from ds_jax.models.deep_spectrum import AttentionHeads, DeepSpectrumNetwork, FullyConnectedHead
+from ds_jax.models.layers import Network
+from ds_jax.models.timeline import StatisticsHeads, TimelineNetwork
 
-Network = deep_spectrum.DeepSpectrumNetwork | baselines.FeatureNetwork
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
-
-BACKBONES = {backbone.name: backbone for backbone in (vgg16.VGG16,)}
-# What stands on the backbone, or reads the features, of each system that is a network.
-HEADS = {"ds_am": "attention", "ds_fc": "fully_connected"}
-BODIES = {"lstm": baselines.create_lstm, "ffnn": baselines.create_feed_forward}
-
-
-def backbone_of(config: ml_collections.ConfigDict) -> Backbone:
-    """Returns the backbone of a config's pictures; as long as there is one, no field names it."""
-    del config
-    [backbone] = BACKBONES.values()
-    return backbone
-
-
-def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a config needs the top layers of its backbone (VGG16's fc1 and fc2)."""
-    layers = config.model.get("layers", ())
-    return config.model.get("head") == "fc" or not set(layers) <= set(backbone_of(config).outputs)
 
 
 def create_network(
@@ -41,21 +25,30 @@ def create_network(
     """Builds the network of a config.
 
     Args:
-        config: A run's config, of a system that is a network.
+        config: A config that `systems.base.check` has passed, of a system that is a network.
         axis_name: The mapped axis that a batch is spread over; None on a single device.
         dtype: The type that a backbone is computed in.
-
-    Raises:
-        ConfigError: A field has an impossible value.
     """
-    settings = extract.settings(config)
-    if config.system in BODIES:
-        return baselines.FeatureNetwork(BODIES[config.system](config.model, settings), settings)
-    backbone = backbone_of(config)
-    if config.system == timeline.SYSTEM:
-        return timeline.create(config.model, settings, backbone, axis_name, dtype)
-    head = HEADS[config.system]
-    return deep_spectrum.create(head, config.model, settings, backbone, axis_name, dtype)
+    model, settings, backbone = config.model, extract.settings(config), backbone_of(config)
+    kind = DeepSpectrumNetwork
+    match config.system:
+        case "lstm":
+            return FeatureNetwork(LSTM(tuple(model.units), model.dense_units), settings)
+        case "ffnn":
+            return FeatureNetwork(FeedForward(tuple(model.units), model.dropout), settings)
+        case "ds_am":
+            gates = tuple(model.gates)
+            head = AttentionHeads(gates, model.merging, tuple(model.loss_weights), axis_name)
+            last_block = backbone.outputs.index(gates[-1]) + 1
+        case "ds_am_statistics":
+            kind, heads, weights = TimelineNetwork, tuple(model.heads), tuple(model.loss_weights)
+            head = StatisticsHeads(heads, model.gate, model.dropout, weights, axis_name)
+            last_block = backbone.outputs.index(heads[-1]) + 1
+        case "ds_fc":
+            head = FullyConnectedHead(backbone, model.head, model.dropout, dtype)
+            last_block = len(backbone.blocks)
+    frozen_blocks = ["", *(block.name for block in backbone.blocks)].index(model.freeze)
+    return kind(backbone, head, last_block, frozen_blocks, settings, dtype)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:

@@ -1,25 +1,20 @@
 """The networks on pictures: a backbone under attention heads (DS-AM) or a fully connected head."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
 from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.attention import AttentionHead
 from ds_jax.models.backbone import Backbone
-from ds_jax.models.layers import Outputs, check_dropout, drop
-from ds_jax.models.preprocessing import colour_table, network_input
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.models.layers import Network, Outputs, drop
+from ds_jax.models.preprocessing import network_input
 
 FUSION_UNITS = 256  # hidden units of early fusion (Gorriz et al., 2019)
-MERGING = ("multi_loss", "early_fusion")
-HEADS = ("fc", "gap")
 
 
 class AttentionHeads(nn.Module):
@@ -38,8 +33,6 @@ class AttentionHeads(nn.Module):
     merging: str
     loss_weights: tuple[float, ...]
     axis_name: str | None = None
-
-    ported_layers = ()  # all are new
 
     @nn.compact
     def __call__(
@@ -83,11 +76,6 @@ class FullyConnectedHead(nn.Module):
     dropout: float
     dtype: DTypeLike = jnp.float32
 
-    @property
-    def ported_layers(self) -> tuple[str, ...]:
-        """The names of the head's modules that begin with pretrained parameters."""
-        return ("fully_connected",) if self.kind == "fc" else ()
-
     def setup(self):
         if self.kind == "fc":
             self.fully_connected = self.backbone.top(self.backbone.units, self.dtype)
@@ -108,10 +96,10 @@ class FullyConnectedHead(nn.Module):
         return Outputs(logits, {}, {}, ((1.0, logits),))
 
 
-class DeepSpectrumNetwork(nn.Module):
+class DeepSpectrumNetwork(Network):
     """Maps stored pictures to seven logits: preprocessing, a backbone and a head.
 
-    The frozen blocks are `lower`, which training never changes; the rest is `upper`.
+    The frozen blocks are `lower`.
 
     Attributes:
         backbone: What the head stands on.
@@ -130,7 +118,6 @@ class DeepSpectrumNetwork(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     input_dtype = jnp.uint8
-    augments = False  # whether it has a method `augment`, which changes training batches at random
 
     def setup(self):
         backbone = self.backbone
@@ -147,36 +134,13 @@ class DeepSpectrumNetwork(nn.Module):
             return set()
         return set(self.backbone.layers_to(self.frozen_blocks))
 
-    @property
-    def ported_layers(self) -> dict[str, tuple[str, ...]]:
-        """The names of the layers that begin with pretrained parameters, by module."""
-        trunk = self.backbone.layers_to(self.last_block)
-        return {self.backbone.name: trunk, "head": self.head.ported_layers}
-
     def port(self, pretrained: Mapping) -> dict[str, dict]:
-        """Puts pretrained parameters where this network has them.
-
-        Args:
-            pretrained: Parameters by layer, see `pretrained.load`; there may be more than needed.
-
-        Returns:
-            A part of the network's parameters, by module and layer.
-        """
-        backbone, layers = self.backbone, self.ported_layers[self.backbone.name]
+        """Puts pretrained parameters into the trunk, and into the fully connected layers."""
+        backbone, layers = self.backbone, self.backbone.layers_to(self.last_block)
         ported = {backbone.name: {name: pretrained[name] for name in layers}}
-        if self.ported_layers["head"]:
+        if isinstance(self.head, FullyConnectedHead) and self.head.kind == "fc":
             ported["head"] = {"fully_connected": {n: pretrained[n] for n in backbone.top_layers}}
         return ported
-
-    def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns nothing: ImageNet's means centre pictures, whatever the train split is."""
-        del inputs, rows
-        return {}
-
-    def widths(self, inputs: Any) -> np.ndarray | None:
-        """Returns the columns of each picture of a corpus, int [n]; None: they are all equal."""
-        del inputs
-        return None
 
     def lower(self, pictures: jax.Array) -> jax.Array:
         """Maps uint8 [batch, canvas, canvas] to what `upper` takes: [batch, height, width, c]."""
@@ -189,141 +153,14 @@ class DeepSpectrumNetwork(nn.Module):
     def upper(
         self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
     ) -> Outputs:
-        """Classifies what `lower` returned.
-
-        Args:
-            x: [batch, height, width, channels].
-            mask: float32 [batch], 1 for a real row and 0 for padding.
-            train: Whether batch statistics and dropout are those of training.
-            rngs: A random key for each row, which dropout needs in training.
-        """
+        """Classifies [batch, height, width, channels]."""
         if self.frozen_blocks < self.last_block:
             outputs = self.trunk(x, self.frozen_blocks + 1, self.last_block)
         else:
             outputs = {self._last_frozen: x}
         return self.head(outputs, mask, train, rngs)
 
-    def __call__(
-        self,
-        pictures: jax.Array,
-        mask: jax.Array,
-        train: bool = False,
-        rngs: jax.Array | None = None,
-    ) -> Outputs:
-        """Classifies stored pictures, uint8 [batch, canvas, canvas]."""
-        return self.upper(self.lower(pictures), mask, train, rngs)
-
     @property
     def _last_frozen(self) -> str:
         """The name of the highest frozen block's output."""
         return self.backbone.outputs[self.frozen_blocks - 1]
-
-
-def create(
-    head: str,
-    model: Mapping,
-    picture: PictureSettings,
-    backbone: Backbone,
-    axis_name: str | None = None,
-    dtype: DTypeLike = jnp.float32,
-) -> DeepSpectrumNetwork:
-    """Builds a network on pictures.
-
-    Args:
-        head: "attention" (DS-AM) or "fully_connected" (DS-FC).
-        model: The fields of `config.model`.
-        picture: How pictures are drawn, and fed to the network.
-        backbone: What the head stands on.
-        axis_name: The mapped axis that the batch is spread over; None on a single device.
-        dtype: The type that the backbone is computed in.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-    """
-    check_picture(picture, backbone)
-    blocks, frozen_blocks = backbone.blocks, count_frozen_blocks(model, backbone)
-    if head == "attention":
-        gates = _checked_gates(model, backbone, frozen_blocks)
-        module = AttentionHeads(gates, model["merging"], tuple(model["loss_weights"]), axis_name)
-        last_block = backbone.outputs.index(gates[-1]) + 1
-    else:
-        _check_fully_connected(model, picture, backbone)
-        module = FullyConnectedHead(backbone, model["head"], model["dropout"], dtype)
-        last_block = len(blocks)
-    return DeepSpectrumNetwork(backbone, module, last_block, frozen_blocks, picture, dtype)
-
-
-def check_picture(picture: PictureSettings, backbone: Backbone) -> None:
-    """Checks that a backbone can read square pictures.
-
-    Raises:
-        ConfigError: There is no such colour map, or the backbone was trained on other colours; or
-            pictures are timelines.
-    """
-    colour_table(picture.colour_map)
-    _check("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
-    _check("picture.layout", picture.layout, ("deepspectrum", "plain"))
-
-
-def count_frozen_blocks(model: Mapping, backbone: Backbone) -> int:
-    """Returns how many blocks `model.freeze` freezes.
-
-    Raises:
-        ConfigError: It names no block.
-    """
-    blocks, freeze = [block.name for block in backbone.blocks], model.get("freeze")
-    _check("model.freeze", freeze, ("", *blocks))
-    return blocks.index(freeze) + 1 if freeze else 0
-
-
-def checked_outputs(field: str, names: Sequence[str], backbone: Backbone) -> tuple[str, ...]:
-    """Returns the names of blocks' outputs that a field holds.
-
-    Raises:
-        ConfigError: There is none, or one is unknown, given twice or not above the one before.
-    """
-    names, outputs = tuple(names), backbone.outputs
-    if not names or list(names) != sorted(set(names) & set(outputs), key=outputs.index):
-        allowed = f"one or more of {', '.join(map(repr, outputs))}, each once, lower ones first"
-        raise ConfigError(field, names, allowed)
-    return names
-
-
-def check_loss_weights(model: Mapping, heads: Sequence[str]) -> None:
-    """Checks the field `loss_weights` of `config.model`.
-
-    Raises:
-        ConfigError: It has not a weight for each head.
-    """
-    weights = tuple(model.get("loss_weights", ()))
-    if len(weights) != len(heads) or min(weights) < 0 or not any(weights):
-        allowed = f"{len(heads)} numbers, one for each gate, 0 or more each and not all 0"
-        raise ConfigError("model.loss_weights", weights, allowed)
-
-
-def _checked_gates(model: Mapping, backbone: Backbone, frozen_blocks: int) -> tuple[str, ...]:
-    """Returns `model.gates`, after all fields of attention heads are checked."""
-    gates = checked_outputs("model.gates", model.get("gates", ()), backbone)
-    lowest = backbone.outputs.index(gates[0]) + 1
-    if lowest < frozen_blocks:
-        allowed = f"'' or at most {backbone.blocks[lowest - 1].name!r}, which carries a gate"
-        raise ConfigError("model.freeze", model["freeze"], allowed)
-    _check("model.merging", model.get("merging"), MERGING)
-    check_loss_weights(model, gates)
-    return gates
-
-
-def _check_fully_connected(model: Mapping, picture: PictureSettings, backbone: Backbone) -> None:
-    _check("model.head", model.get("head"), HEADS)
-    check_dropout(model)
-    if model["head"] == "fc" and picture.size != backbone.size:
-        allowed = (
-            f"{backbone.size} for model.head='fc', since the parameters of "
-            f"{backbone.top_layers[0]} fit no other size (model.head='gap' takes any)"
-        )
-        raise ConfigError("picture.size", picture.size, allowed)
-
-
-def _check(field: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(field, value, one_of(allowed))

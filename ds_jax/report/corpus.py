@@ -11,7 +11,7 @@ import numpy as np
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import trim
-from ds_jax.report import images, pages, plots
+from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 
 SHOWN_SPEAKERS = 4  # by whom the page shows a picture of each class
@@ -67,26 +67,13 @@ def write(
         examples: The result of `examples`.
         colour_map: The name of the pictures' colour map.
     """
-    coloured = [
-        (label, [(utterance, images.colour(picture, colour_map)) for utterance, picture in pairs])
-        for label, pairs in examples
-    ]
     page = pages.render(
         "corpus.html.jinja",
         content=content,
         labels=LABELS,
         histogram=plots.histogram(content["durations"]["histogram"]),
-        largest_share=content["largest_share"],
-        examples=[
-            (
-                label,
-                [
-                    (utterance, pages.picture_uri(pixels), pages.shown_height(pixels))
-                    for utterance, pixels in pairs
-                ],
-            )
-            for label, pairs in coloured
-        ],
+        examples=examples,
+        colour_map=colour_map,
     )
     write_text(path, page)
 
@@ -98,7 +85,7 @@ def examples(
 
     Args:
         corpus: The corpus.
-        timelines: Whether its pictures are timelines, which are trimmed.
+        timelines: Whether its pictures are timelines, whose padding is cut off.
 
     Returns:
         For each label pairs of an utterance and its first picture, uint8 [height, width]; an empty

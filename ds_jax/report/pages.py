@@ -15,7 +15,7 @@ from ds_jax.report import images, plots
 from ds_jax.runtime import progress
 
 DASH, MINUS, SPACE = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
-TITLES = {"accuracy": "Accuracy", "uar": "UAR", "macro_f1": "Macro F1"}
+TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"}  # of the scores
 
 
 def render(template: str, **content: Any) -> str:
@@ -38,9 +38,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = percent, interval, points, bar_length, printed, p_value, cell, picture_uri
+    filters = (
+        *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
+        *(images.colour, images.fade_by_gate, shown_height, progress.clock),
+    )
     environment.filters.update({function.__name__: function for function in filters})
-    environment.filters["clock"] = progress.clock
     environment.globals.update(plots=plots, titles=TITLES)
     return environment
 
@@ -75,11 +77,10 @@ def p_value(p: float | None, missing: str = DASH) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def with_interval(value: float, limits: Mapping[str, float | None], form: str = ".3f") -> str:
+def with_interval(score: Mapping[str, float | None], name: str = "value", form: str = ".3f") -> str:
     """Formats a score as "0.647 (0.422 to 0.872)", without limits as "0.647"; in plain text."""
-    if limits["low"] is None:
-        return f"{value:{form}}"
-    return f"{value:{form}} ({limits['low']:{form}} to {limits['high']:{form}})"
+    value, low, high = (score[key] for key in (name, "low", "high"))
+    return f"{value:{form}}" + ("" if low is None else f" ({low:{form}} to {high:{form}})")
 
 
 def bar_length(share: float | None) -> str:
@@ -111,15 +112,15 @@ def table(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
 
 def picture_uri(pixels: np.ndarray) -> str:
     """Encodes a picture, uint8 [height, width, 3], as a data URI."""
-    return data_uri("image/png", images.png(pixels))
+    return data_uri(images.png(pixels), "image/png")
 
 
-def shown_height(pixels: np.ndarray) -> int:
-    """Returns the height of a picture, [height, width, 3], on a page that shows it 227 wide."""
-    return round(227 * pixels.shape[0] / pixels.shape[1])
+def shown_height(picture: np.ndarray) -> int:
+    """Returns the height of a picture, [height, width], on a page that shows it 227 wide."""
+    return round(227 * picture.shape[0] / picture.shape[1])
 
 
-def data_uri(kind: str, content: bytes) -> str:
+def data_uri(content: bytes, kind: str) -> str:
     """Encodes a file of a media type such as "image/png" as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 

@@ -1,12 +1,23 @@
-"""Writes paper.html: the content of paper.json, for people."""
+"""The paper's tables beside what was measured here: paper.json and, for people, paper.html."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
 
 from ds_jax.data.folds import PROTOCOLS
+from ds_jax.data.labels import LABELS
+from ds_jax.evaluation import comparison, predictions, significance
+from ds_jax.evaluation.metrics import SCORES
+from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import pages, paper_numbers
-from ds_jax.runtime.files import write_text
+from ds_jax.runtime.files import write_json, write_text
+from ds_jax.runtime.workdir import evaluation_directory, finished_folds
 
+ERRORS = (ValueError, OSError)  # raised for wrong files of a run, and for missing recordings
+COLUMNS = ("paper", "clean")  # the protocols of tables 1 to 4
 CAPTIONS = {
     1: "Modulation spectral features and MFCC with three classifiers",
     2: "eGeMAPS and ComParE with three classifiers",
@@ -14,8 +25,226 @@ CAPTIONS = {
     4: "Deep learning: networks on features, VGG16 fine-tuned, and VGG16 with attention",
 }
 
+Key = tuple[str, str]  # the name of a cell's config, and "paper", "clean" or "whole_corpus"
 
-def write(path: str | Path, content: Mapping) -> None:
+
+class Run(NamedTuple):
+    """A cell's experiment."""
+
+    folder: str  # below the workdir
+    experiment: ConfigDict
+    tested: str  # the name of the corpus; in table 7 it may differ from experiment.corpus
+    chooses_epoch: bool  # otherwise a test fold cannot choose anything
+
+    @property
+    def report(self) -> str:
+        """The folder of its report.json, below the workdir."""
+        if self.tested == self.experiment.corpus:
+            return self.folder
+        return str(evaluation_directory(Path(self.folder), self.tested))
+
+
+class Outcome(NamedTuple):
+    """The outcome of a run."""
+
+    run: Run
+    status: str  # "done", or a phrase that says why it is not
+    report: RunSummary | None  # None unless the run is done
+
+
+def sentence(error: Exception) -> str:
+    """Returns the message of an error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def write(
+    workdir: Path, config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome]
+) -> None:
+    """Writes paper.json and paper.html.
+
+    Args:
+        workdir: The folder of both files and, below it, of the cells' runs.
+        config: The config of `configs/paper.py`.
+        changed: The fields that override those of the cells.
+        outcomes: The outcome of each cell's run.
+    """
+    content = _collect(workdir, config, changed, outcomes)
+    write_json(workdir / "paper.json", content)
+    write_page(workdir / "paper.html", content)
+
+
+def _collect(
+    workdir: Path, config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome]
+) -> dict:
+    """Returns the content of paper.json."""
+    titles = {place: _corpus_title(config, place, outcomes) for place in paper_numbers.CORPORA}
+    return {
+        "title": _title(config, titles),
+        "elra": config.elra,
+        "emomatch": config.emomatch,
+        "titles": titles,
+        "synthetic": config.synthetic,
+        "changed": dict(changed),
+        "cells": [
+            _cell(row, column, outcomes[row.config, column], config)
+            for row in paper_numbers.ROWS
+            for column in COLUMNS
+        ],
+        "ds_am": [_cross_cell(*places, outcomes, config) for places in paper_numbers.CROSS],
+        "differences": _differences(outcomes, workdir),
+        "comparisons": list(_comparisons(outcomes, workdir)),
+        "slips": list(paper_numbers.SLIPS),
+    }
+
+
+def _corpus_title(config: ConfigDict, place: str, outcomes: Mapping[Key, Outcome]) -> str:
+    """Returns the title of the corpus in a place: the paper's, that of a report, or its name."""
+    if config[place] == paper_numbers.CORPORA[place]:
+        return paper_numbers.TITLES[place]
+    reports = (o.report for o in outcomes.values() if o.report and o.run.tested == config[place])
+    return next((r.corpus_title for r in reports if r.corpus_title), config[place])
+
+
+def _title(corpora: Mapping, titles: Mapping[str, str]) -> str:
+    """Returns the page's title, with the titles of the corpora in the paper's two places."""
+    if stand_ins := _stand_ins(corpora):
+        named = [f"{titles[place]} in {paper_numbers.TITLES[place]}'s place" for place in stand_ins]
+        return f"The paper's tables, with {' and '.join(named)}"
+    return f"The paper's tables on {' and '.join(titles.values())}"
+
+
+def _stand_ins(corpora: Mapping) -> list[str]:
+    """Returns the places in which another corpus than the paper's was tested."""
+    return [place for place, name in paper_numbers.CORPORA.items() if corpora[place] != name]
+
+
+def _cell(row: paper_numbers.Row, column: str, outcome: Outcome, config: ConfigDict) -> dict:
+    """Returns a cell of tables 1 to 4: the paper's numbers, ours, and how they were measured."""
+    run, _, report = outcome
+    comparable = _comparable(config, row.place)
+    return {
+        "config": row.config,
+        "tables": list(row.tables),
+        "place": row.place,
+        "features": row.features,
+        "system": row.system,
+        "title": row.title,
+        "measured": report.system if report else None,
+        "corpus": run.tested,
+        "protocol": column,
+        "folds": report.protocol if report else run.experiment.folds.protocol,
+        "chooses_epoch": run.chooses_epoch,
+        "target": {"accuracy": row.accuracy, "macro_f1": row.f1},
+        "contains": _contains(report, "accuracy", row.accuracy) if comparable else None,
+        "contains_f1": _contains(report, "macro_f1", row.f1) if comparable else None,
+        **_measured(outcome),
+    }
+
+
+def _cross_cell(
+    trained: str, tested: str, outcomes: Mapping[Key, Outcome], config: ConfigDict
+) -> dict:
+    """Returns DS-AM from place to place: table 7's cell, the scores by class and the confusion."""
+    column = "paper" if trained == tested else "whole_corpus"
+    outcome = outcomes[f"ds_am_{trained}", column]
+    run, _, report = outcome
+    number, classes = paper_numbers.PER_CLASS[trained, tested]
+    target = paper_numbers.CROSS[trained, tested]
+    comparable = _comparable(config, trained, tested)
+    names = ("precision", "recall", "f1")
+    return {
+        "trained_on": run.experiment.corpus,
+        "tested_on": run.tested,
+        "places": [trained, tested],
+        "table": number,
+        "figure": paper_numbers.FIGURES[trained, tested],
+        "target": {"accuracy": target},
+        "contains": _contains(report, "accuracy", target) if comparable else None,
+        "target_per_class": {
+            label: dict(zip(names, classes[label], strict=True)) for label in LABELS
+        },
+        "per_class": report.per_class if report else None,
+        "labels": list(LABELS),
+        "confusion": report.confusion if report else None,
+        **_measured(outcome),
+    }
+
+
+def _measured(outcome: Outcome) -> dict:
+    """Returns what a cell of any table has of its run."""
+    run, status, report = outcome
+    return {
+        "ours": {name: getattr(report, name) for name in SCORES} if report else None,
+        "selected_on": report.selected_on if report else run.experiment.select_on,
+        "shared": report.shared if report else None,
+        "interval": report.interval if report else None,
+        "status": status,
+        "workdir": run.report,
+    }
+
+
+def _comparable(config: ConfigDict, *places: str) -> bool:
+    """Tells whether numbers were measured on the paper's recordings, and can agree with it."""
+    return not config.synthetic and not set(places) & set(_stand_ins(config))
+
+
+def _contains(report: RunSummary | None, score: str, target: float | None) -> bool | None:
+    """Tells whether an interval contains the paper's number; None where one of them is missing."""
+    limits = getattr(report, score) if report else {"low": None}
+    if target is None or limits["low"] is None:
+        return None
+    return limits["low"] <= target <= limits["high"]
+
+
+def _differences(outcomes: Mapping[Key, Outcome], workdir: Path) -> dict[str, dict]:
+    """Returns by config the scores under the paper's protocol minus those under the clean one."""
+    differences = {}
+    for row in paper_numbers.ROWS:
+        both = [outcomes[row.config, column] for column in COLUMNS]
+        folders = [workdir / outcome.run.folder for outcome in both]
+        if folders[0] != folders[1] and all(outcome.report for outcome in both):
+            differences[row.config] = _difference(*folders)
+    return differences
+
+
+@functools.cache
+def _difference(paper: Path, clean: Path) -> dict:
+    """Compares two runs that tested the same utterances in different folds."""
+    first, second = (predictions.read_pooled(finished_folds(run)) for run in (paper, clean))
+    compared = significance.compare([first], [second], [len(first.labels)])
+    kept = ("difference", "low", "high", "p")
+    scores = {name: {key: compared[name][key] for key in kept} for name in SCORES}
+    return scores | {"method": compared["method"]}
+
+
+def _comparisons(outcomes: Mapping[Key, Outcome], workdir: Path) -> Iterator[dict]:
+    """Compares the finished systems of each place and protocol with DS-AM."""
+    for place in paper_numbers.CORPORA:
+        for column in COLUMNS:
+            reference = f"ds_am_{place}"
+            folders = {
+                row.config: workdir / outcomes[row.config, column].run.folder
+                for row in paper_numbers.ROWS
+                if row.place == place and outcomes[row.config, column].report
+            }
+            if len(folders) < 2 or reference not in folders:
+                continue
+            second = folders.pop(reference)
+            pairs = [{"config": name} | _pair(first, second) for name, first in folders.items()]
+            about = {"place": place, "protocol": column, "reference": reference}
+            yield about | {"pairs": comparison.adjust(pairs)}
+
+
+@functools.cache
+def _pair(first: Path, second: Path) -> dict:
+    """Compares two runs; where that is impossible, the "note" says why."""
+    try:
+        return comparison.compare_runs([first, second])["pairs"][0] | {"note": ""}
+    except ERRORS as error:
+        return {"note": sentence(error)}
+
+
+def write_page(path: Path, content: Mapping) -> None:
     """Writes the paper's tables as one self-contained HTML file.
 
     Args:
@@ -41,20 +270,6 @@ def write(path: str | Path, content: Mapping) -> None:
     write_text(path, page)
 
 
-def title(content: Mapping) -> str:
-    """Returns the page's title, with the titles of the corpora in the paper's two places."""
-    titles, papers = content["titles"], paper_numbers.TITLES
-    if stand_ins := _stand_ins(content):
-        named = [f"{titles[place]} in {papers[place]}'s place" for place in stand_ins]
-        return f"The paper's tables, with {' and '.join(named)}"
-    return f"The paper's tables on {' and '.join(titles.values())}"
-
-
-def _stand_ins(content: Mapping) -> list[str]:
-    """Returns the places in which another corpus than the paper's was tested."""
-    return [place for place, name in paper_numbers.CORPORA.items() if content[place] != name]
-
-
 def _groups(cells: list[dict], number: int) -> list[tuple[str, str, list[dict]]]:
     """Groups a table's rows by (place, score); a row has the cells of both protocols."""
     rows = {}
@@ -72,7 +287,7 @@ def _groups(cells: list[dict], number: int) -> list[tuple[str, str, list[dict]]]
 def _protocols(cells: list[dict]) -> Iterator[dict]:
     """Yields how each protocol was carried out in each place, and what its splits share."""
     for place in paper_numbers.CORPORA:
-        for protocol in ("paper", "clean"):
+        for protocol in COLUMNS:
             runs = [c for c in cells if (c["place"], c["protocol"]) == (place, protocol)]
             shared = [cell["shared"] for cell in runs if cell["shared"]]
             yield {
@@ -80,9 +295,7 @@ def _protocols(cells: list[dict]) -> Iterator[dict]:
                 "protocol": protocol,
                 "folds": runs[0]["folds"],
                 "text": PROTOCOLS[runs[0]["folds"]],
-                "selected_on": runs[-1][
-                    "selected_on"
-                ],  # the last is DS-AM, with an epoch to choose
+                "selected_on": runs[-1]["selected_on"],  # of DS-AM, which has an epoch to choose
                 # Systems that skip a recording may share less than others.
                 "shared": {kind: _range(shared, kind) for kind in ("speakers", "sentences")},
             }

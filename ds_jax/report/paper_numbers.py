@@ -189,18 +189,16 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
         }
     if trained != tested:
         result |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
-        departures = _departures_across(protocol, folds)
+        departures = []
+        if protocol != "whole_corpus":
+            several = f"here {folds} models predict together"
+            departures = [f"the paper tests one model of a whole corpus, {several}"]
     else:
-        departures = _departures_within(config, row, protocol, folds)
+        departures = _departures_of_folds(config, row, protocol, folds)
     return result | {"departures": [*departures, *_departures_of_input(config)]}
 
 
-def _departures_across(protocol: str, folds: int) -> Iterator[str]:
-    if protocol != "whole_corpus":
-        yield f"the paper tests one model of a whole corpus, here {folds} models predict together"
-
-
-def _departures_within(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
+def _departures_of_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:
     if row.tables[0] in QUOTED:
         yield f"the paper quotes this number from {QUOTED[row.tables[0]]}"
     if protocol not in FOLDS[row.place] or folds != FOLD_COUNT:

@@ -15,7 +15,7 @@ from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
 from ds_jax.features.spectrogram import trim
-from ds_jax.report import images, pages, plots
+from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
 
@@ -50,17 +50,10 @@ def write(
     corpus: Corpus,
     histories: Sequence[Sequence[Mapping]] = (),
 ) -> None:
-    """Writes report.json and report.html.
-
-    Args:
-        directory: The folder that they go to.
-        result: The content of report.json.
-        sources: The folders whose predictions were evaluated, for the examples of the page.
-        corpus: The corpus that was tested.
-        histories: For each fold the rows of its metrics.jsonl.
-    """
+    """Writes report.json and report.html, with examples from the predictions in `sources`."""
     summary.write(directory / REPORT, result)
-    errors, hits = (_examples(sources, corpus, correct) for correct in (False, True))
+    timelines = result.settings.get("picture.layout") == "timeline"
+    errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
 
 
@@ -82,8 +75,6 @@ def write_page(
         hits: The most confident correct predictions.
         audio_terms: The terms on which a page that plays recordings may be passed on.
     """
-    colour_map = result.settings.get("picture.colour_map", "viridis")
-    timelines = result.settings.get("picture.layout") == "timeline"
     page = pages.render(
         "report.html.jinja",
         report=result,
@@ -91,10 +82,11 @@ def write_page(
         speakers=sorted(result.speakers.items(), key=lambda item: (item[1], item[0])),
         curves=plots.curves(histories, result.folds),
         reliability=plots.reliability(result.calibration) if result.calibration else None,
+        colour_map=result.settings.get("picture.colour_map", "viridis"),
         clip_seconds=CLIP_SECONDS,
         audio_terms=audio_terms,
-        errors=[_illustrate(example, colour_map, timelines) for example in errors],
-        hits=[_illustrate(example, colour_map, timelines) for example in hits],
+        errors=list(errors),
+        hits=list(hits),
     )
     write_text(path, page)
 
@@ -102,12 +94,8 @@ def write_page(
 def headline(result: RunSummary) -> str:
     """Returns the three scores with their intervals, and how they came about, as a line."""
     scores = ", ".join(
-        f"{title} {pages.with_interval(score['value'], score)}"
-        for title, score in (
-            ("accuracy", result.accuracy),
-            ("UAR", result.uar),
-            ("macro F1", result.macro_f1),
-        )
+        f"{title} {pages.with_interval(getattr(result, name))}"
+        for name, title in pages.TITLES.items()
     )
     trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
     chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
@@ -120,7 +108,9 @@ def headline(result: RunSummary) -> str:
     )
 
 
-def _examples(sources: Sequence[Path], corpus: Corpus, correct: bool) -> list[Example]:
+def _examples(
+    sources: Sequence[Path], corpus: Corpus, correct: bool, timelines: bool
+) -> list[Example]:
     """Picks the most confident correct or wrong predictions, an utterance once."""
     tested = {source: predictions.read(source / PREDICTIONS) for source in sources}
     ranked = sorted(
@@ -132,10 +122,12 @@ def _examples(sources: Sequence[Path], corpus: Corpus, correct: bool) -> list[Ex
     for _, name, source, row in ranked:
         chosen.setdefault(name, (source, row))
     shown = list(chosen.values())[: HITS if correct else ERRORS]
-    return [_example(corpus, source, tested[source], row) for source, row in shown]
+    return [_example(corpus, source, tested[source], row, timelines) for source, row in shown]
 
 
-def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Example:
+def _example(
+    corpus: Corpus, source: Path, tested: Predictions, row: int, timelines: bool
+) -> Example:
     """Collects what a page shows of an utterance; errors may be heard."""
     name = str(tested.utterances[row])
     utterance = next(utterance for utterance in corpus.utterances if utterance.name == name)
@@ -154,7 +146,7 @@ def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Exa
         prediction=LABELS[prediction],
         probability=float(tested.probabilities[row, prediction]),
         label_probability=float(tested.probabilities[row, label]),
-        pictures=pictures,
+        pictures=list(map(trim, pictures)) if timelines else pictures,
         gates=predictions.read_gates(source, name) if single else {},
         audio=_clip(recording) if recording else b"",
     )
@@ -166,28 +158,3 @@ def _clip(path: Path) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples[: CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()
-
-
-def _illustrate(example: Example, colour_map: str, timelines: bool) -> dict:
-    """Prepares an example for the page: pictures, gates and sound become data URIs."""
-    pictures = [
-        images.colour(trim(picture) if timelines else picture, colour_map)
-        for picture in example.pictures
-    ]
-    return {
-        "example": example,
-        "pictures": [
-            {"uri": pages.picture_uri(pixels), "height": pages.shown_height(pixels)}
-            for pixels in pictures
-        ],
-        "gates": [
-            {
-                "name": name,
-                "low": gate.min(),
-                "high": gate.max(),
-                "uri": pages.picture_uri(images.fade_by_gate(pictures[0], gate)),
-            }
-            for name, gate in example.gates.items()
-        ],
-        "audio": pages.data_uri("audio/flac", example.audio) if example.audio else "",
-    }

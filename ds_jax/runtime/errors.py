@@ -5,6 +5,7 @@ import errno
 import math
 import os
 import re
+import sys
 from collections.abc import Collection, Iterable
 from numbers import Integral, Real
 
@@ -37,10 +38,12 @@ def check_choice(field: str, value: object, allowed: Collection) -> None:
     """Checks that a field of the config holds one of some values.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: It does not; the error names a value that is spelt alike.
     """
     if value not in list(allowed):  # a list, since a value need not be hashable
-        raise ConfigError(field, value, one_of(allowed))
+        near = difflib.get_close_matches(str(value).lower(), map(str, allowed), n=1)
+        hint = f" (the nearest is {near[0]!r})" if near else ""
+        raise ConfigError(field, value, one_of(allowed) + hint)
 
 
 def check_number(field: str, value: object, kind: type, low: float, high: float) -> None:
@@ -51,7 +54,7 @@ def check_number(field: str, value: object, kind: type, low: float, high: float)
     """
     number = Integral if kind is int else Real
     valid = isinstance(value, number) and not isinstance(value, bool)
-    if not (valid and -math.inf < value < math.inf and low <= value <= high):
+    if not (valid and low <= value <= high and abs(value) <= sys.float_info.max):
         limits = f"from {low} to {high}" if high < math.inf else f"of {low} or more"
         raise ConfigError(field, value, f"{KINDS[kind.__name__]} {limits}")
 

@@ -108,12 +108,8 @@ def explain_write_errors(path: Path, *also: Path) -> Iterator[None]:
 def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
     """Creates a folder if it is missing, and checks that files can be written there.
 
-    Args:
-        directory: The folder.
-        flag: The flag that names another folder.
-
     Raises:
-        OSError: The folder cannot be created or written.
+        OSError: The folder cannot be created or written; `flag` is that which names another one.
     """
     try:
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -143,12 +139,10 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def write_json(path: str | Path, content: Mapping, sealed: bool = False) -> None:
-    """Writes a strict, indented JSON object; a NaN or an infinity is a ValueError.
+    """Writes a strict, indented JSON object; `read_json` notices damage of a sealed one.
 
-    Args:
-        path: The file.
-        content: The object.
-        sealed: Whether `read_json` must notice when the file was damaged.
+    Raises:
+        ValueError: The content holds a NaN or an infinity.
     """
     content = seal(content) if sealed else content
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -206,12 +200,7 @@ def sha256(content: bytes | Path) -> str:
 
 
 def write_checksums(directory: Path, hashes: Mapping[str, str]) -> None:
-    """Writes checksums.json.
-
-    Args:
-        directory: The folder.
-        hashes: The `sha256` of each file, by its path below the folder.
-    """
+    """Writes checksums.json: the `sha256` of each file, by its path below the folder."""
     write_json(directory / CHECKSUMS, {"sha256": dict(sorted(hashes.items()))}, sealed=True)
 
 

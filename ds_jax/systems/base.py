@@ -1,8 +1,13 @@
-"""The systems behind one protocol: each is fitted on folds, saved, and predicts."""
+"""The systems behind one protocol: each is fitted on folds, saved, and predicts.
 
+Configs are checked here, before any work: this module imports neither JAX nor scikit-learn, which
+take seconds to import.
+"""
+
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import ml_collections
 import numpy as np
@@ -11,57 +16,123 @@ from ds_jax import config as configuration
 from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
+from ds_jax.features import extract
 from ds_jax.features.extract import SETS
-from ds_jax.runtime.errors import ConfigError, one_of
-from ds_jax.systems.classifier_system import ClassifierSystem
-from ds_jax.systems.classifiers import MLR, SVC, XGBoost
-from ds_jax.systems.deep_features import DeepSpectrumSVC
-from ds_jax.systems.network import NetworkSystem
-from ds_jax.training.checkpoints import read_card
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.models.backbones import backbone_of, needs_full_weights
+from ds_jax.models.colours import colour_table
+from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
 
-CARD_FIELDS = ("config", "labels", "fold")  # on the card of every system's model
-
-# Starts with inputs, padded to a number of rows; the result waits for the predictions.
-Predict = Callable[[np.ndarray, int], Callable[[], Predicted]]
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
 
 
-class System(Protocol):
-    """What is fitted on folds and predicts; the functions below describe the methods.
+class System(NamedTuple):
+    """What is known of a system without its libraries.
 
     Attributes:
         title: The system's name in reports.
         reads: The field of the config that describes its inputs: "picture" or "features".
+        module: The module of this package that is its `Implementation`.
+        fields: The fields of `config.model`.
         chooses: What it chooses besides its parameters: "epoch", "C" or "".
+        sequences: Whether it reads features with frames.
         exports: Whether JAX alone can compute its predictions from a waveform.
     """
 
     title: str
     reads: str
-    chooses: str
-    exports: bool
+    module: str
+    fields: tuple[str, ...]
+    chooses: str = ""
+    sequences: bool = False
+    exports: bool = False
 
-    def check(self, config: ml_collections.ConfigDict) -> None: ...
 
-    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFolds: ...
+class Implementation(Protocol):
+    """The functions of a system's module."""
+
+    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFolds:
+        """Prepares what all folds share.
+
+        Args:
+            config: The run's config.
+            corpus: The corpus, in memory, as `extract.settings` of the config says.
+            protocol: The protocol that the folds were made by.
+
+        Returns:
+            A function of folds by their numbers, and of the workdir that models and metrics go to.
+            It yields a fold's number and its predictions for the test utterances, ordered by name,
+            or None without any; of several processes the one that is to write them yields them.
+        """
 
     def predict(
-        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None
-    ) -> Iterator[tuple[Path, Predicted]]: ...
+        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
+    ) -> Iterator[tuple[Path, Predicted]]:
+        """Predicts inputs with the models of a run, one model in memory at a time.
 
-    def load_ensemble(self, checkpoints: Sequence[Path]) -> Predict: ...
+        Args:
+            rows: For each fold's `checkpoints` folder the inputs that its model predicts, int [n].
+            inputs: Represented as the run's config says, see `corpus.Corpus`.
+            directory: A folder that may keep what is computed from the inputs.
+
+        Yields:
+            The folder and its model's predictions.
+
+        Raises:
+            FileNotFoundError: A folder holds no model.
+            ValueError: A model is damaged, or of another label set.
+        """
+
+    def load_ensemble(
+        self, checkpoints: Sequence[Path]
+    ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+        """Loads the models of a run, all at once, to predict batch after batch.
+
+        Returns:
+            A function of inputs, represented as the run's config says, and of the number of rows
+            that they are padded to. It starts to predict and returns a function that waits for the
+            end and returns the mean of the models' predictions.
+
+        Raises:
+            FileNotFoundError, ValueError: As `predict`.
+        """
 
 
-SYSTEMS: dict[str, System] = {
-    "ds_am": NetworkSystem("DS-AM", "picture"),
-    "ds_am_statistics": NetworkSystem("DS-AM with statistics", "picture"),
-    "ds_fc": NetworkSystem("DS-FC", "picture"),
-    "lstm": NetworkSystem("LSTM", "features"),
-    "ffnn": NetworkSystem("FFNN", "features"),
-    "mlr": ClassifierSystem("MLR", MLR),
-    "svc": ClassifierSystem("SVC", SVC),
-    "xgboost": ClassifierSystem("XGBoost", XGBoost),
-    "ds_svc": DeepSpectrumSVC("DS-SVC", SVC),
+_NETWORK, _CLASSIFIER, _SVC = "network", "classifier_system", ("kernel", "costs", "scaling")
+_TREES = ("trees", "depth", "bins", "learning_rate", "column_share")
+_AM = ("gates", "merging", "loss_weights", "freeze")
+_STATISTICS = ("heads", "gate", "dropout", "loss_weights", "freeze")
+_FC = ("head", "dropout", "freeze")
+SYSTEMS = {
+    "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True),
+    "ds_am_statistics": System("DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch"),
+    "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True),
+    "lstm": System("LSTM", "features", _NETWORK, ("units", "dense_units"), "epoch", sequences=True),
+    "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),
+    "mlr": System("MLR", "features", _CLASSIFIER, ()),
+    "svc": System("SVC", "features", _CLASSIFIER, _SVC, "C"),
+    "xgboost": System("XGBoost", "features", _CLASSIFIER, _TREES),
+    "ds_svc": System("DS-SVC", "picture", _CLASSIFIER, ("layers", *_SVC), "C"),
+}
+
+# The values that fields of `config.model` can have: kind and range of a number, or of each number.
+NUMBERS = {
+    "dropout": (float, 0.0, 0.999),
+    "dense_units": (int, 1, 1 << 16),
+    **dict.fromkeys(("trees", "depth"), (int, 1, 1_000_000)),
+    "bins": (int, 2, 1_000_000),
+    **dict.fromkeys(("learning_rate", "column_share"), (float, 1e-12, 1.0)),
+}
+LISTS = {
+    "loss_weights": (float, 0.0, 1e12),
+    "units": (int, 1, 1 << 16),
+    "costs": (float, 1e-12, 1e12),
+}
+CHOICES = {
+    "merging": ("multi_loss", "early_fusion"),
+    "head": ("fc", "gap"),
+    "kernel": ("linear", "rbf"),
+    "scaling": ("standardised", "none"),
 }
 
 
@@ -74,22 +145,108 @@ def title(config: Mapping) -> str:
     return f"{name} ({'+'.join(layers)})" if layers else name
 
 
+def implementation(config: ml_collections.ConfigDict) -> Implementation:
+    """Imports the module of a config's system."""
+    return importlib.import_module(f"ds_jax.systems.{SYSTEMS[config.system].module}")
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Checks all fields of a config, before any work, but not the files that they name.
 
     Raises:
-        ConfigError: There is no such system, or a field is missing or has an impossible value.
-        ValueError: Two fields do not agree.
+        ConfigError: There is no such system, a field is missing or has an impossible value, or two
+            fields do not agree.
     """
     system = SYSTEMS.get(config.get("system"))
     if system is None:
         raise ConfigError("system", config.get("system"), one_of(SYSTEMS))
+    missing = [f"model.{name}" for name in system.fields if name not in config.model]
     if system.reads not in config:
+        missing.insert(0, system.reads)
+    if missing:
         allowed = f"given for system={config.system!r}: start from a config of this system"
-        raise ConfigError(system.reads, None, allowed)
+        raise ConfigError(missing[0], None, allowed)
     configuration.check_values(config)
     folds.check(config.folds, config.select_on)
-    system.check(config)
+    settings = extract.settings(config)
+    _check_select_on(config, system)
+    for name in system.fields:
+        _check_field(name, config.model[name])
+    if system.reads == "picture":
+        layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
+        check_choice("picture.layout", settings.layout, layouts)
+        _check_backbone(config, settings)
+    elif len(settings.shape) > 1 and not system.sequences:
+        readers = " or ".join(repr(name) for name, each in SYSTEMS.items() if each.sequences)
+        allowed = f"a set without frames, or take system={readers}, which alone reads sequences"
+        raise ConfigError("features", settings.set, allowed)
+
+
+def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
+    """Checks that what chooses the epoch fits the training."""
+    if system.chooses != "epoch":
+        allowed, why = ("dev",), "has no epochs to choose from"
+    elif configuration.is_scheduled(config.train):
+        allowed, why = ("none",), "has a fixed number of epochs"
+    else:
+        allowed, why = ("dev", "test"), "chooses an epoch"
+    if config.select_on not in allowed:
+        allowed = f"{one_of(allowed)}, since system={config.system!r} {why}"
+        raise ConfigError("select_on", config.select_on, allowed)
+
+
+def _check_field(name: str, value: object) -> None:
+    """Checks the value of a field of `config.model` by itself."""
+    field = f"model.{name}"
+    if name in CHOICES:
+        check_choice(field, value, CHOICES[name])
+    elif name in NUMBERS:
+        check_number(field, value, *NUMBERS[name])
+    elif name in LISTS:
+        kind, low, high = LISTS[name]
+        if not value or not all(isinstance(x, int | kind) and low <= x <= high for x in value):
+            what = "whole numbers" if kind is int else "numbers"
+            raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
+
+
+def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
+    """Checks what depends on the backbone: pictures, frozen blocks, gates and layers."""
+    model, backbone = config.model, backbone_of(config)
+    blocks, outputs = [block.name for block in backbone.blocks], backbone.outputs
+    colour_table(picture.colour_map)
+    check_choice("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
+    if "freeze" in model:
+        check_choice("model.freeze", model.freeze, ("", *blocks))
+    for name in {"gates", "heads"} & set(model):
+        field, given = f"model.{name}", tuple(model[name])
+        _check_list(field, given, outputs)
+        numbers = [outputs.index(output) for output in given]
+        if numbers != sorted(numbers):
+            raise ConfigError(field, given, "in this order: lower ones first")
+        # What training changes must reach all gates; heads are handed the output of frozen blocks.
+        highest = blocks[numbers[0] if name == "gates" else numbers[-1]]
+        if model.freeze and blocks.index(model.freeze) > blocks.index(highest):
+            allowed = f"'' or at most {highest!r}, which carries one of {field}"
+            raise ConfigError("model.freeze", model.freeze, allowed)
+        if len(model.loss_weights) != len(given) or not any(model.loss_weights):
+            allowed = f"{len(given)} numbers, one for each of {field}, and not all 0"
+            raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
+    if "layers" in model:
+        _check_list("model.layers", model.layers, backbone.feature_layers)
+    if needs_full_weights(config) and picture.size != backbone.size:
+        top = " and ".join(backbone.top_layers)
+        allowed = (
+            f"{backbone.size}, since the parameters of {top} fit no other size "
+            f"(model.head='gap' and the layer {outputs[-1]!r} take any)"
+        )
+        raise ConfigError("picture.size", picture.size, allowed)
+
+
+def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Checks that a field names some parts of the backbone."""
+    if not names or not set(names) <= set(known) or len(set(names)) < len(names):
+        allowed = f"one or more of {', '.join(map(repr, known))}, each once"
+        raise ConfigError(field, tuple(names), allowed)
 
 
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
@@ -104,23 +261,6 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     return {}
 
 
-def create(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFolds:
-    """Prepares what all folds share.
-
-    Args:
-        config: The run's config.
-        corpus: The corpus, in memory, as `extract.settings` of the config says.
-        protocol: The protocol that the folds were made by.
-
-    Returns:
-        A function of folds by their numbers, and of the workdir that their models and metrics go
-        to. It yields a fold's number and the predictions of the system that was fitted on it for
-        its test utterances, ordered by name, or None without any; of several processes the one
-        that is to write them yields them.
-    """
-    return SYSTEMS[config.system].fit(config, corpus, protocol)
-
-
 def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
     """Reads the config that the models in some folds' `checkpoints` folders were fitted by.
 
@@ -129,10 +269,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         ValueError: A model is of another label set, or of another experiment than the first; or
             a field of their config is impossible or missing.
     """
-    configs = [
-        ml_collections.ConfigDict(read_card(folder, CARD_FIELDS)["config"])
-        for folder in checkpoints
-    ]
+    configs = [ml_collections.ConfigDict(_card(folder)["config"]) for folder in checkpoints]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(
@@ -161,47 +298,10 @@ def check_folds(checkpoints: Mapping[Path, str]) -> None:
         ValueError: A model is of another fold, or was fitted on other recordings.
     """
     for folder, digest in checkpoints.items():
-        leakage.check_fold(folder, read_card(folder, CARD_FIELDS)["fold"], digest)
+        leakage.check_fold(folder, _card(folder)["fold"], digest)
 
 
-def predict(
-    rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
-) -> Iterator[tuple[Path, Predicted]]:
-    """Predicts inputs with the models of a run, one model in memory at a time.
+def _card(folder: Path) -> dict:
+    from ds_jax.training.checkpoints import read_card  # here, since it imports JAX
 
-    Args:
-        rows: For each fold's `checkpoints` folder the inputs that its model predicts, int [n].
-        inputs: Represented as the run's config says, see `corpus.Corpus`.
-        directory: A folder that may keep what is computed from the inputs.
-
-    Returns:
-        An iterator of the folders and their models' predictions.
-
-    Raises:
-        FileNotFoundError: A folder holds no model.
-        ValueError: A model is damaged, or of another label set.
-    """
-    return _saved_system(next(iter(rows))).predict(rows, inputs, directory)
-
-
-def load_ensemble(checkpoints: Sequence[Path]) -> Predict:
-    """Loads the models of a run, all at once, to predict batch after batch.
-
-    Args:
-        checkpoints: The `checkpoints` folders of a run's folds, one or more.
-
-    Returns:
-        A function of inputs, represented as the run's config says, and of the number of rows that
-        they are padded to. It starts to predict and returns a function that waits for the end and
-        returns the mean of the models' predictions.
-
-    Raises:
-        FileNotFoundError: A folder holds no model.
-        ValueError: A model is damaged, or of another label set.
-    """
-    return _saved_system(checkpoints[0]).load_ensemble(checkpoints)
-
-
-def _saved_system(folder: Path) -> System:
-    """Returns the system of the model in a fold's `checkpoints` folder, which its card names."""
-    return SYSTEMS[read_card(folder, CARD_FIELDS)["config"]["system"]]
+    return read_card(folder)

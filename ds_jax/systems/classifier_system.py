@@ -1,6 +1,5 @@
-"""The system that fits a classifier on each fold, whatever its vectors describe."""
+"""The systems that fit a classifier on each fold, whatever its vectors describe."""
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,137 +11,104 @@ from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.features import extract
-from ds_jax.models.baselines import check_vector
 from ds_jax.runtime import processes, progress
-from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
-from ds_jax.systems import classifiers
-from ds_jax.systems.classifiers import Classifier
+from ds_jax.systems import classifiers, deep_features
+from ds_jax.systems.classifiers import KINDS, Classifier
 from ds_jax.training.checkpoints import read_card
 
 INNER_FOLDS = 5  # of the fitted rows, by which a classifier chooses
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassifierSystem:
-    """A system that fits a classifier on a set of features, a vector for each utterance.
+def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+    """Computes the vectors of the corpus; see `base.Implementation`.
 
-    Attributes:
-        title: The system's name in reports.
-        kind: The classifier.
+    Of several processes every one fits all folds, and the first writes them.
     """
+    inputs = _vectors(config, corpus.inputs, corpus.directory)
 
-    title: str
-    kind: type[Classifier]
+    def fit_folds(made: Mapping[int, folds.Fold], workdir: Path) -> Iterator:
+        shown = processes.is_first_process()
+        for number in progress.bar("fitting", len(made), "folds", made, shown):
+            fold, directory = made[number], fold_directory(workdir, number)
+            fitted = _fit_fold(config, corpus, inputs, protocol, number, fold, directory)
+            if processes.is_first_process():
+                yield number, _test(fitted, corpus, inputs, fold)
 
-    reads, exports = "features", False
+    return fit_folds
 
-    @property
-    def chooses(self) -> str:
-        """The setting that inner folds choose, or ""."""
-        return self.kind.chooses
 
-    def check(self, config: ml_collections.ConfigDict) -> None:
-        """Checks the fields of the classifier and of what it reads; see `System`."""
-        self.check_inputs(config)
-        self.kind.check(config.model)
-        if config.select_on != "dev":
-            allowed = f"'dev', since system={config.system!r} has no epochs to choose from"
-            raise ConfigError("select_on", config.select_on, allowed)
+def predict(
+    rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
+) -> Iterator[tuple[Path, Predicted]]:
+    """Predicts with the classifiers of a run; see `base.Implementation`."""
+    config = _config(next(iter(rows)))
+    vectors = _vectors(config, inputs, directory)  # alike in all folds
+    for checkpoints, of_model in rows.items():
+        classifier = classifiers.load(KINDS[config.system], checkpoints)
+        yield checkpoints, Predicted(classifier.probabilities(vectors[of_model]), {}, {})
 
-    def check_inputs(self, config: ml_collections.ConfigDict) -> None:
-        """Checks that the features are vectors."""
-        check_vector(extract.settings(config))
 
-    def vectors(
-        self, config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
-    ) -> np.ndarray:
-        """Returns float32 [n, d], the vectors of inputs that `directory` may keep files of."""
-        del config, directory
+def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
+    """Loads the classifiers of a run, all at once; see `base.Implementation`."""
+    config = _config(checkpoints[0])
+    ensemble = [classifiers.load(KINDS[config.system], directory) for directory in checkpoints]
+    extract = None
+    if "picture" in config:
+        extract = deep_features.create_features(config).create_extractor()
+
+    def start(inputs, size):
+        wait = extract(inputs, size) if extract else lambda: inputs
+
+        def mean():
+            vectors = wait()
+            parts = [Predicted(each.probabilities(vectors), {}, {}) for each in ensemble]
+            return predictions.mean(parts)
+
+        return mean
+
+    return start
+
+
+def _vectors(
+    config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
+) -> np.ndarray:
+    """Returns float32 [n, d], the vectors of inputs that `directory` may keep files of."""
+    if "features" in config:
         return inputs
+    return deep_features.create_features(config).compute(inputs, directory)
 
-    def create_reader(
-        self, config: ml_collections.ConfigDict
-    ) -> Callable[[np.ndarray, int], Callable[[], np.ndarray]]:
-        """Returns a function that starts with the vectors of a batch, see `network.batched`."""
-        del config
-        return lambda inputs, size: lambda: inputs
 
-    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
-        """Computes the vectors of the corpus; see `System`.
-
-        Of several processes every one fits all folds, and the first writes them.
-        """
-        inputs = self.vectors(config, corpus.inputs, corpus.directory)
-
-        def fit_folds(made: Mapping[int, folds.Fold], workdir: Path) -> Iterator:
-            shown = processes.is_first_process()
-            for number in progress.bar("fitting", len(made), "folds", made, shown):
-                fold, directory = made[number], fold_directory(workdir, number)
-                fitted = self._fit_fold(config, corpus, inputs, protocol, number, fold, directory)
-                if processes.is_first_process():
-                    yield number, _test(fitted, corpus, inputs, fold)
-
-        return fit_folds
-
-    def predict(
-        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None
-    ) -> Iterator[tuple[Path, Predicted]]:
-        """Predicts with the models of a run; see `System`."""
-        vectors = self.vectors(_config(next(iter(rows))), inputs, directory)  # alike in all folds
-        for checkpoints, of_model in rows.items():
-            classifier = classifiers.load(self.kind, checkpoints)
-            yield checkpoints, Predicted(classifier.probabilities(vectors[of_model]), {}, {})
-
-    def load_ensemble(self, checkpoints: Sequence[Path]) -> Callable:
-        """Loads the models of a run, all at once; see `System`."""
-        ensemble = [classifiers.load(self.kind, directory) for directory in checkpoints]
-        read = self.create_reader(_config(checkpoints[0]))
-
-        def start(inputs, size):
-            wait = read(inputs, size)
-
-            def predict():
-                vectors = wait()
-                parts = [Predicted(each.probabilities(vectors), {}, {}) for each in ensemble]
-                return predictions.mean(parts)
-
-            return predict
-
-        return start
-
-    def _fit_fold(
-        self,
-        config: ml_collections.ConfigDict,
-        corpus: Corpus,
-        inputs: np.ndarray,
-        protocol: str,
-        number: int,
-        fold: folds.Fold,
-        directory: Path,
-    ) -> Classifier:
-        """Fits on train and dev together: without epochs dev has nothing to choose."""
-        rows = corpus.rows_of(fold.train + fold.dev)
-        leakage.check_rows(f"fold {number}: the fit", rows, corpus, fold.splits, ("train", "dev"))
-        inner = []
-        for names in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
-            held_out = np.isin(rows, corpus.rows_of(names))
-            same = np.isin(rows, corpus.rows_of(leakage.same_recordings(names, corpus.utterances)))
-            inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
-        labels = corpus.labels[rows]
-        fitted = classifiers.fit(self.kind, config.model, inputs[rows], labels, inner, config.seed)
-        if processes.is_first_process():
-            lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
-            write_text(directory / METRICS, lines)
-            digest = leakage.fold_digest(number, fold.splits, corpus.digests)
-            classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest)
-        chosen = ", ".join(f"{name} {value:.4g}" for name, value in fitted.settings.items())
-        processes.say(
-            f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}"
-        )
-        return fitted
+def _fit_fold(
+    config: ml_collections.ConfigDict,
+    corpus: Corpus,
+    inputs: np.ndarray,
+    protocol: str,
+    number: int,
+    fold: folds.Fold,
+    directory: Path,
+) -> Classifier:
+    """Fits on train and dev together: without epochs dev has nothing to choose."""
+    rows = corpus.rows_of(fold.train + fold.dev)
+    leakage.check_rows(f"fold {number}: the fit", rows, corpus, fold.splits, ("train", "dev"))
+    inner = []
+    for names in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
+        held_out = np.isin(rows, corpus.rows_of(names))
+        same = np.isin(rows, corpus.rows_of(leakage.same_recordings(names, corpus.utterances)))
+        inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
+    kind, labels = KINDS[config.system], corpus.labels[rows]
+    fitted = classifiers.fit(kind, config.model, inputs[rows], labels, inner, config.seed)
+    if processes.is_first_process():
+        lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
+        write_text(directory / METRICS, lines)
+        digest = leakage.fold_digest(number, fold.splits, corpus.digests)
+        classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest)
+    chosen = ", ".join(f"{name} {value:.4g}" for name, value in fitted.settings.items())
+    processes.say(
+        f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}"
+    )
+    return fitted
 
 
 def _test(
@@ -158,4 +124,4 @@ def _test(
 
 def _config(checkpoints: Path) -> ml_collections.ConfigDict:
     """Reads the config of the model in a fold's `checkpoints` folder."""
-    return ml_collections.ConfigDict(read_card(checkpoints, classifiers.FIELDS)["config"])
+    return ml_collections.ConfigDict(read_card(checkpoints)["config"])

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,9 @@ from sklearn.preprocessing import StandardScaler
 
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import confusion, uar
-from ds_jax.runtime.errors import ConfigError, one_of
-from ds_jax.runtime.files import sha256, write_bytes, write_json
-from ds_jax.training.checkpoints import CARD, read_card
+from ds_jax.runtime.errors import ConfigError
+from ds_jax.training import checkpoints
 
-KERNELS = ("linear", "rbf")
-SCALINGS = ("standardised", "none")
-FIELDS = ("config", "labels", "fold", "classes", "settings", "tried", "sha256", "version")
-MOST = 1_000_000  # trees, levels, bins
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
 STEPS = 1_000_000
@@ -55,7 +49,7 @@ class Classifier:
     settings: dict[str, float] = dataclasses.field(default_factory=dict)
     tried: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
-    chooses, library, file = "", sklearn, "model.skops"
+    library, file = sklearn, "model.skops"
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """Returns the probabilities of the labels.
@@ -103,10 +97,6 @@ class Classifier:
 class MLR(Classifier):
     """Multivariate linear regression: least squares on one-hot targets, of standardised inputs."""
 
-    @staticmethod
-    def check(model: Mapping) -> None:
-        """Checks nothing: `config.model` has no fields."""
-
     @classmethod
     def fit(cls, model, inputs, labels, inner, seed) -> "MLR":
         """Fits the rows; `model`, `inner` and `seed` are not used."""
@@ -125,22 +115,6 @@ class XGBoost(Classifier):
     """Gradient-boosted trees, in XGBoost's JSON, which later versions can read too."""
 
     library, file = xgboost, "model.json"
-
-    @staticmethod
-    def check(model: Mapping) -> None:
-        """Checks `trees`, `depth`, `bins` of a feature's values, `learning_rate`, `column_share`.
-
-        Raises:
-            ConfigError: A field has an impossible value.
-        """
-        for name, least in {"trees": 1, "depth": 1, "bins": 2}.items():
-            value = model.get(name)
-            if not isinstance(value, int) or not least <= value <= MOST:
-                raise ConfigError(f"model.{name}", value, f"a whole number from {least} to {MOST}")
-        for name in ("learning_rate", "column_share"):
-            value = model.get(name)
-            if not isinstance(value, Real) or not 0 < value <= 1:
-                raise ConfigError(f"model.{name}", value, "above 0 and at most 1")
 
     @classmethod
     def fit(cls, model, inputs, labels, inner, seed) -> "XGBoost":
@@ -184,22 +158,6 @@ class SVC(Classifier):
     temperature 1.
     """
 
-    chooses = "C"
-
-    @staticmethod
-    def check(model: Mapping) -> None:
-        """Checks `kernel` ("rbf" has scikit-learn's gamma="scale"), `scaling` and `costs`.
-
-        Raises:
-            ConfigError: A field has an impossible value.
-        """
-        for name, allowed in {"kernel": KERNELS, "scaling": SCALINGS}.items():
-            if model.get(name) not in allowed:
-                raise ConfigError(f"model.{name}", model.get(name), one_of(allowed))
-        costs = tuple(model.get("costs", ()))
-        if not costs or not all(isinstance(cost, Real) and 0 < cost < np.inf for cost in costs):
-            raise ConfigError("model.costs", costs, "one or more numbers above 0")
-
     @classmethod
     def fit(cls, model, inputs, labels, inner, seed) -> "SVC":
         """Fits the rows at the cost that the inner folds choose; `seed` is not used."""
@@ -231,17 +189,16 @@ def fit(
 
     Args:
         kind: `MLR`, `SVC` or `XGBoost`.
-        model: The fields of `config.model`, which `kind.check` names.
+        model: The fields of `config.model`, which `base.check` has passed.
         inputs: float32 [n, d], training rows only.
         labels: int [n], indices into `LABELS`.
         inner: For `SVC`, rows of `inputs` that are fitted and rows that are held out.
         seed: The seed by which XGBoost draws features; nothing else is random.
 
     Raises:
-        ConfigError: A field of `model` is impossible, or has several costs without inner folds.
+        ConfigError: There are several costs, and no inner folds.
         ValueError: A number is not finite, or training has a single label.
     """
-    kind.check(model)
     _check_finite(inputs)
     return kind.fit(model, inputs, labels, inner, seed)
 
@@ -255,36 +212,27 @@ def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "
         config: The run's config, as JSON.
         fold: The fold's digest, see `leakage.fold_digest`.
     """
-    (directory / CARD).unlink(missing_ok=True)  # from here until the end there is no model
-    content = classifier.dump()
-    write_bytes(directory / classifier.file, content)
     card = {
         "config": config,
-        "labels": list(LABELS),
         "fold": fold,
         "classes": classifier.classes.tolist(),
         "settings": classifier.settings,
         "tried": classifier.tried,
-        "sha256": sha256(content),
         "version": classifier.library.__version__,
     }
-    write_json(directory / CARD, card, sealed=True)
+    checkpoints.save(directory, classifier.file, classifier.dump(), card)
 
 
 def load(kind: type[Classifier], directory: Path) -> Classifier:
     """Reads a classifier that `save` has written.
 
     Raises:
-        FileNotFoundError: There is no classifier, or its file is missing.
+        FileNotFoundError: There is no classifier.
         ValueError: It is damaged or of other labels, or as `Classifier.parse`.
     """
-    card, path = read_card(directory, FIELDS), directory / kind.file
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: train this fold again")
-    content = path.read_bytes()
-    if sha256(content) != card["sha256"]:
-        raise ValueError(f"damaged: {path} is not the file that {CARD} describes; train it again")
-    fitted = kind.parse(path, content, card["version"])
+    card = checkpoints.read_card(directory, "classes", "settings", "tried", "version")
+    content = checkpoints.read_model(directory, kind.file)
+    fitted = kind.parse(directory / kind.file, content, card["version"])
     return kind(np.asarray(card["classes"]), fitted, card["settings"], card["tried"])
 
 
@@ -394,3 +342,6 @@ def _decisions(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
     decisions = svc.decision_function(kernel)
     # For two classes scikit-learn has a single value, positive for the second.
     return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2
+
+
+KINDS = {"mlr": MLR, "svc": SVC, "xgboost": XGBoost, "ds_svc": SVC}  # by system

@@ -1,4 +1,4 @@
-"""Layers of a pretrained backbone as features of pictures, and DS-SVC, which reads them.
+"""Layers of a pretrained backbone as features of pictures.
 
 DeepSpectrum reads fc2 of VGG16. Features are computed once for a corpus, on all devices, and kept
 in its folder.
@@ -20,12 +20,9 @@ from ds_jax.data.corpus import StoredPictures
 from ds_jax.features import extract
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
-from ds_jax.models.create import backbone_of
-from ds_jax.models.deep_spectrum import check_picture
+from ds_jax.models.backbones import backbone_of
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import files, locks, processes, progress
-from ds_jax.runtime.errors import ConfigError
-from ds_jax.systems.classifier_system import ClassifierSystem
 from ds_jax.systems.network import batched, gather, load_weights
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL
@@ -34,71 +31,14 @@ VERSION = 1  # raised whenever the numbers change: features kept from before are
 LONG = 5.0  # seconds after which a line says how fast it went
 
 
-class DeepSpectrumSVC(ClassifierSystem):
-    """DS-SVC: support vectors on layers of a backbone."""
-
-    reads = "picture"
-
-    def check_inputs(self, config: ml_collections.ConfigDict) -> None:
-        """Checks the pictures and the layers."""
-        settings, backbone = extract.settings(config), backbone_of(config)
-        check_picture(settings, backbone)
-        check(backbone, tuple(config.model.get("layers", ())), settings.size)
-
-    def vectors(
-        self, config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
-    ) -> np.ndarray:
-        """Returns the features of pictures, which the corpus' folder keeps."""
-        return create_features(config).compute(inputs, directory)
-
-    def create_reader(
-        self, config: ml_collections.ConfigDict
-    ) -> Callable[[np.ndarray, int], Callable[[], np.ndarray]]:
-        """Returns a function that starts with the features of a batch of pictures."""
-        extractor = create_features(config).create_extractor()
-
-        def read(pictures, size):
-            wait = extractor(pictures, size)
-            return lambda: np.concatenate(list(wait().values()), axis=1)
-
-        return read
-
-
 def create_features(config: ml_collections.ConfigDict) -> "LayerFeatures":
     """Loads the parameters that a config's features need: its picture, `model.layers`, `weights`.
 
     Raises:
-        ConfigError: As `check`.
         FileNotFoundError, ValueError: As `pretrained.load`.
     """
-    backbone, settings = backbone_of(config), extract.settings(config)
-    layers = tuple(config.model.layers)
-    check(backbone, layers, settings.size)
-    return LayerFeatures(backbone, layers, settings, load_weights(config))
-
-
-def check(backbone: Backbone, layers: Sequence[str], size: int) -> None:
-    """Checks that features of these layers can be computed.
-
-    Args:
-        backbone: The network that they are layers of.
-        layers: Names among `backbone.feature_layers`.
-        size: Pixels, the side of the network's input.
-
-    Raises:
-        ConfigError: A layer is unknown or given twice, there is none, or the top layers do not fit
-            the size.
-    """
-    known, top = backbone.feature_layers, backbone.feature_layers[-1]
-    if not layers or not set(layers) <= set(known) or len(set(layers)) < len(layers):
-        allowed = f"one or more of {', '.join(map(repr, known))}, each once"
-        raise ConfigError("model.layers", tuple(layers), allowed)
-    if top in layers and size != backbone.size:
-        allowed = (
-            f"{backbone.size} for the layer {top!r}, since its parameters fit no other size "
-            f"({backbone.outputs[-1]!r} takes any)"
-        )
-        raise ConfigError("picture.size", size, allowed)
+    backbone, layers = backbone_of(config), tuple(config.model.layers)
+    return LayerFeatures(backbone, layers, extract.settings(config), load_weights(config))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,12 +96,12 @@ class LayerFeatures:
                     files.write_bytes(paths[layer], content.getvalue())
         return np.concatenate([kept[layer] for layer in self.layers], axis=1)
 
-    def create_extractor(self) -> Callable[[np.ndarray, int], Callable[[], dict[str, np.ndarray]]]:
+    def create_extractor(self) -> Callable[[np.ndarray, int], Callable[[], np.ndarray]]:
         """Places the weights on the devices.
 
         Returns:
             A function as `network.batched` returns it, from pictures, uint8 [n, canvas, canvas], to
-            float32 [n, features] for each layer, in the order of `layers`.
+            float32 [n, features], the layers' features one after the other.
         """
         backbone, settings, dtype = self.backbone, self.settings, parallel.compute_dtype()
         highest = max(self.layers, key=backbone.feature_layers.index)
@@ -178,7 +118,7 @@ class LayerFeatures:
             if highest not in outputs:
                 units = top.apply({"params": weights}, outputs[backbone.outputs[-1]])
                 features[highest] = units.astype(jnp.float32)
-            return gather({layer: features[layer] for layer in self.layers})
+            return gather(tuple(features[layer] for layer in self.layers))
 
         step = ONE_MODEL.parallel(step, models=1, whole=0, spread=1)
         used = {name: dict(self.weights[name]) for name in self._used(highest)}
@@ -187,12 +127,7 @@ class LayerFeatures:
 
         def extractor(pictures, size):
             wait = start(pictures, size)
-
-            def wait_in_order():
-                features = wait()  # in alphabetical order
-                return {layer: features[layer] for layer in self.layers}
-
-            return wait_in_order
+            return lambda: np.concatenate(wait(), axis=1)
 
         return extractor
 
@@ -215,7 +150,9 @@ class LayerFeatures:
         if (seconds := time.monotonic() - began) > LONG:
             rate = len(pictures) / seconds
             processes.say(f"{title}: {len(pictures)} pictures, {rate:.1f} pictures/s")
-        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+        ends = np.cumsum([self._width(layer) for layer in self.layers])
+        features = np.split(np.concatenate(parts), ends[:-1], axis=1)
+        return dict(zip(self.layers, features, strict=True))
 
     def _used(self, layer: str) -> tuple[str, ...]:
         """Returns the names of the layers with parameters that a layer's features depend on."""

@@ -1,6 +1,5 @@
 """Networks as systems: trained by epochs, and loaded from finished models to predict."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,85 +12,31 @@ import numpy as np
 from ds_jax.data.corpus import Corpus, StoredPictures
 from ds_jax.evaluation.predictions import Predicted, mean, probabilities_of
 from ds_jax.models import pretrained
+from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.create import (
-    Network,
     Variables,
     abstract_variables,
-    backbone_of,
     create_network,
-    needs_full_weights,
     split_frozen,
 )
-from ds_jax.runtime.errors import ConfigError
-from ds_jax.training import loop, parallel
+from ds_jax.models.layers import Network
+from ds_jax.training import inference, loop, parallel
 from ds_jax.training.checkpoints import load_variables, read_card
-from ds_jax.training.inference import predict
 from ds_jax.training.input_pipeline import create_inputs
 from ds_jax.training.parallel import ONE_MODEL
-from ds_jax.training.step import create_predict_step, is_scheduled
+from ds_jax.training.step import create_predict_step
 
 
-@dataclasses.dataclass(frozen=True)
-class NetworkSystem:
-    """A system that trains a network of `models.create`.
-
-    Attributes:
-        title: The system's name in reports.
-        reads: The field of the config that describes the inputs: "picture" or "features".
-    """
-
-    title: str
-    reads: str
-
-    chooses = "epoch"
-
-    @property
-    def exports(self) -> bool:
-        """Whether JAX alone can compute the predictions from a waveform."""
-        return self.reads == "picture"
-
-    def check(self, config: ml_collections.ConfigDict) -> None:
-        """Checks the fields of the network and of its training; see `System`."""
-        create_network(config)
-        if is_scheduled(config.train) != (config.select_on == "none"):
-            allowed = (
-                f"'none', since the epochs of system={config.system!r} are of a fixed number"
-                if is_scheduled(config.train)
-                else f"'dev' or 'test', since system={config.system!r} chooses an epoch"
-            )
-            raise ConfigError("select_on", config.select_on, allowed)
-
-    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
-        """Puts the corpus on the devices; see `System`."""
-        del protocol
-        weights = load_weights(config) if self.reads == "picture" else {}
-        return functools.partial(loop.train_folds, loop.create_setup(config, corpus, weights))
-
-    def predict(
-        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None
-    ) -> Iterator[tuple[Path, Predicted]]:
-        """Predicts with the networks of a run; see `System`."""
-        del directory
-        return predict_from_checkpoints(rows, inputs)
-
-    def load_ensemble(self, checkpoints: Sequence[Path]) -> Callable:
-        """Loads the networks of a run, all at once; see `System`."""
-        return load_ensemble(checkpoints)
+def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+    """Puts the corpus on the devices; see `base.Implementation`."""
+    del protocol
+    weights = load_weights(config) if "picture" in config else {}
+    return functools.partial(loop.train_folds, loop.create_setup(config, corpus, weights))
 
 
 def load_weights(config: ml_collections.ConfigDict) -> pretrained.Params:
     """Loads the parameters that a config's backbone begins with."""
     return pretrained.load(backbone_of(config), config.weights, full=needs_full_weights(config))
-
-
-def load_config(directory: Path) -> ml_collections.ConfigDict:
-    """Reads the config that the finished model in a fold's `checkpoints` folder was trained by.
-
-    Raises:
-        FileNotFoundError: There is no finished model in the folder.
-        ValueError: The model is damaged, or of another label set.
-    """
-    return ml_collections.ConfigDict(read_card(directory)["config"])
 
 
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
@@ -107,62 +52,44 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         FileNotFoundError: There is no finished model in the folder.
         ValueError: The model is damaged, of another label set, or of another network.
     """
-    config = load_config(directory)
+    config = ml_collections.ConfigDict(read_card(directory)["config"])
     network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
     return config, network, load_variables(directory, like=abstract_variables(network))
 
 
-def predict_from_checkpoints(
-    rows: Mapping[Path, np.ndarray], corpus: np.ndarray | StoredPictures
+def predict(
+    rows: Mapping[Path, np.ndarray],
+    inputs: np.ndarray | StoredPictures,
+    directory: Path | None = None,
 ) -> Iterator[tuple[Path, Predicted]]:
-    """Predicts inputs with the networks of a run, one network in memory at a time.
-
-    Args:
-        rows: For each fold's `checkpoints` folder the inputs that its model predicts, int [n].
-        corpus: Inputs represented as the run's config says, see `corpus.Corpus`.
-
-    Yields:
-        The folder and the predictions of its model.
-
-    Raises:
-        FileNotFoundError, ValueError: As `load`.
-    """
-    inputs = predict_step = None
-    for directory, of_model in rows.items():
-        config, network, variables = load(directory)
+    """Predicts with the networks of a run; see `base.Implementation`."""
+    del directory
+    corpus, predict_step = None, None
+    for checkpoints, of_model in rows.items():
+        config, network, variables = load(checkpoints)
         batch_size = config.train.batch_size
-        if inputs is None:  # the frozen blocks are pretrained, and so alike in all folds of a run
-            inputs = create_inputs(network, variables["params"], corpus)
-            predict_step = create_predict_step(network, inputs, ONE_MODEL)
+        if corpus is None:  # the frozen blocks are pretrained, and so alike in all folds of a run
+            corpus = create_inputs(network, variables["params"], inputs)
+            predict_step = create_predict_step(network, corpus, ONE_MODEL)
             batches = max(-(-len(some) // batch_size) for some in rows.values())
-            length = inputs.length(batches, ONE_MODEL.width(batch_size))
+            length = corpus.length(batches, ONE_MODEL.width(batch_size))
         variables = ONE_MODEL.place([variables])
-        predicted = predict(
-            predict_step, variables, inputs, ONE_MODEL, [of_model], batch_size, length
+        [predicted] = inference.predict(
+            predict_step, variables, corpus, ONE_MODEL, [of_model], batch_size, length
         )
-        yield directory, predicted[0]
+        yield checkpoints, predicted
 
 
 def load_ensemble(
-    directories: Sequence[Path],
+    checkpoints: Sequence[Path],
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
-    """Loads the networks of a run, all at once, to predict batch after batch.
+    """Loads the networks of a run, all at once; see `base.Implementation`.
 
     The output of the frozen blocks is computed once for all networks: these blocks are pretrained,
     and so alike in all folds of a run.
-
-    Args:
-        directories: The `checkpoints` folders of a run's folds, one or more.
-
-    Returns:
-        A function as `batched` returns it, from inputs represented as the run's config says to the
-        mean of the networks' predictions.
-
-    Raises:
-        FileNotFoundError, ValueError: As `load`.
     """
     network, shared, ensemble = None, {}, []
-    for directory in directories:
+    for directory in checkpoints:
         _, network, variables = load(directory)
         frozen, trained = split_frozen(network, variables["params"])
         shared = shared or parallel.replicate(frozen)

@@ -1,9 +1,9 @@
-"""The finished model of a fold: a file of safetensors, and JSON that describes it, its card.
+"""The finished model of a fold: a file (a network's is of safetensors), and its card of JSON.
 
 Both lie in the fold's `checkpoints` folder, which holds epochs until then, see `epochs`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ds_jax.runtime import files
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
-FIELDS = ("config", "labels", "fold", "epoch", "history", "sha256")  # of the card
+CARD_OF_EARLIER_VERSIONS = "classifier.json"  # whose networks kept epochs, and had none
+FIELDS = ("config", "labels", "fold", "sha256")  # of every card
 ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
 
 
@@ -25,34 +26,47 @@ class Damaged(ValueError):
     """A saved file is missing, or is not as it was written."""
 
 
-def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -> None:
+def save(directory: Path, name: str, content: bytes, card: Mapping[str, Any]) -> None:
     """Writes a finished model to a fold's `checkpoints` folder.
 
     Args:
-        directory: The folder.
-        variables: The network's variables, on the host.
+        directory: The folder, whose earlier model is replaced.
+        name: The name of the model's file.
+        content: The content of that file.
         card: What describes the model, as JSON: `config` (the run's), `fold` (its digest, see
-            `leakage.fold_digest`), `epoch` (the one that was selected) and `history` (the rows of
-            metrics.jsonl). The labels and the model's SHA-256 are added here.
+            `leakage.fold_digest`), and what its kind needs besides. The labels and the SHA-256 of
+            the content are added here.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    content = safetensors.numpy.save(flatten(variables))
-    files.write_bytes(directory / MODEL, content)
+    (directory / CARD).unlink(missing_ok=True)  # from here until the end there is no model
+    files.write_bytes(directory / name, content)
     card = {**card, "labels": list(LABELS), "sha256": files.sha256(content)}
-    files.write_json(directory / CARD, card, sealed=True)  # last: it completes the model
+    files.write_json(directory / CARD, card, sealed=True)
 
 
-def read_card(directory: Path, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
+def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -> None:
+    """Writes a finished network, as `save`.
+
+    Args:
+        directory: The folder.
+        variables: The network's variables, on the host.
+        card: As for `save`, with `epoch` (the one that was selected) and `history` (the rows of
+            metrics.jsonl).
+    """
+    save(directory, MODEL, safetensors.numpy.save(flatten(variables)), card)
+
+
+def read_card(directory: Path, *fields: str) -> dict[str, Any]:
     """Reads what describes the finished model in a fold's `checkpoints` folder.
 
     Args:
         directory: The folder.
-        fields: The fields that the card must have; those of a network by default.
+        fields: The fields that the card must have besides those of every card.
 
     Returns:
-        The card as `save_model` was given it, with `labels` and `sha256`.
+        The card as `save` was given it, with `labels` and `sha256`.
 
     Raises:
         FileNotFoundError: There is no finished model in the folder.
@@ -60,17 +74,28 @@ def read_card(directory: Path, fields: Sequence[str] = FIELDS) -> dict[str, Any]
     """
     path = directory / CARD
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}: train this fold to its end first, or name another folder"
-        )
+        raise FileNotFoundError(f"there is no {path}: {_explain_absence(directory)}")
     try:
         card = files.read_json(path)
     except ValueError as error:
         raise Damaged(f"{error}{ADVICE}") from error
-    if missing := [name for name in fields if name not in card]:
+    if missing := [name for name in (*FIELDS, *fields) if name not in card]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{ADVICE}")
     check_labels(directory, card)
     return card
+
+
+def _explain_absence(directory: Path) -> str:
+    """Says why a fold's `checkpoints` folder holds no card, and what to do."""
+    if not (directory.parent / PREDICTIONS).is_file():
+        return "train this fold to its end first, or name another folder"
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    if any(name.isdecimal() or name == CARD_OF_EARLIER_VERSIONS for name in names):
+        return (
+            "this fold was trained by an earlier version of this program. Use that version, or "
+            f"delete the fold's {PREDICTIONS} and start the training again"
+        )
+    return f"it was deleted{ADVICE}"
 
 
 def load_variables(directory: Path, like: Variables) -> Variables:
@@ -90,13 +115,13 @@ def load_variables(directory: Path, like: Variables) -> Variables:
     return unflatten(safetensors.numpy.load(read_model(directory)), like, directory / MODEL)
 
 
-def read_model(directory: Path) -> bytes:
-    """Reads the file of the finished model, and checks it against its card.
+def read_model(directory: Path, name: str = MODEL) -> bytes:
+    """Reads the file of the finished model, by its name, and checks it against its card.
 
     Raises:
         FileNotFoundError, ValueError: As `load_variables`.
     """
-    path, sha256 = directory / MODEL, read_card(directory)["sha256"]
+    path, sha256 = directory / name, read_card(directory)["sha256"]
     content = path.read_bytes() if path.is_file() else b""
     if files.sha256(content) != sha256:
         raise Damaged(f"{path} is damaged: it is not as it was written{ADVICE}")

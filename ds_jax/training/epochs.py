@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
-import errno
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
@@ -39,25 +40,28 @@ KEPT = 2  # latest epochs that are kept besides the best one; the second replace
 # The items of an epoch's folder, and the file that Orbax writes JSON to.
 _STATE, _PROGRESS, _JSON = "state", "progress", "metadata"
 _MISSING = FileNotFoundError, NotADirectoryError
+_OS_ERROR_CODE = re.compile(r"\[os_error_code='(\d+)'\]")  # in the text of TensorStore's errors
+
+
+def report_errors_once() -> None:
+    """Keeps this process from printing errors of Orbax that are raised as well; call it once."""
+    logging.get_absl_logger().addFilter(_is_news)
+    sys.unraisablehook = functools.partial(_report_unraisable, sys.unraisablehook)
 
 
 def _is_news(record: LogRecord) -> bool:
-    """Whether a line is to be logged: Orbax logs errors at length that it raises as well."""
+    """Returns whether a line is to be logged: Orbax logs errors at length before it raises them."""
     raised = record.exc_info and "orbax" in record.pathname
     return not raised or logging.get_verbosity() >= logging.INFO
 
 
-def _report(unraisable) -> None:
-    """Reports what no caller hears of, but for TensorStore's answers to a loop that is closed.
+def _report_unraisable(hook: Callable, unraisable: "sys.UnraisableHookArgs") -> None:
+    """Drops TensorStore's answers to a loop that is closed; `hook` takes all other exceptions.
 
     Orbax closes its event loop at the first error, which it raises, and more of them may come.
     """
     if "Event loop is closed" not in str(unraisable.exc_value):
-        _report_all(unraisable)
-
-
-logging.get_absl_logger().addFilter(_is_news)
-_report_all, sys.unraisablehook = sys.unraisablehook, _report
+        hook(unraisable)
 
 
 class Epochs:
@@ -253,6 +257,8 @@ def _read(epoch: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         OSError: They cannot be read, which says nothing of what is there.
     """
     path, state = epoch / _PROGRESS / _JSON, epoch / _STATE
+    if (epoch / "variables").is_dir():
+        raise Damaged(f"{epoch} is of an earlier version of this program")
     try:
         ocp.metadata.get_step_metadata(epoch)  # which Orbax reads by itself
         progress = files.unseal(path, json.loads(path.read_text(encoding="utf-8")))
@@ -269,16 +275,13 @@ def _read(epoch: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _os_error(error: Exception) -> OSError | None:
-    """Returns the system's error behind another; None if there is none, or a file is missing.
-
-    TensorStore's errors are no OSErrors, and hold those of the system in their text.
-    """
-    if isinstance(error, OSError):
-        return None if isinstance(error, _MISSING) else error
-    for number in set(errno.errorcode) - {errno.ENOENT, errno.ENOTDIR}:
-        if os.strerror(number) in str(error):
-            return OSError(number, os.strerror(number))
-    return None
+    """Returns the system's error behind another; None if there is none, or a file is missing."""
+    if not isinstance(error, OSError):
+        number = _OS_ERROR_CODE.search(str(error))
+        if number is None:
+            return None
+        error = OSError(int(number[1]), os.strerror(int(number[1])))
+    return None if isinstance(error, _MISSING) else error
 
 
 def _epochs(directory: Path) -> list[int]:

@@ -1,7 +1,6 @@
 """A fold under way: what the loop remembers between epochs, and what it writes."""
 
 import contextlib
-import dataclasses
 import json
 import socket
 import time
@@ -15,15 +14,21 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from ds_jax import config as configuration
+from ds_jax.config import is_scheduled
 from ds_jax.data import leakage
+from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
+from ds_jax.data.labels import LABELS
+from ds_jax.evaluation import metrics
+from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
-from ds_jax.runtime import progress
+from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import explain_write_errors, write_text
-from ds_jax.runtime.workdir import METRICS, TENSORBOARD
+from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, TENSORBOARD, fold_directory
 from ds_jax.training.checkpoints import load_variables, read_card, unflatten
 from ds_jax.training.epochs import Epochs
-from ds_jax.training.step import TrainState, is_scheduled
+from ds_jax.training.input_pipeline import split_batches
+from ds_jax.training.step import TrainState
 
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
 
@@ -46,42 +51,61 @@ def plateaus(losses: Sequence[float], patience: int) -> tuple[float, int]:
     return scale, waited
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
 class FoldState:
     """A fold under way, apart from the network's state on the devices.
 
-    Attributes:
+    Args:
+        config: The run's config.
+        corpus: The corpus that is divided into the folds.
         number: The number of the fold.
         fold: The names of its utterances, by split.
-        digest: Its `leakage.fold_digest`.
-        config: The run's config.
-        train_rows: The rows of the corpus' inputs that belong to the training split, int32.
-        selection_rows: The rows of the split that selects the epoch, int32; none where the last
-            epoch counts.
-        test_rows: The rows of the test split, int32.
-        directory: The fold's folder.
-        writes: Whether this process writes the fold's files and prints its lines.
+        workdir: The folder of the run.
+        shared: Whether all processes train the fold together, or this one alone.
+
+    Attributes:
+        number: The number of the fold.
+        rows: The rows of the corpus' inputs that belong to each split, int32.
         checkpoints: The epochs that the fold's folder keeps.
-        events: What TensorBoard reads; None where this process writes nothing.
+        writes: Whether this process writes the fold's files and prints its lines.
         history: The rows of metrics.jsonl, one for each complete epoch.
         losses: float32, the loss of each step that the next epoch has taken already.
         seconds: The time that these steps took.
+
+    Raises:
+        LeakError: A split's rows are not those of its utterances alone.
+        OSError: The folder cannot be read or written.
     """
 
-    number: int
-    fold: Fold
-    digest: str
-    config: ml_collections.ConfigDict
-    train_rows: np.ndarray
-    selection_rows: np.ndarray
-    test_rows: np.ndarray
-    directory: Path
-    writes: bool
-    checkpoints: Epochs
-    events: "Events | None" = None
-    history: list[dict] = dataclasses.field(default_factory=list)
-    losses: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.float32))
-    seconds: float = 0.0
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        corpus: Corpus,
+        number: int,
+        fold: Fold,
+        workdir: Path,
+        shared: bool,
+    ):
+        self.number, self._config, self._corpus, self._splits = number, config, corpus, fold.splits
+        self.rows = {split: corpus.rows_of(names) for split, names in fold.splits.items()}
+        self._check_rows("scaling", self.rows["train"], "train")
+        if config.select_on in self.rows:
+            self._check_rows("the choice of the epoch", self.selection_rows, config.select_on)
+        self._digest = leakage.fold_digest(number, fold.splits, corpus.digests)
+        self._directory = fold_directory(workdir, number)
+        self.writes = not shared or processes.is_first_process()
+        self.history: list[dict] = []
+        self.losses, self.seconds = np.empty(0, np.float32), 0.0
+        self._events: Events | None = None  # what TensorBoard reads
+        self.checkpoints = Epochs(self._directory / CHECKPOINTS, shared)
+
+    def _check_rows(self, what: str, rows: np.ndarray, split: str) -> None:
+        what = f"fold {self.number}: {what}"
+        leakage.check_rows(what, rows, self._corpus, self._splits, (split,))
+
+    @property
+    def selection_rows(self) -> np.ndarray:
+        """The rows of the split that selects the epoch, int32; none where the last one counts."""
+        return self.rows.get(self._config.select_on, np.empty(0, np.int32))
 
     @property
     def epoch(self) -> int:
@@ -104,16 +128,16 @@ class FoldState:
     @property
     def is_over(self) -> bool:
         """Whether the last epoch is reached, or nothing has been gained for long enough."""
-        train = self.config.train
+        train = self._config.train
         stopped = not is_scheduled(train) and self._plateaus[1] >= train.stop_patience
         return stopped or self.epoch >= train.epochs
 
     @property
     def _plateaus(self) -> tuple[float, int]:
-        if is_scheduled(self.config.train):
+        if is_scheduled(self._config.train):
             return 1.0, 0
-        losses = [row[f"{self.config.select_on}_loss"] for row in self.history]
-        return plateaus(losses, self.config.train.plateau_patience)
+        losses = [row[f"{self._config.select_on}_loss"] for row in self.history]
+        return plateaus(losses, self._config.train.plateau_patience)
 
     def order(self) -> np.ndarray:
         """Returns the training rows in the order of the next epoch, int32.
@@ -121,21 +145,25 @@ class FoldState:
         With a fixed number of epochs some rows come twice, so that the last batch is full: the
         statistics of a few rows would normalise it.
         """
-        rng = np.random.default_rng([self.config.seeds.order, self.number, self.epoch + 1])
-        order = rng.permutation(self.train_rows)
-        if is_scheduled(self.config.train):
-            size = self.config.train.batch_size
+        rng = np.random.default_rng([self._config.seeds.order, self.number, self.epoch + 1])
+        order = rng.permutation(self.rows["train"])
+        if is_scheduled(self._config.train):
+            size = self._config.train.batch_size
             order = np.resize(order, -(-len(order) // size) * size)
         return order
 
+    def batches(self) -> list[np.ndarray]:
+        """Returns the batches of rows that the next epoch has still to take.
+
+        Raises:
+            LeakError: A row is not of the training split.
+        """
+        order = self.order()
+        self._check_rows("training", order, "train")  # batch normalisation included
+        return split_batches(order, self._config.train.batch_size)[len(self.losses) :]
+
     def restore(self, state: TrainState) -> TrainState:
-        """Goes on where an earlier call was stopped.
-
-        Args:
-            state: The state that training begins with.
-
-        Returns:
-            The state to go on from.
+        """Goes on where an earlier call was stopped; returns the state then, or else the given one.
 
         Raises:
             ValueError: What was saved is of another fold or of another experiment.
@@ -144,7 +172,7 @@ class FoldState:
         if notice := self.checkpoints.notice:
             self.say(notice)
         if self.checkpoints.finished:
-            saved = read_card(self.checkpoints.directory)
+            saved = read_card(self.checkpoints.directory, "history")
             self._check(saved)
         elif epoch is not None:
             state, saved = self._restore(epoch, state)
@@ -154,9 +182,9 @@ class FoldState:
             self.seconds = saved.get("seconds", 0.0)
             steps = f" and {len(self.losses)} steps" if len(self.losses) else ""
             self.say(f"going on after epoch {self.epoch}{steps} from {self.checkpoints.directory}")
-            self.write_history()  # it may have been stopped just before
+            self._write_history()  # it may have been stopped just before
         if self.writes:
-            self.events = Events(self.directory / TENSORBOARD, self.epoch + 1)
+            self._events = Events(self._directory / TENSORBOARD, self.epoch + 1)
         return state
 
     def _restore(self, epoch: int, state: TrainState) -> tuple[TrainState, dict]:
@@ -170,9 +198,9 @@ class FoldState:
     def _check(self, saved: Mapping) -> None:
         """Refuses what was saved for another fold or by another experiment."""
         directory = self.checkpoints.directory
-        leakage.check_fold(directory, saved["fold"], self.digest)
+        leakage.check_fold(directory, saved["fold"], self._digest)
         before = ml_collections.ConfigDict(saved["config"])
-        if different := configuration.difference(before, self.config):
+        if different := configuration.difference(before, self._config):
             raise ValueError(
                 f"{directory} is of another experiment: {different} now. Delete the folder, or "
                 "bring back the one of this experiment."
@@ -188,13 +216,10 @@ class FoldState:
             self.say(f"is saved after epoch {self.epoch} and {len(self.losses)} steps")
 
     def finish(self, state: TrainState) -> Variables:
-        """Leaves the model of the best epoch alone in the folder.
+        """Leaves the model of the best epoch alone in the folder; returns its variables.
 
         Args:
-            state: A state of this network.
-
-        Returns:
-            The variables of that model, on the host.
+            state: A state of this network, on the host.
         """
         if not self.checkpoints.finished:
             best, _ = self._restore(self.best_epoch, state)
@@ -202,60 +227,70 @@ class FoldState:
         return load_variables(self.checkpoints.directory, like=state.variables)
 
     def _card(self) -> dict:
-        config = self.config.to_dict()
-        return {"config": config, "fold": self.digest, "history": self.history}
+        # A copy, since an epoch is written while the history grows.
+        history = list(self.history)
+        return {"config": self._config.to_dict(), "fold": self._digest, "history": history}
 
-    def end_epoch(self, state: TrainState, row: Mapping[str, float]) -> None:
-        """Writes down how the next epoch went, which is complete now.
-
-        Args:
-            state: The state at its end.
-            row: Its row of metrics.jsonl.
-        """
-        self.history.append(dict(row))
-        self.losses, self.seconds = np.empty(0, np.float32), 0.0
-        self.save(state)
-        self.log()
-
-    def say(self, text: str) -> None:
-        """Prints a line, once for all processes that train the fold."""
-        if self.writes:
-            progress.say(f"fold {self.number} {text}")
-
-    def log(self) -> None:
-        """Adds the latest epoch to metrics.jsonl, and to what TensorBoard reads."""
-        self.write_history()
-        if self.events is not None:
-            values = dict(self.history[-1])
-            self.events.write(values.pop("epoch"), values)
-
-    def write_history(self) -> None:
-        """Writes metrics.jsonl anew."""
-        if self.writes:
-            lines = [json.dumps(row) + "\n" for row in self.history]
-            write_text(self.directory / METRICS, "".join(lines))
-
-    def check_finite(self, loss: float, last_step: int) -> None:
-        """Checks the losses of an epoch.
+    def end_epoch(self, state: TrainState, predicted: Predicted | None) -> None:
+        """Scores the split that selects the epoch, saves the epoch, and writes down how it went.
 
         Args:
-            loss: The loss on the split that selects the epoch, after the last step.
-            last_step: The number of that step.
+            state: The state after the last step.
+            predicted: What it predicts for the utterances of that split; None if nothing selects.
 
         Raises:
             FloatingPointError: A loss is not finite; the error names the last good checkpoint.
         """
+        config, step, seconds = self._config, int(state.step), self.seconds
+        scores, text = {}, ""
+        if predicted is not None:
+            scores = _scores(predicted, self._corpus, self.selection_rows)
+            text = f"{config.select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
+        self._check_finite(scores.get("loss", 0.0), step)
+        row = {"epoch": self.epoch + 1, "step": step, "train_loss": float(np.mean(self.losses))}
+        row |= {f"{config.select_on}_{name}": value for name, value in scores.items()}
+        row["learning_rate_scale"] = self.learning_rate_scale
+        row |= {"inputs_per_second": len(self.rows["train"]) / seconds, "seconds": seconds}
+        self.history.append(row)
+        self.losses, self.seconds = np.empty(0, np.float32), 0.0
+        self.save(state)
+        self.log()
+        left = progress.clock(seconds * (config.train.epochs - self.epoch))
+        self.say(
+            f"epoch {self.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
+            f"{text}{row['inputs_per_second']:.1f} inputs/s  at most {left} left"
+        )
+
+    def _check_finite(self, loss: float, last_step: int) -> None:
+        """Refuses an epoch with a loss, of a step or after the last, that is not finite."""
         losses = np.append(self.losses, loss)  # the last step may have spoilt the network
         bad = np.flatnonzero(~np.isfinite(losses))
         if not len(bad):
             return
         step = min(last_step - len(losses) + 2 + bad[0], last_step)
         good = f"epoch {self.epoch} in {self.checkpoints.directory}" if self.epoch else "none yet"
-        rates = [name for name in self.config.train if name.endswith("learning_rate")]
+        rates = [f"train.{name}" for name in self._config.train if name.endswith("learning_rate")]
         raise FloatingPointError(
             f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
-            f"another workdir, lower {' and '.join(f'train.{name}' for name in rates)}."
+            f"another workdir, lower {' and '.join(rates)}."
         )
+
+    def log(self) -> None:
+        """Adds the latest epoch to metrics.jsonl, and to what TensorBoard reads."""
+        self._write_history()
+        if self._events is not None:
+            values = dict(self.history[-1])
+            self._events.write(values.pop("epoch"), values)
+
+    def _write_history(self) -> None:
+        if self.writes:
+            lines = [json.dumps(row) + "\n" for row in self.history]
+            write_text(self._directory / METRICS, "".join(lines))
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all processes that train the fold."""
+        if self.writes:
+            progress.say(f"fold {self.number} {text}")
 
     def close(self) -> None:
         """Ends what is still being written.
@@ -263,10 +298,23 @@ class FoldState:
         Raises:
             OSError: It could not be written.
         """
-        events, self.events = self.events, None  # it may be called again
+        events, self._events = self._events, None  # it may be called again
         with contextlib.closing(self.checkpoints):
             if events is not None:
                 events.close()
+
+
+def _scores(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
+    """Returns loss, accuracy and UAR over the utterances that the windows `rows` belong to."""
+    owners = np.unique(corpus.owners[rows])
+    labels = np.asarray([LABELS.index(corpus.utterances[owner].label) for owner in owners])
+    right = predicted.probabilities[np.arange(len(labels)), labels]
+    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1))
+    return {
+        "loss": float(-np.mean(np.log(np.maximum(right, np.finfo(np.float64).tiny)))),
+        "accuracy": float(metrics.accuracy(matrix)),
+        "uar": float(metrics.uar(matrix)),
+    }
 
 
 class Events:

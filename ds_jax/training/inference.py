@@ -11,7 +11,7 @@ from ds_jax.models.create import Variables
 from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training.input_pipeline import Inputs, split_batches
-from ds_jax.training.parallel import ONE_MODEL, Layout
+from ds_jax.training.parallel import ONE_MODEL, Layout, read_behind
 from ds_jax.training.step import create_moments_step
 
 
@@ -42,53 +42,51 @@ def predict(
         Interrupted: SIGTERM came in a block that defers it.
     """
     batches = [split_batches(of_model, batch_size) for of_model in rows]
-    pending, outputs = [], []
     steps, shown = max(map(len, batches)), processes.is_first_process()
-    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+
+    def dispatches():
         for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
             if layout.any_process(shutdown.sigterm_received()):
                 raise shutdown.Interrupted
-            # The host reads a dispatch while the devices work at the next.
-            pending.append(predict_step(variables, *chunk))
-            if len(pending) > 1:
-                outputs.append(jax.device_get(pending.pop(0)))
-                bar.update(min(length, steps - bar.n))
-        outputs += map(jax.device_get, pending)
+            yield predict_step(variables, *chunk)
+
+    outputs = []
+    with progress.bar("predicting", steps, "steps", shown=shown) as bar:
+        for output in read_behind(dispatches()):
+            outputs.append(output)
+            bar.update(min(length, steps - bar.n))
 
     def predicted(model: int) -> Predicted:
-        chunks = [layout.select(chunk, model) for chunk in outputs]
-        return probabilities_of(*_join(chunks, batches[model], length))
+        parts = [layout.select(output, model) for output in outputs]
+        return probabilities_of(*_join(parts, len(rows[model]), batch_size))
 
-    return [predicted(model) if batches[model] else None for model in range(len(batches))]
+    return [predicted(model) if len(of_model) else None for model, of_model in enumerate(rows)]
 
 
-def moments(
-    network: TimelineNetwork, params: Mapping, inputs: Inputs, rows: np.ndarray, batch_size: int
-) -> Any:
-    """Returns the network's `moments` of rows of a corpus, a tree of arrays on the host.
+def moments(network: TimelineNetwork, params: Mapping, inputs: Inputs, batch_size: int) -> Any:
+    """Returns the network's `moments` of all rows of a corpus, a tree of arrays on the host.
 
     Args:
         network: The network.
         params: Its pretrained parameters, by module and layer.
         inputs: The corpus.
-        rows: int [n], the row numbers.
         batch_size: Rows that go through the network together.
     """
-    batches, width = split_batches(rows.astype(np.int32), batch_size), ONE_MODEL.width(batch_size)
+    rows, width = np.arange(len(inputs.labels), dtype=np.int32), ONE_MODEL.width(batch_size)
+    batches = split_batches(rows, batch_size)
     length = inputs.length(len(batches), width)
     step = create_moments_step(network, inputs, ONE_MODEL)
     variables = ONE_MODEL.place([{"params": params}])
     chunks = inputs.chunks(ONE_MODEL, [batches], length, width)
-    outputs = [jax.device_get(step(variables, *chunk)) for chunk in chunks]
-    return _join(outputs, batches, length)
+    outputs = list(read_behind(step(variables, *chunk) for chunk in chunks))
+    return _join(outputs, len(rows), batch_size)
 
 
-def _join(chunks: Sequence, batches: Sequence[np.ndarray], length: int) -> Any:
-    """Joins a model's outputs of all dispatches, trees of arrays, to those for its batches."""
+def _join(outputs: Sequence, count: int, batch_size: int) -> Any:
+    """Joins a model's outputs for its rows, of which all batches but the last are full."""
 
-    def of_batch(number: int):
-        size = len(batches[number])
-        return jax.tree.map(lambda x: x[number % length, :size], chunks[number // length])
+    def join(*parts):
+        x = np.concatenate(parts)[:, :batch_size]  # the devices may take more
+        return x.reshape(-1, *x.shape[2:])[:count]
 
-    parts = [of_batch(number) for number in range(len(batches))]
-    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    return jax.tree.map(join, *outputs)

@@ -13,12 +13,12 @@ import numpy as np
 
 from ds_jax.data.corpus import StoredPictures
 from ds_jax.features import spectrogram
-from ds_jax.models.create import Network, split_frozen
+from ds_jax.models.create import split_frozen
+from ds_jax.models.layers import Network
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL, Layout
 
-WIDTH = 32  # pictures that go through frozen blocks together on a device, at most
 # Bytes of pictures that are sent to a device at a time; another part is read meanwhile.
 STREAMED_AT_ONCE = 1 << 28
 THREADS = 16  # that read and decode; they wait for the disk as often as they compute
@@ -177,7 +177,7 @@ def _resident(
         corpus: The rows.
         widths: int [n], the columns of each timeline; None where all pictures are equally wide.
     """
-    width = min(WIDTH, ONE_MODEL.width(len(corpus)))
+    width = min(parallel.WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
     chunks = -(-len(corpus) // size)
     part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)

@@ -12,28 +12,25 @@ import ml_collections
 import numpy as np
 import optax
 
-from ds_jax.data import leakage
+from ds_jax.config import is_scheduled
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
-from ds_jax.data.labels import LABELS
-from ds_jax.evaluation import metrics, predictions
+from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models.create import Network, create_network
+from ds_jax.models.create import create_network
+from ds_jax.models.layers import Network
 from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
-from ds_jax.runtime.workdir import CHECKPOINTS, fold_directory
 from ds_jax.training import inference, parallel
-from ds_jax.training.epochs import Epochs
 from ds_jax.training.fold import FoldState
-from ds_jax.training.input_pipeline import Inputs, create_inputs, split_batches
-from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout
+from ds_jax.training.input_pipeline import Inputs, create_inputs
+from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout, read_behind
 from ds_jax.training.step import (
     TrainState,
     create_optimiser,
     create_predict_step,
     create_state,
     create_train_step,
-    is_scheduled,
 )
 
 
@@ -83,6 +80,17 @@ class TrainingSetup:
             )
         return self.steps[layout]
 
+    def first_state(self, layout: Layout, fold: FoldState) -> TrainState:
+        """Returns the state that the training of a fold begins with, on the host."""
+        network, train, rows = self.network(layout), self.config.train, fold.rows["train"]
+        rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
+        scaling = network.scaling(self.measured, rows)
+        schedule = ()
+        if is_scheduled(train):
+            steps = train.epochs * -(-len(rows) // train.batch_size)
+            schedule = steps, self.corpus.labels[rows]
+        return create_state(network, self.optimiser, self.pretrained, rng, scaling, *schedule)
+
 
 def create_setup(
     config: ml_collections.ConfigDict, corpus: Corpus, pretrained: Mapping
@@ -99,8 +107,7 @@ def create_setup(
     ported = network.port(pretrained)
     inputs, measured = create_inputs(network, ported, corpus.inputs, corpus.labels), corpus.inputs
     if isinstance(network, TimelineNetwork):
-        size = config.train.batch_size
-        measured = inference.moments(network, ported, inputs, np.arange(len(corpus.inputs)), size)
+        measured = inference.moments(network, ported, inputs, config.train.batch_size)
     return TrainingSetup(
         config=config,
         corpus=corpus,
@@ -159,9 +166,12 @@ def _train(
                 if not waiting and not (spare and running):
                     break
                 number = (waiting or spare).pop(0)
-                fold, state = _open(setup, layout, number, folds[number], workdir)
-                running[replica] = fold
+                fold = FoldState(
+                    setup.config, setup.corpus, number, folds[number], workdir, layout.shared
+                )
                 opened.callback(fold.close)
+                running[replica] = fold
+                state = fold.restore(setup.first_state(layout, fold))
                 if states is None:
                     states = layout.place([state] * layout.replicas)
                 else:
@@ -172,9 +182,9 @@ def _train(
                 states = _run_epoch(setup, layout, learning, states, train_length)
                 rows = {replica: fold.selection_rows for replica, fold in learning.items()}
                 try:
-                    if not _selection(setup.config) and layout.any_process(
-                        shutdown.sigterm_received()
-                    ):  # which the prediction looks for, if there is one
+                    # A prediction looks for SIGTERM, but here there may be nothing to predict.
+                    unselected = setup.config.select_on == "none"
+                    if unselected and layout.any_process(shutdown.sigterm_received()):
                         raise shutdown.Interrupted
                     predicted = _predict(setup, layout, states.model, rows, predict_length)
                 except shutdown.Interrupted:
@@ -182,15 +192,14 @@ def _train(
                         fold.save(layout.take(states, replica))
                     raise
                 for replica, fold in learning.items():
-                    state, scored = layout.take(states, replica), predicted.get(replica)
-                    _end_epoch(setup, fold, state, scored)
+                    fold.end_epoch(layout.take(states, replica), predicted.get(replica))
 
             over = {replica: fold for replica, fold in running.items() if fold.is_over}
             variables = states.model
             for replica, fold in over.items():
                 best = fold.finish(layout.take(states, replica))
                 variables = layout.replace(variables, replica, best)
-            rows = {replica: fold.test_rows for replica, fold in over.items()}
+            rows = {replica: fold.rows["test"] for replica, fold in over.items()}
             predicted = _predict(setup, layout, variables, rows, predict_length)
             for replica, fold in over.items():
                 running.pop(replica).close()
@@ -207,41 +216,8 @@ def _lengths(setup: TrainingSetup, layout: Layout, folds: Mapping[int, Fold]) ->
         longest = max((len(corpus.rows_of(each)) for each in names), default=0)
         return setup.inputs.length(-(-longest // size), layout.width(size))
 
-    return length("train"), length("test", *_selection(setup.config))
-
-
-def _open(
-    setup: TrainingSetup, layout: Layout, number: int, fold: Fold, workdir: Path
-) -> tuple[FoldState, TrainState]:
-    """Starts with a fold, or goes on with it where an earlier call was stopped."""
-    config, corpus = setup.config, setup.corpus
-    rows = {split: corpus.rows_of(names) for split, names in fold.splits.items()}
-    purposes = [("scaling", "train")]
-    purposes += [("the choice of the epoch", split) for split in _selection(config)]
-    for what, split in purposes:
-        leakage.check_rows(f"fold {number}: {what}", rows[split], corpus, fold.splits, (split,))
-    network = setup.network(layout)
-    rng = jax.random.fold_in(jax.random.key(config.seeds.initialisation), number)
-    scaling = network.scaling(setup.measured, rows["train"])
-    steps = labels = None
-    if is_scheduled(config.train):
-        steps = config.train.epochs * -(-len(rows["train"]) // config.train.batch_size)
-        labels = corpus.labels[rows["train"]]
-    state = create_state(network, setup.optimiser, setup.pretrained, rng, scaling, steps, labels)
-    directory = fold_directory(workdir, number)
-    opened = FoldState(
-        number=number,
-        fold=fold,
-        digest=leakage.fold_digest(number, fold.splits, corpus.digests),
-        config=config,
-        train_rows=rows["train"],
-        selection_rows=np.concatenate([rows["test"][:0], *map(rows.get, _selection(config))]),
-        test_rows=rows["test"],
-        directory=directory,
-        writes=not layout.shared or processes.is_first_process(),
-        checkpoints=Epochs(directory / CHECKPOINTS, layout.shared),
-    )
-    return opened, opened.restore(state)
+    selection = {setup.config.select_on} - {"none"}
+    return length("train"), length("test", *selection)
 
 
 def _run_epoch(
@@ -255,29 +231,28 @@ def _run_epoch(
 
     The losses of the steps, and the time that they took, are noted in each fold.
     """
-    size, (train_step, _) = setup.config.train.batch_size, setup.steps_for(layout)
+    width, (train_step, _) = layout.width(setup.config.train.batch_size), setup.steps_for(layout)
     batches = [[]] * layout.replicas
     numbers, scales = np.zeros(layout.replicas, np.int32), np.zeros(layout.replicas, np.float32)
     for replica, fold in folds.items():
-        order = fold.order()
-        what = f"fold {fold.number}: training"  # batch normalisation included
-        leakage.check_rows(what, order, setup.corpus, fold.fold.splits, ("train",))
-        batches[replica] = split_batches(order, size)[len(fold.losses) :]
+        batches[replica] = fold.batches()
         numbers[replica], scales[replica] = fold.number, fold.learning_rate_scale
     numbers, scales = layout.stack(numbers), layout.stack(scales)
-    losses, pending, began = [np.empty((layout.replicas, 0), np.float32)], [], time.monotonic()
     steps, shown = max(map(len, batches)), processes.is_first_process()
-    with progress.bar(_title(folds), steps, "steps", shown=shown) as bar:
-        for chunk in setup.inputs.chunks(layout, batches, length, layout.width(size)):
+
+    def dispatches():
+        nonlocal states
+        for chunk in setup.inputs.chunks(layout, batches, length, width):
             states, loss = train_step(states, numbers, scales, *chunk)
-            # The host reads a dispatch while the devices work at the next.
-            pending.append(loss)
-            if len(pending) > 1:
-                losses.append(jax.device_get(pending.pop(0)).reshape(layout.replicas, length))
-                bar.update(min(length, steps - bar.n))
+            yield loss
             if layout.any_process(shutdown.sigterm_received()):
-                break
-        losses += [jax.device_get(loss).reshape(layout.replicas, length) for loss in pending]
+                return
+
+    losses, began = [np.empty((layout.replicas, 0), np.float32)], time.monotonic()
+    with progress.bar(_title(folds), steps, "steps", shown=shown) as bar:
+        for loss in read_behind(dispatches()):
+            losses.append(loss.reshape(layout.replicas, length))
+            bar.update(min(length, steps - bar.n))
     losses, seconds = np.concatenate(losses, axis=1), time.monotonic() - began
     for replica, fold in folds.items():
         fold.losses = np.append(fold.losses, losses[replica, : len(batches[replica])])
@@ -286,40 +261,12 @@ def _run_epoch(
 
 
 def _title(folds: Mapping[int, FoldState]) -> str:
-    """What the progress bar of an epoch is called, however many folds are trained together."""
+    """Names the progress bar of an epoch."""
     if len(folds) == 1:
         (fold,) = folds.values()
         return f"fold {fold.number} epoch {fold.epoch + 1}"
     numbers = [fold.number for fold in folds.values()]
     return f"an epoch of {len(numbers)} folds, {min(numbers)} to {max(numbers)}"
-
-
-def _selection(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Returns the split that selects the epoch, if there is one."""
-    return () if config.select_on == "none" else (config.select_on,)
-
-
-def _end_epoch(
-    setup: TrainingSetup, fold: FoldState, state: TrainState, predicted: Predicted | None
-) -> None:
-    """Scores the split that selects the epoch, saves the epoch, and writes down how it went."""
-    config, select_on, scores, text = setup.config, setup.config.select_on, {}, ""
-    if predicted is not None:
-        scores = _scores(predicted, setup.corpus, fold.selection_rows)
-        text = f"{select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
-    step, seconds = int(state.step), fold.seconds
-    fold.check_finite(scores.get("loss", 0.0), step)
-    row = {"epoch": fold.epoch + 1, "step": step, "train_loss": float(np.mean(fold.losses))}
-    row |= {f"{select_on}_{name}": value for name, value in scores.items()}
-    row["learning_rate_scale"] = fold.learning_rate_scale
-    rate = len(fold.train_rows) / seconds
-    row |= {"inputs_per_second": rate, "seconds": seconds}
-    fold.end_epoch(state, row)
-    left = progress.clock(seconds * (config.train.epochs - fold.epoch))
-    fold.say(
-        f"epoch {fold.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
-        f"{text}{rate:.1f} inputs/s  at most {left} left"
-    )
 
 
 def _predict(
@@ -342,17 +289,4 @@ def _predict(
         replica: predictions.average_windows(predicted, setup.corpus, wanted[replica])
         for replica, predicted in enumerate(outputs)
         if predicted is not None
-    }
-
-
-def _scores(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
-    """Returns loss, accuracy and UAR over the utterances that the windows `rows` belong to."""
-    owners = np.unique(corpus.owners[rows])
-    labels = np.asarray([LABELS.index(corpus.utterances[owner].label) for owner in owners])
-    right = predicted.probabilities[np.arange(len(labels)), labels]
-    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1))
-    return {
-        "loss": float(-np.mean(np.log(np.maximum(right, np.finfo(np.float64).tiny)))),
-        "accuracy": float(metrics.accuracy(matrix)),
-        "uar": float(metrics.uar(matrix)),
     }

@@ -1,6 +1,8 @@
 """The one place that maps steps over devices and places arrays on them."""
 
-from collections.abc import Callable, Sequence
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -71,20 +73,27 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
 
 
+@dataclasses.dataclass(frozen=True)
 class Layout:
-    """How models lie on devices: `OneModel` or `OneFoldPerDevice`.
+    """How models lie on devices: `ONE_MODEL` or `ONE_FOLD_PER_DEVICE`.
 
     Attributes:
-        shared: Whether all processes train the same model together.
-        model_axis: The axis of arrays that tells models apart; None where there is one model.
-        replicas: How many models this process trains side by side.
-        devices: How many devices share a batch of a model.
+        shared: Whether all devices of all processes train one model together, share its batches and
+            sum its gradients. Otherwise each device of this process trains a model of another fold,
+            and nothing is exchanged.
     """
 
     shared: bool
-    model_axis: int | None
-    replicas: int
-    devices: int
+
+    @property
+    def replicas(self) -> int:
+        """How many models this process trains side by side."""
+        return 1 if self.shared else jax.local_device_count()
+
+    @property
+    def devices(self) -> int:
+        """How many devices share a batch of a model."""
+        return jax.device_count() if self.shared else 1
 
     @property
     def axis_name(self) -> str | None:
@@ -128,11 +137,12 @@ class Layout:
         Returns:
             The mapped step.
         """
+        model_axis = None if self.shared else 0
         return jax.pmap(
             step,
             axis_name=AXIS,
-            in_axes=(self.model_axis,) * models + (None,) * whole + (0,) * spread,
-            out_axes=0 if stays else self.model_axis,
+            in_axes=(model_axis,) * models + (None,) * whole + (0,) * spread,
+            out_axes=0 if stays else model_axis,
             devices=None if self.shared else jax.local_devices(),
             donate_argnums=(0,) if donate else (),
         )
@@ -140,42 +150,6 @@ class Layout:
     def put(self, x: np.ndarray) -> jax.Array:
         """Starts to send an array with a leading axis of this process' devices to them."""
         return jax.device_put(x, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
-
-    def scan(self, step: Callable, carry: Any, xs: Any, count: jax.Array) -> tuple[Any, Any]:
-        """Works as `jax.lax.scan` over the first `count` elements of `xs`.
-
-        Args:
-            step: A function `(carry, x) -> (carry, y)`.
-            carry: What the first step is given.
-            xs: A tree of arrays with an equal leading axis.
-            count: int32 scalar, which the device alone knows.
-
-        Returns:
-            The last carry, and the stacked y, with zeros beyond `count`.
-        """
-
-        def element(index):
-            return jax.tree.map(lambda x: x[index], xs)
-
-        def body(index, loop):
-            carry, ys = loop
-            carry, y = step(carry, element(index))
-            return carry, jax.tree.map(lambda ys, y: ys.at[index].set(y), ys, y)
-
-        length = len(jax.tree.leaves(xs)[0])
-        shapes = jax.eval_shape(lambda carry, xs: step(carry, element(0))[1], carry, xs)
-        ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), shapes)
-        return jax.lax.fori_loop(0, count, body, (carry, ys))
-
-
-class OneModel(Layout):
-    """One model on all devices of all processes: they share its batches and sum its gradients."""
-
-    shared, model_axis, replicas = True, None, 1
-
-    @property
-    def devices(self) -> int:
-        return jax.device_count()
 
     def spread(
         self, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
@@ -193,66 +167,37 @@ class OneModel(Layout):
             float32 of the same shape, and the number of batches int32 [devices]; what is left
             over is row 0 with mask 0.
         """
-        rows, mask, counts = _pad(batches, length, self.devices * width)
-        first = jax.process_index() * jax.local_device_count()
-        local = slice(first, first + jax.local_device_count())
+        rows = np.zeros((len(batches), length, self.devices * width), np.int32)
+        mask = np.zeros(rows.shape, np.float32)
+        for model, of_model in enumerate(batches):
+            for number, batch in enumerate(of_model):
+                rows[model, number, : len(batch)] = batch
+                mask[model, number, : len(batch)] = 1
+        counts = np.asarray([len(of_model) for of_model in batches], np.int32)
+        if not self.shared:
+            return rows, mask, counts
+        first, count = jax.process_index() * jax.local_device_count(), jax.local_device_count()
         rows, mask = (
-            x.reshape(length, self.devices, width).swapaxes(0, 1)[local].copy()
+            x.reshape(length, self.devices, width).swapaxes(0, 1)[first : first + count].copy()
             for x in (rows, mask)
         )
-        return rows, mask, counts.repeat(len(rows))
+        return rows, mask, counts.repeat(count)
 
     def stack(self, values: np.ndarray) -> np.ndarray:
         """Returns numbers of the models, [replicas], in the form that `parallel` takes."""
-        return values[0]
+        return values[0] if self.shared else values
 
     def place(self, trees: Sequence[Any]) -> Any:
         """Puts a tree of host arrays for each model on the devices of that model."""
-        return replicate(trees[0])
-
-    def replace(self, placed: Any, replica: int, tree: Any) -> Any:
-        """Puts another model in the place of one; the others stay where they are."""
-        return replicate(tree)
-
-    def take(self, placed: Any, replica: int) -> Any:
-        """Copies a model to the host."""
-        # Copies, since a CPU's arrays may share their memory with the next step's.
-        return jax.tree.map(np.array, jax.device_get(placed))
-
-    def select(self, outputs: Any, replica: int) -> Any:
-        """Returns the part of a step's outputs that belongs to a model."""
-        return outputs
-
-    def scan(self, step, carry, xs, count):
-        if len(jax.tree.leaves(xs)[0]) > 1:
-            return super().scan(step, carry, xs, count)
-        # A loop around a single step would slow a CPU down.
-        carry, y = step(carry, jax.tree.map(lambda x: x[0], xs))
-        return carry, jax.tree.map(lambda y: y[None], y)
-
-
-class OneFoldPerDevice(Layout):
-    """A model for each device of this process, each of another fold: nothing is exchanged.
-
-    Its methods are those of `OneModel`.
-    """
-
-    shared, model_axis, devices = False, 0, 1
-
-    @property
-    def replicas(self) -> int:
-        return jax.local_device_count()
-
-    def spread(self, batches, length, width):
-        return _pad(batches, length, width)
-
-    def stack(self, values: np.ndarray) -> np.ndarray:
-        return values
-
-    def place(self, trees: Sequence[Any]) -> Any:
+        if self.shared:
+            return replicate(trees[0])
         return jax.tree.map(lambda *leaves: self.put(np.stack(leaves)), *trees)
 
     def replace(self, placed: Any, replica: int, tree: Any) -> Any:
+        """Puts another model in the place of one; the others stay where they are."""
+        if self.shared:
+            return replicate(tree)
+
         def replace(old: jax.Array, new: np.ndarray) -> jax.Array:
             parts = [shard.data for shard in _by_device(old)]
             parts[replica] = jax.device_put(np.asarray(new)[None], jax.local_devices()[replica])
@@ -261,14 +206,58 @@ class OneFoldPerDevice(Layout):
         return jax.tree.map(replace, placed, tree)
 
     def take(self, placed: Any, replica: int) -> Any:
-        placed = jax.tree.map(lambda leaf: _by_device(leaf)[replica].data, placed)
-        return jax.tree.map(lambda x: np.array(x[0]), jax.device_get(placed))
+        """Copies a model to the host."""
+        # Copies, since a CPU's arrays may share their memory with the next step's.
+        if self.shared:
+            return jax.tree.map(np.array, jax.device_get(placed))
+        parts = jax.tree.map(lambda leaf: _by_device(leaf)[replica].data, placed)
+        return jax.tree.map(lambda x: np.array(x[0]), jax.device_get(parts))
 
     def select(self, outputs: Any, replica: int) -> Any:
-        return jax.tree.map(lambda x: x[replica], outputs)
+        """Returns the part of a step's outputs that belongs to a model."""
+        return outputs if self.shared else jax.tree.map(lambda x: x[replica], outputs)
+
+    def scan(self, step: Callable, carry: Any, xs: Any, count: jax.Array) -> tuple[Any, Any]:
+        """Works as `jax.lax.scan` over the first `count` elements of `xs`.
+
+        Args:
+            step: A function `(carry, x) -> (carry, y)`.
+            carry: What the first step is given.
+            xs: A tree of arrays with an equal leading axis.
+            count: int32 scalar, which the device alone knows; 1 where a shared model has one x.
+
+        Returns:
+            The last carry, and the stacked y, with zeros beyond `count`.
+        """
+
+        def element(index):
+            return jax.tree.map(lambda x: x[index], xs)
+
+        def body(index, loop):
+            carry, ys = loop
+            carry, y = step(carry, element(index))
+            return carry, jax.tree.map(lambda ys, y: ys.at[index].set(y), ys, y)
+
+        length = len(jax.tree.leaves(xs)[0])
+        if self.shared and length == 1:  # a loop around a single step would slow a CPU down
+            carry, y = step(carry, element(0))
+            return carry, jax.tree.map(lambda y: y[None], y)
+        shapes = jax.eval_shape(lambda carry, xs: step(carry, element(0))[1], carry, xs)
+        ys = jax.tree.map(lambda y: jnp.zeros((length, *y.shape), y.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (carry, ys))
 
 
-ONE_MODEL, ONE_FOLD_PER_DEVICE = OneModel(), OneFoldPerDevice()
+ONE_MODEL, ONE_FOLD_PER_DEVICE = Layout(shared=True), Layout(shared=False)
+
+
+def read_behind(dispatches: Iterable[Any]) -> Iterator[Any]:
+    """Copies the outputs of dispatches to the host, each while the devices work at the next."""
+    pending = collections.deque()
+    for outputs in dispatches:
+        pending.append(outputs)
+        if len(pending) > 1:
+            yield jax.device_get(pending.popleft())
+    yield from map(jax.device_get, pending)
 
 
 def assign_folds(numbers: Sequence[int], parallel: str) -> tuple[list[int], list[int]]:
@@ -288,19 +277,6 @@ def assign_folds(numbers: Sequence[int], parallel: str) -> tuple[list[int], list
         apart = 0
     of_process = list(numbers[:apart])[jax.process_index() :: jax.process_count()]
     return of_process, list(numbers[apart:])
-
-
-def _pad(
-    batches: Sequence[Sequence[np.ndarray]], length: int, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row numbers and mask [models, length, size], padded, and the number of batches [models]."""
-    rows = np.zeros((len(batches), length, size), np.int32)
-    mask = np.zeros(rows.shape, np.float32)
-    for model, of_model in enumerate(batches):
-        for number, batch in enumerate(of_model):
-            rows[model, number, : len(batch)] = batch
-            mask[model, number, : len(batch)] = 1
-    return rows, mask, np.asarray([len(of_model) for of_model in batches], np.int32)
 
 
 def _local_mesh() -> Mesh:

@@ -12,8 +12,10 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ds_jax.config import is_scheduled
 from ds_jax.data.labels import LABELS
-from ds_jax.models.create import Network, Variables, merge_params, split_frozen
+from ds_jax.models.create import Variables, merge_params, split_frozen
+from ds_jax.models.layers import Network
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.parallel import Layout
 
@@ -65,10 +67,9 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def model(self) -> Variables:
         """What the network predicts with."""
-        return self.variables if self.schedule is None else self._averaged().variables
-
-    def _averaged(self) -> "TrainState":
-        return self.replace(params=self.schedule.average)
+        if self.schedule is None:
+            return self.variables
+        return self.replace(params=self.schedule.average).variables
 
 
 def create_optimiser(
@@ -95,11 +96,6 @@ def create_optimiser(
     return optax.multi_transform(
         optimisers, lambda params: jax.tree_util.tree_map_with_path(group, params)
     )
-
-
-def is_scheduled(train: Mapping) -> bool:
-    """Tells whether the fields of `config.train` are those of a fixed number of epochs."""
-    return "plateau_patience" not in train
 
 
 def rate_share(step: jax.Array, steps: jax.Array) -> jax.Array:
@@ -141,8 +137,10 @@ def create_state(
         steps: The steps that training takes in all, where the number of epochs is fixed.
         labels: int32 [n], the labels of the training split, where the number of epochs is fixed.
     """
-    new, batch_stats = _new_layers(network, rng)
-    frozen, trained = split_frozen(network, network.port(pretrained))
+    ported = network.port(pretrained)
+    names = frozenset((module, name) for module, layers in ported.items() for name in layers)
+    new, batch_stats = _new_layers(network, names, rng)
+    frozen, trained = split_frozen(network, ported)
     params = merge_params(new, trained)
     opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros is compiled alone
     schedule = None
@@ -152,15 +150,17 @@ def create_state(
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state, schedule)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _new_layers(network: Network, rng: jax.Array) -> tuple[dict, dict]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _new_layers(
+    network: Network, ported: frozenset[tuple[str, str]], rng: jax.Array
+) -> tuple[dict, dict]:
     """Draws the layers that nothing is ported to; drawing the others takes seconds to compile."""
     inputs = jnp.zeros((1, *network.input_shape), network.input_dtype)
     variables = network.init(rng, inputs, jnp.ones(1))
     params = {}
     for module, layers in variables["params"].items():
-        ported = network.ported_layers.get(module, ())
-        if new := {name: layer for name, layer in layers.items() if name not in ported}:
+        new = {name: layer for name, layer in layers.items() if (module, name) not in ported}
+        if new:
             params[module] = new
     return params, dict(variables.get("batch_stats", {}))
 

@@ -12,6 +12,7 @@ from ds_jax.data import folds
 from ds_jax.data.corpus import Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, significance, summary
+from ds_jax.evaluation.comparison import adjust, compare_runs
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.runtime.files import read_json, write_json
@@ -60,7 +61,7 @@ def parts_of(workdir):
 
 
 def test_every_pair_is_compared_with_its_own_folds(three):
-    found = compare.compare_runs(three)
+    found = compare_runs(three)
     names = ["DS-AM", "DS-FC (connected)", "DS-FC (again)"]
     assert [run["name"] for run in found["runs"]] == names
     assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [
@@ -78,7 +79,7 @@ def test_every_pair_is_compared_with_its_own_folds(three):
 
 
 def test_differences_are_those_of_the_reports(three):
-    found = compare.compare_runs(three)
+    found = compare_runs(three)
     values = {run["name"]: run for run in found["runs"]}
     for pair in found["pairs"]:
         for name in SCORES:
@@ -88,27 +89,21 @@ def test_differences_are_those_of_the_reports(three):
 
 
 def test_p_values_are_adjusted_for_all_pairs_of_a_score(three):
-    pairs = compare.compare_runs(three)["pairs"]
+    pairs = compare_runs(three)["pairs"]
     for name in SCORES:
         adjusted = [pair[name]["p_holm"] for pair in pairs]
         assert adjusted == significance.holm([pair[name]["p"] for pair in pairs])
         assert min(adjusted) == pytest.approx(3 * 2 / 2**6)
 
 
-def test_against_a_reference_there_are_fewer_pairs_to_adjust_for(three):
-    reference, *others = three
-    found = compare.against(reference, others)
-    every = compare.compare_runs(three)["pairs"]
-    assert found["runs"][0]["name"] == "DS-AM"
-    assert [pair["second"] for pair in found["pairs"]] == ["DS-AM", "DS-AM"]
-    for one, other in zip(found["pairs"], every, strict=False):
-        assert one["first"] == other["second"]
-        for name in SCORES:
-            assert one[name]["difference"] == pytest.approx(-other[name]["difference"])
-            assert one[name]["p"] == pytest.approx(other[name]["p"])
+def test_pairs_that_were_not_compared_are_not_adjusted_for(three):
+    first, second, _ = compare_runs(three)["pairs"]
+    adjusted = adjust([first, {"note": "other folds"}, second])
+    assert adjusted[1] == {"note": "other folds"}
     for name in SCORES:
-        p = [pair[name]["p"] for pair in found["pairs"]]
-        assert [pair[name]["p_holm"] for pair in found["pairs"]] == significance.holm(p)
+        p = [pair[name]["p"] for pair in (first, second)]
+        assert [adjusted[k][name]["p_holm"] for k in (0, 2)] == significance.holm(p)
+        assert adjusted[0][name] == first[name] | {"p_holm": adjusted[0][name]["p_holm"]}
 
 
 def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
@@ -180,7 +175,7 @@ def test_a_single_fold_has_no_t_test(three, capsys):
 
 def test_equal_names_of_folders_are_told_apart_by_what_is_above(tmp_path):
     runs = [finished(tmp_path / "a/emodb", 0.9), finished(tmp_path / "b/emodb", 0.5)]
-    names = [run["name"] for run in compare.compare_runs(runs)["runs"]]
+    names = [run["name"] for run in compare_runs(runs)["runs"]]
     assert names == [f"DS-AM ({run})" for run in runs]
 
 
@@ -206,21 +201,25 @@ def of_the_whole_corpus(other):
     folds.write_folds(other / "folds.json", "tiny", "whole_corpus", 0, "dev", all_folds)
 
 
+def without(name):
+    return lambda other: (other / name).unlink()
+
+
+def of_another(**changes):
+    return lambda other: finished(other, 0.7, **changes)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "named"),
     [
         (unfinished, FileNotFoundError, r"other .*0, 2$"),
-        (
-            lambda other: (other / "report.json").unlink(),
-            FileNotFoundError,
-            r"other .*report\.json",
-        ),
-        (lambda other: (other / "folds.json").unlink(), FileNotFoundError, r"other .*folds\.json"),
+        (without("report.json"), FileNotFoundError, r"other .*report\.json"),
+        (without("folds.json"), FileNotFoundError, r"other .*folds\.json"),
         (lambda other: (other / "report.json").write_text("{"), ValueError, r"other/report\.json"),
         (lambda other: write_json(other / "report.json", {"corpus": "a"}), ValueError, "'system'"),
-        (lambda other: finished(other, 0.7, corpus="emodb"), ValueError, "other .*emodb .*first"),
-        (lambda other: finished(other, 0.7, count=2), ValueError, "other .*2 folds .*first 3"),
-        (lambda other: finished(other, 0.7, seed=5), ValueError, r"other .*first .*fold \d, u\d+"),
+        (of_another(corpus="emodb"), ValueError, "other .*emodb .*first"),
+        (of_another(count=2), ValueError, "first .*other: .*3 folds .*2: "),
+        (of_another(seed=5), ValueError, r"first .*other: fold \d: .* u\d+"),
         (with_other_labels, ValueError, r"first .*other: fold 0: .* labels of u"),
         (with_predictions_of_another_fold, ValueError, r"other/fold_00/predictions\.csv"),
         (of_the_whole_corpus, ValueError, r"other: .*whole_corpus"),
@@ -230,17 +229,17 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, change, error, named
     first, other = (finished(tmp_path / name, 0.7) for name in ("first", "other"))
     change(other)
     with pytest.raises(error, match=named):
-        compare.compare_runs([first, other])
+        compare_runs([first, other])
 
 
 def test_a_comparison_needs_two_runs(three):
     for runs in (three[:1], [three[0], three[1], three[1].parent / "attention"]):
         with pytest.raises(ValueError, match=r"1 run|attention"):
-            compare.compare_runs(runs)
+            compare_runs(runs)
 
 
 def test_the_smaller_of_two_training_sets_counts(three):
-    whole = compare.compare_runs(three[:2])["pairs"][0]["uar"]["p_folds"]
+    whole = compare_runs(three[:2])["pairs"][0]["uar"]["p_folds"]
     content = read_json(three[1] / "folds.json")
     for fold in content["folds"]:
         fold["train"], fold["dev"] = fold["train"][:20], fold["dev"][:4]
@@ -249,5 +248,5 @@ def test_the_smaller_of_two_training_sets_counts(three):
         "p_folds"
     ]
     for order in (three[:2], three[1::-1]):
-        found = compare.compare_runs(order)["pairs"][0]["uar"]["p_folds"]
+        found = compare_runs(order)["pairs"][0]["uar"]["p_folds"]
         assert whole < found == pytest.approx(expected)

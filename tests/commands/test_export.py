@@ -22,6 +22,7 @@ from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
+from ds_jax.systems import network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
@@ -49,7 +50,7 @@ def predicted(checkpoint, waves, folder):
     """The probabilities of --mode=predict for waves in files, float64 [waves, 7]."""
     checkpoints = predict.find_checkpoints(checkpoint)
     settings = extract.settings(systems.load_config(checkpoints))
-    ensemble, probabilities = systems.load_ensemble(checkpoints), []
+    ensemble, probabilities = network.load_ensemble(checkpoints), []
     for number, samples in enumerate(waves):
         path = folder / f"{number}.wav"
         soundfile.write(path, samples, RATE, subtype="FLOAT")
@@ -115,17 +116,16 @@ def test_it_gives_the_probabilities_of_predict_whatever_follows_a_recording(mode
     np.testing.assert_allclose(model(*batch_of(waves[:1])), expected[:1], atol=1e-5)
 
 
-def test_a_fold_is_exported_alone(run, waves, tmp_path, monkeypatch):
+def test_a_fold_is_exported_alone(run_copy, waves, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "PLATFORMS", ("cpu",))
-    shutil.copytree(run / "fold_01", tmp_path / "fold_01")
-    directory, content = tmp_path / "fold_01" / "export", set()
-    for given in (tmp_path / "fold_01", tmp_path / "fold_01" / "checkpoints"):
+    fold, content = run_copy / "fold_01", set()
+    for given in (fold, fold / "checkpoints"):
         export.run(given)
-        content.add((directory / export.MODEL).read_bytes())
+        content.add((fold / "export" / export.MODEL).read_bytes())
     assert len(content) == 1
-    assert not (tmp_path / "fold_01" / "checkpoints" / "export").exists()
-    found = load(directory).call(*batch_of(waves))
-    np.testing.assert_allclose(found, predicted(run / "fold_01", waves, tmp_path), atol=1e-5)
+    assert not (fold / "checkpoints" / "export").exists()
+    found = load(fold / "export").call(*batch_of(waves))
+    np.testing.assert_allclose(found, predicted(fold, waves, tmp_path), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -206,36 +206,32 @@ def test_facts_for_programs_and_people(run, exported):
 
 
 @pytest.mark.usefixtures("_quick")
-def test_the_terms_are_those_of_the_run_s_report(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    path = tmp_path / "run" / "report.json"
-    report = files.read_json(path)
-    files.write_json(
-        path, report | {"corpus_title": "EmoDB", "corpus_licence": "free, from its authors"}
-    )
-    export.run(tmp_path / "run")
-    licences = json.loads((tmp_path / "run/export/model.json").read_text())["licences"]
+def test_the_terms_are_those_of_the_run_s_report(run_copy):
+    path = run_copy / "report.json"
+    terms = {"corpus_title": "EmoDB", "corpus_licence": "free, from its authors"}
+    files.write_json(path, files.read_json(path) | terms)
+    export.run(run_copy)
+    licences = json.loads((run_copy / "export/model.json").read_text())["licences"]
     assert licences[0] == "EmoDB is free, from its authors"
-    assert licences[0] in (tmp_path / "run/export/README.md").read_text()
+    assert licences[0] in (run_copy / "export/README.md").read_text()
 
 
 @pytest.mark.usefixtures("_quick")
-def test_scores_name_the_models_that_they_are_about(run, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    report = files.read_json(run / "report.json")
-    other = tmp_path / "run" / "evaluations" / "o|ther" / "report.json"
+def test_scores_name_the_models_that_they_are_about(run_copy):
+    report = files.read_json(run_copy / "report.json")
+    other = run_copy / "evaluations" / "o|ther" / "report.json"
     other.parent.mkdir(parents=True)
     shared = {"speakers": None, "sentences": None, "recordings": 3}
     changes = {"corpus": "o|ther", "selected_on": "test", "shared": shared}
     other.write_text(json.dumps(report | changes))
     models = {}
-    for given in (tmp_path / "run", tmp_path / "run" / "fold_01"):
+    for given in (run_copy, run_copy / "fold_01"):
         export.run(given)
         facts = json.loads((given / "export" / "model.json").read_text())
         models[given.name] = [score["judged_by"] for score in facts["scores"]]
     each = "each fold's model, on the utterances that its fold tests"
     assert models == {"run": [each, "this file"], "fold_01": [each, "the mean of 3 models"]}
-    readme = (tmp_path / "run" / "export" / "README.md").read_text()
+    readme = (run_copy / "export" / "README.md").read_text()
     assert "| o\\|ther |" in readme
     assert "The test fold chose the epoch" in readme
     assert "share 3 recordings" in readme

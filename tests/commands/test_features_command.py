@@ -19,7 +19,7 @@ from ds_jax.commands import features
 from ds_jax.data import recordings
 from ds_jax.features import extract
 from ds_jax.models import pretrained
-from ds_jax.models.create import BACKBONES
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.systems.deep_features import LayerFeatures
 
 
@@ -57,6 +57,14 @@ def folder(tmp_path):
     for seed, name in enumerate(NAMES):
         write(tmp_path / "in" / name, 0.2 + 0.1 * seed, seed)
     return tmp_path / "in"
+
+
+def expected_of(folder, names, config, params, backbone=BACKBONES["vgg16"]):
+    """The features of DS-SVC for all windows of some recordings."""
+    settings = extract.settings(config)
+    pictures = [window for name in names for window in extract.read(folder / name, settings)[1]]
+    extractor = LayerFeatures(backbone, config.model.layers, settings, params)
+    return extractor.compute(np.stack(pictures), None)
 
 
 def table(output):
@@ -101,10 +109,7 @@ def test_features_equal_those_of_ds_svc(folder, tmp_path, params, preprocessing)
     config.picture.preprocessing, config.picture.colour_map = preprocessing, "magma"
     config.picture.canvas = 48
     _, _, rows = table_of(config, [folder], tmp_path / "out.csv", "none")
-    settings = extract.settings(config)
-    pictures = [extract.read(folder / name, settings)[1][0] for name in NAMES]
-    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
-    expected = extractor.compute(np.stack(pictures), None)
+    expected = expected_of(folder, NAMES, config, params)
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
 
@@ -117,9 +122,7 @@ def test_fc2_is_the_default_layer(folder, tmp_path, monkeypatch):
     config = deepspectrum.get_config()
     _, _, rows = table_of(config, [folder / "top.wav"], tmp_path / "out.csv", "none")
     assert calls == [True]
-    settings = extract.settings(config)
-    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    expected = LayerFeatures(tiny.NARROW, ("fc2",), settings, params).compute(pictures, None)
+    expected = expected_of(folder, ["top.wav"], config, params, tiny.NARROW)
     assert (expected > 0).any()
     np.testing.assert_allclose(np.asarray(rows, np.float32), expected, rtol=1e-5)
 
@@ -132,10 +135,7 @@ def test_windows_have_time_stamps(folder, tmp_path, params):
     counts = [len(list(group)) for _, group in itertools.groupby(names)]
     assert counts == [2, 3, 4, 5, 6]
     assert [row[0] for row in rows[-6:]] == ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
-    settings = extract.settings(config)
-    pictures = np.stack(extract.read(folder / "top.wav", settings)[1])
-    extractor = LayerFeatures(BACKBONES["vgg16"], config.model.layers, settings, params)
-    expected = extractor.compute(pictures, None)
+    expected = expected_of(folder, ["top.wav"], config, params)
     found = np.asarray([row[1:-1] for row in rows[-6:]], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -144,9 +144,7 @@ def test_numbers_come_back_as_they_were(folder, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     numbers = rng.normal(size=(5, 64)) * 10.0 ** rng.integers(-9, 9, (5, 64))
     numbers = numbers.astype(np.float32)
-    monkeypatch.setattr(
-        LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: {"block1_pool": numbers}
-    )
+    monkeypatch.setattr(LayerFeatures, "create_extractor", lambda *_: lambda *_: lambda: numbers)
     _, _, rows = table_of(experiment(), [folder], tmp_path / "out.csv", "none")
     np.testing.assert_array_equal(np.asarray(rows, np.float32), numbers)
 
@@ -305,7 +303,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
     monkeypatch.setattr(
         LayerFeatures,
         "create_extractor",
-        lambda *_: lambda x, _: lambda: {"block1_pool": np.ones((len(x), 512), np.float32)},
+        lambda *_: lambda x, _: lambda: np.ones((len(x), 512), np.float32),
     )
     tracemalloc.start()
     features.run(experiment(), [tmp_path / "in"], tmp_path / "out.csv")

@@ -5,7 +5,6 @@ import itertools
 import re
 from pathlib import Path
 
-import ml_collections
 import paper_runs
 import pytest
 from made_up import HOSTILE, check_page
@@ -166,7 +165,7 @@ def test_a_corpus_is_kept_while_it_is_wanted_in_the_same_way(finished):
 
 def test_every_number_of_the_paper_is_on_the_page(finished, tmp_path):
     content = finished[1] | {"cells": [c | {"ours": None} for c in finished[1]["cells"]]}
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     page = check_page((tmp_path / "paper.html").read_text(encoding="utf-8"), ".*").text
     for row in paper_numbers.ROWS:
         assert row.title in page
@@ -204,7 +203,7 @@ def test_names_are_text_and_never_markup(finished, tmp_path):
     content["cells"] = [dict(one) for one in content["cells"]]
     content["cells"][0] |= {"status": f"failed: {HOSTILE}", "ours": None}
     content["cells"][1]["workdir"] = f'"{HOSTILE}'
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     page = check_page((tmp_path / "paper.html").read_text(encoding="utf-8"), ".*")
     assert not page.all("img")
     assert page.text.count(HOSTILE) >= 5
@@ -215,7 +214,7 @@ def test_a_class_without_utterances_has_no_scores(finished, tmp_path):
     for one in content["ds_am"]:
         classes = one["per_class"]
         one["per_class"] = classes | {"JOY": classes["JOY"] | {"support": 0}}
-    paper_page.write(tmp_path / "paper.html", content)
+    paper_page.write_page(tmp_path / "paper.html", content)
     text = (tmp_path / "paper.html").read_text(encoding="utf-8")
     rows = re.findall(r'<tr class="absent"><th scope="row">JOY</th>(.*?)</tr>', text)
     assert [row.count("<td>\N{EN DASH}</td>") for row in rows] == [3] * 4
@@ -361,20 +360,12 @@ GIVEN = {
 }
 
 
-def fields(config, prefix=""):
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 @pytest.mark.parametrize("given", [GIVEN, {}], ids=["given", "empty"])
 def test_a_given_field_reaches_exactly_the_cells_that_have_it(given):
-    assert set(dict(fields(experiment()))) == {*GIVEN, "system", "elra", "emomatch"}
+    assert set(configuration.flatten(experiment())) == {*GIVEN, "system", "elra", "emomatch"}
     runs = paper.plan(experiment(**given), read_experiment)
     for (name, _), planned in runs.items():
-        before, after = dict(fields(read_experiment(name))), dict(fields(planned.experiment))
+        before, after = map(configuration.flatten, (read_experiment(name), planned.experiment))
         assert set(before) == set(after)
         for field, value in after.items():
             if field not in ("corpus", "folds.protocol", "select_on"):

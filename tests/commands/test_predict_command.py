@@ -84,11 +84,11 @@ def check(found, folder):
 def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, capsys):
     found = answers(capsys, run, [folder])
     check(found, folder)
-    settings = extract.settings(network.load_config(run / "fold_00" / "checkpoints"))
+    settings = extract.settings(systems.load_config([run / "fold_00" / "checkpoints"]))
     paths = [recording.path for recording in recordings.find([folder])[0]]
     pictures = np.stack([extract.read(path, settings)[1][0] for path in paths])
     inputs = dict.fromkeys(predict.find_checkpoints(run), np.arange(3))
-    alone = [one.probabilities for _, one in network.predict_from_checkpoints(inputs, pictures)]
+    alone = [one.probabilities for _, one in network.predict(inputs, pictures)]
     assert len(alone) == 3
     assert np.std(alone, axis=0).max() > 1e-3  # the folds differ
     np.testing.assert_allclose([row[4] for row in found], np.mean(alone, axis=0), atol=1e-6)
@@ -185,9 +185,9 @@ def test_json_has_the_rows_of_csv_and_more(fitted, folder, capsys):
 
 
 def test_only_predictions_go_to_standard_output(fitted, folder, capsys, monkeypatch):
-    load = systems.load_ensemble
+    load = systems.load_config
     monkeypatch.setattr(
-        systems, "load_ensemble", lambda checkpoints: print("a message") or load(checkpoints)
+        systems, "load_config", lambda checkpoints: print("a message") or load(checkpoints)
     )
     predict.run(fitted, [folder], "csv")
     captured = capsys.readouterr()
@@ -258,7 +258,7 @@ def test_a_model_of_windows_takes_its_windows_as_in_training(run, tmp_path, caps
         return lambda: Predicted(np.full((len(inputs), 7), 1 / 7), {}, {})
 
     monkeypatch.setattr(systems, "load_config", of_windows)
-    monkeypatch.setattr(systems, "load_ensemble", lambda checkpoints: uniform)
+    monkeypatch.setattr(network, "load_ensemble", lambda checkpoints: uniform)
     times = [row[1:3] for row in answers(capsys, run, [tmp_path])]
     assert times == [(k / 4, min(k / 4 + 0.5, 1.6)) for k in range(6)]
     times = [row[1:3] for row in answers(capsys, run, [tmp_path], window=1)]

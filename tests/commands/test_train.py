@@ -15,24 +15,10 @@ from ds_jax.commands import evaluate, report, train
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models import pretrained
 from ds_jax.runtime import files, processes
 from ds_jax.training import loop
 
-pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(autouse=True)
-def given_weights(monkeypatch):
-    monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: tiny.pretrained())
-
-
-def experiment(**fields):
-    config = tiny.config()
-    config.corpus = "tiny"
-    config.folds.protocol, config.folds.count = "speakers", 3
-    config.update_from_flattened_dict({"model.freeze": "block4", "train.epochs": 1} | fields)
-    return config
+pytestmark = pytest.mark.usefixtures("tiny_weights")
 
 
 def quick(**fields):
@@ -40,12 +26,6 @@ def quick(**fields):
     config, corpus = tiny.make("mlr")
     config.update_from_flattened_dict(fields)
     return config, corpus
-
-
-@pytest.fixture
-def copy(run, tmp_path):
-    """A copy of the finished run, to be changed."""
-    return shutil.copytree(run, tmp_path / "run")
 
 
 def fold_times(workdir):
@@ -79,38 +59,38 @@ def test_a_run_leaves_what_the_design_promises(run):
         ]
 
 
-def test_only_folds_that_are_missing_are_run(copy, monkeypatch, capsys):
-    shutil.rmtree(copy / "fold_01")
-    before, working, numbers = fold_times(copy), loop.train_folds, []
+def test_only_folds_that_are_missing_are_run(run_copy, monkeypatch, capsys):
+    shutil.rmtree(run_copy / "fold_01")
+    before, working, numbers = fold_times(run_copy), loop.train_folds, []
     monkeypatch.setattr(
         loop,
         "train_folds",
         lambda e, folds, workdir: numbers.extend(folds) or working(e, folds, workdir),
     )
-    config, corpus = configuration.read(copy), tiny.corpus(21)
-    assert not train.run(config, corpus, copy, [0, 2])
+    config, corpus = configuration.read(run_copy), tiny.corpus(21)
+    assert not train.run(config, corpus, run_copy, [0, 2])
     assert "folds still to run: 1" in capsys.readouterr().out
     assert numbers == []
-    assert train.run(config, corpus, copy)
+    assert train.run(config, corpus, run_copy)
     assert numbers == [1]
-    assert fold_times(copy).items() > before.items()
+    assert fold_times(run_copy).items() > before.items()
 
 
-def test_finished_folds_are_pooled_and_the_missing_named(copy, tmp_path, capsys):
-    config, corpus = configuration.read(copy), tiny.corpus(21)
-    whole = summary.read(copy / "report.json")
-    (copy / "fold_01" / "predictions.csv").unlink()
-    part = report.run(config, corpus, copy)
-    assert part == summary.read(copy / "report.json")
+def test_finished_folds_are_pooled_and_the_missing_named(run_copy, tmp_path, capsys):
+    config, corpus = configuration.read(run_copy), tiny.corpus(21)
+    whole = summary.read(run_copy / "report.json")
+    (run_copy / "fold_01" / "predictions.csv").unlink()
+    part = report.run(config, corpus, run_copy)
+    assert part == summary.read(run_copy / "report.json")
     assert part.missing_folds == [1]
     assert [record["fold"] for record in part.folds] == [0, 2]
-    tested = [predictions.read(copy / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]
+    tested = [predictions.read(run_copy / f"fold_{k:02}" / "predictions.csv") for k in (0, 2)]
     assert part.n == sum(len(fold.labels) for fold in tested) < whole.n
     assert "MISSING FOLDS: 1" in capsys.readouterr().out
-    assert 'id="missing"' in (copy / "report.html").read_text()
+    assert 'id="missing"' in (run_copy / "report.html").read_text()
     for number in (0, 2):
-        (copy / f"fold_{number:02}" / "predictions.csv").unlink()
-    for workdir in (copy, tmp_path):  # without a finished fold there is nothing to report
+        (run_copy / f"fold_{number:02}" / "predictions.csv").unlink()
+    for workdir in (run_copy, tmp_path):  # without a finished fold there is nothing to report
         with pytest.raises(FileNotFoundError, match=str(workdir)):
             report.run(config, corpus, workdir)
 
@@ -120,14 +100,14 @@ def test_finished_folds_are_pooled_and_the_missing_named(copy, tmp_path, capsys)
 )
 def test_impossible_folds_leave_the_workdir_empty(tmp_path, fields, numbers):
     with pytest.raises(ValueError, match="folds"):
-        train.run(experiment(**fields), tiny.corpus(21), tmp_path, numbers)
+        train.run(tiny.run_config(**fields), tiny.corpus(21), tmp_path, numbers)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_process_on_another_disk_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "is_first_process", lambda: False)
     with pytest.raises(FileNotFoundError, match="--workdir"):
-        train.run(experiment(), tiny.corpus(21), tmp_path / "run")
+        train.run(tiny.run_config(), tiny.corpus(21), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +115,7 @@ def test_a_process_on_another_disk_is_told_so(tmp_path, monkeypatch):
 )
 def test_a_wrong_path_of_weights_is_refused_before_any_work(name, wanted):
     with pytest.raises(wanted, match=name):
-        train.check(experiment(weights=name))
+        train.check(tiny.run_config(weights=name))
 
 
 def test_a_fold_file_is_used_as_it_is(tmp_path):
@@ -151,7 +131,7 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
 
 
 def test_a_test_fold_that_chooses_the_epoch_is_reported(tmp_path):
-    config = experiment(select_on="test")
+    config = tiny.run_config(select_on="test")
     assert train.run(config, tiny.corpus(21, windows=2), tmp_path)
     result = summary.read(tmp_path / "report.json")
     assert (result.selected_on, result.n) == ("test", 21)  # windows of an utterance count once
@@ -200,12 +180,12 @@ def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path, mon
     assert (tmp_path / "fold_00" / "predictions.csv").is_file()
 
 
-def test_a_fold_that_was_copied_over_another_is_not_reported(run, copy):
-    shutil.rmtree(copy / "fold_01")
-    shutil.copytree(run / "fold_00", copy / "fold_01")
+def test_a_fold_that_was_copied_over_another_is_not_reported(run, run_copy):
+    shutil.rmtree(run_copy / "fold_01")
+    shutil.copytree(run / "fold_00", run_copy / "fold_01")
     for action in (train.run, report.run):
         with pytest.raises(ValueError, match=r"fold_01/predictions\.csv"):
-            action(configuration.read(run), tiny.corpus(21), copy)
+            action(configuration.read(run), tiny.corpus(21), run_copy)
 
 
 def test_other_recordings_under_the_same_names_are_refused(tmp_path):
@@ -217,12 +197,12 @@ def test_other_recordings_under_the_same_names_are_refused(tmp_path):
         ]
         return dataclasses.replace(plain, utterances=tuple(utterances))
 
-    train.run(experiment(), corpus(), tmp_path, [])
+    train.run(tiny.run_config(), corpus(), tmp_path, [])
     predictions.write(tmp_path / "fold_00", [], Predicted(np.empty((0, 7)), {}, {}))
     for action in (train.run, report.run):
         for changed in (corpus("u20"), tiny.corpus(14)):
             with pytest.raises(ValueError, match=r"folds\.json.*u"):
-                action(experiment(), changed, tmp_path)
+                action(tiny.run_config(), changed, tmp_path)
     with pytest.raises(ValueError, match=r"folds\.json.*u20"):
         evaluate.run(tmp_path, corpus("u20"))
 
@@ -230,7 +210,7 @@ def test_other_recordings_under_the_same_names_are_refused(tmp_path):
 def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
     weights, corpus, workdir = tmp_path / "own.h5", tiny.corpus(21), tmp_path / "run"
     weights.write_bytes(b"one")
-    config = experiment(weights=str(weights))
+    config = tiny.run_config(weights=str(weights))
     train.run(config, corpus, workdir, [])
     digests = [hashlib.sha256(content).hexdigest() for content in (b"one", b"other")]
     assert files.read_json(workdir / "config.json")["weights_sha256"] == digests[0]

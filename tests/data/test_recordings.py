@@ -14,10 +14,12 @@ import soundfile
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Window
 from ds_jax.features import extract
+from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 
 SETTINGS = PictureSettings(canvas=16)
+WHOLE = Windowing()
 BATCH = 32
 
 
@@ -37,11 +39,9 @@ def found(*arguments):
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("b/2.wav", "b/10.FLAC", "b/deep/er/1.wav", "a/niño con tilde.wav", "top.wav"):
-        (Path(name).parent).mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
-    for name in ("b/notes.txt", "b/.hidden.wav", "b/.git/1.wav", "a/1.wav.part"):
-        (Path(name).parent).mkdir(parents=True, exist_ok=True)
+    audio = ("b/2.wav", "b/10.FLAC", "b/deep/er/1.wav", "a/niño con tilde.wav", "top.wav")
+    for name in (*audio, "b/notes.txt", "b/.hidden.wav", "b/.git/1.wav", "a/1.wav.part"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
 
 
@@ -51,6 +51,7 @@ def test_folders_are_searched_at_any_depth_in_order():
     assert found("b") == (below, [])
     assert found(".") == (["a/niño con tilde.wav", *below, "top.wav"], [])
     assert found("top.wav", "b", "a") == (["top.wav", *below, "a/niño con tilde.wav"], [])
+    assert found("b/notes.txt", "-") == (["b/notes.txt", "-"], [])  # by name, whatever its ending
 
 
 @pytest.mark.usefixtures("tree")
@@ -60,11 +61,6 @@ def test_patterns_match_files_and_folders():
     assert found("b/d*") == (["b/deep/er/1.wav"], [])
     Path("b/[1].wav").touch()  # looks like a pattern, and is there
     assert found("b/[1].wav") == (["b/[1].wav"], [])
-
-
-@pytest.mark.usefixtures("tree")
-def test_a_file_is_taken_by_name_whatever_its_ending():
-    assert found("b/notes.txt", "-") == (["b/notes.txt", "-"], [])
 
 
 @pytest.mark.usefixtures("tree")
@@ -121,7 +117,7 @@ def test_standard_input_is_kept_while_it_is_read(monkeypatch):
         pass
 
 
-def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
+def process(files, settings=SETTINGS, windowing=WHOLE, start=None):
     """All windows with their results, what was unusable, and the shape of each batch."""
     unusable, shapes, done = [], [], []
 
@@ -130,7 +126,7 @@ def process(files, settings=SETTINGS, window=0.0, hop=0.0, start=None):
         return lambda: inputs * 2.0
 
     for batch, result in recordings.process(
-        files, settings, window, hop, BATCH, start or double, unusable, quiet=True
+        files, settings, windowing, BATCH, start or double, unusable, quiet=True
     ):
         done += zip(batch, result, strict=True)
     return done, unusable, shapes
@@ -142,22 +138,18 @@ def test_recordings_keep_their_order_and_their_results_in_batches_of_one_shape(t
     assert [window.recording.path for window, _ in done] == files
     assert unusable == []
     assert shapes == [(32, 32), (32, 32), (11, 32)]
+    assert process(recordings.find(files[:1])[0])[2] == [(1, 1)]  # few are not padded
     for window, result in done:
         _, (picture,), _ = extract.read(window.recording.path, SETTINGS)
         np.testing.assert_array_equal(window.represented, picture)
         np.testing.assert_array_equal(result, 2.0 * picture)
 
 
-def test_few_recordings_are_not_padded(tmp_path):
-    write(tmp_path / "a.wav")
-    assert process(recordings.find([tmp_path])[0])[2] == [(1, 1)]
-
-
 def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
     seconds = {"a": 0.1, "b": 4.05, "c": 0.3, "d": 1.6}  # of 16 windows, of less, and of more
     for name, length in seconds.items():
         write(tmp_path / f"{name}.wav", length)
-    done, _, _ = process(recordings.find([tmp_path])[0], window=0.2, hop=0.1)
+    done, _, _ = process(recordings.find([tmp_path])[0], windowing=Windowing(0.2, 0.1))
     starts = [window.start for window, _ in done if window.recording.path.stem == "b"]
     assert starts == pytest.approx([0.1 * k for k in range(40)])
     stems = [window.recording.path.stem for window, _ in done]
@@ -184,7 +176,9 @@ def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch
         yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
 
     monkeypatch.setattr(extract, "windows", windows)
-    done, unusable, _ = process([Recording(Path("a.wav"), Path(), "a.wav")], window=1.0)
+    done, unusable, _ = process(
+        [Recording(Path("a.wav"), Path(), "a.wav")], windowing=Windowing(1.0)
+    )
     assert len(done) == 1
     ((title, reason),) = unusable
     assert title == "a.wav"
@@ -219,7 +213,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
     monkeypatch.setattr(extract, "windows", windows)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]
     taken = 0
-    for batch, _ in recordings.process(files, SETTINGS, 0, 0, 4, lambda x, _: lambda: x, [], True):
+    for batch, _ in recordings.process(files, SETTINGS, WHOLE, 4, lambda x, _: lambda: x, [], True):
         taken += len(batch)
         deadline = time.monotonic() + 10
         while len(begun) < min(200, taken + 8) and time.monotonic() < deadline:
@@ -233,7 +227,7 @@ def test_a_caller_that_stops_early_leaves_no_thread(tmp_path):
         write(tmp_path / f"{number:02}.wav", 0.1)
     before = threading.active_count()
     rows = recordings.process(
-        recordings.find([tmp_path])[0], SETTINGS, 0, 0, BATCH, lambda x, _: lambda: x, [], True
+        recordings.find([tmp_path])[0], SETTINGS, WHOLE, BATCH, lambda x, _: lambda: x, [], True
     )
     assert isinstance(next(rows)[0][0], Window)
     rows.close()

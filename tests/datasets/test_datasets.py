@@ -20,7 +20,6 @@ from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
 
 REAL = os.environ.get("DS_JAX_CORPORA")
-needs_recordings = pytest.mark.skipif(not REAL, reason="DS_JAX_CORPORA names no recordings")
 
 
 @pytest.fixture(autouse=True)
@@ -105,19 +104,10 @@ def test_emomatch_forgives_case_and_doubled_underscores(tmp_path):
 
 
 def test_elra_reads_emotions_and_neutral_styles_from_folders(tmp_path):
-    letters = {
-        "a": ("ANGER", "normal"),
-        "d": ("DISGUST", "normal"),
-        "f": ("FEAR", "normal"),
-        "j": ("JOY", "normal"),
-        "s": ("SADNESS", "normal"),
-        "n": ("NEUTRAL", "normal"),
-        "h": ("NEUTRAL", "loud"),
-        "l": ("NEUTRAL", "soft"),
-        "w": ("NEUTRAL", "slow"),
-        "z": ("NEUTRAL", "fast"),
-        "r": ("SURPRISE", "normal"),
-    }
+    labels = dict(zip("adfjnsr", LABELS, strict=True))
+    letters = {letter: (label, "normal") for letter, label in labels.items()}
+    styles = dict(zip("hlwz", ("loud", "soft", "slow", "fast"), strict=True))
+    letters |= {letter: ("NEUTRAL", style) for letter, style in styles.items()}
     for letter in letters:
         sounds(tmp_path, f"S0329/INTER1SP_01/m/sess{letter}001/spm1{letter}184.l16")
     sounds(tmp_path, "S0329/INTER1SP_01/F/SESSA002/SPF2A007.L16")
@@ -169,19 +159,13 @@ def test_equal_copies_count_once_and_different_ones_are_an_error(tmp_path):
     assert "03-01-05-01-01-01-01" in str(error.value)
 
 
-def test_audio_of_other_names_is_passed_over_with_a_warning(tmp_path, caplog):
-    sounds(tmp_path, "wav/03a01Fa.wav", "wav/._03a01Fa.wav", "wav/test.wav", "wav/03a01Xa.wav")
-    assert list(found(EmoDb, tmp_path)) == ["03a01Fa"]
-    assert "2 audio files" in caplog.text
-    assert "test.wav" in caplog.text
-    assert "03a01Xa.wav" in caplog.text
-
-
-def test_folders_reached_by_a_link_are_searched(tmp_path):
-    sounds(tmp_path / "disk", "03a01Fa.wav")
+def test_a_linked_folder_is_searched_and_audio_of_other_names_warned_about(tmp_path, caplog):
+    sounds(tmp_path / "disk", "03a01Fa.wav", "._03a01Fa.wav", "test.wav", "03a01Xa.wav")
     (tmp_path / "emodb").mkdir()
     (tmp_path / "emodb/wav").symlink_to(tmp_path / "disk", target_is_directory=True)
     assert list(found(EmoDb, tmp_path / "emodb")) == ["03a01Fa"]
+    for named in ("2 audio files", "test.wav", "03a01Xa.wav"):
+        assert named in caplog.text
 
 
 def test_an_unpublished_number_of_utterances_is_warned_about(tmp_path, caplog, monkeypatch):
@@ -282,22 +266,14 @@ def test_a_manifest_without_rows_or_of_another_encoding_is_refused(tmp_path):
 # The published recordings.
 
 
-@needs_recordings
-def test_emodb_holds_what_is_published(caplog, monkeypatch):
+@pytest.mark.skipif(not REAL, reason="DS_JAX_CORPORA names no recordings")
+def test_emodb_and_emovo_hold_what_is_published(caplog, monkeypatch):
     monkeypatch.undo()
     recordings = EmoDb.find(Path(REAL) / "emodb")
     counts = collections.Counter(recording.label for recording in recordings)
     published = {"ANGER": 127, "DISGUST": 46, "FEAR": 69, "JOY": 71, "NEUTRAL": 79, "SADNESS": 62}
     assert counts == published
     assert {recording.gender for recording in recordings} == {"female", "male"}
-    assert not caplog.text
-
-
-@needs_recordings
-def test_emovo_holds_what_is_published(caplog, monkeypatch):
-    monkeypatch.undo()
-    recordings = Emovo.find(Path(REAL) / "emovo")
-    counts = collections.Counter((r.speaker, r.label) for r in recordings)
-    assert len(counts) == 6 * 7
-    assert set(counts.values()) == {14}
+    counts = collections.Counter((r.speaker, r.label) for r in Emovo.find(Path(REAL) / "emovo"))
+    assert (len(counts), set(counts.values())) == (6 * 7, {14})
     assert not caplog.text

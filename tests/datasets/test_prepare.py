@@ -1,6 +1,8 @@
 """Preparing writes what is drawn or computed of recordings, once, and finds it again."""
 
 import csv
+import dataclasses
+import functools
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from recordings import RATE, SMALL, sound, sounds
 
 from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
-from datasets.prepare import KNOWN, full_name, prepare
+from datasets.prepare import KNOWN, Corpora, prepare
 from ds_jax.data.corpus import load
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
@@ -199,7 +201,7 @@ def test_a_second_process_waits_and_prints_so(tmp_path, capsys):
     thread = threading.Thread(target=second)
     with filelock.FileLock(tmp_path / "data/emodb.lock"):
         thread.start()
-        thread.join(1.0)
+        thread.join(0.4)
         assert thread.is_alive()
         assert not prepared
     thread.join(20)
@@ -256,11 +258,28 @@ def test_recordings_are_found_again_if_reports_are_to_play_them(tmp_path, name, 
 # Names.
 
 
-def test_a_unique_beginning_names_a_corpus():
-    full = {name: full_name(name) for name in ("elra", "emomatch", "emod", "emov", "r", "emovo")}
-    assert list(full.values()) == [*KNOWN[:1], KNOWN[2], KNOWN[1], KNOWN[3], KNOWN[4], KNOWN[3]]
-    assert full_name("emo") == "emo"  # not unique
-    assert full_name("mine") == "mine"
+def test_a_unique_beginning_names_a_corpus(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/manifest.csv").touch()
+    recorded, spoken = (Corpora(tmp_path, tmp_path, synthetic=made) for made in (False, True))
+    beginnings = ("elra", "emod", "emomatch", "emov", "r", "emovo", "mine")
+    full = [recorded.check("corpus", name) for name in beginnings]
+    assert full == [*KNOWN, "emovo", "mine"]
+    assert spoken.check("corpus", "elra") == "elra_s0329"
+    for name, corpora in (("emo", recorded), ("emovo", spoken)):
+        with pytest.raises(ValueError, match=f"^--eval_on='{name}': "):
+            corpora.check("--eval_on", name)
+
+
+def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, capsys, caplog):
+    write = functools.partial(synthetic.write_corpora, speakers=2, sentences=1, elra_sentences=2)
+    monkeypatch.setattr(synthetic, "write_corpora", write)
+    corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
+    experiment = {"picture": dataclasses.asdict(SMALL)}
+    for _ in range(2):
+        assert len(corpora.load(experiment, "emomatch").utterances) == 14
+        assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out
+    assert not caplog.text  # so few utterances are no reason for a warning
 
 
 @pytest.mark.parametrize("name", ["emdb", "emo", "", "../emodb", "nothing/like"])

@@ -1,9 +1,11 @@
 """The pages as a browser shows them: on a phone, on a desk, in the dark and on paper."""
 
+import dataclasses
+
 import made_up
 import paper_runs
 import pytest
-import test_corpus_command
+import tiny
 from browser import CHROMIUM, Browser
 
 from ds_jax.commands import corpus
@@ -54,8 +56,10 @@ def page(request, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             paper_runs.run(path.parent, paper_runs.stand_in(patch))
     elif request.param == "corpus":
-        test_corpus_command.look(test_corpus_command.made_up(), path.parent, synthetic=True)
-        path = path.with_name(corpus.PAGE)
+        config = tiny.config()
+        config.synthetic = True
+        spoken = dataclasses.replace(tiny.corpus(21), utterances=tuple(tiny.utterances(3, 7)))
+        corpus.run(config, spoken, path.parent)
     elif request.param == "awkward":
         run_report.write_page(path, **made_up.awkward())
     else:

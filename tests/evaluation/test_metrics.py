@@ -77,23 +77,14 @@ def test_a_label_only_predicted_does_not_enter_the_means():
     assert metrics.macro_f1(matrix) == pytest.approx((2 / 3 + 1) / 2)
 
 
-def test_calibration_error_by_hand():
-    probabilities = np.full((4, 7), 0.0)
-    probabilities[:, 0] = [1.0, 0.95, 0.62, 0.68]
-    probabilities[:, 1] = 1 - probabilities[:, 0]
-    # The range above .9 holds a right and a wrong one at .975, that of .6 two right at .65.
-    found = metrics.calibration_error(np.array([0, 1, 0, 0]), probabilities)
-    assert found == pytest.approx((abs(0.975 - 0.5) * 2 + abs(0.65 - 1) * 2) / 4)
-
-
-def test_one_who_is_as_right_as_sure_is_calibrated():
+def test_a_system_that_is_as_right_as_sure_is_calibrated():
     probabilities = np.tile([0.75, 0.25, 0, 0, 0, 0, 0], (400, 1))
-    labels = np.arange(400) % 4 == 0
-    assert metrics.calibration_error(labels.astype(int), probabilities) == pytest.approx(0)
-    assert metrics.calibration_error(np.zeros(400, int), probabilities) == pytest.approx(0.25)
+    for labels, error in ((np.arange(400) % 4 == 0, 0), (np.zeros(400), 0.25)):
+        bins = metrics.calibration(labels.astype(int), probabilities)
+        assert metrics.calibration_error(bins) == pytest.approx(error)
 
 
-def test_the_bins_of_calibration_by_hand():
+def test_calibration_by_hand():
     probabilities = np.full((4, 7), 0.0)
     probabilities[:, 0] = [1.0, 0.95, 0.62, 0.68]
     probabilities[:, 1] = 1 - probabilities[:, 0]
@@ -105,6 +96,9 @@ def test_the_bins_of_calibration_by_hand():
     assert (bins[6]["confidence"], bins[6]["accuracy"]) == (pytest.approx(0.65), 1.0)
     assert (bins[9]["confidence"], bins[9]["accuracy"]) == (pytest.approx(0.975), 0.5)
     assert (bins[0]["confidence"], bins[0]["accuracy"]) == (None, None)
+    # The range above .9 holds a right and a wrong one at .975, that of .6 two right at .65.
+    expected = (abs(0.975 - 0.5) * 2 + abs(0.65 - 1) * 2) / 4
+    assert metrics.calibration_error(bins) == pytest.approx(expected)
 
 
 def test_the_bins_of_calibration_are_those_of_scikit_learn():

@@ -33,10 +33,16 @@ def distributions(count, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(7), count)
 
 
-def test_what_was_written_is_read_bit_for_bit(tmp_path):
+@pytest.fixture
+def path(tmp_path):
+    """A file of five utterances."""
+    write(tmp_path / "p.csv", some(), distributions(5))
+    return tmp_path / "p.csv"
+
+
+def test_what_was_written_is_read_bit_for_bit(path):
     utterances, probabilities = some(), distributions(5)
-    write(tmp_path / "p.csv", utterances, probabilities)
-    found = read(tmp_path / "p.csv")
+    found = read(path)
     order = sorted(range(5), key=lambda i: NAMES[i])
     assert found.utterances.tolist() == [NAMES[i] for i in order]
     assert found.speakers.tolist() == [utterances[i].speaker for i in order]
@@ -48,9 +54,8 @@ def test_what_was_written_is_read_bit_for_bit(tmp_path):
     np.testing.assert_array_equal(found.predictions, probabilities[order].argmax(1))
 
 
-def test_the_header_is_the_agreed_one(tmp_path):
-    write(tmp_path / "p.csv", some(), distributions(5))
-    assert (tmp_path / "p.csv").read_text(encoding="utf-8").splitlines()[0] == HEADER
+def test_the_header_is_the_agreed_one(path):
+    assert path.read_text(encoding="utf-8").splitlines()[0] == HEADER
     assert ",".join(COLUMNS) == HEADER
 
 
@@ -121,20 +126,17 @@ def test_head_files_and_gates_are_read_again(tmp_path):
         predictions.read_pooled([tmp_path])
 
 
-def test_rows_are_kept_whole(tmp_path):
-    write(tmp_path / "p.csv", some(), distributions(5))
-    found = read(tmp_path / "p.csv")
+def test_rows_are_kept_whole(path):
+    found = read(path)
     kept = found.keep(found.labels == 2)
     assert kept.utterances.tolist() == ["niño/02"]
     assert kept.speakers.tolist() == ["voz, 2"]
     assert kept.probabilities.shape == (1, 7)
 
 
-def test_a_byte_order_mark_is_read_over(tmp_path):
-    write(tmp_path / "p.csv", some(), distributions(5))
-    before = (tmp_path / "p.csv").read_bytes()
-    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbf" + before)
-    assert len(read(tmp_path / "p.csv").labels) == 5
+def test_a_byte_order_mark_is_read_over(path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read(path).labels) == 5
 
 
 GOOD = "u1,s,t,normal,JOY,ANGER,0.4,0.1,0.1,0.1,0.1,0.1,0.1"

@@ -4,22 +4,11 @@ import time
 
 import numpy as np
 import pytest
+from made_up import predictions as made_of
 from scipy import stats
 
 from ds_jax.evaluation import intervals, metrics, significance
 from ds_jax.evaluation.predictions import Predictions
-
-
-def made_of(speakers, labels, predictions, sentences=None):
-    count = len(labels)
-    return Predictions(
-        utterances=np.char.add("u", np.char.zfill(np.arange(count).astype(str), 4)),
-        speakers=np.asarray(speakers, str),
-        sentences=np.asarray([""] * count if sentences is None else sentences, str),
-        styles=np.full(count, "normal"),
-        labels=np.asarray(labels),
-        probabilities=np.eye(7)[predictions],
-    )
 
 
 def two_systems(speakers, each, generator, gain=0.0):
@@ -35,9 +24,9 @@ def two_systems(speakers, each, generator, gain=0.0):
     return system(gain), system(0)
 
 
-def compared(first, second, **settings):
+def compared(first, second):
     """One fold's comparison."""
-    return significance.compare([first], [second], [100], **settings)
+    return significance.compare([first], [second], [100])
 
 
 def of(predictions, score, rows=slice(None)):
@@ -106,7 +95,8 @@ def test_random_swaps_come_close_to_all(monkeypatch):
 def test_random_swaps_never_give_less_than_the_smallest_p():
     labels, speakers = np.arange(210) % 7, np.repeat(np.arange(30), 7)
     found = compared(
-        made_of(speakers, labels, labels), made_of(speakers, labels, np.zeros(210, int))
+        made_of(speakers, labels, labels),
+        made_of(speakers, labels, np.zeros(210, int)),
     )
     assert found["uar"]["p"] == found["smallest_p"] == 1 / (significance.SWAPS + 1)
 
@@ -192,15 +182,17 @@ def test_a_system_does_not_differ_from_itself(speakers):
         assert found[name] == {"difference": 0, "low": 0, "high": 0, "p": 1, "p_folds": 1}
 
 
-def test_rows_in_another_order_give_the_same_to_the_last_digit():
+def test_rows_in_another_order_give_the_same_to_the_last_digit(monkeypatch):
     first, second = two_systems(20, 14, np.random.default_rng(10))
     mixed = [
         system.keep(np.random.default_rng(seed).permutation(280))
         for seed, system in enumerate((first, second))
     ]
-    assert compared(*mixed) == compared(first, second)
-    assert compared(*mixed, seed=1)["uar"]["low"] != compared(first, second)["uar"]["low"]
-    json.dumps(compared(first, second), allow_nan=False)
+    found = compared(first, second)
+    assert compared(*mixed) == found
+    json.dumps(found, allow_nan=False)
+    monkeypatch.setattr(intervals, "SEED", 1)
+    assert compared(*mixed)["uar"]["low"] != found["uar"]["low"]
 
 
 def test_two_voices_are_compared_sentence_by_sentence_and_said_to_be_two():
@@ -303,11 +295,6 @@ def test_holm_by_hand():
     assert significance.holm([0.6, 0.5]) == [1.0, 1.0]
     assert significance.holm([0.02]) == [0.02]
     assert significance.holm([]) == []
-
-
-def test_holm_does_not_count_what_is_not_known():
-    assert significance.holm([None, 0.02, None, 0.03]) == [None, 0.04, None, 0.04]
-    assert significance.holm([None]) == [None]
 
 
 def test_holm_is_monotone_and_independent_of_the_order():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds_jax.features import audio
-from ds_jax.features.spectrogram import PictureSettings, split_windows
+from ds_jax.features.audio import Windowing
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(4800) / 48_000)).astype(np.float32)
 PCM = (20_000 * TONE).astype(np.int16)
@@ -109,11 +109,11 @@ def test_an_unusable_recording_raises_an_error_with_its_name_and_the_reason(
     with pytest.raises(ValueError, match=message):
         audio.read(path, 16_000)
     with pytest.raises(ValueError, match=message):  # before the first window
-        next(audio.windows(path, 16_000, 0.01, 0))
+        next(audio.windows(path, 16_000, Windowing(0.01)))
 
 
 def test_a_missing_file_is_an_error_with_its_name(tmp_path):
-    for read in (audio.read, lambda *args: next(audio.windows(*args, 1, 0))):
+    for read in (audio.read, lambda *args: next(audio.windows(*args, Windowing(1)))):
         with pytest.raises(FileNotFoundError, match=r"none\.wav"):
             read(tmp_path / "none.wav", 16_000)
 
@@ -145,13 +145,28 @@ def test_a_wav_with_the_sizes_of_a_pipe_is_read(tmp_path, recorder):
 
 
 def test_seconds_become_samples():
-    assert audio.window_samples(3.0, 0.0, 16_000) == (48_000, 48_000)
-    assert audio.window_samples(0.5, 0.2, 22_050) == (11_025, 4_410)
-    assert audio.window_samples(1e-9, 1e-9, 8_000) == (1, 1)
+    assert Windowing(3.0).samples(16_000) == (48_000, 48_000)
+    assert Windowing(0.5, 0.2).samples(22_050) == (11_025, 4_410)
+    assert Windowing(1e-9, 1e-9).samples(8_000) == (1, 1)
 
 
 def test_deepspectrum_takes_a_window_for_every_whole_hop():
     assert [audio.count_windows(n, 10) for n in (1, 9, 10, 19, 20, 59)] == [1, 1, 1, 1, 2, 5]
+
+
+def test_windows_are_cut_at_every_whole_hop():
+    samples = np.arange(1000)
+
+    def ends(seconds, *windowing):
+        pieces = Windowing(*windowing).split(samples[: int(seconds * 100)], 100)
+        return [(piece[0], piece[-1] + 1) for piece in pieces]
+
+    assert ends(10) == [(0, 1000)]
+    assert ends(10, 4.0) == [(0, 400), (400, 800)]
+    assert ends(10, 4.0, 2.0) == [(0, 400), (200, 600), (400, 800), (600, 1000), (800, 1000)]
+    assert ends(10, 4.0, 0.0, True) == [(0, 400), (400, 800), (800, 1000)]
+    assert ends(3, 4.0) == [(0, 300)]
+    assert ends(0.01, 4.0, 2.0) == [(0, 1)]
 
 
 @settings(deadline=None)
@@ -161,8 +176,8 @@ def test_to_the_end_is_one_window_more_where_something_would_be_missed(total, le
         assert (count - 1) * step < total  # no window is empty
         return {n for index in range(count) for n in range(index * step, index * step + length)}
 
-    usual = audio.count_windows(total, step)
-    to_end = audio.count_windows_to_end(total, length, step)
+    usual, to_end = (Windowing(length, step, to_end).count(total, 1) for to_end in (False, True))
+    assert usual == audio.count_windows(total, step)
     missed = {*range(usual * step, total)} - covered(usual)
     assert to_end == usual + bool(missed)
     if step <= length:
@@ -175,24 +190,19 @@ def test_to_the_end_is_one_window_more_where_something_would_be_missed(total, le
 @pytest.mark.parametrize(("rate", "wanted"), [(16_000, 16_000), (44_100, 16_000), (22_050, 0)])
 def test_windows_are_those_of_training(tmp_path, monkeypatch, rate, wanted, window, hop):
     monkeypatch.setattr(audio, "BLOCK", 3000)
-    pictures = PictureSettings(window=window, window_hop=hop)
     for seconds in (0.1, 0.4, 1.0, 1.73):
         path = write(tmp_path / "a.wav", noise(seconds, rate, 2), rate)
         samples, read_rate = audio.read(path, wanted)
-        length, step = audio.window_samples(window, hop, read_rate)
-        expected = split_windows(samples, read_rate, pictures)
-        usual = list(audio.windows(path, wanted, window, hop))
-        to_end = list(audio.windows(path, wanted, window, hop, to_end=True))
-        assert len(usual) == len(expected)
-        assert len(to_end) == audio.count_windows_to_end(len(samples), length, step)
-        last = samples[(len(to_end) - 1) * step :][:length]
-        for found in (usual, to_end):
-            for number, (whole, start, at_rate, part) in enumerate(found):
+        for to_end in (False, True):
+            windowing = Windowing(window, hop, to_end)
+            expected = windowing.split(samples, read_rate)
+            _, step = windowing.samples(read_rate)
+            found = zip(audio.windows(path, wanted, windowing), expected, strict=True)
+            for number, ((whole, start, at_rate, decoded), part) in enumerate(found):
                 assert whole == soundfile.info(path).duration
                 assert (start, at_rate) == (pytest.approx(number * step / read_rate), read_rate)
-                assert part.dtype == np.float32
-                other = expected[number] if number < len(expected) else last
-                np.testing.assert_array_equal(part, other)
+                assert decoded.dtype == np.float32
+                np.testing.assert_array_equal(decoded, part)
 
 
 def test_windows_of_a_long_recording_need_the_memory_of_a_few(tmp_path):
@@ -201,7 +211,7 @@ def test_windows_of_a_long_recording_need_the_memory_of_a_few(tmp_path):
         for _ in range(60):
             file.write(noise(1, 48_000, 2))  # 23 MB as float32
     tracemalloc.start()
-    count = sum(1 for _ in audio.windows(path, 16_000, 2.0, 1.0))
+    count = sum(1 for _ in audio.windows(path, 16_000, Windowing(2.0, 1.0)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 60

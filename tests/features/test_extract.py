@@ -9,6 +9,7 @@ import soundfile
 
 from configs import base
 from ds_jax.features import extract, mfcc, modulation, opensmile
+from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings, compute
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime.errors import ConfigError
@@ -88,13 +89,12 @@ def test_an_unknown_set_is_an_error_with_the_nearest(name, nearest):
     assert error.value.allowed.count(repr(nearest)) == (2 if nearest else 0)
 
 
-@pytest.mark.parametrize("shape", [(0,), (), (16_000, 2)])
-def test_samples_must_be_one_channel(shape):
+@pytest.mark.parametrize(
+    "samples", [[], 0.0, np.zeros((16_000, 2)), [np.nan] * 16_000, [0.0, np.inf]]
+)
+def test_samples_must_be_one_channel_of_finite_numbers_at_16_khz(samples):
     with pytest.raises(ValueError, match="one channel"):
-        compute(np.zeros(shape, np.float32), 16_000, FeatureSettings("mfcc"))
-
-
-def test_samples_must_be_at_16_khz():
+        compute(samples, 16_000, FeatureSettings("mfcc"))
     with pytest.raises(ValueError, match="44100"):
         compute(syllables(), 44_100, FeatureSettings("mfcc"))
 
@@ -143,19 +143,23 @@ def test_a_config_with_features_has_no_picture():
     assert extract.settings({"features": "msf"}).shape == (95,)  # any mapping is a config
 
 
-def test_pictures_are_one_a_window_and_features_one_a_recording(recording):
-    seconds, windows, _ = extract.read(recording, PictureSettings(canvas=16, window=0.25))
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (PictureSettings(canvas=16, window=0.25), [((16, 16), np.uint8)] * 4),
+        (FeatureSettings("mfcc"), [((60,), np.float32)]),
+    ],
+)
+def test_pictures_are_one_a_window_and_features_one_a_recording(recording, settings, expected):
+    seconds, arrays, _ = extract.read(recording, settings)
     assert seconds == 1
-    assert [(w.shape, w.dtype) for w in windows] == [((16, 16), np.uint8)] * 4
-    seconds, arrays, _ = extract.read(recording, FeatureSettings("mfcc"))
-    assert seconds == 1
-    assert [(a.shape, a.dtype) for a in arrays] == [((60,), np.float32)]
+    assert [(array.shape, array.dtype) for array in arrays] == expected
 
 
 @pytest.mark.parametrize("mode", ["mel", "spectrogram", "chroma"])
 def test_windows_are_the_pictures_of_training_one_by_one(recording, mode):
     settings = PictureSettings(canvas=16, mode=mode, window=0.3, window_hop=0.1)
-    found = list(extract.windows(recording, settings, 0.3, 0.1))
+    found = list(extract.windows(recording, settings, settings.windowing))
     starts = [0.1 * k for k in range(10)]
     assert [start for _, start, _, _ in found] == pytest.approx(starts)
     assert [end for _, _, end, _ in found] == pytest.approx([min(s + 0.3, 1) for s in starts])
@@ -165,7 +169,7 @@ def test_windows_are_the_pictures_of_training_one_by_one(recording, mode):
 
 def test_without_a_window_a_recording_is_whole(recording):
     settings = PictureSettings(canvas=16, window=0.25)  # its windows are not asked for
-    ((seconds, start, end, array),) = extract.windows(recording, settings, 0, 0)
+    ((seconds, start, end, array),) = extract.windows(recording, settings, Windowing())
     assert (seconds, start, end) == (1, 0, 1)
     whole = extract.read(recording, PictureSettings(canvas=16))[1]
     np.testing.assert_array_equal(array, whole[0])
@@ -181,12 +185,12 @@ def test_a_window_without_features_has_an_error_and_the_others_have_features(
 
     monkeypatch.setattr(extract, "compute", fail_if_short)
     settings = FeatureSettings("mfcc")
-    found = [array for *_, array in extract.windows(recording, settings, 0.4, 0.2)]
+    found = [array for *_, array in extract.windows(recording, settings, Windowing(0.4, 0.2))]
     assert [type(array) for array in found] == [np.ndarray] * 4 + [ValueError]
     assert re.fullmatch("too short", str(found[-1]))
     monkeypatch.setattr(extract, "compute", lambda *_: fail_if_short(np.zeros(1), 16_000, None))
     with pytest.raises(ValueError, match="too short"):  # a whole recording has no other windows
-        list(extract.windows(recording, settings, 0, 0))
+        list(extract.windows(recording, settings, Windowing()))
 
 
 def test_sequences_are_padded_with_nan_and_other_arrays_are_stacked():

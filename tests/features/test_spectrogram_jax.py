@@ -87,7 +87,7 @@ def test_windows_are_the_same(window, window_hop):
     split = jax.jit(spectrogram_jax.split_windows, static_argnums=(2, 3))
     for count in (10, 800, 1900, 3200):
         samples = speech_like(count)
-        expected = spectrogram.split_windows(samples, RATE, settings)
+        expected = settings.windowing.split(samples, RATE)
         windows, lengths, real = split(padded(samples, 3200), np.int32(count), settings, RATE)
         assert int(real.sum()) == len(expected)
         assert real[: len(expected)].all()  # windows after the audio come last

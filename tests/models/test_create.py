@@ -5,13 +5,8 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from ds_jax.models.create import (
-    BACKBONES,
-    abstract_variables,
-    backbone_of,
-    create_network,
-    needs_full_weights,
-)
+from ds_jax.models.backbones import BACKBONES, backbone_of, needs_full_weights
+from ds_jax.models.create import abstract_variables, create_network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 

@@ -7,7 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, colour_table, network_input
+from ds_jax.models.colours import colour_table
+from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, network_input
 from ds_jax.runtime.errors import ConfigError
 
 

@@ -8,23 +8,21 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import timeline
+from ds_jax.models.create import create_network
 from ds_jax.runtime.errors import ConfigError
+from ds_jax.systems import base as systems
 
-PICTURE = PictureSettings(layout="timeline", mel_bands=32, floor_db=80.0, colour_map="gray")
-MODEL = {
-    "heads": ("block3_pool", "block4_pool"),
-    "gate": True,
-    "dropout": 0.5,
-    "loss_weights": (1.0, 0.8),
-    "freeze": "block4",
-}
+pytestmark = pytest.mark.usefixtures("narrow")
+
+HEADS = ("block3_pool", "block4_pool")
 WIDTHS = (64, 71, 100, 127, 155)
 
 
 def create(**changes):
-    return timeline.create(MODEL | changes, PICTURE, tiny.NARROW)
+    config, _ = tiny.make("ds_am_statistics")
+    config.model.update(changes)
+    return create_network(config)
 
 
 def drawn(widths=WIDTHS, seed=0):
@@ -142,10 +140,10 @@ def test_the_prediction_is_the_mean_of_the_heads_whose_losses_are_weighted():
     network = create()
     outputs = network.apply(variables(network), padded(drawn(), 160), jnp.ones(5))
     heads = list(outputs.head_logits.values())
-    assert list(outputs.head_logits) == list(MODEL["heads"])
+    assert list(outputs.head_logits) == list(HEADS)
     np.testing.assert_allclose(outputs.logits, (heads[0] + heads[1]) / 2, rtol=1e-6)
     assert [weight for weight, _ in outputs.loss_terms] == [1.0, 0.8]
-    assert set(outputs.gates) == set(MODEL["heads"])
+    assert set(outputs.gates) == set(HEADS)
     plain = create(gate=False)
     assert plain.apply(variables(plain), padded(drawn(), 160), jnp.ones(5)).gates == {}
 
@@ -223,12 +221,19 @@ def test_what_is_hidden_does_not_count():
     ],
 )
 def test_impossible_fields_are_named(changes, field):
+    config, _ = tiny.make("ds_am_statistics")
+    systems.check(config)
+    config.model.update(changes)
     with pytest.raises(ConfigError) as refused:
-        create(**changes)
+        systems.check(config)
     assert refused.value.field == field
 
 
-def test_squares_are_refused():
-    with pytest.raises(ConfigError) as refused:
-        timeline.create(MODEL, PictureSettings(), tiny.NARROW)
-    assert refused.value.field == "picture.layout"
+def test_each_system_has_its_layout():
+    for system, layout in (("ds_am_statistics", "plain"), ("ds_am", "timeline")):
+        config, _ = tiny.make(system)
+        config.picture.canvas, config.picture.size = 227, 224
+        config.picture.layout = layout
+        with pytest.raises(ConfigError) as refused:
+            systems.check(config)
+        assert refused.value.field == "picture.layout"

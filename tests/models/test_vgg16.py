@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax.models.vgg16 import UNITS, VGG16, FullyConnected, Trunk
+from ds_jax.models.vgg16 import UNITS, VGG16
+from ds_jax.models.vgg16_layers import FullyConnected, Trunk
 
 POOLS = list(VGG16.outputs)
 

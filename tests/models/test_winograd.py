@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from ds_jax.models import winograd
-from ds_jax.models.create import BACKBONES, create_network
+from ds_jax.models.backbones import BACKBONES
+from ds_jax.models.create import create_network
 from ds_jax.training import step as train_state
 from ds_jax.training.parallel import ONE_MODEL
 

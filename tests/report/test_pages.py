@@ -11,6 +11,10 @@ from test_images import decoded
 from ds_jax.report import pages
 
 
+def score(value, low=None, high=None):
+    return {"value": value, "low": low, "high": high}
+
+
 @pytest.mark.parametrize(
     ("function", "arguments", "text"),
     [
@@ -28,9 +32,10 @@ from ds_jax.report import pages
         (pages.p_value, (0.0414,), "0.041"),
         (pages.p_value, (0.0004,), "<0.001"),
         (pages.p_value, (None,), pages.DASH),
-        (pages.with_interval, (0.6471, {"low": 0.4, "high": 0.8}), "0.647 (0.400 to 0.800)"),
-        (pages.with_interval, (0.6471, {"low": None}), "0.647"),
-        (pages.with_interval, (0.1, {"low": -0.1, "high": 0.2}, "+.1f"), "+0.1 (-0.1 to +0.2)"),
+        (pages.with_interval, (score(0.6471, 0.4, 0.8),), "0.647 (0.400 to 0.800)"),
+        (pages.with_interval, (score(0.6471),), "0.647"),
+        (pages.with_interval, (score(0.1, -0.1, 0.2), "value", "+.1f"), "+0.1 (-0.1 to +0.2)"),
+        (pages.with_interval, ({"gain": 0.1, "low": None, "high": None}, "gain"), "0.100"),
         (pages.bar_length, (0.5,), "50.00"),
         (pages.bar_length, (None,), "0"),
         (pages.cell, (0.5, "uar"), "50.0 %"),

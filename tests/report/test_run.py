@@ -110,10 +110,9 @@ def test_a_fixed_number_of_epochs_is_told(tmp_path):
     assert "no epoch chosen" in run_report.headline(result)
 
 
-def test_timelines_are_shown_without_their_padding(tmp_path):
+def test_timelines_are_shown_as_wide_as_they_are(tmp_path):
     settings = {"picture.layout": "timeline", "picture.colour_map": "gray"}
-    timeline = np.zeros((32, 100), np.uint8)
-    timeline[:, :70] = np.arange(1, 71)
+    timeline = np.tile(np.arange(1, 71, dtype=np.uint8), (32, 1))
     fields = {"speaker": "s", "sentence": "", "seconds": 1.0, "probability": 0.9}
     example = run_report.Example(
         "u", label="FEAR", prediction="JOY", label_probability=0.1, pictures=[timeline], **fields

@@ -3,6 +3,7 @@
 What comes out is what came out before, or an error names the damaged file.
 """
 
+import contextlib
 import errno
 import io
 import itertools
@@ -192,7 +193,7 @@ def test_training_goes_back_to_what_is_whole_and_ends_with_the_same_bits(
             assert "going back to epoch" in said or "the fold starts anew" in said
 
 
-def test_the_epoch_before_takes_the_place_of_a_damaged_latest(setup, begun, tmp_path, capsys):
+def test_the_epoch_before_takes_the_place_of_a_damaged_latest(begun, tmp_path):
     shutil.copytree(begun, tmp_path / "run")
     inside = tmp_path / "run" / "fold_00" / "checkpoints"
     path = inside / "4" / "progress" / "metadata"
@@ -220,12 +221,21 @@ def test_without_a_whole_epoch_the_fold_starts_anew(setup, undisturbed, begun, t
 
 
 @pytest.mark.usefixtures("tiny_weights")
-def test_a_damaged_model_starts_the_fold_anew(run, run_copy, capsys):
-    """Where its predictions are damaged, too."""
-    cut(run_copy / "fold_01" / "checkpoints" / MODEL, np.random.default_rng(6))
+@pytest.mark.parametrize("earlier", [False, True], ids=["damaged", "of an earlier version"])
+def test_a_model_that_cannot_be_read_starts_the_fold_anew(run, run_copy, capsys, earlier):
+    """Where its predictions are damaged, too, or were deleted as an error advises."""
+    inside = run_copy / "fold_01" / "checkpoints"
+    if earlier:
+        for path in inside.iterdir():
+            path.unlink()
+        (inside / "1" / "variables").mkdir(parents=True)
+    else:
+        cut(inside / MODEL, np.random.default_rng(6))
     (run_copy / "fold_01" / "predictions.csv").unlink()
     assert train.run(configuration.read(run), tiny.corpus(21), run_copy)
-    assert f"{MODEL} is damaged" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ("1 is of an earlier version" if earlier else f"{MODEL} is damaged") in said
+    assert "the fold starts anew" in said
     assert outcome(run_copy) == outcome(run)
 
 
@@ -239,7 +249,7 @@ def test_a_damaged_model_starts_the_fold_anew(run, run_copy, capsys):
     ],
 )
 def test_what_cannot_be_read_for_now_is_left_as_it_is(
-    setup, run, begun, tmp_path, monkeypatch, name, error
+    run, begun, tmp_path, monkeypatch, name, error
 ):
     source, number = (begun, 0) if name == "metadata" else (run, 1)
     shutil.copytree(source, tmp_path / "run")
@@ -263,16 +273,34 @@ def test_what_cannot_be_read_for_now_is_left_as_it_is(
         assert {path: path.read_bytes() for path in inside.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE])
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.ELOOP])
 def test_what_tensorstore_cannot_read_for_now_is_left_as_it_is(begun, tmp_path, monkeypatch, error):
+    """The last of the errors is real: a file is a link to itself."""
+
     def restore(self, directory, args):
-        raise ValueError(f"UNAVAILABLE: Failed to open {directory}: {os.strerror(error)}")
+        text = f'UNKNOWN: Failed to open: "{directory}": {os.strerror(error)}'
+        raise ValueError(f"{text} [os_error_code='{error}']")
 
     inside = shutil.copytree(begun, tmp_path / "run") / "fold_00" / "checkpoints"
-    monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointHandler, "restore", restore)
+    if error == errno.ELOOP:
+        path = max(inside.glob("4/state/**/d/*"), key=lambda path: path.stat().st_size)
+        path.unlink()
+        path.symlink_to(path)
+    else:
+        monkeypatch.setattr(orbax.checkpoint.PyTreeCheckpointHandler, "restore", restore)
     with pytest.raises(OSError, match=os.strerror(error)):
         Epochs(inside)
     assert not list(inside.glob("*.damaged"))
+
+
+@pytest.mark.parametrize("damage", [cut, remove])
+def test_damage_in_a_folder_that_is_named_like_an_error_is_damage(begun, tmp_path, damage):
+    inside = shutil.copytree(begun, tmp_path / "Permission denied") / "fold_00" / "checkpoints"
+    path = max(inside.glob("4/state/**/d/*"), key=lambda path: path.stat().st_size)
+    damage(path, np.random.default_rng(7))
+    with contextlib.closing(Epochs(inside)) as epochs:
+        assert str(inside / "4") in epochs.notice
+        assert epochs.latest == 3
 
 
 def test_remains_of_an_epoch_that_was_being_deleted_are_no_damage(begun, tmp_path):

@@ -30,6 +30,7 @@ from ds_jax.data import recordings
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
+from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import files
@@ -127,14 +128,13 @@ def test_builders_name_what_they_skip(corpus, tmp_path, monkeypatch, capsys):
     assert f"{used} utterances, {skipped} skipped" in capsys.readouterr().out
 
 
-def answered(output: dict, placed: dict, folder: Path) -> tuple[set[str], dict[str, str]]:
-    """Names of recordings in the output of predict, and the reasons of those without windows."""
+def check_answered(output: dict, placed: dict, folder: Path) -> None:
+    """Checks that predict's output has windows of each recording, or the reason for none."""
     start = f"{folder}/"
     used = {one["recording"].removeprefix(start) for one in output["recordings"]}
     reasons = {one["recording"].removeprefix(start): one["reason"] for one in output["unusable"]}
     reasons = {name: reason for name, reason in reasons.items() if name not in used}
     check(placed, used, reasons)
-    return used, reasons
 
 
 @pytest.mark.parametrize("window", [0.0, 0.2])
@@ -143,7 +143,7 @@ def test_predict_answers_or_names_each(fitted, tmp_path, capsys, window):
     with pytest.raises(ValueError, match="could not be used") as error:
         predict.run(fitted, [tmp_path / "odd"], "json", window)
     output = json.loads(capsys.readouterr().out)
-    answered(output, placed, tmp_path / "odd")
+    check_answered(output, placed, tmp_path / "odd")
     count = len(output["unusable"])
     lines = str(error.value).split("\n")
     assert lines[0].startswith(f"{count} ")
@@ -172,7 +172,7 @@ def test_pipes_devices_and_broken_links_are_never_opened(suffix, tmp_path):
             case.make(path)
             for decode in (
                 lambda path=path: audio.read(path, 16_000),
-                lambda path=path: next(audio.windows(path, 16_000, 1.0, 0)),
+                lambda path=path: next(audio.windows(path, 16_000, Windowing(1.0))),
             ):
                 with pytest.raises(ValueError, match=reasons[kind]):
                     decode()
@@ -214,7 +214,7 @@ def test_too_long_a_recording_is_named_before_it_is_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.wav is longer than"):
         audio.read(tmp_path / "a.wav", 16_000)
     assert len(audio.read(tmp_path / "b.wav", 16_000)[0]) == 16_000
-    assert len(list(audio.windows(tmp_path / "a.wav", 16_000, 0.5, 0.0))) == 2
+    assert len(list(audio.windows(tmp_path / "a.wav", 16_000, Windowing(0.5)))) == 2
     monkeypatch.undo()
     with (tmp_path / "sparse.l16").open("wb") as file:  # of 8 GB, and 38 hours
         file.write(b"\1\0" * 1000)
@@ -285,7 +285,7 @@ def test_any_bytes_are_samples_or_a_valueerror_that_names_the_file(
     if refusal:
         assert str(path) in refusal
         with pytest.raises(ValueError, match=re.escape(refusal)):
-            list(audio.windows(path, 16_000, 0.01, 0))
+            list(audio.windows(path, 16_000, Windowing(0.01)))
         return
     assert (samples.dtype, samples.ndim, rate) == (np.float32, 1, 16_000)
     assert samples.size
@@ -315,17 +315,19 @@ def test_any_finite_samples_can_be_drawn(samples, rate, mode, layout, canvas, fl
 # All of them: slow.
 
 
-def measured(program: list[str], **options) -> tuple[subprocess.CompletedProcess, float, float]:
-    """Runs a program; returns its result, seconds, and the megabytes of its largest process."""
-    command = [sys.executable, "-c", MEASURE, *program]
+def run_within_limits(*program: object, status: int) -> tuple[str, str]:
+    """Runs a program in limited time and memory; returns what it printed."""
+    command = [sys.executable, "-c", MEASURE, *map(str, program)]
     began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS, **options)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=SECONDS)
     seconds = time.monotonic() - began
-    *lines, last = done.stdout.decode().rstrip("\n").split("\n")
-    assert last.startswith("MEGABYTES"), done.stderr.decode()[-3000:]
-    done.stdout = "\n".join(lines)
-    done.stderr = done.stderr.decode("utf-8", "surrogateescape")
-    return done, seconds, float(last.split()[1])
+    printed, megabytes = done.stdout.decode().rsplit("MEGABYTES", 1)
+    error = done.stderr.decode("utf-8", "surrogateescape")
+    assert done.returncode == status, error[-3000:]
+    assert "Traceback" not in error
+    print(f"\n{seconds:.0f} s, {megabytes.strip()} MB")
+    assert float(megabytes) < MEGABYTES
+    return printed, error
 
 
 # Runs a program, and prints the memory of its largest process.
@@ -371,66 +373,41 @@ def test_every_builder_survives_all_of_them(corpus, kind, tmp_path):
     placed = lay_out(tmp_path, corpus, everything())
     wanted = PICTURES.get(kind) or FeatureSettings(kind)
     fields = json.dumps(dataclasses.asdict(wanted))
-    done, seconds, megabytes = measured(["-c", PREPARE, corpus, str(tmp_path), fields])
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
+    printed, _ = run_within_limits("-c", PREPARE, corpus, tmp_path, fields, status=0)
     builder = prepare(corpus, tmp_path, tmp_path / "data", wanted)
     used, skipped = check_prepared(builder, corpus, placed)
-    assert f"{used} utterances, {skipped} skipped" in done.stdout
-    counts = f"{len(placed)} met, {used} used, {skipped} skipped"
-    print(f"\n{corpus} {kind}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
-    assert megabytes < MEGABYTES
+    assert f"{used} utterances, {skipped} skipped" in printed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [0.0, 5.0])
 def test_predict_survives_all_of_them(window, fitted, tmp_path):
     placed = malformed.lay_out(tmp_path / "odd", "", everything())
-    arguments = [f"--checkpoint={fitted}", "--format=json", f"--window={window}"]
-    done, seconds, megabytes = measured(
-        ["launch.py", "--mode=predict", *arguments, str(tmp_path / "odd")]
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    output = json.loads(done.stdout)
+    arguments = (f"--checkpoint={fitted}", "--format=json", f"--window={window}", tmp_path / "odd")
+    printed, error = run_within_limits("launch.py", "--mode=predict", *arguments, status=1)
+    output = json.loads(printed)
     if window:  # of any length
         placed = {
             name: case._replace(usable=True) if case.kind == "two hours" else case
             for name, case in placed.items()
         }
-    used, reasons = answered(output, placed, tmp_path / "odd")
-    assert f"error: {len(output['unusable'])} could not be used" in done.stderr
-    counts = f"{len(placed)} met, {len(used)} answered, {len(reasons)} named"
-    print(f"\npredict, window {window}: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
-    assert megabytes < MEGABYTES
+    check_answered(output, placed, tmp_path / "odd")
+    assert f"error: {len(output['unusable'])} could not be used" in error
 
 
 @pytest.mark.slow
 def test_features_survive_all_of_them(tmp_path, weights_file):
     placed = malformed.lay_out(tmp_path / "odd", "", everything())
     output = tmp_path / "features.csv"
-    done, seconds, megabytes = measured(
-        [
-            "launch.py",
-            "--mode=features",
-            "--config=configs/deepspectrum.py",
-            "--config.model.layers=('block1_pool',)",
-            "--config.picture.size=32",
-            f"--config.weights={weights_file}",
-            f"--output={output}",
-            str(tmp_path / "odd"),
-        ]
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    config = ("--config=configs/deepspectrum.py", "--config.model.layers=('block1_pool',)")
+    config += ("--config.picture.size=32", f"--config.weights={weights_file}")
+    arguments = (*config, f"--output={output}", tmp_path / "odd")
+    _, error = run_within_limits("launch.py", "--mode=features", *arguments, status=1)
     with output.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))[1:]
     used = {row[0] for row in rows}
     assert len(used) == len(rows)
-    named = re.search(r"error: (\d+) could not be used", done.stderr)
+    named = re.search(r"error: (\d+) could not be used", error)
     assert int(named[1]) == len(placed) - len(used)
     for name, case in placed.items():
         assert case.usable in (None, path_text(name) in used), case.kind
-    counts = f"{len(placed)} met, {len(used)} described, {named[1]} named"
-    print(f"\nfeatures: {counts}, {seconds:.0f} s, {megabytes:.0f} MB")
-    assert megabytes < MEGABYTES

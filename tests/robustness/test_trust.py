@@ -174,31 +174,15 @@ def test_an_h5_file_does_not_open_others(tmp_path):
     layout = h5py.VirtualLayout((3, 3, 3, 64), np.float32)
     layout[:] = h5py.VirtualSource(secret, "block1_conv1/kernel", (3, 3, 3, 64))
     path = tmp_path / "vgg16.h5"
+    bias, kernel = "block1_conv1/bias", "block1_conv1/kernel"
+    missing, elsewhere = f"missing: {bias}, {kernel}", "lies in another file"
+    raw = [(tmp_path / "raw", 0, 256)]
     for refusal, write in (
-        (
-            "missing: block1_conv1/bias, block1_conv1/kernel",
-            lambda file: file.__setitem__("model_weights", h5py.ExternalLink(secret, "/")),
-        ),
-        (
-            "missing: block1_conv1/bias, block1_conv1/kernel",
-            lambda file: file.__setitem__(
-                "block1_conv1/kernel", h5py.ExternalLink(secret, "block1_conv1/kernel")
-            ),
-        ),
-        (
-            "missing: block1_conv1/bias, block1_conv1/kernel",
-            lambda file: file.__setitem__("model_weights", h5py.SoftLink("/")),
-        ),
-        (
-            "lies in another file",
-            lambda file: file.create_dataset(
-                "block1_conv1/bias", (64,), np.float32, external=[(tmp_path / "raw", 0, 256)]
-            ),
-        ),
-        (
-            "lies in another file",
-            lambda file: file.create_virtual_dataset("block1_conv1/kernel", layout),
-        ),
+        (missing, lambda file: file.update(model_weights=h5py.ExternalLink(secret, "/"))),
+        (missing, lambda file: file.update({kernel: h5py.ExternalLink(secret, kernel)})),
+        (missing, lambda file: file.update(model_weights=h5py.SoftLink("/"))),
+        (elsewhere, lambda file: file.create_dataset(bias, (64,), np.float32, external=raw)),
+        (elsewhere, lambda file: file.create_virtual_dataset(kernel, layout)),
     ):
         with h5py.File(path, "w") as file:
             write(file)

@@ -20,41 +20,58 @@ from ds_jax.runtime import errors, shutdown
 ROOT = Path(__file__).parents[2]
 
 
-def run(body, *, grace=15.0, resumes=True):
-    """Runs a block in `exits_cleanly`, and sends SIGTERM when it has printed a line."""
+def run_each(body, count, grace, resumes=True):
+    """Runs a block in processes, which get SIGTERM when all have printed a line.
+
+    Returns:
+        The status of each, what each printed, and the seconds from SIGTERM on.
+    """
     lines = [
         "import sys, time",
         "from ds_jax.runtime import shutdown",
         f"shutdown.GRACE = {grace}",
         f"with shutdown.exits_cleanly(resumes={resumes}):",
+        *["    from ds_jax.runtime import processes; processes.start(True)"] * (count > 1),
         "    shutdown.listen()",
         *("    " + line for line in body.strip("\n").splitlines()),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-c", "\n".join(lines)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
-    out, error = process.communicate(timeout=60)
-    return process.returncode, out, error, time.monotonic() - began
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", "\n".join(lines)],
+            cwd=ROOT,
+            env=environment | {"DS_JAX_PROCESSES": f"{count}", "DS_JAX_PROCESS": f"{rank}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        outputs = [process.communicate(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], outputs, time.monotonic() - began
+
+
+def run(body, grace=15.0, resumes=True):
+    """Runs a block in one process."""
+    (status,), ((out, error),), seconds = run_each(body, 1, grace, resumes)
+    return status, out, error, seconds
 
 
 RESUMES = f"stopped by SIGTERM: {shutdown.ADVICE}\n"
 RESUMES_LATER = f"stopped by SIGTERM: {shutdown.LATER}\n"
 ANEW = f"stopped by SIGTERM: {shutdown.ANEW}\n"
-
-
-def test_what_is_said_is_what_is_true():
-    assert "goes on where it was" in RESUMES
-    assert "where it was" not in RESUMES_LATER
-    assert "goes on" in RESUMES_LATER
-    assert "starts anew" in ANEW
-    assert "goes on" not in ANEW
 
 
 def test_sigterm_ends_it_at_once_and_says_how_to_go_on():
@@ -103,60 +120,11 @@ with shutdown.defer_sigterm():
     assert 0.4 < seconds < 10
 
 
-@pytest.mark.parametrize("defers", [True, False])
-def test_what_starts_anew_says_so_however_it_is_ended(defers):
-    status, _, error, _ = run(
-        """
-with shutdown.defer_sigterm():
-    print("ready", flush=True)
-    time.sleep(60)
-"""
-        if defers
-        else 'print("ready", flush=True)\ntime.sleep(60)',
-        grace=0.5,
-        resumes=False,
-    )
+@pytest.mark.parametrize("block", ["with shutdown.defer_sigterm():", "if True:"])
+def test_what_starts_anew_says_so_however_it_is_ended(block):
+    body = f"{block}\n    print('ready', flush=True)\n    time.sleep(60)"
+    status, _, error, _ = run(body, grace=0.5, resumes=False)
     assert (status, error) == (143, ANEW)
-
-
-def run_two(body, grace):
-    """Runs a block in two processes of one run; SIGTERM comes when both have printed a line."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    lines = [
-        "import sys, time",
-        "from ds_jax.runtime import processes, shutdown",
-        f"shutdown.GRACE = {grace}",
-        "with shutdown.exits_cleanly(resumes=True):",
-        "    processes.start(distributed=True)",
-        "    shutdown.listen()",
-        "    first = processes.is_first_process()",
-        *("    " + line for line in body.strip("\n").splitlines()),
-    ]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", "\n".join(lines)],
-            cwd=ROOT,
-            env=environment | {"DS_JAX_PROCESSES": "2", "DS_JAX_PROCESS": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        for process in processes:
-            process.send_signal(signal.SIGTERM)
-        outputs = [process.communicate(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], outputs, time.monotonic() - began
 
 
 SLOW = """
@@ -164,7 +132,7 @@ with shutdown.defer_sigterm():
     print("ready", flush=True)
     while not shutdown.sigterm_received():
         time.sleep(0.01)
-    time.sleep({} if first else {})
+    time.sleep({} if processes.is_first_process() else {})
     print("saved", flush=True)
 """
 
@@ -172,24 +140,23 @@ with shutdown.defer_sigterm():
 @pytest.mark.parametrize("seconds", [(0, 4), (4, 0)])
 def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
     """JAX aborts the second when the first has left."""
-    statuses, outputs, lasted = run_two(SLOW.format(*seconds), grace=20)
+    statuses, outputs, lasted = run_each(SLOW.format(*seconds), 2, grace=20)
     assert statuses == [143, 143], outputs
     assert outputs == [("saved\n", RESUMES)] * 2
     assert 4 <= lasted < 15
 
 
 def test_of_two_processes_neither_waits_longer_than_there_is_time():
-    statuses, outputs, lasted = run_two(SLOW.format(0, 60), grace=3)
+    statuses, outputs, lasted = run_each(SLOW.format(0, 60), 2, grace=3)
     assert statuses == [143, 143], outputs
     assert outputs[0] == ("saved\n", RESUMES)
     assert outputs[1] == ("", RESUMES_LATER)
     assert 3 <= lasted < 10
 
 
-def test_nothing_is_asked_of_a_block_that_was_left_in_peace():
-    assert not shutdown.sigterm_received()
+def test_nothing_is_asked_of_a_block_without_sigterm():
     with shutdown.defer_sigterm():
-        pass
+        assert not shutdown.sigterm_received()
 
 
 def end(capsys, raise_it, resumes=True, debug=False):

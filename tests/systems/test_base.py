@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +14,12 @@ import tiny
 from ds_jax.commands import evaluate, train
 from ds_jax.data.folds import make_folds
 from ds_jax.evaluation import predictions
+from ds_jax.models.vgg16 import VGG16
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.files import read_json, write_json
 from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
-from ds_jax.systems import classifiers
+from ds_jax.systems import classifier_system, classifiers
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training.checkpoints import CARD
 
@@ -76,8 +80,9 @@ def test_all_models_together_predict_the_mean_of_each(finished_runs, system):
     corpus = tiny.make(system)[1]
     checkpoints = sorted(finished_runs(system).glob("fold_*/checkpoints"))
     rows = dict.fromkeys(checkpoints, np.arange(5, dtype=np.int32))
-    each = [predicted.probabilities for _, predicted in systems.predict(rows, corpus.inputs)]
-    together = systems.load_ensemble(checkpoints)(corpus.inputs[:5], 8)()
+    of_system = systems.implementation(systems.load_config(checkpoints))
+    each = [predicted.probabilities for _, predicted in of_system.predict(rows, corpus.inputs)]
+    together = of_system.load_ensemble(checkpoints)(corpus.inputs[:5], 8)()
     np.testing.assert_allclose(together.probabilities, np.mean(each, axis=0), atol=1e-5)
     assert len(each) == 3
 
@@ -136,7 +141,7 @@ def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_p
 
     monkeypatch.setattr(classifiers, "fit", fit)
     fold = make_folds(corpus.utterances, "speakers", 3, 0)[0]
-    fit_folds = systems.create(config, corpus, "speakers")
+    fit_folds = classifier_system.fit(config, corpus, "speakers")
     with pytest.raises(KeyboardInterrupt):
         next(fit_folds({0: fold}, tmp_path))
     rows = corpus.rows_of(fold.train + fold.dev)
@@ -158,7 +163,7 @@ def test_the_test_split_changes_no_fit(tmp_path):
     saved = []
     for number, inputs in enumerate((corpus.inputs, changed)):
         directory, given = tmp_path / str(number), dataclasses.replace(corpus, inputs=inputs)
-        list(systems.create(config, given, "speakers")({0: fold}, directory))
+        list(classifier_system.fit(config, given, "speakers")({0: fold}, directory))
         saved.append(classifiers.load(classifiers.SVC, directory / "fold_00" / CHECKPOINTS))
     assert saved[0].settings == saved[1].settings
     assert saved[0].tried == saved[1].tried
@@ -190,25 +195,81 @@ def test_a_single_cost_is_reported_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("system", "name", "value", "field"),
+    ("system", "name", "values", "field"),
     [
-        ("svc", "system", "svm", "system"),
-        ("svc", "system", "ds_am", "picture"),
-        ("ds_am", "system", "svc", "features"),
-        ("svc", "select_on", "test", "select_on"),
-        ("svc", "features", "mfcc_frames", "features"),
-        ("ffnn", "features", "mfcc_frames", "features"),
-        ("svc", "model.kernel", "cubic", "model.kernel"),
-        ("xgboost", "model.trees", 0, "model.trees"),
-        ("ds_svc", "model.layers", ("fc2",), "picture.size"),
-        ("ds_svc", "picture.colour_map", "virdis", "picture.colour_map"),
-        ("ds_am", "model.freeze", "block6", "model.freeze"),
+        ("svc", "system", ["svm"], "system"),
+        ("svc", "system", ["ds_am"], "picture"),
+        ("ds_am", "system", ["svc"], "features"),
+        ("ds_am", "system", ["ds_fc"], "model.head"),
+        ("ds_fc", "system", ["ds_am"], "model.gates"),
+        ("svc", "select_on", ["test"], ""),
+        ("svc", "features", ["mfcc_frames"], ""),
+        ("ffnn", "features", ["mfcc_frames"], ""),
+        ("svc", "model.kernel", ["cubic"], ""),
+        ("svc", "model.scaling", ["minmax"], ""),
+        ("svc", "model.costs", [(), (1.0, 0.0), (float("inf"),)], ""),
+        ("xgboost", "model.trees", [0, 2.5], ""),
+        ("xgboost", "model.depth", [0, 2.5], ""),
+        ("xgboost", "model.bins", [1], ""),
+        ("xgboost", "model.learning_rate", [0.0, 1.5], ""),
+        ("xgboost", "model.column_share", [0.0, 1.5], ""),
+        ("lstm", "model.units", [(), (8, 0)], ""),
+        ("lstm", "model.dense_units", [0], ""),
+        ("ffnn", "model.dropout", [1.0, -0.1], ""),
+        ("ds_fc", "model.head", ["mlp"], ""),
+        ("ds_fc", "model.head", ["fc"], "picture.size"),
+        ("ds_am", "model.freeze", ["block6", "block5"], ""),  # the latter above a gate
+        ("ds_am", "model.gates", [("block4",), (), ("block5_pool", "block4_pool")], ""),
+        ("ds_am", "model.gates", [("block4_pool", "block4_pool")], ""),
+        ("ds_am", "model.merging", ["late"], ""),
+        ("ds_am", "model.loss_weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)], ""),
+        ("ds_am", "picture.preprocessing", ["tf"], ""),
+        ("ds_svc", "picture.colour_map", ["virdis"], ""),
+        ("ds_svc", "model.layers", [(), ("fc1",), ("block5_pool", "block5pool")], ""),
+        ("ds_svc", "model.layers", [("block5_pool", "block5_pool")], ""),
+        ("ds_svc", "model.layers", [("block5_pool", "fc2")], "picture.size"),
     ],
 )
-def test_impossible_fields_are_named_before_any_work(system, name, value, field):
-    config, _ = tiny.make(system)
-    systems.check(config)
-    config.update_from_flattened_dict({name: value})
-    with pytest.raises(ConfigError) as raised:
+def test_impossible_fields_are_named_before_any_work(system, name, values, field):
+    for value in values:
+        config, _ = tiny.make(system)
         systems.check(config)
-    assert raised.value.field == field
+        with config.ignore_type():
+            config.update_from_flattened_dict({name: value})
+        with pytest.raises(ConfigError) as raised:
+            systems.check(config)
+        assert raised.value.field == (field or name)
+
+
+@every_system
+def test_missing_fields_are_named_before_any_work(system):
+    for name in systems.SYSTEMS[system].fields:
+        config, _ = tiny.make(system)
+        del config.model[name]
+        with pytest.raises(ConfigError) as raised:
+            systems.check(config)
+        assert (raised.value.field, raised.value.value) == (f"model.{name}", None)
+
+
+@pytest.mark.parametrize(
+    ("system", "field", "value"),
+    [("ds_svc", "layers", VGG16.feature_layers), ("ds_fc", "head", "fc")],
+)
+def test_top_layers_are_possible_at_their_size(system, field, value):
+    config, _ = tiny.make(system)
+    config.picture.size, config.model[field] = VGG16.size, value
+    systems.check(config)
+
+
+def test_a_config_is_checked_without_heavy_libraries():
+    program = """
+import sys
+from configs import base
+from ds_jax.systems import base as systems
+for schema in base.SCHEMAS.values():
+    systems.check(schema())
+print({"jax", "flax", "orbax", "sklearn", "xgboost", "tensorflow_datasets"} & {*sys.modules})
+"""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", program]
+    assert subprocess.check_output(command, cwd=root, text=True) == "set()\n"

@@ -19,9 +19,8 @@ import tiny
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import files, processes
-from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import deep_features
-from ds_jax.systems.deep_features import LayerFeatures, check
+from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
 
 SETTINGS = PictureSettings(canvas=48, size=64, preprocessing="deepspectrum")
@@ -258,27 +257,6 @@ def test_a_long_pass_says_how_fast_it_was(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith("VGG16 features: 7 pictures, ")
     assert captured.err == ""  # no progress where there is no terminal
-
-
-@pytest.mark.parametrize(
-    ("layers", "size", "field"),
-    [
-        ((), 224, "model.layers"),
-        (("block5_pool", "block5pool"), 224, "model.layers"),
-        (("fc1",), 224, "model.layers"),
-        (("fc2", "block5_pool", "fc2"), 224, "model.layers"),
-        (("block5_pool", "fc2"), 112, "picture.size"),
-    ],
-)
-def test_impossible_layers_are_refused(layers, size, field):
-    with pytest.raises(ConfigError) as raised:
-        check(tiny.NARROW, layers, size)
-    assert raised.value.field == field
-
-
-def test_possible_layers_are_not_refused():
-    check(tiny.NARROW, LAYERS, 224)
-    check(tiny.NARROW, LAYERS[:5], 64)
 
 
 def trial(folder: Path) -> None:

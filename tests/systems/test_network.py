@@ -11,7 +11,8 @@ import tiny
 
 from ds_jax.evaluation import predictions
 from ds_jax.models import vgg16
-from ds_jax.models.create import BACKBONES, create_network
+from ds_jax.models.backbones import BACKBONES
+from ds_jax.models.create import create_network
 from ds_jax.systems import network as networks
 from ds_jax.training import inference
 from ds_jax.training.parallel import ONE_MODEL

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 import tiny
 
-from ds_jax.models.create import BACKBONES, create_network
+from ds_jax.models.backbones import BACKBONES
+from ds_jax.models.create import create_network
 from ds_jax.runtime import processes
 from ds_jax.systems import network as inference
 from ds_jax.training import epochs, loop, parallel

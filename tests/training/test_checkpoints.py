@@ -1,13 +1,18 @@
 """What is kept comes back bit for bit or is refused, and nothing left behind disturbs."""
 
 import contextlib
+import resource
+import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from absl import logging
 
 from ds_jax.data.labels import LABELS
+from ds_jax.runtime.workdir import PREDICTIONS
 from ds_jax.training import checkpoints
 from ds_jax.training.checkpoints import (
     CARD,
@@ -19,7 +24,7 @@ from ds_jax.training.checkpoints import (
     save_model,
     unflatten,
 )
-from ds_jax.training.epochs import Epochs
+from ds_jax.training.epochs import Epochs, report_errors_once
 
 CARD_OF = {"config": {"seed": 3}, "fold": "12ab", "epoch": 4, "history": [{"a": 1.5}]}
 
@@ -47,12 +52,16 @@ def opened(directory):
     return contextlib.closing(Epochs(directory))
 
 
-def save(saved, losses, broken_off=()):
+def save(saved, losses, broken_off=(), after=0):
     """Saves epochs by their losses; each selects the best one so far."""
-    for epoch in losses:
+    for epoch in range(after + 1, len(losses) + 1):
         complete = {e: loss for e, loss in losses.items() if e <= epoch and e not in broken_off}
         best = min(complete, key=complete.get, default=0)
         saved.save(epoch, state(epoch), {"losses": [losses[epoch], float("nan")]}, best)
+
+
+def restored(saved, epoch):
+    return bits(unflatten(saved.restore(epoch)[0], state(), saved.directory))
 
 
 def kept(directory):
@@ -125,12 +134,21 @@ def test_another_label_set_is_refused(tmp_path, monkeypatch):
         read_card(tmp_path / "model")
 
 
-def test_the_best_and_the_latest_epochs_are_kept(tmp_path):
-    with opened(tmp_path / "new" / "fold") as saved:
-        assert saved.latest is None
-        save(saved, {1: 1.5, 2: 0.5, 3: 0.75, 4: 0.6, 5: 0.55})
-        assert saved.latest == 5
-    assert kept(tmp_path / "new" / "fold") == ["2", "4", "5"]
+@pytest.mark.parametrize("reopened", [False, True])
+def test_the_best_and_the_latest_epochs_are_kept(tmp_path, reopened):
+    folder, losses = tmp_path / "new" / "fold", {1: 1.5, 2: 0.5, 3: 0.75, 4: 0.6, 5: 0.55}
+    saved = Epochs(folder)
+    for epoch in losses:
+        assert saved.latest == (epoch - 1 or None)
+        save(saved, {e: losses[e] for e in range(1, epoch + 1)}, after=epoch - 1)
+        if reopened:
+            saved.close()
+            saved = Epochs(folder)
+    saved.close()
+    assert kept(folder) == ["2", "4", "5"]
+    with opened(folder) as saved:
+        assert saved.restore(5)[1]["best"] == 2
+        assert restored(saved, 2) == bits(state(2))
 
 
 def test_epochs_come_back_bit_for_bit_on_the_host(tmp_path):
@@ -140,7 +158,7 @@ def test_epochs_come_back_bit_for_bit_on_the_host(tmp_path):
         assert (saved.latest, saved.notice, saved.finished) == (2, "", False)
         for epoch, loss in ((1, 0.5), (2, 0.75)):
             arrays, progress = saved.restore(epoch)
-            assert bits(unflatten(arrays, state(), tmp_path)) == bits(state(epoch))
+            assert restored(saved, epoch) == bits(state(epoch))
             assert all(type(array) is np.ndarray for array in arrays.values())
             assert progress["losses"][0] == loss
 
@@ -152,9 +170,8 @@ def test_an_epoch_takes_the_place_of_the_same_that_was_broken_off(tmp_path):
         assert saved.restore(2)[1]["best"] == 1
         saved.save(2, state(20), {}, 2)
     with opened(tmp_path) as saved:
-        arrays, progress = saved.restore(2)
-        assert progress["best"] == 2
-        assert bits(unflatten(arrays, state(), tmp_path)) == bits(state(20))
+        assert saved.restore(2)[1]["best"] == 2
+        assert restored(saved, 2) == bits(state(20))
     assert kept(tmp_path) == ["1", "2"]
 
 
@@ -166,8 +183,8 @@ def test_what_a_killed_save_leaves_behind_does_not_matter(tmp_path):
     (half / "array").write_bytes(b"half")
     with opened(tmp_path) as saved:
         assert (saved.latest, saved.notice) == (1, "")
-        save(saved, {2: 0.25})
-        assert bits(unflatten(saved.restore(2)[0], state(), tmp_path)) == bits(state(2))
+        save(saved, {1: 0.5, 2: 0.25}, after=1)
+        assert restored(saved, 2) == bits(state(2))
     assert kept(tmp_path) == ["1", "2"]
 
 
@@ -180,13 +197,83 @@ def test_finishing_leaves_the_model_alone(tmp_path):
         assert (saved.finished, saved.latest, saved.notice) == (True, None, "")
 
 
-def test_epochs_of_an_earlier_format_are_put_aside(tmp_path):
-    (tmp_path / "1" / "variables").mkdir(parents=True)
-    (tmp_path / "1" / "_CHECKPOINT_METADATA").write_text("{}")
+def of_earlier_version(directory):
+    """Leaves in a `checkpoints` folder what version 0.1.0 did."""
+    for part in ("variables", "optimizer", "metrics"):
+        (directory / "1" / part).mkdir(parents=True)
+    (directory / "1" / "_CHECKPOINT_METADATA").write_text("{}")
+
+
+def test_epochs_of_an_earlier_version_are_put_aside(tmp_path):
+    of_earlier_version(tmp_path)
     with opened(tmp_path) as saved:
-        assert str(tmp_path / "1") in saved.notice
+        assert f"{tmp_path / '1'} is of an earlier version" in saved.notice
         assert saved.latest is None
     assert kept(tmp_path) == ["1.damaged"]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("1", "earlier version"), ("classifier.json", "earlier version"), (MODEL, "was deleted")],
+)
+def test_a_finished_fold_without_a_card_is_not_said_to_be_unfinished(tmp_path, name, why):
+    folder = tmp_path / "fold_00" / "checkpoints"
+    if name == "1":
+        of_earlier_version(folder)
+    else:
+        folder.mkdir(parents=True)
+        (folder / name).write_text("")
+    with pytest.raises(FileNotFoundError, match="train this fold to its end first"):
+        read_card(folder)
+    (folder.parent / PREDICTIONS).write_text("")
+    for read in (read_card, lambda directory: load_variables(directory, variables())):
+        with pytest.raises(FileNotFoundError) as raised:
+            read(folder)
+        assert str(folder / CARD) in str(raised.value)
+        assert why in str(raised.value)
+        assert f"delete the fold's {PREDICTIONS} and start the training again" in str(raised.value)
+        assert "to its end" not in str(raised.value)
+
+
+def test_importing_this_program_changes_nothing_in_the_process():
+    hook = sys.unraisablehook
+    assert not getattr(hook, "func", hook).__module__.startswith("ds_jax")
+    assert not logging.get_absl_logger().filters
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """Lets no file of this process grow over a size, as if the disk were full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # Python ignores SIGXFSZ
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_an_error_of_writing_is_a_sentence_and_may_be_reported_once(
+    tmp_path, monkeypatch, caplog, once
+):
+    logger, dropped = logging.get_absl_logger(), []
+    monkeypatch.setattr(logger, "filters", [])
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    if once:
+        report_errors_once()
+    large = {"a": np.random.default_rng(0).normal(size=50_000)}
+    with (
+        files_of_at_most(100_000),
+        pytest.raises(OSError, match=rf"{tmp_path} cannot be written \(File too large\)"),
+        opened(tmp_path) as saved,
+    ):
+        saved.save(1, large, {}, 1)
+    assert bool(caplog.records) != once
+    dropped.clear()
+    errors = [RuntimeError("Event loop is closed"), RuntimeError("another")]
+    for error in errors:
+        sys.unraisablehook(types.SimpleNamespace(exc_value=error))
+    assert [each.exc_value for each in dropped] == errors[once:]
 
 
 def test_finished_models_of_earlier_formats_are_refused(tmp_path):

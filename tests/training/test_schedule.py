@@ -214,7 +214,7 @@ def test_going_on_after_being_killed_gives_the_same_bits(setup, undisturbed, tmp
 
 @pytest.mark.parametrize("freeze", ["block4", "block2"])
 def test_maps_computed_beforehand_are_those_of_each_timeline(freeze, monkeypatch):
-    monkeypatch.setattr(input_pipeline, "WIDTH", 6)
+    monkeypatch.setattr(parallel, "WIDTH", 6)
     corpus = tiny.timelines(tiny.corpus(16))
     config, _ = tiny.make("ds_am_statistics")
     config.model.freeze = freeze

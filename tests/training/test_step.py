@@ -9,7 +9,8 @@ import pytest
 import tiny
 
 from ds_jax.models import deep_spectrum
-from ds_jax.models.create import BACKBONES, abstract_variables, create_network
+from ds_jax.models.backbones import BACKBONES
+from ds_jax.models.create import abstract_variables, create_network
 from ds_jax.training import parallel
 from ds_jax.training import step as step_module
 from ds_jax.training.parallel import ONE_MODEL
