@@ -30,7 +30,7 @@ from benchmarks import chirps, measuring
 from ds_jax.runtime import shutdown
 
 EXPERIMENT = (
-    "--config=configs/ds_am_emodb.py",
+    "--config=configs/ds_am_emomatch.py",
     "--config.picture.canvas=48",
     "--config.picture.size=32",
     "--config.model.freeze=block4",

@@ -131,9 +131,6 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
         allowed = f"{exported} to be exported, since others are not all JAX"
         raise ConfigError("system", config.system, allowed)
     settings = PictureSettings(**config.picture)
-    if settings.is_timeline:  # JAX draws squares alone
-        allowed = "'deepspectrum' or 'plain' to be exported: predict with a timeline's checkpoint"
-        raise ConfigError("picture.layout", settings.layout, allowed)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
         allowed = "'mel' or 'spectrogram' to be exported"
         raise ConfigError("picture.mode", settings.mode, allowed)
