@@ -13,6 +13,11 @@ def get_config() -> ConfigDict:
     # One of datasets.prepare.KNOWN, or a folder below --corpora_dir that has a manifest.
     config.corpus = "elra_s0329"
     config.eval_on = ()  # more corpora to test the trained models on
+    # What is told apart, in the order of the columns of predictions.csv.
+    config.classes = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
+    # The class of a label that no name of a class or emotion says, such as "3=JOY"; "calm=" leaves
+    # utterances of this label out.
+    config.label_map = ()
     config.seed = 0  # of the seeds below, unless they are given, of inner folds and boosted trees
     # Each random draw of training has its seed; folds.seed deals the folds.
     config.seeds = ConfigDict()

@@ -22,7 +22,6 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, PICTURE
-from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
@@ -40,7 +39,7 @@ class Recording:
     Attributes:
         path: The file.
         name: The utterance's name, unique in the corpus.
-        label: An element of `ds_jax.data.corpus.LABELS`.
+        label: The label as published, or as a table has it.
         speaker: The corpus' name of the speaker.
         gender: "female", "male" or "unknown".
         sentence: The corpus' name of the spoken text; empty if unknown.
@@ -107,9 +106,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         source: A sentence that says how to get the corpus.
         suffixes: The suffixes of its files, the preferred one first.
         totals: The published numbers of utterances; another number causes a warning.
+        own_labels: Whether the labels are the user's own, so that an unknown one may be a mistake.
     """
 
-    VERSION = tfds.core.Version("1.1.0")
+    VERSION = tfds.core.Version("2.0.0")
     title: str = ""
     licence: str = ""
     audio_terms: str = ""
@@ -117,6 +117,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     source: str
     suffixes: tuple[str, ...] = WAV_OR_FLAC
     totals: tuple[int, ...] = ()
+    own_labels: bool = False
 
     @staticmethod
     @abstractmethod
@@ -191,7 +192,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             features=tfds.features.FeaturesDict(
                 {
                     "utterance": text,
-                    "label": tfds.features.ClassLabel(names=LABELS),
+                    "label": text,
                     "speaker": text,
                     "gender": text,
                     "sentence": text,

@@ -77,7 +77,9 @@ class Corpora:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
-        return corpus.load(prepare(name, self.raw, self.data, settings, self.audio), name)
+        builder = prepare(name, self.raw, self.data, settings, self.audio)
+        trains = name == experiment.corpus
+        return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
 
 def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):

@@ -32,6 +32,11 @@ RANGES = {
 }
 CHOICES = {"select_on": ("dev", "test", "none"), "parallel": ("auto", "folds", "batch")}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
+# The fields that a run of an earlier version lacks, with the values that it had.
+OLDER = {
+    "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
+    "label_map": [],
+}
 # What config.json holds besides the fields, as the run began:
 VERSIONS = "versions"  # the versions of the libraries,
 WEIGHTS = "weights_sha256"  # and the hash of the file that `config.weights` names
@@ -194,7 +199,8 @@ def read(workdir: Path) -> ConfigDict:
         ValueError: The file is damaged.
     """
     content = _read_json(workdir)
-    if "seeds" in content:  # of a run that is older than this seed, which changed nothing
+    content = OLDER | content
+    if "seeds" in content:
         content["seeds"].setdefault("augmentation", content["seed"])
     return ConfigDict({k: v for k, v in content.items() if k not in (VERSIONS, WEIGHTS)})
 

@@ -73,6 +73,7 @@ def predictions(speakers, labels, answers, sentences=None, utterances=None) -> P
         styles=np.full(count, "normal"),
         labels=np.asarray(labels),
         probabilities=np.eye(7)[answers],
+        classes=LABELS,
     )
 
 

@@ -41,6 +41,7 @@ def read_experiment(name):
     row = next(row for row in paper_numbers.ROWS if row.config == name)
     config = ml_collections.ConfigDict({"system": SYSTEMS[row.system], "corpus": "nobody's"})
     config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
+    config.update({"classes": LABELS, "label_map": ()})
     config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
     if row.features == "VGG16":
         config.picture = ml_collections.ConfigDict({"size": 224})
@@ -76,7 +77,7 @@ def stand_in(patch):
 
     def write_fold(directory, utterances):
         probabilities = rng.dirichlet(np.ones(7), len(utterances))
-        predictions.write(directory, utterances, Predicted(probabilities, {}, {}))
+        predictions.write(directory, utterances, Predicted(probabilities, {}, {}), LABELS)
 
     def write_report(directory, sources, config, corpus, shared):
         result = summary.RunSummary(

@@ -189,7 +189,8 @@ def train_fold(setup: TrainingSetup, number: int, fold: Fold, workdir: Path):
 
 def save(directory: Path, variables: dict, config: ml_collections.ConfigDict) -> None:
     """Writes a finished model of no fold in particular."""
-    card = {"config": config.to_dict(), "fold": "", "epoch": 1, "history": []}
+    card = {"config": config.to_dict(), "fold": "", "trained": list(LABELS)}
+    card |= {"epoch": 1, "history": []}
     save_model(directory, variables, card)
 
 

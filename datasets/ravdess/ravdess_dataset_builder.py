@@ -9,9 +9,9 @@ from datasets.base import CorpusBuilder, Recording, named
 # repetition, actor.
 NAME = r"(?P<kind>\d\d-\d\d)-(?P<emotion>0[1-8])-\d\d-(?P<statement>\d\d)-\d\d-(?P<actor>\d\d)"
 SPEECH = "03-01"
-# 02 is calm.
 LABELS = {
     "01": "NEUTRAL",
+    "02": "CALM",
     "03": "JOY",
     "04": "SADNESS",
     "05": "ANGER",
@@ -22,7 +22,7 @@ LABELS = {
 
 
 class Builder(CorpusBuilder):
-    """Prepares RAVDESS' speech without calm, which is none of the seven emotions."""
+    """Prepares RAVDESS' speech."""
 
     title = "RAVDESS"
     licence = "free for non-commercial use (CC BY-NC-SA 4.0)"
@@ -34,13 +34,12 @@ class Builder(CorpusBuilder):
     source = (
         "Unpack Audio_Speech_Actors_01-24.zip from https://doi.org/10.5281/zenodo.1188976 there."
     )
-    totals = (1248,)
+    totals = (1440,)
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:
         for path, match in named(folder, NAME):
-            label = LABELS.get(match["emotion"])
-            if label and match["kind"] == SPEECH:
-                gender = "male" if int(match["actor"]) % 2 else "female"
-                statement = match["statement"]
-                yield Recording(path, path.stem, label, match["actor"], gender, statement)
+            if match["kind"] == SPEECH:
+                label, actor = LABELS[match["emotion"]], match["actor"]
+                gender = "male" if int(actor) % 2 else "female"
+                yield Recording(path, path.stem, label, actor, gender, match["statement"])

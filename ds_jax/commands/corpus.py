@@ -6,7 +6,6 @@ from pathlib import Path
 import ml_collections
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.data.labels import LABELS
 from ds_jax.report import corpus as report
 from ds_jax.report import pages
 from ds_jax.runtime import processes, progress
@@ -75,7 +74,8 @@ def lines(content: Mapping) -> list[str]:
     for aspect, rows in tables.items():
         if len(rows) < 2 and aspect in ("gender", "style", "sentence"):
             continue
-        head = (aspect, *(label.lower()[:8] for label in LABELS), "all", "median s")
+        names = (row["label"].lower()[:8] for row in content["classes"])
+        head = (aspect, *names, "all", "median s")
         body = [
             (row["value"] or "-", *row["counts"], row["count"], f"{row['median']:.1f}")
             for row in rows[:PRINTED]

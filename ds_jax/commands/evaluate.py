@@ -12,7 +12,7 @@ from ds_jax import config as configuration
 from ds_jax.commands import report
 from ds_jax.data import folds, leakage
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.evaluation import predictions, summary
+from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.runtime import locks, processes
@@ -28,6 +28,7 @@ from ds_jax.runtime.workdir import (
 )
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
+from ds_jax.training.checkpoints import read_card
 
 # The styles of ELRA-S0329's neutral texts besides the normal one.
 EXCLUDED_NEUTRAL_STYLES = ("loud", "soft", "slow", "fast")
@@ -82,7 +83,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
     directory = evaluation_directory(workdir, corpus.name)
     with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
         remove_unfinished(directory)
-        predictions.write(directory, utterances, predicted)
+        predictions.write(directory, utterances, predicted, corpus.classes)
         return report.write(
             directory,
             config,
@@ -90,6 +91,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             [directory],
             records=records,
             protocol=stored["protocol"],
+            trained=[read_card(checkpoints)["trained"] for checkpoints in rows],
             trained_on=config.corpus,
             trained_on_title=corpus.title if same_corpus else title,
             evaluated_by=_models(len(records), same_corpus),
@@ -161,7 +163,8 @@ def _average(
         for whole, part in zip(*map(jax.tree.leaves, (total, predicted)), strict=True):
             whole[owners] += part
         labels, answers = corpus.labels[tested][first], predicted.probabilities.argmax(1)
-        records.append(summary.fold_record(fold_number(checkpoints.parent), labels, answers))
+        confusion = metrics.confusion(labels, answers, len(corpus.classes))
+        records.append(summary.fold_record(fold_number(checkpoints.parent), confusion))
     tested = np.flatnonzero(count)
     mean = jax.tree.map(lambda x: (x[tested].T / count[tested]).T.astype(x.dtype), total)
     return [corpus.utterances[owner] for owner in tested], mean, records

@@ -12,7 +12,6 @@ import ml_collections
 
 from ds_jax.commands import predict
 from ds_jax.data.folds import PROTOCOLS
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
@@ -97,7 +96,7 @@ def trace(
     split = functools.partial(spectrogram_jax.split_windows, settings=settings, rate=rate)
 
     def probabilities(samples, lengths):
-        """Maps float32 [batch, n] and int32 [batch] to float32 [batch, 7]."""
+        """Maps float32 [batch, n] and int32 [batch] to float32 [batch, classes]."""
         windows, remaining, real = jax.vmap(split)(samples, lengths)
         batch, count, size = windows.shape
         windows = windows.reshape(batch * count, size)
@@ -106,7 +105,7 @@ def trace(
         mask = jnp.ones(batch * count, jnp.float32)
         outputs = [network.apply(each, lower, mask, method="upper") for each in variables]
         mean = sum(jax.nn.softmax(output.logits) for output in outputs) / len(outputs)
-        mean = mean.reshape(batch, count, len(LABELS))
+        mean = mean.reshape(batch, count, mean.shape[-1])
         return jnp.mean(mean, axis=1, where=real[..., None])
 
     # With tracebacks the file would name this machine's folders.
@@ -172,8 +171,8 @@ def _facts(
             "samples": "float32 [batch, n], mono, full scale at 1",
             "lengths": "int32 [batch], samples of each row that are the recording, 1 to n",
         },
-        "output": "float32 [batch, 7], probabilities in the order of the labels",
-        "labels": list(LABELS),
+        "output": f"float32 [batch, {len(config.classes)}], probabilities in the labels' order",
+        "labels": list(config.classes),
         "sample_rate": config.picture.sample_rate,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,

@@ -14,7 +14,6 @@ from typing import TextIO
 import numpy as np
 
 from ds_jax.data import recordings
-from ds_jax.data.labels import LABELS
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, trim
 from ds_jax.features import extract
@@ -31,8 +30,8 @@ FORMATS = ("table", "csv", "json")
 SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
 
-# A window; its probabilities, float64 [7], the mean over models; and for each attention head its
-# gate, float32 [height, width] in 0..1, the mean over models.
+# A window; its probabilities, float64 [classes], the mean over models; and for each attention head
+# its gate, float32 [height, width] in 0..1, the mean over models.
 Row = tuple[Window, np.ndarray, dict[str, np.ndarray]]
 
 
@@ -84,7 +83,7 @@ def run(
     with contextlib.redirect_stdout(sys.stderr):
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
-        settings = extract.settings(config)
+        settings, classes = extract.settings(config), tuple(config.classes)
         windowing = Windowing(window, hop, to_end=True)
         if not window:
             windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
@@ -107,15 +106,17 @@ def run(
                 )
                 rows = _rows(batches, bool(windowing.window))
                 if explain:
-                    rows = _explain(rows, found, Path(explain), settings, bool(windowing.window))
+                    rows = _explain(
+                        rows, classes, found, Path(explain), settings, bool(windowing.window)
+                    )
                 if form == "table":
                     width = max(len(printable(recording.title)) for recording in found)
-                    _write_table(rows, width, output)
+                    _write_table(rows, classes, width, output)
                 elif form == "csv":
-                    _write_csv(rows, output)
+                    _write_csv(rows, classes, output)
                 else:
                     head = {"system": systems.title(config), "models": len(checkpoints)}
-                    head |= {"synthetic": config.synthetic, "labels": LABELS}
+                    head |= {"synthetic": config.synthetic, "labels": classes}
                     _write_json(rows, head, unusable, windowing.to_end, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
@@ -158,6 +159,7 @@ def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool)
 
 def _explain(
     rows: Iterable[Row],
+    classes: Sequence[str],
     found: Sequence[Recording],
     folder: Path,
     settings: PictureSettings,
@@ -171,28 +173,29 @@ def _explain(
         name = str(path.relative_to(common)) if path else "standard_input"
         if windowed:
             name += f"_{part.start:.2f}-{part.end:.2f}"
-        title = f"{LABELS[probabilities.argmax()]} {probabilities.max():.2f}"
+        title = f"{classes[probabilities.argmax()]} {probabilities.max():.2f}"
         content = images.explain(part.represented, settings.colour_map, gates, title)
         files.write_bytes(folder / f"{name}.png", content)
         yield part, probabilities, gates
 
 
-def _write_table(rows: Iterable[Row], width: int, output: TextIO) -> None:
-    columns = " ".join(f"{label:>8}" for label in LABELS)
-    print(f"{'':{width}} {'start':>8} {'end':>8} prediction {columns}", file=output)
+def _write_table(rows: Iterable[Row], classes: Sequence[str], width: int, output: TextIO) -> None:
+    columns, longest = " ".join(f"{name:>8}" for name in classes), max(10, *map(len, classes))
+    print(f"{'':{width}} {'start':>8} {'end':>8} {'prediction':{longest}} {columns}", file=output)
     for part, probabilities, _ in rows:
-        name, label = printable(part.recording.title), LABELS[probabilities.argmax()]
-        text = " ".join(f"{p:8.3f}" for p in probabilities)
-        row = f"{name:{width}} {part.start:8.2f} {part.end:8.2f} {label:10} {text}"
+        name, label = printable(part.recording.title), classes[probabilities.argmax()]
+        shares = zip(classes, probabilities, strict=True)
+        text = " ".join(f"{share:{max(8, len(name))}.3f}" for name, share in shares)
+        row = f"{name:{width}} {part.start:8.2f} {part.end:8.2f} {label:{longest}} {text}"
         print(row, file=output, flush=True)
 
 
-def _write_csv(rows: Iterable[Row], output: TextIO) -> None:
+def _write_csv(rows: Iterable[Row], classes: Sequence[str], output: TextIO) -> None:
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(("recording", "start", "end", "prediction", *LABELS))
+    writer.writerow(("recording", "start", "end", "prediction", *classes))
     for part, probabilities, _ in rows:
         times = round(part.start, 6), round(part.end, 6)
-        label = LABELS[probabilities.argmax()]
+        label = classes[probabilities.argmax()]
         writer.writerow([part.recording.title, *times, label, *probabilities.tolist()])
         output.flush()
 
@@ -205,7 +208,7 @@ def _write_json(
     output: TextIO,
 ) -> None:
     """Writes an object with a recording a line; until it is complete it is not valid either."""
-    text = json.dumps(head, ensure_ascii=False)
+    text, classes = json.dumps(head, ensure_ascii=False), head["labels"]
     print(text.removesuffix("}") + ', "recordings": [', end="", file=output)
     separator = "\n"
     # The groups are made by identity, since a recording may be given twice.
@@ -215,9 +218,10 @@ def _write_json(
         weights = [part.end - part.start if by_length else 1 for part in parts]
         mean = np.average(probabilities, axis=0, weights=weights)
         record = {"recording": parts[0].recording.title, "seconds": round(parts[0].seconds, 6)}
-        record |= _prediction(mean)
+        record |= _prediction(mean, classes)
         record["windows"] = [
-            {"start": round(part.start, 6), "end": round(part.end, 6)} | _prediction(shares)
+            {"start": round(part.start, 6), "end": round(part.end, 6)}
+            | _prediction(shares, classes)
             for part, shares in zip(parts, probabilities, strict=True)
         ]
         text = json.dumps(record, ensure_ascii=False)
@@ -227,9 +231,9 @@ def _write_json(
     print('\n], "unusable": ' + json.dumps(reasons, ensure_ascii=False) + "}", file=output)
 
 
-def _prediction(probabilities: np.ndarray) -> dict:
-    by_label = dict(zip(LABELS, probabilities.tolist(), strict=True))
-    return {"prediction": LABELS[probabilities.argmax()], "probabilities": by_label}
+def _prediction(probabilities: np.ndarray, classes: Sequence[str]) -> dict:
+    by_label = dict(zip(classes, probabilities.tolist(), strict=True))
+    return {"prediction": classes[probabilities.argmax()], "probabilities": by_label}
 
 
 @contextlib.contextmanager

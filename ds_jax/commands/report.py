@@ -1,7 +1,7 @@
 """Writes the report of the folds that are finished: `--mode=report`."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +44,15 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
     }
     if not finished:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
-    records, histories = [], []
+    records, histories, trained = [], [], []
+    labels = {utterance.name: utterance.label for utterance in corpus.utterances}
     for number, directory in finished.items():
         fold, tested = all_folds[number], predictions.read(directory / PREDICTIONS)
+        if tested.classes != corpus.classes:
+            raise ValueError(
+                f"{directory / PREDICTIONS} has other classes than the run: delete {directory} and "
+                "run this fold again, or bring back the file of this fold"
+            )
         if sorted(tested.utterances) != list(fold.test):
             raise ValueError(
                 f"{directory / PREDICTIONS} tests other utterances than fold {number} of "
@@ -56,9 +62,12 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         history = predictions.read_metrics(directory)
         chosen = systems.chosen(config, history)
         sizes = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
+        fitted = fold.train
         if "epoch" not in chosen:  # a system without epochs is fitted on dev too
-            sizes, history = {"train": len(fold.train) + len(fold.dev)}, []
-        record = summary.fold_record(number, tested.labels, tested.predictions)
+            fitted += fold.dev
+            sizes, history = {"train": len(fitted)}, []
+        trained.append({labels[name] for name in fitted})
+        record = summary.fold_record(number, tested.confusion)
         records.append(record | sizes | chosen)
         histories.append(history)
     with hold(workdir):
@@ -70,6 +79,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
             list(finished.values()),
             histories,
             records=records,
+            trained=trained,
             protocol=protocol,
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(excluded_duplicates(all_folds, corpus)),
@@ -85,6 +95,7 @@ def write(
     histories: Sequence[Sequence[Mapping]] = (),
     *,
     records: Sequence[Mapping],
+    trained: Sequence[Collection[str]],
     protocol: str,
     missing_folds: Sequence[int] = (),
     **fields: Any,
@@ -98,6 +109,7 @@ def write(
         sources: The folders of the run's folds, or of an evaluation.
         histories: For each fold the rows of its metrics.jsonl.
         records: The records of the folds.
+        trained: For each fold the classes that its training utterances have.
         protocol: The protocol of the folds.
         missing_folds: The numbers of the folds that are not finished.
         **fields: More fields of `RunSummary`, such as "shared".
@@ -111,8 +123,11 @@ def write(
     for damage in filter(None, map(files.find_damage, sources)):
         raise ValueError(f"{damage}. {files.ADVICE}")
     count = len(records) + len(missing_folds)
+    untrained = {name: sum(name not in each for each in trained) for name in corpus.classes}
+    unanswerable = [name for name, models in untrained.items() if models == len(trained)]
+    pooled, heads = predictions.read_pooled(sources), predictions.read_heads(sources)
     result = RunSummary(
-        **summary.measure(predictions.read_pooled(sources), predictions.read_heads(sources)),
+        **summary.measure(pooled, heads, unanswerable),
         corpus=corpus.name,
         corpus_title=corpus.title,
         corpus_licence=corpus.licence,
@@ -123,6 +138,8 @@ def write(
         folds=list(records),
         missing_folds=list(missing_folds),
         skipped=corpus.skipped,
+        other_labels=dict(corpus.left_out),
+        untrained={name: models for name, models in untrained.items() if models},
         chosen=systems.SYSTEMS[config.system].chooses,
         synthetic=config.synthetic,
         paper=paper_numbers.paper_comparison(config, corpus.name, protocol, count),

@@ -11,7 +11,6 @@ from ds_jax import config as configuration
 from ds_jax.commands import report
 from ds_jax.data import folds
 from ds_jax.data.corpus import Corpus
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
@@ -186,7 +185,7 @@ def _is_whole(workdir: Path, number: int, explain: bool = False) -> bool:
 def _write(corpus: Corpus, fold: folds.Fold, predicted: Predicted | None, directory: Path) -> None:
     """Writes the predictions of a fold; those of an empty test mark the fold as finished."""
     if predicted is None:
-        predicted = Predicted(np.empty((0, len(LABELS))), {}, {})
+        predicted = Predicted(np.empty((0, len(corpus.classes))), {}, {})
     tested = set(fold.test)
     utterances = [u for u in corpus.utterances if u.name in tested]
-    predictions.write(directory, utterances, predicted)
+    predictions.write(directory, utterances, predicted, corpus.classes)

@@ -5,13 +5,15 @@ import dataclasses
 import io
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import psutil
 
+from ds_jax.data import labels
 from ds_jax.data.labels import LABELS
 from ds_jax.features import extract
 from ds_jax.runtime import progress
@@ -27,7 +29,7 @@ class Utterance:
 
     Attributes:
         name: Unique in its corpus: the file's stem, or its path below the corpus' folder.
-        label: An element of `LABELS`.
+        label: The class of the run that its label stands for.
         speaker: The corpus' name of the speaker.
         gender: "female", "male" or "unknown".
         sentence: The corpus' name of the spoken text; empty where the corpus has none.
@@ -93,6 +95,8 @@ class Corpus:
         audio_terms: The terms on which a report that plays recordings may be passed on.
         title: The corpus' published name, such as "EmoDB"; empty if it has none.
         licence: The terms of the recordings; empty if unknown.
+        classes: The classes of the run that reads the corpus.
+        left_out: The number of utterances of each label that stands for none of them.
     """
 
     name: str
@@ -105,11 +109,13 @@ class Corpus:
     audio_terms: str = ""
     title: str = ""
     licence: str = ""
+    classes: tuple[str, ...] = LABELS
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
-        """The index in `LABELS` of each row's label, int32 [n]."""
-        labels = [LABELS.index(utterance.label) for utterance in self.utterances]
+        """The index in `classes` of each row's label, int32 [n]."""
+        labels = [self.classes.index(utterance.label) for utterance in self.utterances]
         return np.asarray(labels, np.int32)[self.owners]
 
     @property
@@ -124,16 +130,27 @@ class Corpus:
         return np.flatnonzero(mask[self.owners]).astype(np.int32)
 
 
-def load(builder, name: str) -> Corpus:
+def load(
+    builder,
+    name: str,
+    classes: Sequence[str] = LABELS,
+    label_map: Sequence[str] = (),
+    trains: bool = True,
+) -> Corpus:
     """Reads a prepared corpus into memory; pictures that are too many for it stay on the disk.
 
     Args:
         builder: A prepared `datasets.base.CorpusBuilder`.
-        name: The corpus' name in reports.
+        name: The name of the corpus in reports.
+        classes: The classes of the run.
+        label_map: The class of other labels, see `labels.classes_of_labels`.
+        trains: Whether the run is trained on this corpus, each label of which must then stand for
+            a class or be left out by `label_map`, if the labels are the user's own. Labels of a
+            published corpus, or of one that is only tested, are left out.
 
     Raises:
         FileNotFoundError: Reports are to play recordings, which are missing.
-        ValueError: The prepared data holds no utterance.
+        ValueError: The prepared data holds no utterance of the classes, or other labels.
     """
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
@@ -145,18 +162,24 @@ def load(builder, name: str) -> Corpus:
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
     most = HOST_SHARE * psutil.virtual_memory().total
     shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
+    known, left_out = labels.classes_of_labels(classes, label_map), Counter()
     records, inputs = [], []  # utterance, window and position of each record
     positions = range(len(source))
     for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
+        label, window = example["label"].decode(), int(example["window"])
+        label_class = known.get(labels.normalise(label))
+        if not label_class:
+            left_out[label] += window == 0
+            continue
         texts = ("speaker", "gender", "sentence", "style", "digest")
         utterance = Utterance(
             name=example["utterance"].decode(),
-            label=LABELS[int(example["label"])],
+            label=label_class,
             seconds=float(example["seconds"]),
             **{field: example[field].decode() for field in texts},
         )
-        records.append((utterance, int(example["window"]), position))
+        records.append((utterance, window, position))
         if pictures:
             shape = tuple(map(max, shape, _shape(example[PICTURE])))
             stored = len(source) * math.prod(shape) > most
@@ -164,10 +187,20 @@ def load(builder, name: str) -> Corpus:
             inputs.clear()
         else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
+    if left_out and (not records or (trains and builder.own_labels)):
+        unknown = {x for x in left_out if labels.normalise(x) not in known} if records else left_out
+        _refuse_labels(name, classes, {label: left_out[label] for label in unknown})
+    if left_out:
+        counts = _counts(left_out)
+        progress.say(f"{name}: left out, since they stand for no class of the run: {counts}")
+    present = {utterance.label for utterance, _, _ in records}
+    if missing := [label for label in classes if label not in present]:
+        progress.say(f"{name}: no utterance of {', '.join(missing)}")
+    records = [(*record, number) for number, record in enumerate(records)]
     records.sort(key=lambda record: (record[0].name, record[1]))
-    positions = np.asarray([position for _, _, position in records])
-    utterances = tuple(utterance for utterance, window, _ in records if window == 0)
-    owners = np.cumsum([window == 0 for _, window, _ in records], dtype=np.int32) - 1
+    positions = np.asarray([position for _, _, position, _ in records])
+    utterances = tuple(utterance for utterance, window, _, _ in records if window == 0)
+    owners = np.cumsum([window == 0 for _, window, _, _ in records], dtype=np.int32) - 1
     if stored:
         picture = tfds.features.FeaturesDict({PICTURE: features[PICTURE]})
 
@@ -178,13 +211,27 @@ def load(builder, name: str) -> Corpus:
 
         inputs = StoredPictures(read, positions, shape)
     else:
-        inputs = extract.stack([inputs[position] for position in positions])
+        inputs = extract.stack([inputs[number] for _, _, _, number in records])
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
     known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    known |= {"classes": tuple(classes), "left_out": dict(left_out)}
     recordings = builder.playable()
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
+
+
+def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]) -> None:
+    if unknown:
+        raise ValueError(
+            f"{name} has labels that stand for no class: {_counts(unknown)}. The run tells "
+            f"{', '.join(classes)} apart: add labels to config.classes, or give them a class or "
+            'none by config.label_map, such as ("3=JOY", "calm=")'
+        )
+
+
+def _counts(labelled: Mapping[str, int]) -> str:
+    return ", ".join(f"{label} ({count})" for label, count in sorted(labelled.items()))
 
 
 def _shape(png: bytes) -> tuple[int, int]:

@@ -1,4 +1,81 @@
-"""The emotions that utterances are labelled with."""
+"""The classes of a run, and the labels of corpora that stand for them."""
 
-# The paper's seven emotions in alphabetical order; a label's index is its position here.
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+from ds_jax.runtime.errors import ConfigError
+
+# The paper's seven emotions in alphabetical order, the classes of a run unless it names others.
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
+# Other words for them in English, Spanish, German and Italian, as `normalise` returns them.
+WORDS = {
+    "ANGER": "angry enfado enfadado enfadada enojo enojado enojada ira rabia colera wut wutend "
+    "wuetend arger aerger argerlich aergerlich zorn zornig rabbia arrabbiato arrabbiata collera",
+    "DISGUST": "disgusted asco repugnancia ekel disgusto disgustato disgustata",
+    "FEAR": "fearful afraid scared miedo temor angst angstlich aengstlich furcht paura",
+    "JOY": "joyful happy happiness alegria alegre felicidad feliz freude freudig gluck glueck "
+    "glucklich gluecklich frohlich froehlich gioia felicita felice allegria",
+    "NEUTRAL": "neutrality neutro neutra neutralidad neutralitat neutralitaet neutrale neutralita",
+    "SADNESS": "sad tristeza triste trauer traurig traurigkeit tristezza",
+    "SURPRISE": "surprised sorpresa sorprendido sorprendida uberraschung ueberraschung uberrascht "
+    "ueberrascht sorpreso",
+}
+# A run's classes are columns of its predictions.csv, beside these.
+COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction")
+
+
+def normalise(label: str) -> str:
+    """Returns a label without case, accents and outer spaces; hyphens and underscores are spaces.
+
+    Labels that become equal are the same label.
+    """
+    decomposed = unicodedata.normalize("NFKD", label).casefold()
+    letters = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    return " ".join(letters.replace("_", " ").replace("-", " ").split())
+
+
+def check(classes: Sequence[str], label_map: Sequence[str]) -> None:
+    """Checks the fields `classes` and `label_map` of a config.
+
+    Raises:
+        ConfigError: There are not two classes, two are the same, or a name cannot be one; or an
+            entry of the map is not `label=class`, names no class, or contradicts another.
+    """
+    names = [normalise(name) for name in classes]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if len(classes) < 2 or repeated or not all(names) or set(names) & set(COLUMNS):
+        allowed = "two or more names, all different without case and accents, and none empty or "
+        raise ConfigError("classes", tuple(classes), f"{allowed}one of {', '.join(COLUMNS)}")
+    mapped = {}
+    for entry in label_map:
+        label, equals, name = entry.rpartition("=")
+        if not (equals and normalise(label) and (not name or name in classes)):
+            allowed = f"label=CLASS, with one of {', '.join(classes)}, or label= to leave it out"
+            raise ConfigError("label_map", entry, allowed)
+        if mapped.setdefault(normalise(label), name) != name:
+            raise ConfigError("label_map", tuple(label_map), f"without two classes for {label!r}")
+
+
+def classes_of_labels(classes: Sequence[str], label_map: Sequence[str]) -> dict[str, str]:
+    """Returns the class of each label that is known, by the normalised label.
+
+    A class is known by its name. Where it is one of the paper's seven emotions, by whichever word,
+    it is known by all words for this emotion.
+
+    Args:
+        classes: The classes of a run.
+        label_map: Entries such as "3=JOY"; "calm=" leaves utterances of this label out, and has the
+            class "" here.
+    """
+    known = {}
+    for emotion, text in WORDS.items():
+        words = {normalise(emotion), *text.split()}
+        named = [name for name in classes if normalise(name) in words]
+        if len(named) == 1:  # of two, such as "happy" and "joy", each is known by its name alone
+            known |= dict.fromkeys(words, named[0])
+    known |= {normalise(name): name for name in classes}
+    for entry in label_map:
+        label, _, name = entry.rpartition("=")
+        known[normalise(label)] = name
+    return known

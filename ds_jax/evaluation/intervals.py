@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import stats
 
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime import progress
@@ -51,9 +50,9 @@ def of_clusters(
     """Computes the 95 % intervals of some scores of the sum of all clusters.
 
     Args:
-        matrices: int64 [clusters, ..., 7, 7], the confusion matrices of each cluster.
+        matrices: int64 [clusters, ..., k, k], the confusion matrices of each cluster.
         kind: What the clusters are, see `clusters`.
-        scores: Functions of sums of such matrices, [n, ..., 7, 7] to [n].
+        scores: Functions of sums of such matrices, [n, ..., k, k] to [n].
         lowest: The lowest value of a score; the highest is 1.
 
     Returns:
@@ -93,15 +92,16 @@ def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
 
 
 def confusions(names: np.ndarray, predictions: Predictions) -> np.ndarray:
-    """Counts a confusion matrix for each cluster, int64 [clusters, 7, 7], ordered by name."""
+    """Counts a confusion matrix for each cluster, int64 [clusters, k, k], ordered by name."""
     ordered, cluster = np.unique(names, return_inverse=True)
-    matrices = np.zeros((len(ordered), len(LABELS), len(LABELS)), np.int64)
+    count = len(predictions.classes)
+    matrices = np.zeros((len(ordered), count, count), np.int64)
     np.add.at(matrices, (cluster, predictions.labels, predictions.predictions), 1)
     return matrices
 
 
 def _resample(matrices: np.ndarray) -> np.ndarray:
-    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, ..., 7, 7].
+    """Sums as many clusters as there are, drawn with replacement; float [DRAWS, ..., k, k].
 
     NumPy promises that the raw output of a generator stays the same in every version, unlike that
     of `Generator.integers`. One draw at a time needs little memory for thousands of clusters.

@@ -1,22 +1,20 @@
 """Scores that follow from confusion matrices alone, and the calibration of probabilities.
 
-A confusion matrix is [..., 7, 7] with a row for each true label and a column for each prediction,
-in the order of `LABELS`. All means are over the classes present among the true labels, and a share
-of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
+A confusion matrix is [..., k, k] with a row for each true class and a column for each prediction,
+in the order of the run's k classes. All means are over the classes present among the true labels,
+and a share of nothing is 0, as in scikit-learn with `labels` given and `zero_division=0`.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ds_jax.data.labels import LABELS
-
 BINS = 10  # of the reliability diagram
 
 
-def confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Counts how often each label (row) was predicted as each (column), int64 [7, 7]."""
-    matrix = np.zeros((len(LABELS), len(LABELS)), np.int64)
+def confusion(labels: np.ndarray, predictions: np.ndarray, count: int) -> np.ndarray:
+    """Counts how often each of `count` classes (row) was predicted as each (column), int64."""
+    matrix = np.zeros((count, count), np.int64)
     np.add.at(matrix, (labels, predictions), 1)
     return matrix
 
@@ -39,13 +37,13 @@ def macro_f1(matrix: np.ndarray) -> np.ndarray:
 SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
 
 
-def per_class(matrix: np.ndarray) -> dict[str, dict[str, float | int]]:
-    """Returns precision, recall, F1 and support of each label, from one [7, 7] matrix."""
+def per_class(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Returns precision, recall, F1 and support of each class, from one [k, k] matrix."""
     columns = {"precision": _precision, "recall": _recall, "f1": _f1, "support": _support}
     scores = {name: score(matrix).tolist() for name, score in columns.items()}
     return {
         label: {name: values[index] for name, values in scores.items()}
-        for index, label in enumerate(LABELS)
+        for index, label in enumerate(classes)
     }
 
 
@@ -67,7 +65,7 @@ def calibration(
 
     Args:
         labels: int [n].
-        probabilities: Float [n, 7].
+        probabilities: Float [n, k].
 
     Returns:
         For each of `BINS` equally wide bins `low` and `high` of the highest probability, the number

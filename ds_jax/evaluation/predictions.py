@@ -12,12 +12,12 @@ import numpy as np
 import scipy.special
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.data.labels import LABELS
+from ds_jax.data.labels import COLUMNS
+from ds_jax.evaluation import metrics
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
 from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
 
-COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction", *LABELS)
 HEAD_PREFIX = "predictions_"  # begins the name of the file of an attention head
 # The tolerance allows for rounding in the files of other programs and for float16.
 _SUM_TOLERANCE = 1e-2
@@ -32,8 +32,9 @@ class Predictions:
         speakers: str [n].
         sentences: str [n], empty where unknown.
         styles: str [n].
-        labels: int64 [n], the indices in `LABELS` of the true labels.
-        probabilities: float64 [n, 7] in the order of `LABELS`.
+        labels: int64 [n], the indices in `classes` of the true labels.
+        probabilities: float64 [n, k] in the order of `classes`.
+        classes: The k classes of the run.
     """
 
     utterances: np.ndarray
@@ -42,25 +43,34 @@ class Predictions:
     styles: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    classes: tuple[str, ...]
 
     @property
     def predictions(self) -> np.ndarray:
-        """int64 [n]: the index in `LABELS` of the most probable label, the first of equals."""
+        """int64 [n]: the index in `classes` of the most probable class, the first of equals."""
         return self.probabilities.argmax(axis=1)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """int64 [k, k], see `metrics`."""
+        return metrics.confusion(self.labels, self.predictions, len(self.classes))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """All arrays, in the order in which they stand above."""
+        return tuple(getattr(self, field.name) for field in dataclasses.fields(self)[:-1])
 
     def keep(self, rows: np.ndarray) -> "Predictions":
         """Returns the given rows; they are indices or a mask."""
-        return Predictions(
-            **{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)}
-        )
+        return Predictions(*(column[rows] for column in self.columns), self.classes)
 
 
 class Predicted(NamedTuple):
     """The outputs of a model for n inputs or n utterances.
 
     Attributes:
-        probabilities: float64 [n, 7].
-        head_probabilities: By the name of the attention head, float64 [n, 7].
+        probabilities: float64 [n, k], of the k classes of the run.
+        head_probabilities: By the name of the attention head, float64 [n, k].
         gates: By the name of the attention head, float32 [n, height, width] in 0..1, and NaN after
             the end of a timeline.
     """
@@ -116,14 +126,23 @@ def _map(function: Callable, *predicted: Predicted) -> Predicted:
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
-    """Pools the predictions of several folds; an utterance tested in several keeps all its rows."""
-    names = [field.name for field in dataclasses.fields(Predictions)]
-    return Predictions(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    )
+    """Pools the predictions of several folds; an utterance tested in several keeps all its rows.
+
+    Raises:
+        ValueError: The folds have different classes.
+    """
+    if len({part.classes for part in parts}) > 1:
+        raise ValueError("the folds have different classes: bring back their files")
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return Predictions(*map(np.concatenate, columns), parts[0].classes)
 
 
-def write(directory: Path, utterances: Sequence[Utterance], predicted: Predicted) -> None:
+def write(
+    directory: Path,
+    utterances: Sequence[Utterance],
+    predicted: Predicted,
+    classes: Sequence[str],
+) -> None:
     """Writes predictions.csv and, for attention heads, their files of the same form and the gates.
 
     checksums.json is written before predictions.csv, and predictions.csv last: where it exists, all
@@ -133,14 +152,17 @@ def write(directory: Path, utterances: Sequence[Utterance], predicted: Predicted
         directory: The folder of a fold or of an evaluation.
         utterances: The n utterances that were tested, each once.
         predicted: The outputs for them, in the same order.
+        classes: The classes of the run.
 
     Raises:
-        ValueError: The outputs are not a distribution over `LABELS` for each utterance.
+        ValueError: The outputs are not a distribution over the classes for each utterance.
     """
     directory.mkdir(parents=True, exist_ok=True)
     heads = {f"{HEAD_PREFIX}{head}.csv": p for head, p in predicted.head_probabilities.items()}
     tables = heads | {PREDICTIONS: predicted.probabilities}
-    contents = {name: _encode(directory / name, utterances, p) for name, p in tables.items()}
+    contents = {
+        name: _encode(directory / name, utterances, p, classes) for name, p in tables.items()
+    }
     if predicted.gates:
         names = np.asarray([utterance.name for utterance in utterances])
         gates = {head: gate.astype(np.float16) for head, gate in predicted.gates.items()}
@@ -170,18 +192,21 @@ def read(path: str | Path) -> Predictions:
     try:
         # "utf-8-sig", since spreadsheets put a byte order mark in front.
         reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        if tuple(next(reader, [])) != COLUMNS:
-            raise ValueError(f"the header must be {','.join(COLUMNS)}")
+        header = tuple(next(reader, ()))
+        classes = header[len(COLUMNS) :]
+        if header[: len(COLUMNS)] != COLUMNS or len({*classes}) < max(2, len(classes)):
+            raise ValueError(f"the header must be {','.join(COLUMNS)}, and two or more classes")
         for cells in reader:
             line = reader.line_num
-            rows.append(_row(cells, seen))
+            rows.append(_row(cells, seen, classes))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, line {line}: {error}") from error
     columns = list(zip(*rows, strict=True)) or [()] * 6
     return Predictions(
         *(np.asarray(column, str) for column in columns[:4]),
         labels=np.asarray(columns[4], np.int64),
-        probabilities=np.asarray(columns[5], np.float64).reshape(-1, len(LABELS)),
+        probabilities=np.asarray(columns[5], np.float64).reshape(-1, len(classes)),
+        classes=classes,
     )
 
 
@@ -237,17 +262,19 @@ def read_metrics(directory: Path) -> list[dict]:
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
-def _encode(path: Path, utterances: Sequence[Utterance], probabilities: np.ndarray) -> bytes:
+def _encode(
+    path: Path, utterances: Sequence[Utterance], probabilities: np.ndarray, classes: Sequence[str]
+) -> bytes:
     """Returns the content of predictions.csv, ordered by utterance; `read` gives equal numbers."""
     probabilities = np.asarray(probabilities, np.float64)
-    if probabilities.shape != (len(utterances), len(LABELS)):
+    if probabilities.shape != (len(utterances), len(classes)):
         raise ValueError(
             f"{path}: probabilities are {probabilities.shape} "
-            f"and must be {(len(utterances), len(LABELS))}"
+            f"and must be {(len(utterances), len(classes))}"
         )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, *classes))
     seen = set()
     for row in sorted(range(len(utterances)), key=lambda row: utterances[row].name):
         utterance, distribution = utterances[row], probabilities[row]
@@ -256,26 +283,26 @@ def _encode(path: Path, utterances: Sequence[Utterance], probabilities: np.ndarr
         except ValueError as error:
             raise ValueError(f"{path}, {utterance.name}: {error}") from error
         first = (utterance.name, utterance.speaker, utterance.sentence, utterance.style)
-        prediction = LABELS[distribution.argmax()]
+        prediction = classes[distribution.argmax()]
         writer.writerow([*first, utterance.label, prediction, *map(repr, distribution.tolist())])
     return text.getvalue().encode()
 
 
-def _row(cells: list[str], seen: set[str]) -> tuple:
+def _row(cells: list[str], seen: set[str], classes: tuple[str, ...]) -> tuple:
     """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
-    if len(cells) != len(COLUMNS):
-        raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS)}")
+    if len(cells) != len(COLUMNS + classes):
+        raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS + classes)}")
     label, prediction = cells[4:6]
     for value in (label, prediction):
-        if value not in LABELS:
-            raise ValueError(f"{value!r} is not one of {', '.join(LABELS)}")
+        if value not in classes:
+            raise ValueError(f"{value!r} is not one of {', '.join(classes)}")
     distribution = np.asarray([float(cell) for cell in cells[6:]])
     _check(cells[0], seen, distribution)
-    if prediction != LABELS[distribution.argmax()]:
+    if prediction != classes[distribution.argmax()]:
         raise ValueError(
-            f"the prediction is {prediction}, but {LABELS[distribution.argmax()]} is most probable"
+            f"the prediction is {prediction}, but {classes[distribution.argmax()]} is most probable"
         )
-    return *cells[:4], LABELS.index(label), distribution
+    return *cells[:4], classes.index(label), distribution
 
 
 def _check(name: str, seen: set[str], distribution: np.ndarray) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from ds_jax.evaluation import intervals
-from ds_jax.evaluation.metrics import SCORES, confusion
+from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions, concatenate
 from ds_jax.runtime import progress
 
@@ -113,6 +113,9 @@ def _aligned(
         for system in (first, second)
     )
     for fold, (left, right) in enumerate(zip(first, second, strict=True)):
+        if left.classes != right.classes:
+            both = " and ".join(", ".join(system.classes) for system in (left, right))
+            raise ValueError(f"the systems have different classes: {both}")
         counts = Counter(left.utterances), Counter(right.utterances)
         if single := (counts[0] - counts[1]) | (counts[1] - counts[0]):
             raise ValueError(
@@ -128,18 +131,18 @@ def _aligned(
 
 
 def _difference(score: Callable, pairs: np.ndarray) -> np.ndarray:
-    """Subtracts the second's score from the first's, float [...], from [..., 2, 7, 7]."""
+    """Subtracts the second's score from the first's, float [...], from [..., 2, k, k]."""
     values = score(pairs)
     return values[..., 0] - values[..., 1]
 
 
 def _pair_of(*systems: Predictions) -> np.ndarray:
-    """Returns the confusion matrices of both systems in a fold, int64 [2, 7, 7]."""
-    return np.stack([confusion(system.labels, system.predictions) for system in systems])
+    """Returns the confusion matrices of both systems in a fold, int64 [2, k, k]."""
+    return np.stack([system.confusion for system in systems])
 
 
 def _swapped(pairs: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Pools the matrices after each swap, float [swaps, 2, 7, 7]; tells whether these are all.
+    """Pools the matrices after each swap, float [swaps, 2, k, k]; tells whether these are all.
 
     The raw output of the generator stays the same in every version of NumPy, see `intervals`.
     """

@@ -1,14 +1,13 @@
 """The schema of report.json, which training and evaluation both fill, and its file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
 from ds_jax.data.folds import PROTOCOLS, SELECT_ON
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions
@@ -69,6 +68,11 @@ class RunSummary:
             a training run.
         trained_on_title: Its published name; empty if unknown.
         left_out: The number of NEUTRAL utterances that were excluded for their style.
+        other_labels: The number of utterances of each label that stands for no class of the run.
+        untrained: For each class that some models cannot answer, since no training utterance has
+            it, the number of these models.
+        uar_answerable: The unweighted average recall over the classes present that some model can
+            answer; None if they are all.
         evaluated_by: Which models predicted each utterance, as a phrase after "tested by".
     """
 
@@ -106,6 +110,9 @@ class RunSummary:
     trained_on: str = ""
     trained_on_title: str = ""
     left_out: int = 0
+    other_labels: dict[str, int] = dataclasses.field(default_factory=dict)
+    untrained: dict[str, int] = dataclasses.field(default_factory=dict)
+    uar_answerable: Score | None = None
     evaluated_by: str = ""
 
     def __post_init__(self):
@@ -118,12 +125,17 @@ class RunSummary:
             raise ValueError(f"selected_on is {self.selected_on!r} and must be one of {allowed}")
 
 
-def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = None) -> dict:
+def measure(
+    predictions: Predictions,
+    heads: Mapping[str, Predictions] | None = None,
+    unanswerable: Collection[str] = (),
+) -> dict:
     """Computes all fields of a `RunSummary` that follow from predictions alone.
 
     Args:
         predictions: The pooled predictions of all folds.
         heads: The same for each attention head alone.
+        unanswerable: The classes that no model was trained on.
 
     Returns:
         The values by the names of their fields.
@@ -131,7 +143,9 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
     Raises:
         ValueError: There is no prediction to evaluate.
     """
-    matrix = _confusion(predictions.labels, predictions.predictions)
+    matrix, classes = predictions.confusion, predictions.classes
+    if not matrix.any():
+        raise ValueError("there is no prediction to evaluate: the test split is empty")
     ranges, method = intervals(predictions)
     calibration = metrics.calibration(predictions.labels, predictions.probabilities)
     right = predictions.labels == predictions.predictions
@@ -139,8 +153,8 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
     return {
         "n": len(predictions.labels),
         "utterances": len(np.unique(predictions.utterances)),
-        "labels": list(LABELS),
-        "classes_present": [LABELS[index] for index in np.unique(predictions.labels)],
+        "labels": list(classes),
+        "classes_present": [classes[index] for index in np.unique(predictions.labels)],
         **{
             name: Score(value=value, low=ranges[name][0], high=ranges[name][1])
             for name, value in _scores(matrix).items()
@@ -149,27 +163,29 @@ def measure(predictions: Predictions, heads: Mapping[str, Predictions] | None = 
         "calibration_error": metrics.calibration_error(calibration),
         "calibration": calibration,
         "confusion": matrix.tolist(),
-        "per_class": metrics.per_class(matrix),
+        "per_class": metrics.per_class(matrix, classes),
         "speakers": {
             str(name): float(right[predictions.speakers == name].mean()) for name in names
         },
         "speaker_n": dict(zip(map(str, names), counts.tolist(), strict=True)),
-        "heads": {
-            name: _scores(_confusion(head.labels, head.predictions))
-            for name, head in (heads or {}).items()
-        },
+        "heads": {name: _scores(head.confusion) for name, head in (heads or {}).items()},
+        "uar_answerable": _uar_without(predictions, unanswerable),
     }
 
 
-def fold_record(number: int, labels: np.ndarray, predictions: np.ndarray) -> dict[str, Any]:
-    """Returns the record of a fold: its number "fold", the size "n" of its test, three scores.
+def _uar_without(predictions: Predictions, excluded: Collection[str]) -> Score | None:
+    """Returns the UAR over the other classes present; None if there is none, or no excluded one."""
+    names = np.asarray(predictions.classes)[predictions.labels]
+    kept = predictions.keep(~np.isin(names, list(excluded)))
+    if len(kept.labels) in (0, len(names)):
+        return None
+    low, high = intervals(kept)[0]["uar"]
+    return Score(value=float(metrics.uar(kept.confusion)), low=low, high=high)
 
-    Args:
-        number: The number of the fold.
-        labels: int [n], the true labels.
-        predictions: int [n], the predicted ones.
-    """
-    return {"fold": number, "n": len(labels)} | _scores(_confusion(labels, predictions))
+
+def fold_record(number: int, confusion: np.ndarray) -> dict[str, Any]:
+    """Returns the record of a fold: its number "fold", the size "n" of its test, three scores."""
+    return {"fold": number, "n": int(confusion.sum())} | _scores(confusion)
 
 
 def write(path: Path, summary: RunSummary) -> None:
@@ -193,12 +209,6 @@ def read(path: Path) -> RunSummary:
         return RunSummary(**{f.name: content[f.name] for f in fields if f.name in content})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _confusion(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    if not len(labels):
-        raise ValueError("there is no prediction to evaluate: the test split is empty")
-    return metrics.confusion(labels, predictions)
 
 
 def _scores(matrix: np.ndarray) -> dict[str, float]:

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.data.labels import LABELS
 from ds_jax.features.extract import FeatureSettings
-from ds_jax.models.layers import Network, Outputs, drop
+from ds_jax.models.layers import Network, Outputs, TrainedClasses, drop
 
 
 class FeatureNetwork(Network):
@@ -64,7 +63,8 @@ class FeatureNetwork(Network):
         axes = tuple(range(x.ndim - 1))
         scaled = (x - jnp.expand_dims(centre, axes)) / jnp.expand_dims(scale, axes)
         logits = self.body(scaled, rngs if train else None)
-        return Outputs(logits, {}, {}, ((1.0, logits),))
+        outputs = Outputs(logits, {}, {}, ((1.0, logits),))
+        return TrainedClasses(name="trained_classes")(outputs)
 
 
 class LSTM(nn.Module):
@@ -75,10 +75,12 @@ class LSTM(nn.Module):
     Attributes:
         units: The units of each LSTM layer.
         dense_units: The units of the dense layer before the classifier.
+        classes: The number of classes.
     """
 
     units: Sequence[int]
     dense_units: int
+    classes: int
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +90,7 @@ class LSTM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rngs: jax.Array | None) -> jax.Array:
-        """Returns logits, float32 [batch, 7], of the state after the last real frame."""
+        """Returns logits, float32 [batch, classes], of the state after the last real frame."""
         del rngs
         x = x if x.ndim == 3 else x[:, None]
         lengths = jnp.sum(~jnp.isnan(x[..., 0]), axis=1)
@@ -98,7 +100,7 @@ class LSTM(nn.Module):
             layer = nn.RNN(cell, return_carry=True)
             (_, last), x = layer(x, seq_lengths=lengths)
         x = nn.relu(nn.Dense(self.dense_units, name="dense")(last))
-        return nn.Dense(len(LABELS), name="classifier")(x)
+        return nn.Dense(self.classes, name="classifier")(x)
 
 
 class FeedForward(nn.Module):
@@ -107,10 +109,12 @@ class FeedForward(nn.Module):
     Attributes:
         units: The units of each layer.
         dropout: The share of the units that are dropped after each layer.
+        classes: The number of classes.
     """
 
     units: Sequence[int]
     dropout: float
+    classes: int
 
     @staticmethod
     def measure(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +123,8 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rngs: jax.Array | None) -> jax.Array:
-        """Returns logits, float32 [batch, 7]; `rngs` holds a key for each row in training."""
+        """Returns logits, float32 [batch, classes]; `rngs` holds a key for each row in training."""
         for index, units in enumerate(self.units):
             x = nn.relu(nn.Dense(units, name=f"dense{index + 1}")(x))
             x = drop(x, self.dropout, rngs, index)
-        return nn.Dense(len(LABELS), name="classifier")(x)
+        return nn.Dense(self.classes, name="classifier")(x)

@@ -30,22 +30,24 @@ def create_network(
         dtype: The type that a backbone is computed in.
     """
     model, settings, backbone = config.model, extract.settings(config), backbone_of(config)
-    kind = DeepSpectrumNetwork
+    kind, classes = DeepSpectrumNetwork, len(config.classes)
     match config.system:
         case "lstm":
-            return FeatureNetwork(LSTM(tuple(model.units), model.dense_units), settings)
+            body = LSTM(tuple(model.units), model.dense_units, classes)
+            return FeatureNetwork(body, settings)
         case "ffnn":
-            return FeatureNetwork(FeedForward(tuple(model.units), model.dropout), settings)
+            body = FeedForward(tuple(model.units), model.dropout, classes)
+            return FeatureNetwork(body, settings)
         case "ds_am":
-            gates = tuple(model.gates)
-            head = AttentionHeads(gates, model.merging, tuple(model.loss_weights), axis_name)
+            gates, weights = tuple(model.gates), tuple(model.loss_weights)
+            head = AttentionHeads(gates, model.merging, weights, classes, axis_name)
             last_block = backbone.outputs.index(gates[-1]) + 1
         case "ds_am_statistics":
             kind, heads, weights = TimelineNetwork, tuple(model.heads), tuple(model.loss_weights)
-            head = StatisticsHeads(heads, model.gate, model.dropout, weights, axis_name)
+            head = StatisticsHeads(heads, model.gate, model.dropout, weights, classes, axis_name)
             last_block = backbone.outputs.index(heads[-1]) + 1
         case "ds_fc":
-            head = FullyConnectedHead(backbone, model.head, model.dropout, dtype)
+            head = FullyConnectedHead(backbone, model.head, model.dropout, classes, dtype)
             last_block = len(backbone.blocks)
     frozen_blocks = ["", *(block.name for block in backbone.blocks)].index(model.freeze)
     return kind(backbone, head, last_block, frozen_blocks, settings, dtype)

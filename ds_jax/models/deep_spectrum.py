@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.attention import AttentionHead
 from ds_jax.models.backbone import Backbone
-from ds_jax.models.layers import Network, Outputs, drop
+from ds_jax.models.layers import Network, Outputs, TrainedClasses, drop
 from ds_jax.models.preprocessing import network_input
 
 FUSION_UNITS = 256  # hidden units of early fusion (Gorriz et al., 2019)
@@ -26,12 +25,14 @@ class AttentionHeads(nn.Module):
             of their logits. "early_fusion": the heads' features are concatenated and classified
             together; the heads' classifiers are trained too, but send no gradient down.
         loss_weights: A weight for each head (Gorriz et al.: 1 and 0.8).
+        classes: The number of classes.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
     """
 
     gates: tuple[str, ...]
     merging: str
     loss_weights: tuple[float, ...]
+    classes: int
     axis_name: str | None = None
 
     @nn.compact
@@ -47,12 +48,12 @@ class AttentionHeads(nn.Module):
             x = features[name]
             if self.merging == "early_fusion":
                 x = jax.lax.stop_gradient(x)
-            head_logits[name] = nn.Dense(len(LABELS), name=f"{name}_logits")(x)
+            head_logits[name] = nn.Dense(self.classes, name=f"{name}_logits")(x)
         loss_terms = tuple(zip(self.loss_weights, head_logits.values(), strict=True))
         if self.merging == "early_fusion":
             fused = jnp.concatenate(list(features.values()), axis=-1)
             fused = nn.relu(nn.Dense(FUSION_UNITS, name="fusion")(fused))
-            logits = nn.Dense(len(LABELS), name="fusion_logits")(fused)
+            logits = nn.Dense(self.classes, name="fusion_logits")(fused)
             loss_terms = ((1.0, logits), *loss_terms)
         else:
             logits = sum(head_logits.values()) / len(head_logits)
@@ -64,22 +65,24 @@ class FullyConnectedHead(nn.Module):
 
     Attributes:
         backbone: The backbone that the head stands on.
-        kind: "fc": the backbone's fully connected layers with dropout after each, then seven
-            classes. "gap": the mean over positions, then seven classes.
+        kind: "fc": the backbone's fully connected layers with dropout after each, then the
+            classes. "gap": the mean over positions, then the classes.
         dropout: The share of the fully connected units that are dropped (0.5: Simonyan and
             Zisserman, section 3.1); `gap` drops none.
+        classes: The number of classes.
         dtype: The type that the fully connected layers are computed in.
     """
 
     backbone: Backbone
     kind: str
     dropout: float
+    classes: int
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
         if self.kind == "fc":
             self.fully_connected = self.backbone.top(self.backbone.units, self.dtype)
-        self.classifier = nn.Dense(len(LABELS))
+        self.classifier = nn.Dense(self.classes)
 
     def __call__(
         self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
@@ -97,7 +100,7 @@ class FullyConnectedHead(nn.Module):
 
 
 class DeepSpectrumNetwork(Network):
-    """Maps stored pictures to seven logits: preprocessing, a backbone and a head.
+    """Maps stored pictures to a logit for each class: preprocessing, a backbone and a head.
 
     The frozen blocks are `lower`.
 
@@ -122,6 +125,7 @@ class DeepSpectrumNetwork(Network):
     def setup(self):
         backbone = self.backbone
         self.trunk = backbone.trunk(backbone.blocks, self.dtype, name=backbone.name)
+        self.trained_classes = TrainedClasses()
 
     @property
     def input_shape(self) -> tuple[int, int]:
@@ -158,7 +162,7 @@ class DeepSpectrumNetwork(Network):
             outputs = self.trunk(x, self.frozen_blocks + 1, self.last_block)
         else:
             outputs = {self._last_frozen: x}
-        return self.head(outputs, mask, train, rngs)
+        return self.trained_classes(self.head(outputs, mask, train, rngs))
 
     @property
     def _last_frozen(self) -> str:

@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+NEVER = -1e9  # the logit of a class that has no probability
+
 
 class Outputs(flax.struct.PyTreeNode):
     """The outputs of a network for a batch.
 
     Attributes:
-        logits: float32 [batch, 7].
-        head_logits: For each attention head, by the name of its block's output, float32 [batch, 7].
+        logits: float32 [batch, classes].
+        head_logits: For each attention head, by the name of its block's output, float32
+            [batch, classes].
         gates: For each attention head, float32 [batch, height, width] in 0..1; after the end of a
             timeline NaN.
         loss_terms: Pairs of a weight and logits; the loss is the weighted sum of cross-entropies.
@@ -32,14 +35,18 @@ class Outputs(flax.struct.PyTreeNode):
 
         Args:
             labels: The true labels.
-            smoothing: The share of a label that is spread over all labels.
+            smoothing: The share of a label that is spread over all classes that can be answered.
         """
 
         def loss(logits):
             if not smoothing:
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), smoothing)
-            return optax.softmax_cross_entropy(logits, wanted)
+            possible = (logits > NEVER).astype(jnp.float32)
+            spread = possible / jnp.sum(possible, axis=1, keepdims=True)
+            wanted = jax.nn.one_hot(labels, logits.shape[1])
+            return optax.softmax_cross_entropy(
+                logits, (1 - smoothing) * wanted + smoothing * spread
+            )
 
         return sum(weight * loss(logits) for weight, logits in self.loss_terms)
 
@@ -111,6 +118,28 @@ class Network(nn.Module):
     ) -> Outputs:
         """Classifies a batch of inputs."""
         return self.upper(self.lower(inputs), mask, train, rngs)
+
+
+class TrainedClasses(nn.Module):
+    """Keeps a network from answering with a class that no training utterance has.
+
+    Which these are is kept with the batch statistics, and so in every checkpoint.
+    """
+
+    @nn.compact
+    def __call__(self, outputs: Outputs) -> Outputs:
+        """Lowers the logits of these classes, so that their probability is exactly 0."""
+        shape = outputs.logits.shape[-1:]
+        trained = self.variable("batch_stats", "trained", jnp.ones, shape).value[None] > 0
+
+        def masked(logits):
+            return jnp.where(trained, logits, NEVER)
+
+        return outputs.replace(
+            logits=masked(outputs.logits),
+            head_logits={name: masked(logits) for name, logits in outputs.head_logits.items()},
+            loss_terms=tuple((weight, masked(logits)) for weight, logits in outputs.loss_terms),
+        )
 
 
 class BatchNorm(nn.Module):

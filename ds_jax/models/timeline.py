@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.data.labels import LABELS
 from ds_jax.features import spectrogram
 from ds_jax.features.spectrogram import LEAST_WIDTH
 from ds_jax.models.deep_spectrum import DeepSpectrumNetwork
@@ -45,11 +44,13 @@ class StatisticsHead(nn.Module):
     Attributes:
         gate: Whether a gate weights the positions; without one all are equal.
         dropout: The share of the statistics that are dropped.
+        classes: The number of classes.
         axis_name: As in `BatchNorm`.
     """
 
     gate: bool
     dropout: float
+    classes: int
     axis_name: str | None = None
 
     @nn.compact
@@ -66,7 +67,7 @@ class StatisticsHead(nn.Module):
             rngs: A random key for each row, which dropout needs in training.
 
         Returns:
-            Logits float32 [batch, 7], and the gate float32 [batch, height, width] in 0..1.
+            Logits float32 [batch, classes], and the gate float32 [batch, height, width] in 0..1.
         """
         gate, weights = None, seen
         if self.gate:
@@ -82,7 +83,7 @@ class StatisticsHead(nn.Module):
         normalise = BatchNorm(self.axis_name, name="batch_norm")
         features = normalise(statistics[:, None, None], mask, train)[:, 0, 0]
         features = drop(features, self.dropout, rngs if train else None, 0)
-        return nn.Dense(len(LABELS), name="logits")(features), gate
+        return nn.Dense(self.classes, name="logits")(features), gate
 
 
 def weighted_statistics(x: jax.Array, weights: jax.Array) -> jax.Array:
@@ -111,6 +112,7 @@ class StatisticsHeads(nn.Module):
         gate: As in `StatisticsHead`.
         dropout: As in `StatisticsHead`.
         loss_weights: A weight for each head.
+        classes: The number of classes.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
     """
 
@@ -118,6 +120,7 @@ class StatisticsHeads(nn.Module):
     gate: bool
     dropout: float
     loss_weights: tuple[float, ...]
+    classes: int
     axis_name: str | None = None
 
     @nn.compact
@@ -132,7 +135,7 @@ class StatisticsHeads(nn.Module):
         """Classifies standardised maps, see `StatisticsHead`, each by the name of its block."""
         gates, head_logits = {}, {}
         for number, name in enumerate(self.heads):
-            head = StatisticsHead(self.gate, self.dropout, self.axis_name, name=name)
+            head = StatisticsHead(self.gate, self.dropout, self.classes, self.axis_name, name=name)
             keys = None if rngs is None else jax.vmap(jax.random.fold_in, (0, None))(rngs, number)
             logits, gate = head(maps[name], seen[name], mask, train, keys)
             head_logits[name] = logits
@@ -144,7 +147,7 @@ class StatisticsHeads(nn.Module):
 
 
 class TimelineNetwork(DeepSpectrumNetwork):
-    """Maps timelines to seven logits: preprocessing, a backbone and `StatisticsHeads`.
+    """Maps timelines to a logit for each class: preprocessing, a backbone and `StatisticsHeads`.
 
     What `lower` returns and `upper` takes is a dictionary: `widths`, int32 [batch], the pixels of
     each timeline; the outputs that carry a head of all frozen blocks, [batch, height, width, c];
@@ -266,7 +269,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
         maps, seen = {}, {}
         for name, (map, of_map) in self._maps(x).items():
             maps[name], seen[name] = self.standardise[name](map), of_map
-        return self.head(maps, seen, mask, train, rngs)
+        return self.trained_classes(self.head(maps, seen, mask, train, rngs))
 
     def _maps(self, x: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:
         """Runs the blocks that are trained.

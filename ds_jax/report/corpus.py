@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import trim
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
@@ -32,15 +31,15 @@ def summarise(corpus: Corpus) -> dict:
     utterances = corpus.utterances
     seconds = np.asarray([utterance.seconds for utterance in utterances])
     counts = Counter(utterance.label for utterance in utterances)
-    present = [label for label in LABELS if counts[label]]
+    present = [label for label in corpus.classes if counts[label]]
     return {
         "name": corpus.name,
         "title": corpus.title,
         "utterances": len(utterances),
         "inputs": len(corpus.inputs),
         "seconds": float(seconds.sum()),
-        "classes": [_class(label, utterances) for label in LABELS],
-        "tables": {aspect: _table(aspect, utterances) for aspect in ASPECTS},
+        "classes": [_class(label, utterances) for label in corpus.classes],
+        "tables": {aspect: _table(aspect, corpus) for aspect in ASPECTS},
         "durations": {
             "shortest": utterances[int(seconds.argmin())],
             "longest": utterances[int(seconds.argmax())],
@@ -70,7 +69,6 @@ def write(
     page = pages.render(
         "corpus.html.jinja",
         content=content,
-        labels=LABELS,
         histogram=plots.histogram(content["durations"]["histogram"]),
         examples=examples,
         colour_map=colour_map,
@@ -95,7 +93,7 @@ def examples(
         return []
     selected = []
     first_rows = np.searchsorted(corpus.owners, np.arange(len(corpus.utterances)))
-    for label in LABELS:
+    for label in corpus.classes:
         pairs = []
         for speaker in _shown_speakers(corpus.utterances):
             candidates = [
@@ -139,10 +137,10 @@ def _class(label: str, utterances: Sequence[Utterance]) -> dict:
     }
 
 
-def _table(aspect: str, utterances: Sequence[Utterance]) -> list[dict]:
+def _table(aspect: str, corpus: Corpus) -> list[dict]:
     """Returns a row for each value of an aspect; none if the corpus does not know the aspect."""
     groups = defaultdict(list)
-    for utterance in utterances:
+    for utterance in corpus.utterances:
         groups[getattr(utterance, aspect)].append(utterance)
     if set(groups) == {""}:
         return []
@@ -152,7 +150,7 @@ def _table(aspect: str, utterances: Sequence[Utterance]) -> list[dict]:
         rows.append(
             {
                 "value": value,
-                "counts": [counts[label] for label in LABELS],
+                "counts": [counts[label] for label in corpus.classes],
                 "count": len(members),
                 "median": float(np.median([utterance.seconds for utterance in members])),
                 "genders": sorted({utterance.gender for utterance in members}),

@@ -9,7 +9,6 @@ import numpy as np
 import soundfile
 
 from ds_jax.data.corpus import Corpus
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
@@ -142,8 +141,8 @@ def _example(
         speaker=utterance.speaker,
         sentence=utterance.sentence,
         seconds=utterance.seconds,
-        label=LABELS[label],
-        prediction=LABELS[prediction],
+        label=tested.classes[label],
+        prediction=tested.classes[prediction],
         probability=float(tested.probabilities[row, prediction]),
         label_probability=float(tested.probabilities[row, label]),
         pictures=list(map(trim, pictures)) if timelines else pictures,

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax.data import folds, leakage
+from ds_jax.data import folds, labels, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
@@ -167,6 +167,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         allowed = f"given for system={config.system!r}: start from a config of this system"
         raise ConfigError(missing[0], None, allowed)
     configuration.check_values(config)
+    labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
     settings = extract.settings(config)
     _check_select_on(config, system)

@@ -47,7 +47,8 @@ def predict(
     vectors = _vectors(config, inputs, directory)  # alike in all folds
     for checkpoints, of_model in rows.items():
         classifier = classifiers.load(KINDS[config.system], checkpoints)
-        yield checkpoints, Predicted(classifier.probabilities(vectors[of_model]), {}, {})
+        shares = classifier.probabilities(vectors[of_model], len(config.classes))
+        yield checkpoints, Predicted(shares, {}, {})
 
 
 def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
@@ -63,7 +64,8 @@ def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
 
         def mean():
             vectors = wait()
-            parts = [Predicted(each.probabilities(vectors), {}, {}) for each in ensemble]
+            shares = [each.probabilities(vectors, len(config.classes)) for each in ensemble]
+            parts = [Predicted(each, {}, {}) for each in shares]
             return predictions.mean(parts)
 
         return mean
@@ -118,7 +120,7 @@ def _test(
     if not fold.test:
         return None
     rows = corpus.rows_of(fold.test)
-    predicted = Predicted(classifier.probabilities(inputs[rows]), {}, {})
+    predicted = Predicted(classifier.probabilities(inputs[rows], len(corpus.classes)), {}, {})
     return predictions.average_windows(predicted, corpus, rows)
 
 

@@ -19,7 +19,6 @@ from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.metrics import confusion, uar
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import checkpoints
@@ -38,7 +37,7 @@ class Classifier:
     """A fitted classifier, which scikit-learn made unless its kind says otherwise.
 
     Attributes:
-        classes: int [k], the label indices of the training rows, ascending.
+        classes: int [k], the indices of the classes that training rows have, ascending.
         fitted: The object that the library fitted.
         settings: The values that the fit has chosen: "C" and "temperature", or nothing.
         tried: The choices: for each cost "C" and the "uar" over the inner folds.
@@ -51,21 +50,22 @@ class Classifier:
 
     library, file = sklearn, "model.skops"
 
-    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """Returns the probabilities of the labels.
+    def probabilities(self, inputs: np.ndarray, count: int) -> np.ndarray:
+        """Returns the probabilities of the classes.
 
         Args:
             inputs: float32 [n, d], a vector of features each.
+            count: The number of all classes.
 
         Returns:
-            float64 [n, 7], rows sum to one; 0 for labels that training did not have.
+            float64 [n, count], rows sum to one; 0 for classes that training did not have.
 
         Raises:
             ValueError: A number is not finite, or d is not that of the training.
         """
         _check_finite(inputs)
         scores = self._scores(inputs)
-        probabilities = np.zeros((len(inputs), len(LABELS)))
+        probabilities = np.zeros((len(inputs), count))
         probabilities[:, self.classes] = scores / scores.sum(1, keepdims=True)
         return probabilities
 
@@ -101,7 +101,7 @@ class MLR(Classifier):
     def fit(cls, model, inputs, labels, inner, seed) -> "MLR":
         """Fits the rows; `model`, `inner` and `seed` are not used."""
         classes = _classes(labels)
-        targets = np.eye(len(LABELS))[labels][:, classes]
+        targets = (labels[:, None] == classes).astype(float)
         # Double precision: features such as a variance and its root are nearly collinear.
         pipeline = make_pipeline(StandardScaler(), LinearRegression())
         return cls(classes, pipeline.fit(inputs.astype(np.float64), targets))
@@ -191,7 +191,7 @@ def fit(
         kind: `MLR`, `SVC` or `XGBoost`.
         model: The fields of `config.model`, which `base.check` has passed.
         inputs: float32 [n, d], training rows only.
-        labels: int [n], indices into `LABELS`.
+        labels: int [n], indices of classes.
         inner: For `SVC`, rows of `inputs` that are fitted and rows that are held out.
         seed: The seed by which XGBoost draws features; nothing else is random.
 
@@ -215,7 +215,7 @@ def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "
     card = {
         "config": config,
         "fold": fold,
-        "classes": classifier.classes.tolist(),
+        "trained": [config["classes"][index] for index in classifier.classes],
         "settings": classifier.settings,
         "tried": classifier.tried,
         "version": classifier.library.__version__,
@@ -230,10 +230,11 @@ def load(kind: type[Classifier], directory: Path) -> Classifier:
         FileNotFoundError: There is no classifier.
         ValueError: It is damaged or of other labels, or as `Classifier.parse`.
     """
-    card = checkpoints.read_card(directory, "classes", "settings", "tried", "version")
+    card = checkpoints.read_card(directory, "settings", "tried", "version")
     content = checkpoints.read_model(directory, kind.file)
     fitted = kind.parse(directory / kind.file, content, card["version"])
-    return kind(np.asarray(card["classes"]), fitted, card["settings"], card["tried"])
+    classes = np.asarray([card["config"]["classes"].index(name) for name in card["trained"]])
+    return kind(classes, fitted, card["settings"], card["tried"])
 
 
 def _check_finite(inputs: np.ndarray) -> None:
@@ -248,8 +249,7 @@ def _check_finite(inputs: np.ndarray) -> None:
 def _classes(labels: np.ndarray) -> np.ndarray:
     classes = np.unique(labels)
     if len(classes) < 2:
-        names = " and ".join(LABELS[index] for index in classes)
-        raise ValueError(f"training needs two labels or more, and has {names or 'no rows'}")
+        raise ValueError(f"training needs two classes or more, and has {len(classes) or 'no rows'}")
     return classes
 
 
@@ -269,7 +269,8 @@ def _choose(
         decisions = np.concatenate(parallel(folds), axis=1)
     truth = labels[np.concatenate([held_out for _, held_out in inner])]
     # Rounded, since equal scores may differ by their last digit.
-    scores = [round(float(uar(confusion(truth, x.argmax(1)))), 12) for x in decisions]
+    count = decisions.shape[2]
+    scores = [round(float(uar(confusion(truth, x.argmax(1), count))), 12) for x in decisions]
     best = int(np.argmax(scores))
     settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
     tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
@@ -284,11 +285,11 @@ def _held_out(
     train: np.ndarray,
     held_out: np.ndarray,
 ) -> np.ndarray:
-    """Returns float64 [costs, held-out rows, 7], minus infinity for labels not in `train`."""
+    """Returns float64 [costs, held-out rows, classes], minus infinity for those not in `train`."""
     classes = _classes(labels[train])
     space = _space(model, inputs[train])
     within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
-    decisions = np.full((len(costs), len(held_out), len(LABELS)), -np.inf)
+    decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
     for cost, rows in zip(costs, decisions, strict=True):
         rows[:, classes] = _decisions(_support_vectors(cost, within, labels[train]), across)
     return decisions

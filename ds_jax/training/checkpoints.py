@@ -11,14 +11,13 @@ import jax
 import numpy as np
 import safetensors.numpy
 
-from ds_jax.data.labels import LABELS
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
 CARD_OF_EARLIER_VERSIONS = "classifier.json"  # whose networks kept epochs, and had none
-FIELDS = ("config", "labels", "fold", "sha256")  # of every card
+FIELDS = ("config", "trained", "fold", "sha256")  # of every card
 ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
 
 
@@ -34,15 +33,15 @@ def save(directory: Path, name: str, content: bytes, card: Mapping[str, Any]) ->
         name: The name of the model's file.
         content: The content of that file.
         card: What describes the model, as JSON: `config` (the run's), `fold` (its digest, see
-            `leakage.fold_digest`), and what its kind needs besides. The labels and the SHA-256 of
-            the content are added here.
+            `leakage.fold_digest`), `trained` (the classes that its training utterances have), and
+            what its kind needs besides. The SHA-256 of the content is added here.
 
     Raises:
         OSError: The folder cannot be written.
     """
     (directory / CARD).unlink(missing_ok=True)  # from here until the end there is no model
     files.write_bytes(directory / name, content)
-    card = {**card, "labels": list(LABELS), "sha256": files.sha256(content)}
+    card = {**card, "sha256": files.sha256(content)}
     files.write_json(directory / CARD, card, sealed=True)
 
 
@@ -66,11 +65,11 @@ def read_card(directory: Path, *fields: str) -> dict[str, Any]:
         fields: The fields that the card must have besides those of every card.
 
     Returns:
-        The card as `save` was given it, with `labels` and `sha256`.
+        The card as `save` was given it, with `sha256`.
 
     Raises:
         FileNotFoundError: There is no finished model in the folder.
-        ValueError: The card is damaged, or the model was trained on other labels.
+        ValueError: The card is damaged.
     """
     path = directory / CARD
     if not path.is_file():
@@ -81,7 +80,6 @@ def read_card(directory: Path, *fields: str) -> dict[str, Any]:
         raise Damaged(f"{error}{ADVICE}") from error
     if missing := [name for name in (*FIELDS, *fields) if name not in card]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{ADVICE}")
-    check_labels(directory, card)
     return card
 
 
@@ -126,19 +124,6 @@ def read_model(directory: Path, name: str = MODEL) -> bytes:
     if files.sha256(content) != sha256:
         raise Damaged(f"{path} is damaged: it is not as it was written{ADVICE}")
     return content
-
-
-def check_labels(directory: Path, card: Mapping[str, Any]) -> None:
-    """Checks that what was saved in a folder tells the same labels apart as this program.
-
-    Raises:
-        ValueError: It does not.
-    """
-    if card["labels"] != list(LABELS):
-        raise ValueError(
-            f"the model in {directory} tells {', '.join(card['labels'])} apart, not "
-            f"{', '.join(LABELS)}: it is of another label set"
-        )
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

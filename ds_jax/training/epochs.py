@@ -21,7 +21,6 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import checkpoint_managers, type_handlers
 
-from ds_jax.data.labels import LABELS
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
 from ds_jax.training.checkpoints import (
@@ -29,7 +28,6 @@ from ds_jax.training.checkpoints import (
     CARD,
     MODEL,
     Damaged,
-    check_labels,
     flatten,
     read_model,
     save_model,
@@ -156,8 +154,7 @@ class Epochs:
         if not self.directory.is_dir():
             raise OSError(f"{self.directory} has vanished: start again")
         arrays = flatten(state)
-        progress = {**progress, "labels": list(LABELS), "best": best, "sha256": _digest(arrays)}
-        progress = files.seal(progress)
+        progress = files.seal({**progress, "best": best, "sha256": _digest(arrays)})
         if self._alone:
             arrays = _global(arrays)
         items = {_STATE: ocp.args.PyTreeSave(arrays), _PROGRESS: ocp.args.JsonSave(progress)}
@@ -175,13 +172,11 @@ class Epochs:
             The arrays of its state, by the names of `flatten`, and its progress.
 
         Raises:
-            ValueError: The epoch is damaged, or of another label set.
+            ValueError: The epoch is damaged.
         """
         with self._explained():
             self._manager.wait_until_finished()
-        arrays, progress = _read(self.directory / str(epoch))
-        check_labels(self.directory, progress)
-        return arrays, progress
+        return _read(self.directory / str(epoch))
 
     def finish(self, variables: Variables, card: Mapping[str, Any]) -> None:
         """Writes the finished model, and deletes the epochs, which nobody needs any more.

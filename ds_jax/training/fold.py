@@ -18,7 +18,6 @@ from ds_jax.config import is_scheduled
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
-from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
@@ -65,6 +64,7 @@ class FoldState:
     Attributes:
         number: The number of the fold.
         rows: The rows of the corpus' inputs that belong to each split, int32.
+        trained: The classes that training utterances have.
         checkpoints: The epochs that the fold's folder keeps.
         writes: Whether this process writes the fold's files and prints its lines.
         history: The rows of metrics.jsonl, one for each complete epoch.
@@ -87,6 +87,8 @@ class FoldState:
     ):
         self.number, self._config, self._corpus, self._splits = number, config, corpus, fold.splits
         self.rows = {split: corpus.rows_of(names) for split, names in fold.splits.items()}
+        present = {*corpus.labels[self.rows["train"]].tolist()}
+        self.trained = [name for k, name in enumerate(corpus.classes) if k in present]
         self._check_rows("scaling", self.rows["train"], "train")
         if config.select_on in self.rows:
             self._check_rows("the choice of the epoch", self.selection_rows, config.select_on)
@@ -229,7 +231,8 @@ class FoldState:
     def _card(self) -> dict:
         # A copy, since an epoch is written while the history grows.
         history = list(self.history)
-        return {"config": self._config.to_dict(), "fold": self._digest, "history": history}
+        card = {"config": self._config.to_dict(), "fold": self._digest, "trained": self.trained}
+        return card | {"history": history}
 
     def end_epoch(self, state: TrainState, predicted: Predicted | None) -> None:
         """Scores the split that selects the epoch, saves the epoch, and writes down how it went.
@@ -307,9 +310,9 @@ class FoldState:
 def _scores(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> dict[str, float]:
     """Returns loss, accuracy and UAR over the utterances that the windows `rows` belong to."""
     owners = np.unique(corpus.owners[rows])
-    labels = np.asarray([LABELS.index(corpus.utterances[owner].label) for owner in owners])
+    labels = np.asarray([corpus.classes.index(corpus.utterances[owner].label) for owner in owners])
     right = predicted.probabilities[np.arange(len(labels)), labels]
-    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1))
+    matrix = metrics.confusion(labels, predicted.probabilities.argmax(axis=1), len(corpus.classes))
     return {
         "loss": float(-np.mean(np.log(np.maximum(right, np.finfo(np.float64).tiny)))),
         "accuracy": float(metrics.accuracy(matrix)),

@@ -17,8 +17,7 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.models.create import create_network
-from ds_jax.models.layers import Network
+from ds_jax.models.create import Network, create_network
 from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training import inference, parallel
@@ -27,6 +26,7 @@ from ds_jax.training.input_pipeline import Inputs, create_inputs
 from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout, read_behind
 from ds_jax.training.step import (
     TrainState,
+    class_weights,
     create_optimiser,
     create_predict_step,
     create_state,
@@ -84,12 +84,15 @@ class TrainingSetup:
         """Returns the state that the training of a fold begins with, on the host."""
         network, train, rows = self.network(layout), self.config.train, fold.rows["train"]
         rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
-        scaling = network.scaling(self.measured, rows)
+        measured = network.scaling(self.measured, rows)
+        trained = [name in fold.trained for name in self.corpus.classes]
+        measured |= {"trained_classes": {"trained": np.asarray(trained, np.float32)}}
         schedule = ()
         if is_scheduled(train):
             steps = train.epochs * -(-len(rows) // train.batch_size)
-            schedule = steps, self.corpus.labels[rows]
-        return create_state(network, self.optimiser, self.pretrained, rng, scaling, *schedule)
+            labels, classes = self.corpus.labels[rows], len(self.corpus.classes)
+            schedule = steps, class_weights(labels, classes)
+        return create_state(network, self.optimiser, self.pretrained, rng, measured, *schedule)
 
 
 def create_setup(

@@ -13,7 +13,6 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from ds_jax.config import is_scheduled
-from ds_jax.data.labels import LABELS
 from ds_jax.models.create import Variables, merge_params, split_frozen
 from ds_jax.models.layers import Network
 from ds_jax.training.input_pipeline import Inputs
@@ -30,7 +29,7 @@ class Schedule(flax.struct.PyTreeNode):
 
     Attributes:
         steps: int32, the steps that training takes in all.
-        class_weights: float32 [7], by which losses are multiplied, so that classes count equally.
+        class_weights: float32 [classes], by which losses are multiplied: classes count equally.
         average: The moving average of the trained parameters, which is the model.
     """
 
@@ -110,9 +109,9 @@ def rate_share(step: jax.Array, steps: jax.Array) -> jax.Array:
     )
 
 
-def class_weights(labels: np.ndarray) -> np.ndarray:
-    """Returns the weight of each class's losses, float32 [7]; their mean over `labels` is 1."""
-    counts = np.bincount(labels, minlength=len(LABELS))
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the weight of each class's losses, float32 [classes]; their mean over labels is 1."""
+    counts = np.bincount(labels, minlength=classes)
     present = np.count_nonzero(counts)
     return (len(labels) / (present * np.maximum(counts, 1)) * (counts > 0)).astype(np.float32)
 
@@ -124,7 +123,7 @@ def create_state(
     rng: jax.Array,
     scaling: Mapping[str, np.ndarray],
     steps: int | None = None,
-    labels: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> TrainState:
     """Initialises the network, with ported weights in the layers that have them.
 
@@ -135,7 +134,7 @@ def create_state(
         rng: The random key of the new layers.
         scaling: What the network's `scaling` measured on the training split.
         steps: The steps that training takes in all, where the number of epochs is fixed.
-        labels: int32 [n], the labels of the training split, where the number of epochs is fixed.
+        weights: The `class_weights` of the training split, where the number of epochs is fixed.
     """
     ported = network.port(pretrained)
     names = frozenset((module, name) for module, layers in ported.items() for name in layers)
@@ -146,7 +145,7 @@ def create_state(
     schedule = None
     if steps is not None:
         average = jax.tree.map(jnp.array, params)  # a copy, since steps take over their arguments
-        schedule = Schedule(jnp.int32(steps), jnp.asarray(class_weights(labels)), average)
+        schedule = Schedule(jnp.int32(steps), jnp.asarray(weights), average)
     return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state, schedule)
 
 

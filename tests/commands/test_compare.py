@@ -34,7 +34,7 @@ def finished(workdir, skill, system="DS-AM", utterances=UTTERANCES, count=3, see
         label = np.asarray([LABELS.index(utterance.label) for utterance in tested])
         answers = np.where(generator.random(len(tested)) < skill, label, (label + 1) % 7)
         directory = fold_directory(workdir, number)
-        predictions.write(directory, tested, Predicted(np.eye(7)[answers], {}, {}))
+        predictions.write(directory, tested, Predicted(np.eye(7)[answers], {}, {}), LABELS)
         parts.append(directory)
     content = {"corpus": "tiny", "protocol": "speakers", "selected_on": "dev", "shared": {}}
     result = summary.RunSummary(

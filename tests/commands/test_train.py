@@ -198,7 +198,7 @@ def test_other_recordings_under_the_same_names_are_refused(tmp_path):
         return dataclasses.replace(plain, utterances=tuple(utterances))
 
     train.run(tiny.run_config(), corpus(), tmp_path, [])
-    predictions.write(tmp_path / "fold_00", [], Predicted(np.empty((0, 7)), {}, {}))
+    predictions.write(tmp_path / "fold_00", [], Predicted(np.empty((0, 7)), {}, {}), LABELS)
     for action in (train.run, report.run):
         for changed in (corpus("u20"), tiny.corpus(14)):
             with pytest.raises(ValueError, match=r"folds\.json.*u"):

@@ -1,13 +1,72 @@
-"""Pictures that stay on the disk equal those in memory."""
+"""A prepared corpus in memory: labels become classes, and pictures may stay on the disk."""
 
 import numpy as np
+import pytest
 import soundfile
 
 from datasets import prepare
 from ds_jax.data import corpus
 from ds_jax.data.corpus import StoredPictures
+from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
 from ds_jax.features.spectrogram import PictureSettings
+
+
+@pytest.fixture(scope="module")
+def prepare_labels(tmp_path_factory):
+    """A function that prepares a corpus of one utterance for each label that it is given."""
+
+    def prepared(*labels):
+        folder = tmp_path_factory.mktemp("labels")
+        (folder / "corpora" / "mine").mkdir(parents=True)
+        lines = ["path,label,speaker"]
+        for number, label in enumerate(labels):
+            samples = np.random.default_rng(number).uniform(-1, 1, 8000)
+            soundfile.write(folder / "corpora" / "mine" / f"{number}.wav", samples, 8000)
+            lines.append(f"{number}.wav,{label},s{number}")
+        (folder / "corpora" / "mine" / "manifest.csv").write_text("\n".join(lines), "utf-8")
+        settings = PictureSettings(sample_rate=8000, canvas=16)
+        return prepare.prepare("mine", folder / "corpora", folder / "data", settings)
+
+    return prepared
+
+
+def test_labels_of_four_languages_stand_for_the_seven(prepare_labels):
+    builder = prepare_labels("Alegría", "ira", "Ekel", "paura", "NEUTRAL", "sad", "surprised")
+    found = corpus.load(builder, "mine")
+    labels = [utterance.label for utterance in found.utterances]
+    assert labels == ["JOY", "ANGER", "DISGUST", "FEAR", "NEUTRAL", "SADNESS", "SURPRISE"]
+    assert found.labels.tolist() == [3, 0, 1, 2, 4, 5, 6]
+
+
+def test_the_classes_of_a_run_may_be_any(prepare_labels, capsys):
+    builder = prepare_labels("3", "calm", "bored", "Joy", "7")
+    found = corpus.load(
+        builder, "mine", ("bored", "glad"), ("3=glad", "calm=", "joy=glad", "7="), True
+    )
+    assert [utterance.label for utterance in found.utterances] == ["glad", "bored", "glad"]
+    assert (found.classes, found.labels.tolist()) == (("bored", "glad"), [1, 0, 1])
+    assert found.left_out == {"calm": 1, "7": 1}
+    assert "calm (1)" in capsys.readouterr().out
+    assert len(found.inputs) == 3
+
+
+def test_the_users_own_labels_are_never_left_out_unasked(prepare_labels):
+    builder = prepare_labels("joy", "hapy", "calm", "hapy")
+    with pytest.raises(ValueError, match=r"mine has .*: calm \(1\), hapy \(2\)"):
+        corpus.load(builder, "mine")
+    tested = corpus.load(builder, "mine", LABELS, (), trains=False)
+    assert tested.left_out == {"hapy": 2, "calm": 1}
+    with pytest.raises(ValueError, match="mine has"):
+        corpus.load(builder, "mine", ("x", "y"), (), trains=False)
+
+
+def test_a_published_label_that_is_no_class_is_left_out(prepare_labels, monkeypatch):
+    builder = prepare_labels("joy", "boredom")
+    monkeypatch.setattr(type(builder), "own_labels", False)
+    assert corpus.load(builder, "mine").left_out == {"boredom": 1}
+    both = corpus.load(builder, "mine", ("JOY", "BOREDOM"), (), trains=True)
+    assert [utterance.label for utterance in both.utterances] == ["JOY", "BOREDOM"]
 
 
 def noise(folder, recordings):

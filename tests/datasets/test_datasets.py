@@ -46,7 +46,7 @@ def test_known_corpora_are_the_folders_with_a_builder():
         assert bool(builder.audio_terms) == (name in ("emodb", "ravdess"))
 
 
-def test_emodb_reads_german_letters_and_drops_boredom(tmp_path):
+def test_emodb_reads_german_letters(tmp_path):
     sounds(
         tmp_path,
         *("wav/03a01Fa.wav", "wav/08b02Ac.wav", "09A05wB.WAV", "deep/er/10a07Ea.flac"),
@@ -60,6 +60,7 @@ def test_emodb_reads_german_letters_and_drops_boredom(tmp_path):
         "10a07Ea": ("DISGUST", "10", "male", "a07", "normal"),
         "11b10Nd": ("NEUTRAL", "11", "male", "b10", "normal"),
         "13a04Tb": ("SADNESS", "13", "female", "a04", "normal"),
+        "14a01Lb": ("BOREDOM", "14", "female", "a01", "normal"),
     }
 
 
@@ -72,8 +73,8 @@ def test_emovo_reads_italian_syllables(tmp_path):
     }
 
 
-def test_ravdess_drops_calm_song_and_video(tmp_path):
-    labels = ["NEUTRAL", None, "JOY", "SADNESS", "ANGER", "FEAR", "DISGUST", "SURPRISE"]
+def test_ravdess_drops_song_and_video(tmp_path):
+    labels = ["NEUTRAL", "CALM", "JOY", "SADNESS", "ANGER", "FEAR", "DISGUST", "SURPRISE"]
     names = [f"03-01-{code:02d}-01-02-01-12" for code in range(1, 9)]
     sounds(tmp_path, *(f"Actor_12/{name}.wav" for name in names))
     sounds(tmp_path, *(f"Actor_01/{kind}-05-01-01-01-01.wav" for kind in ("03-01", "03-02")))
@@ -82,7 +83,6 @@ def test_ravdess_drops_calm_song_and_video(tmp_path):
     assert found(Ravdess, tmp_path) == other | {
         name: (label, "12", "female", "02", "normal")
         for name, label in zip(names, labels, strict=True)
-        if label
     }
 
 
@@ -235,7 +235,6 @@ def test_a_manifest_describes_a_corpus(tmp_path, capsys):
     [
         ("path;label;speaker\na.wav;JOY;ana\n", "line 1: .*'path'"),
         ("path,label\na.wav,JOY\n", "line 1: .*'speaker'"),
-        ("path,label,speaker\na.wav,JOY,ana\nb.wav,HAPPY,ana\n", "line 3, label: 'HAPPY'"),
         ("path,label,speaker\na.wav,JOY,\n", "line 2, speaker: "),
         ("path,label,speaker\na.wav,JOY\n", "line 2, speaker: "),
         ("path,label,speaker\n\nc.wav,JOY,ana\n", r"line 3, path: .*c\.wav"),

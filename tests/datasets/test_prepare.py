@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import filelock
+import ml_collections
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +20,7 @@ from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.prepare import KNOWN, Corpora, prepare
 from ds_jax.data.corpus import load
+from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -184,10 +186,10 @@ def test_a_new_version_of_pictures_leaves_features_as_they_are(tmp_path, monkeyp
 
 def test_remains_of_a_killed_preparation_are_removed(tmp_path):
     sounds(tmp_path / "emodb", "03a01Fa.wav")
-    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_1.1.0"
+    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_2.0.0"
     remains.mkdir(parents=True)
     builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
-    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["1.1.0"]
+    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["2.0.0"]
 
 
 def test_a_second_process_waits_and_prints_so(tmp_path, capsys):
@@ -275,7 +277,8 @@ def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, ca
     write = functools.partial(synthetic.write_corpora, speakers=2, sentences=1, elra_sentences=2)
     monkeypatch.setattr(synthetic, "write_corpora", write)
     corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
-    experiment = {"picture": dataclasses.asdict(SMALL)}
+    fields = {"corpus": "emovo", "classes": LABELS, "label_map": ()}
+    experiment = ml_collections.ConfigDict(fields | {"picture": dataclasses.asdict(SMALL)})
     for _ in range(2):
         assert len(corpora.load(experiment, "emomatch").utterances) == 14
         assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out

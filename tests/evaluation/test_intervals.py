@@ -55,7 +55,9 @@ def test_the_jackknife_of_every_score_by_hand():
     for name, score in metrics.SCORES.items():
 
         def of(rows, score=score):
-            return score(metrics.confusion(predictions.labels[rows], predictions.predictions[rows]))
+            return score(
+                metrics.confusion(predictions.labels[rows], predictions.predictions[rows], 7)
+            )
 
         whole = of(slice(None))
         pseudo = [4 * whole - 3 * of(predictions.speakers != speaker) for speaker in "0123"]
@@ -74,7 +76,7 @@ def test_intervals_stay_between_zero_and_one():
 @pytest.mark.parametrize("speakers", [1, 2, 6, 15])
 def test_every_score_lies_within_its_interval(speakers):
     predictions = simulated(speakers, 40, np.random.default_rng(speakers))
-    matrix = metrics.confusion(predictions.labels, predictions.predictions)
+    matrix = predictions.confusion
     for name, (low, high) in intervals(predictions)[0].items():
         assert 0 <= low < metrics.SCORES[name](matrix) < high <= 1
 

@@ -28,7 +28,7 @@ CASES = [
 
 @pytest.mark.parametrize(("labels", "predictions"), CASES)
 def test_scores_are_those_of_scikit_learn(labels, predictions):
-    matrix = metrics.confusion(labels, predictions)
+    matrix = metrics.confusion(labels, predictions, 7)
     present = np.unique(labels)
     options = {"labels": present, "average": "macro", "zero_division": 0}
     expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(7))
@@ -46,7 +46,7 @@ def test_scores_are_those_of_scikit_learn(labels, predictions):
 
 @pytest.mark.parametrize(("labels", "predictions"), CASES)
 def test_the_scores_of_each_class_are_those_of_scikit_learn(labels, predictions):
-    found = metrics.per_class(metrics.confusion(labels, predictions))
+    found = metrics.per_class(metrics.confusion(labels, predictions, 7), LABELS)
     expected = sklearn.metrics.precision_recall_fscore_support(
         labels, predictions, labels=range(7), zero_division=0
     )
@@ -58,7 +58,7 @@ def test_the_scores_of_each_class_are_those_of_scikit_learn(labels, predictions)
 
 @pytest.mark.parametrize("score", metrics.SCORES.values())
 def test_many_matrices_are_scored_as_one_by_one(score):
-    stack = np.stack([metrics.confusion(*case) for case in CASES[:6]])
+    stack = np.stack([metrics.confusion(*case, 7) for case in CASES[:6]])
     one_by_one = np.array([score(matrix) for matrix in stack])
     np.testing.assert_array_equal(score(stack), one_by_one)
     np.testing.assert_array_equal(
@@ -72,7 +72,7 @@ def test_a_score_of_nothing_is_zero(score):
 
 
 def test_a_label_only_predicted_does_not_enter_the_means():
-    matrix = metrics.confusion(np.array([0, 0, 1, 1]), np.array([0, 6, 1, 1]))
+    matrix = metrics.confusion(np.array([0, 0, 1, 1]), np.array([0, 6, 1, 1]), 7)
     assert metrics.uar(matrix) == pytest.approx(0.75)
     assert metrics.macro_f1(matrix) == pytest.approx((2 / 3 + 1) / 2)
 

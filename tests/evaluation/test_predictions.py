@@ -1,5 +1,7 @@
 """predictions.csv keeps every bit, and a file that is not right is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ def some(names=NAMES):
 
 def write(path, utterances, probabilities):
     """Writes predictions.csv under another name."""
-    predictions.write(path.parent, utterances, Predicted(probabilities, {}, {}))
+    predictions.write(path.parent, utterances, Predicted(probabilities, {}, {}), LABELS)
     (path.parent / "predictions.csv").rename(path)
 
 
@@ -56,7 +58,19 @@ def test_what_was_written_is_read_bit_for_bit(path):
 
 def test_the_header_is_the_agreed_one(path):
     assert path.read_text(encoding="utf-8").splitlines()[0] == HEADER
-    assert ",".join(COLUMNS) == HEADER
+    assert ",".join((*COLUMNS, *LABELS)) == HEADER
+
+
+def test_classes_may_be_any_and_are_the_same_in_all_folds(tmp_path):
+    one = [dataclasses.replace(some()[0], label="calm, or bored")]
+    shares = Predicted(np.asarray([[0.25, 0.75]]), {}, {})
+    for name, classes in (("a", ("calm, or bored", "glad")), ("b", ("glad", "calm, or bored"))):
+        predictions.write(tmp_path / name, one, shares, classes)
+        found = read(tmp_path / name / "predictions.csv")
+        assert (found.classes, found.confusion.sum()) == (classes, 1)
+        assert found.labels.tolist() == [classes.index("calm, or bored")]
+    with pytest.raises(ValueError, match="different classes"):
+        predictions.read_pooled([tmp_path / "a", tmp_path / "b"])
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -101,7 +115,9 @@ def test_head_files_and_gates_are_read_again(tmp_path):
     gate = np.arange(5, dtype=np.float32)[:, None, None] * np.ones((5, 3, 2), np.float32)
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
     heads = {"block4": distributions(5, 1), "block5": distributions(5, 2)}
-    predictions.write(tmp_path, utterances, Predicted(probabilities, heads, {"block4": gate}))
+    predictions.write(
+        tmp_path, utterances, Predicted(probabilities, heads, {"block4": gate}), LABELS
+    )
     assert {path.name for path in tmp_path.iterdir()} == {
         *("predictions.csv", "predictions_block4.csv", "predictions_block5.csv"),
         *("gates.npz", "metrics.jsonl", "checksums.json"),
@@ -146,8 +162,9 @@ GOOD = "u1,s,t,normal,JOY,ANGER,0.4,0.1,0.1,0.1,0.1,0.1,0.1"
     ("text", "line"),
     [
         ("", 1),
-        (HEADER.replace("FEAR,JOY", "JOY,FEAR"), 1),
-        (HEADER + ",x", 1),
+        (HEADER.replace("style,label", "label,style"), 1),
+        (HEADER.replace("FEAR", "JOY"), 1),
+        (",".join(HEADER.split(",")[:7]), 1),
         (f"{HEADER}\n{GOOD},0", 2),
         (f"{HEADER}\n{GOOD}\n\n", 3),
         (f"{HEADER}\n{GOOD}\n{GOOD}", 3),

@@ -21,11 +21,12 @@ def some(count=60, speakers=12, present=6):
         styles=np.where(rows % 5 == 0, "loud", "normal"),
         labels=rows // 3 % present,
         probabilities=generator.dirichlet(np.ones(7) / 3, count),
+        classes=LABELS,
     )
 
 
 def fold_record(predictions):
-    return summary.fold_record(0, predictions.labels, predictions.predictions)
+    return summary.fold_record(0, predictions.confusion)
 
 
 def summarise(predictions, **changes):
@@ -91,10 +92,23 @@ def test_an_utterance_tested_in_two_splits_is_two_rows_and_one_utterance():
     assert (result.n, result.utterances) == (70, 60)
 
 
-@pytest.mark.parametrize("function", [summary.measure, fold_record])
-def test_an_empty_test_split_is_an_error(function):
+def test_an_empty_test_split_is_an_error():
     with pytest.raises(ValueError, match="empty"):
-        function(some().keep(np.zeros(60, bool)))
+        summary.measure(some().keep(np.zeros(60, bool)))
+
+
+def test_a_class_that_no_model_answers_is_left_out_of_a_second_uar():
+    predictions = some()
+    assert summary.measure(predictions)["uar_answerable"] is None
+    assert summary.measure(predictions, {}, ["SURPRISE"])["uar_answerable"] is None  # not present
+    found = summary.measure(predictions, {}, ["ANGER", "SURPRISE"])["uar_answerable"]
+    rows = predictions.labels > 0
+    recalls = [
+        (predictions.predictions[predictions.labels == label] == label).mean()
+        for label in np.unique(predictions.labels[rows])
+    ]
+    assert found["value"] == pytest.approx(np.mean(recalls))
+    assert found["low"] < found["value"] < found["high"]
 
 
 @pytest.mark.parametrize("field", ["protocol", "selected_on"])

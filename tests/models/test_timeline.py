@@ -121,7 +121,7 @@ def test_a_head_is_what_the_formulas_say(gated):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(3, 4, 9, 5)).astype(np.float32)
     seen = (rng.random((3, 4, 9)) < 0.7).astype(np.float32)
-    head = timeline.StatisticsHead(gated, 0.5)
+    head = timeline.StatisticsHead(gated, 0.5, 7)
     made = head.init(jax.random.key(0), x, seen, jnp.ones(3), False, None)
     made = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), made)
     made = jax.tree.map(np.asarray, made)

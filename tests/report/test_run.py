@@ -14,6 +14,7 @@ import tiny
 from made_up import HOSTILE, Page
 from test_images import decoded
 
+from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.report import run as run_report
@@ -276,7 +277,7 @@ def report(tmp_path, monkeypatch):
     def write(corpus, *folds):
         sources = [tmp_path / f"fold_{number}" for number in range(len(folds))]
         for source, fold in zip(sources, folds, strict=True):
-            predictions.write(source, corpus.utterances, fold)
+            predictions.write(source, corpus.utterances, fold, LABELS)
         fields = summary.measure(predictions.read_pooled(sources))
         result = dataclasses.replace(made_up.summary(), **fields)
         run_report.write(tmp_path, result, sources, corpus)

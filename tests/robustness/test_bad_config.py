@@ -78,7 +78,7 @@ IMPOSSIBLE = {
     tuple: [("no such thing",)],
 }
 # Fields whose empty value means something, so that it is no mistake.
-MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on")
+MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on", "label_map")
 
 
 @every_config
@@ -288,7 +288,7 @@ def edit_model(fold: Path, **changes) -> None:
     [
         ({"config__picture__mel_bands": 64}, "picture.mel_bands"),
         ({"config__model__gates": ["block5_pool"]}, "model.gates"),
-        ({"labels": ["ANGER", "BOREDOM"]}, "label set"),
+        ({"config__classes": ["ANGER", "BOREDOM"]}, "classes"),
     ],
 )
 def test_folds_of_several_experiments_are_not_averaged(spoilt, changes, named):

@@ -24,6 +24,7 @@ import xgboost
 
 from configs import base
 from ds_jax.commands import predict, report
+from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import pretrained
 from ds_jax.models.vgg16 import VGG16
@@ -71,7 +72,7 @@ def test_a_pickle_in_place_of_a_classifier_is_refused(name, trap, tmp_path):
     labels = np.arange(28) % 7
     kind = classifiers.XGBoost if system == "xgboost" else classifiers.MLR
     fitted = classifiers.fit(kind, config.model, inputs, labels, [], 0)
-    classifiers.save(tmp_path / "c", fitted, {})
+    classifiers.save(tmp_path / "c", fitted, {"classes": LABELS})
     (tmp_path / "c" / name).write_bytes(trap)
     with pytest.raises(ValueError, match=name):
         classifiers.load(kind, tmp_path / "c")
@@ -102,7 +103,7 @@ def test_a_skops_file_that_names_a_function_is_refused(trap, tmp_path):
         archive.writestr("schema.json", json.dumps(schema))
         archive.writestr("1.npy", trap)
     fitted = classifiers.MLR(np.arange(7), {})
-    classifiers.save(tmp_path / "c", fitted, {})
+    classifiers.save(tmp_path / "c", fitted, {"classes": LABELS})
     (tmp_path / "c" / "model.skops").write_bytes(file.getvalue())
     know_digest(tmp_path / "c", file.getvalue())
     with pytest.raises(ValueError, match="mkdir"):

@@ -168,7 +168,9 @@ def test_the_test_split_changes_no_fit(tmp_path):
     assert saved[0].settings == saved[1].settings
     assert saved[0].tried == saved[1].tried
     fitted = corpus.inputs[corpus.rows_of(fold.train)]
-    np.testing.assert_array_equal(saved[0].probabilities(fitted), saved[1].probabilities(fitted))
+    np.testing.assert_array_equal(
+        saved[0].probabilities(fitted, 7), saved[1].probabilities(fitted, 7)
+    )
 
 
 @pytest.mark.usefixtures("tiny_weights")

@@ -130,7 +130,7 @@ def test_each_group_of_layers_has_its_own_rate(setup, freeze, pretrained_rate, n
 def test_fc1_and_fc2_move_at_the_ported_layers_rate():
     config = tiny.config("ds_fc")
     network = dataclasses.replace(
-        create_network(config), head=deep_spectrum.FullyConnectedHead(tiny.NARROW, "fc", 0.5)
+        create_network(config), head=deep_spectrum.FullyConnectedHead(tiny.NARROW, "fc", 0.5, 7)
     )
     params = abstract_variables(network)["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
