@@ -147,7 +147,7 @@ def create_inputs(
     if network.frozen_blocks:
         frozen, _ = split_frozen(network, params)
         lower = functools.partial(network.apply, method="lower")
-        features = _resident(lower, {"params": frozen}, corpus, network.widths(corpus))
+        features = _resident(lower, {"params": frozen}, corpus, network.widths)
         if features is not None:
             return Inputs(features, parallel.replicate(labels), "upper", streamed=False)
     resident = _resident(lambda variables, pictures: pictures, {}, corpus)
@@ -165,7 +165,7 @@ def _resident(
     lower: Callable,
     variables: Mapping,
     corpus: np.ndarray | StoredPictures,
-    widths: np.ndarray | None = None,
+    widths_of: Callable = lambda corpus: None,
 ) -> Any:
     """Returns what `lower` makes of a corpus, on every device; None where that does not fit.
 
@@ -175,7 +175,7 @@ def _resident(
         lower: Maps variables and some rows of the corpus to a tree of arrays.
         variables: What it is applied with.
         corpus: The rows.
-        widths: int [n], the columns of each timeline; None where all pictures are equally wide.
+        widths_of: Returns the columns of each row, int [n]; None where all are equally wide.
     """
     width = min(parallel.WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
@@ -187,6 +187,7 @@ def _resident(
     )
     if not parallel.fits(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs))):
         return None
+    widths = widths_of(corpus)
 
     def fill(resident, variables, start, part, rows):
         new, rows = jax.lax.all_gather((lower(variables, part), rows), parallel.AXIS, tiled=True)
