@@ -1,6 +1,7 @@
 """The entry point: flags, and the command that --mode names."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import base, paper
 from ds_jax import cli
 from ds_jax import config as configuration
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import files, shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
 SCHEMAS = base.SCHEMAS | {"paper": paper.get_config}
@@ -27,6 +28,13 @@ _FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "format
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_RAW_RATE = flags.DEFINE_integer(
+    "raw_rate",
+    16_000,
+    "Hz of headerless recordings (.l16, .raw)",
+    lower_bound=1000,
+    upper_bound=768_000,
+)
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
@@ -37,7 +45,7 @@ _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show the traceback of 
 def main(arguments: list[str]) -> None:
     """Runs the command; SIGTERM and a user's mistake end it with a sentence."""
     with shutdown.exits_cleanly(resumes=_MODE.value == "train", debug=_DEBUG.value):
-        run(_MODE.value, [Path(argument) for argument in arguments[1:]])
+        run(_MODE.value, [Path(os.path.expanduser(argument)) for argument in arguments[1:]])
 
 
 def run(mode: str, paths: list[Path]) -> None:
@@ -45,8 +53,10 @@ def run(mode: str, paths: list[Path]) -> None:
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     cli.check_flags(mode, cli.given_flags(), paths, _CONFIG.value.get("system"))
     folds = cli.parse_folds(_FOLD.value)
-    workdir = Path(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
-    checkpoint = Path(_CHECKPOINT.value or workdir)
+    workdir = files.expand(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
+    checkpoint = files.expand(_CHECKPOINT.value or workdir)
+    explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
+    output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
@@ -62,20 +72,29 @@ def run(mode: str, paths: list[Path]) -> None:
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
         "predict": lambda: predict.run(
-            checkpoint, paths, _FORMAT.value, _WINDOW.value, _HOP.value, _EXPLAIN.value
+            checkpoint,
+            paths,
+            _FORMAT.value,
+            _WINDOW.value,
+            _HOP.value,
+            explain,
+            _RAW_RATE.value,
         ),
-        "features": lambda: features.run(config, paths, Path(_OUTPUT.value), _LABELS.value),
+        "features": lambda: features.run(config, paths, output, labels, _RAW_RATE.value),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
         "corpus": lambda: corpus.run(config, load(config, config.corpus), workdir),
     }
+    if mode == "predict" and not _CHECKPOINT.value:
+        print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)
     commands[mode]()
 
 
 def check(config: ConfigDict, mode: str, workdir: Path) -> None:
-    """Checks all of a config that needs no JAX, and completes the names of its corpora."""
+    """Checks all of a config that needs no JAX, and completes its paths and names of corpora."""
     configuration.check_fields(config, SCHEMAS)
+    configuration.expand_paths(config)
     if config.system != "paper":  # whose empty values stand for those of other configs
         from ds_jax.systems import base as systems
 
@@ -89,11 +108,12 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     for field in ("corpus", "elra", "emomatch"):
         if field in config:
             config[field] = corpora.check(field, config[field])
-    for name in config.get("eval_on", ()) if mode == "train" else ():
-        corpora.check("eval_on", name)
+    if mode == "train" and "eval_on" in config:
+        config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
+    from datasets import prepare
     from ds_jax.commands import evaluate, paper, train
     from ds_jax.training import epochs
 
@@ -102,7 +122,8 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
         return
-    train.check(config, folds)
+    # A table may give other folds than the config asks for.
+    train.check(config, folds if config.corpus in prepare.KNOWN else None)
     others = [load(config, name) for name in config.eval_on]  # first: they may be missing
     if train.run(config, load(config, config.corpus), workdir, folds):
         for other in others:
@@ -115,7 +136,12 @@ def _corpora(config: ConfigDict, workdir: Path):
 
     if config.get("synthetic"):
         return prepare.Corpora(workdir / "corpora", workdir / "prepared", True, _AUDIO.value)
-    return prepare.Corpora(Path(_CORPORA.value), Path(_DATA.value), False, _AUDIO.value)
+    raw = files.expand(_CORPORA.value)
+    if not raw.is_dir() and (_CORPORA.present or os.environ.get("DS_JAX_CORPORA")):
+        given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
+        raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
+    data = files.expand(_DATA.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value, _RAW_RATE.value)
 
 
 def _config_file() -> Path:
@@ -129,5 +155,16 @@ def _read_experiment(name: str) -> ConfigDict:
     return experiment
 
 
+def _open_streams() -> None:
+    """Lets anything be printed in every locale, and nowhere if a shell has closed the streams."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
 if __name__ == "__main__":
+    _open_streams()
     app.run(main, flags_parser=lambda arguments: cli.parse(arguments, QUICKSTART))

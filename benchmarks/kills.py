@@ -6,15 +6,18 @@ A corpus of chirps is prepared, DS-AM is trained on it in three folds, and teste
 SIGKILL and SIGTERM come in turns at moments that a seed draws: half of them at any time of the
 run's duration, the others right after one of its files has appeared. Each time the same command
 is started again; when it ends, its folds, its predictions and its reports must have the bytes of
-the undisturbed run, nothing half-written may be left, and a new run begins from nothing. After
-SIGTERM the program must leave by itself, say how to go on, and end with status 143.
+the undisturbed run (but for the section that says how they were made), nothing half-written may be
+left, and a new run begins from nothing. After SIGTERM the program must leave by itself, say how to
+go on, and end with status 143.
 
 Prints a table and writes JSON; the status is 1 if anything was lost. The chirps, and a VGG16 of a
 few channels with random weights, show that nothing is lost, and nothing else.
 """
 
 import collections
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import chirps, measuring
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import files, shutdown
+from ds_jax.runtime.progress import many
 
 EXPERIMENT = (
     "--config=configs/ds_am_emomatch.py",
@@ -46,6 +50,7 @@ launch.app.run(
     flags_parser=lambda arguments: launch.cli.parse(arguments, launch.QUICKSTART),
 )
 """
+MADE = re.compile(rb'<section aria-labelledby="made">.*?</section>', re.DOTALL)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 30.0  # seconds in which SIGTERM must have ended a run
 POLL = 0.01  # seconds between two looks at the files
@@ -73,10 +78,21 @@ def listing(run: Path) -> set[str]:
 
 
 def outcome(run: Path) -> dict[str, bytes]:
-    """Reads what must be the same: folds, predictions and reports."""
+    """Reads what must be the same: folds, predictions, and reports but for how they were made."""
     names = ("folds.json", "report.json", "report.html", "fold_*/predictions*.csv")
     paths = [path for name in names for path in sorted((run / "run").glob(name))]
-    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+    return {str(path.relative_to(run)): lasting(path) for path in paths}
+
+
+def lasting(path: Path) -> bytes:
+    """Reads a file without what differs between equal runs: dates, times and their checksum."""
+    content = path.read_bytes()
+    if path.name == "report.json":
+        report = json.loads(content)
+        for name in ("made", files.CHECKSUM):
+            del report[name]
+        return json.dumps(report).encode()
+    return MADE.sub(b"", content)
 
 
 def phase(run: Path) -> str:
@@ -222,7 +238,9 @@ def survive(
                 duration = time.monotonic() - began
         runs += 1
         wrong += [] if wrong else check_outcome(run, wanted)
-        print(f"run {runs} after {len(kills)} kills: {len(wrong)} faults", flush=True)
+        print(
+            f"run {runs} after {many(len(kills), 'kill')}: {many(len(wrong), 'fault')}", flush=True
+        )
         if not wrong:
             shutil.rmtree(run)
     leaving = [kill["seconds"] for kill in kills if kill["signal"] == "SIGTERM"]
@@ -243,7 +261,8 @@ def table(found: dict) -> str:
     lines = [f"{'phase':28}{'SIGKILL':>8}{'SIGTERM':>8}"]
     for name in sorted({kill["phase"] for kill in found["all"]}):
         lines.append(f"{name:28}{counts[name, 'SIGKILL']:8}{counts[name, 'SIGTERM']:8}")
-    lines.append(f"{found['kills']} kills of {found['runs']} runs: {len(found['faults'])} faults")
+    kills, runs = many(found["kills"], "kill"), many(found["runs"], "run")
+    lines.append(f"{kills} of {runs}: {many(len(found['faults']), 'fault')}")
     return "\n".join(lines + found["faults"])
 
 

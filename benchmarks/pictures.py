@@ -77,7 +77,7 @@ def generate(folder: Path, suffix: str, rate: int, channels: int) -> list[Path]:
 
 def choose(folder: Path) -> list[Path]:
     """Selects recordings of a corpus, evenly from the shortest to the longest."""
-    found = sorted(base.audio_files(folder, base.WAV_OR_FLAC), key=lambda path: path.stat().st_size)
+    found = sorted(base.audio_files(folder), key=lambda path: path.stat().st_size)
     places = np.linspace(0, len(found) - 1, min(SAMPLE, len(found))).round().astype(int)
     return [found[place] for place in places]
 

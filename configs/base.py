@@ -33,6 +33,10 @@ def get_config() -> ConfigDict:
     config.weights = ""  # file of VGG16's ImageNet weights; empty: the cached or published file
     config.synthetic = False  # generate the two Spanish corpora; reports say so
 
+    # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
+    # recording, for pictures and features alike; 0: nothing.
+    config.trim = 0.0
+
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
     config.picture.sample_rate = 16_000  # Hz; 0 keeps each recording's own
@@ -56,7 +60,7 @@ def get_config() -> ConfigDict:
     config.folds.protocol = "stratified"  # see ds_jax.data.folds.PROTOCOLS
     config.folds.count = 10
     config.folds.seed = 0
-    config.folds.file = ""  # a folds.json to use as it is, in place of a protocol
+    config.folds.file = ""  # a folds.json or a table of folds, in place of a protocol
 
     config.model = ConfigDict()
     config.model.gates = ("block4_pool", "block5_pool")  # the last two blocks (paper, section 3.2)

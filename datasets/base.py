@@ -9,10 +9,12 @@ import dataclasses
 import filecmp
 import functools
 import itertools
+import json
+import math
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +24,17 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, PICTURE
+from ds_jax.features.audio import HEADERLESS_RATE, SUFFIXES, Source
 from ds_jax.features.extract import Settings
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
+from ds_jax.runtime.progress import many
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
 SHOWN = 5  # file names shown in a warning
+RECORDINGS = "recordings.json"  # the size and the time of each file that was prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Recording:
         gender: "female", "male" or "unknown".
         sentence: The corpus' name of the spoken text; empty if unknown.
         style: "normal", or a style that the corpus marks.
+        start: Seconds from the file's start; above 0 if the utterance is a part of the file.
+        end: Seconds; infinity for the file's end.
     """
 
     path: Path
@@ -53,6 +60,8 @@ class Recording:
     gender: str = "unknown"
     sentence: str = ""
     style: str = "normal"
+    start: float = 0.0
+    end: float = math.inf
 
 
 @dataclasses.dataclass(eq=False)
@@ -62,12 +71,21 @@ class CorpusConfig(tfds.core.BuilderConfig):
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
         settings: How pictures are drawn, or which features are computed.
+        raw_rate: The rate in Hz of headerless files.
+        found: The recordings that were found in the folder, see `CorpusBuilder.find`; empty if
+            only prepared data is there.
         audio: Whether reports are to play recordings; records do not depend on it.
     """
 
     folder: Path = Path()
     settings: Settings = dataclasses.field(default_factory=PictureSettings)
+    raw_rate: int = HEADERLESS_RATE
+    found: Sequence[Recording] = ()
     audio: bool = False
+
+    def source(self, recording: Recording) -> Source:
+        """Returns how a recording is read."""
+        return Source(recording.path, recording.start, recording.end, self.raw_rate)
 
 
 class RecordWriter(tfds.core.ExampleWriter):
@@ -104,7 +122,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             no known terms allow it.
         layout: The expected names of files, for the error about another layout.
         source: A sentence that says how to get the corpus.
-        suffixes: The suffixes of its files, the preferred one first.
+        suffixes: The suffixes of its published files, the preferred one first; others are taken
+            where these are missing.
         totals: The published numbers of utterances; another number causes a warning.
         own_labels: Whether the labels are the user's own, so that an unknown one may be a mistake.
     """
@@ -143,13 +162,22 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 f"{folder.name}: looked for {cls.layout} in {folder.absolute()}, "
                 f"{_describe(folder)}. {cls.source}"
             )
-        published = cls.totals and not synthetic.is_synthetic(folder)
-        if published and len(found) not in cls.totals:
+        cls.check_total(folder, len(found))
+        return found
+
+    @classmethod
+    def check_total(cls, folder: Path, count: int) -> None:
+        """Warns if a corpus has another number of utterances than is published."""
+        if cls.totals and not synthetic.is_synthetic(folder) and count not in cls.totals:
             totals = " or ".join(map(str, cls.totals))
             logging.warning(
-                "%s: %d utterances found where %s are published", folder.name, len(found), totals
+                "%s: %s found where %s are published", folder.name, many(count, "utterance"), totals
             )
-        return found
+
+    @classmethod
+    def folds(cls, folder: Path) -> dict[str, str]:
+        """Returns what the corpus says of an utterance's fold or split, by the utterance's name."""
+        return {}
 
     @classmethod
     def terms(cls, folder: Path) -> dict[str, str]:
@@ -171,15 +199,17 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 "do not let them be passed on: leave --audio out"
             )
 
-    def playable(self) -> dict[str, Path]:
+    def playable(self) -> dict[str, Source]:
         """Returns the recording of each utterance if reports are to play them, else none.
 
         Raises:
             FileNotFoundError: The recordings are missing.
         """
-        if not self.builder_config.audio:
+        config = self.builder_config
+        if not config.audio:
             return {}
-        return {found.name: found.path for found in self.find(self.builder_config.folder)}
+        found = config.found or self.find(config.folder)
+        return {recording.name: config.source(recording) for recording in found}
 
     def _info(self) -> tfds.core.DatasetInfo:
         settings, text = self.builder_config.settings, tfds.features.Text()
@@ -206,13 +236,14 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         )
 
     def _shard_iterators_per_split(self, dl_manager):
-        folder = self.builder_config.folder
-        recordings = self.find(folder)
-        self.skipped = []
+        config = self.builder_config
+        recordings = config.found
+        self.skipped, self.remarks = [], {}
         self.found = len(recordings)
-        paths = [recording.path for recording in recordings]
-        represented = workers.represent_all(paths, self.builder_config.settings)
-        title = f"preparing {folder.name}"
+        self.listed = list_files(config.folder, recordings)
+        sources = [config.source(recording) for recording in recordings]
+        represented = workers.represent_all(sources, config.settings)
+        title = f"preparing {config.folder.name}"
         outcomes = progress.bar(title, self.found, "recordings", represented)
         results = zip(recordings, outcomes, strict=True)
         # TFDS writes one shard after the other; the last takes all remaining recordings.
@@ -227,21 +258,24 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
-            seconds, windows, digest = outcome
+            seconds, windows, digest, notes = outcome
+            for note in notes:
+                self.remarks.setdefault(note, []).append(recording.path)
             fields = vars(recording) | {"seconds": seconds, "digest": digest}
             fields["utterance"] = fields.pop("name")
-            del fields["path"]
+            del fields["path"], fields["start"], fields["end"]
             for window, array in enumerate(windows):
                 kind = PICTURE if isinstance(array, bytes) else FEATURES
                 yield f"{recording.name}/{window}", fields | {"window": window, kind: array}
         if len(self.skipped) == self.found:
             raise ValueError(
-                f"{folder.name}: none of the {self.found} recordings in {folder} can be used; "
+                f"{folder.name}: of {many(self.found, 'recording')} in {folder} none can be used; "
                 f"the first, {self.skipped[0][1]}, {self.skipped[0][2]}"
             )
         # TFDS' temporary folder: it gets its final name when all records are written.
         with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
+        (self.data_path / RECORDINGS).write_text(json.dumps(self.listed), encoding="utf-8")
 
     def _example_writer(self) -> RecordWriter:
         return RecordWriter(self.info.file_format)
@@ -254,14 +288,47 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Prints nothing: there is no download."""
 
     def _log_download_done(self) -> None:
-        report = f"{self.builder_config.folder.name}: {self.found - len(self.skipped)} utterances"
+        count = many(self.found - len(self.skipped), "utterance")
+        report = f"{self.builder_config.folder.name}: {count}"
         if self.skipped:
             report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
         print(report)
+        for note, paths in self.remarks.items():
+            warn_of(self.builder_config.folder, paths, note)
 
 
-def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Lists the files below a folder that have one of the suffixes, in any case.
+def list_files(folder: Path, recordings: Iterable[Recording]) -> dict[str, list[int]]:
+    """Returns the size in bytes and the time of change in ns of each file, by its path.
+
+    A file that is none, such as a broken link, has neither.
+    """
+    listed = {}
+    for path in {recording.path for recording in recordings}:
+        try:
+            state = path.stat()
+            facts = [state.st_size, state.st_mtime_ns]
+        except OSError:
+            facts = []
+        listed[path_text(os.path.relpath(path, folder))] = facts
+    return dict(sorted(listed.items()))
+
+
+def describe_changes(before: Mapping[str, list[int]], now: Mapping[str, list[int]]) -> str:
+    """Says how files differ from those that were prepared; returns "" if they do not."""
+    changes = {
+        "new": now.keys() - before.keys(),
+        "changed": {name for name in now.keys() & before.keys() if now[name] != before[name]},
+        "gone": before.keys() - now.keys(),
+    }
+    return ", ".join(
+        f"{len(names)} {what} (such as {printable(min(names))})"
+        for what, names in changes.items()
+        if names
+    )
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """Lists the files below a folder that have a suffix of audio, in any case.
 
     Hidden files are left out. Broken links, pipes and devices are listed, so that they are skipped
     with a reason.
@@ -269,17 +336,17 @@ def audio_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found, errors = files_below(folder)
     for error in errors:
         logging.warning("%s cannot be read: %s", error.filename, error.strerror)
-    return [path for path in found if path.name.lower().endswith(suffixes)]
+    return [path for path in found if path.name.lower().endswith(SUFFIXES)]
 
 
-def named(folder: Path, name: str, suffixes: tuple[str, ...] = WAV_OR_FLAC) -> Iterator[tuple]:
+def named(folder: Path, name: str) -> Iterator[tuple]:
     """Finds the audio files whose stems match a regular expression, in any case.
 
     Yields:
         The path and the match. Audio files with other names are skipped with a warning.
     """
     pattern, others = re.compile(name, re.IGNORECASE), []
-    for path in audio_files(folder, suffixes):
+    for path in audio_files(folder):
         if match := pattern.fullmatch(path.stem):
             yield path, match
         else:
@@ -292,7 +359,8 @@ def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     if paths:
         names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
         names = ", ".join(names + ["..."] * (len(paths) > SHOWN))
-        logging.warning("%s: %d audio files %s: %s", folder.name, len(paths), what, names)
+        count = many(len(paths), "audio file")
+        logging.warning("%s: %s %s: %s", folder.name, count, what, names)
 
 
 def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:
@@ -325,4 +393,4 @@ def _describe(folder: Path) -> str:
     if not files:
         return "but that folder is empty"
     first = path_text(files[0].relative_to(folder))
-    return f"but of the {len(files)} files there (such as {first}) none is named so"
+    return f"but of {many(len(files), 'file')} there (such as {first}) none is named so"

@@ -5,13 +5,16 @@ import difflib
 import errno
 import importlib
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import synthetic
 from ds_jax.data import corpus
 from ds_jax.features import extract
+from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
 
@@ -24,10 +27,20 @@ KNOWN = tuple(
 )
 
 
-def full_name(name: str) -> str:
-    """Completes the unique beginning of a known corpus' name; returns other names unchanged."""
-    fits = [known for known in KNOWN if known.startswith(name)]
-    return fits[0] if name not in KNOWN and len(fits) == 1 else name
+def full_name(name: str, corpora_dir: Path) -> str:
+    """Completes the unique beginning of a known corpus' name; returns other names unchanged.
+
+    Case, spaces, hyphens and underscores do not matter, unless a folder of exactly this name has a
+    manifest.
+    """
+
+    def plain(text: str) -> str:
+        return re.sub(r"[\s_-]", "", text).lower()
+
+    if name in KNOWN or not plain(name) or _has_manifest(name, corpora_dir):
+        return name
+    fits = [known for known in KNOWN if plain(known).startswith(plain(name))]
+    return fits[0] if len(fits) == 1 else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +52,14 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
+        raw_rate: The rate in Hz of headerless recordings.
     """
 
     raw: Path
     data: Path
     synthetic: bool = False
     audio: bool = False
+    raw_rate: int = HEADERLESS_RATE
 
     def check(self, field: str, name: str) -> str:
         """Checks, before any work, that a corpus exists; returns its full name.
@@ -56,7 +71,7 @@ class Corpora:
         Raises:
             ValueError: There is no such corpus, or no synthetic speech of that name.
         """
-        full = full_name(name)
+        full = full_name(name, self.raw)
         if self.synthetic and full not in synthetic.NAMES:
             known = " and ".join(synthetic.NAMES)
             raise ValueError(f"{field}={name!r}: synthetic speech is tested on {known} only")
@@ -72,26 +87,35 @@ class Corpora:
         Raises:
             FileNotFoundError, ValueError, OSError: As in `prepare`.
         """
-        name = full_name(name)
+        name = full_name(name, self.raw)
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
-        builder = prepare(name, self.raw, self.data, settings, self.audio)
+        builder = prepare(name, self.raw, self.data, settings, self.audio, self.raw_rate)
         trains = name == experiment.corpus
         return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
 
-def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, audio: bool = False):
+def prepare(
+    name: str,
+    corpora_dir: Path,
+    data_dir: Path,
+    settings: Settings,
+    audio: bool = False,
+    raw_rate: int = HEADERLESS_RATE,
+):
     """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
     The prepared data lies in `<data_dir>/<corpus>/<settings>/<version>`. It is found there without
     the raw recordings (a manifest corpus still needs its manifest.csv). Two processes never prepare
-    the same corpus at once. Data whose checksums are wrong is prepared again.
+    the same corpus at once. Data whose checksums are wrong is prepared again, and so is data of
+    recordings that were added, changed or taken away since.
 
     Args:
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
-        corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
+        corpora_dir, data_dir, audio, raw_rate: As `raw`, `data`, `audio` and `raw_rate` of
+            `Corpora`.
         settings: How pictures are drawn, or which features are computed.
 
     Raises:
@@ -100,9 +124,11 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
             play them against their licence.
         OSError: `data_dir` cannot be written.
     """
-    name, key = full_name(name), settings.key()
+    name, key = full_name(name, corpora_dir), settings.key()
     folder = Path(corpora_dir) / name
     package = name
+    if raw_rate != HEADERLESS_RATE:
+        key += f"-raw{raw_rate}"
     if name not in KNOWN:
         _check_name(name, corpora_dir)
         package = "manifest"
@@ -111,42 +137,68 @@ def prepare(name: str, corpora_dir: Path, data_dir: Path, settings: Settings, au
     builder = importlib.import_module(f"datasets.{package}.{package}_dataset_builder").Builder
     if audio:
         builder.check_audio(folder)  # before any work
-    config = base.CorpusConfig(name=key, folder=folder, settings=settings, audio=audio)
     path = Path(data_dir) / package / key / str(builder.VERSION)
-    if _is_whole(path):
+    try:
+        found = builder.find(folder)
+    except FileNotFoundError:
+        if not _is_whole(path):
+            raise
+        found = []  # the prepared data does without
+        builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
+    listed = base.list_files(folder, found)
+    config = base.CorpusConfig(
+        name=key, folder=folder, settings=settings, raw_rate=raw_rate, found=found, audio=audio
+    )
+    if _is_whole(path, listed):
         print(f"{name}: as prepared in {path}")
         return builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()
-    if not folder.is_dir():
-        builder.find(folder)  # raises an error, before anything is created or removed
     files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
-        if not _is_whole(path):  # another process may have prepared it
+        if not _is_whole(path, listed):  # another process may have prepared it
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
 
 
 def _check_name(name: str, corpora_dir: Path) -> None:
     """Checks that a corpus is known, or has a manifest."""
-    manifest = Path(corpora_dir) / name / "manifest.csv"
-    if name in KNOWN or (name and Path(name).name == name and manifest.is_file()):
+    if name in KNOWN or _has_manifest(name, corpora_dir):
         return
     nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
     raise ValueError(
         f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is {nearest}), "
-        f"or describe your own recordings in {manifest}, with columns path, label, speaker"
+        f"or describe your own recordings in {Path(corpora_dir) / name / 'manifest.csv'}, with "
+        "columns path, label, speaker"
     )
 
 
-def _is_whole(path: Path) -> bool:
-    """Tells whether prepared data is complete; prints which file is damaged."""
+def _has_manifest(name: str, corpora_dir: Path) -> bool:
+    """Tells whether a folder of this very name describes its recordings by a manifest."""
+    manifest = Path(corpora_dir) / name / "manifest.csv"
+    return bool(name) and Path(name).name == name and manifest.is_file()
+
+
+def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
+    """Tells whether prepared data is complete, and of the files that are listed, if any are.
+
+    It prints which file is damaged, or which have changed.
+    """
     if not (path / files.CHECKSUMS).is_file():
         return False
-    damage = files.find_damage(path)
-    if damage:
-        print(f"{damage}, and is prepared anew")
-    return not damage
+    reason = files.find_damage(path)
+    if listed and not reason:
+        from datasets import base  # here, since it imports TFDS
+
+        changes = base.describe_changes(files.read_json(path / base.RECORDINGS), listed)
+        reason = changes and f"{path} is of other recordings than there are now: {changes}"
+    if not reason and shutil.which("ffmpeg"):
+        skipped = (path / "skipped.csv").read_text(encoding="utf-8")
+        if listed and "needs ffmpeg" in skipped:
+            reason = f"{path} lacks recordings that ffmpeg, which is here now, can decode"
+    if reason:
+        print(f"{reason}: it is prepared anew")
+    return not reason
 
 
 def _write(builder, config, data_dir: Path, path: Path) -> None:

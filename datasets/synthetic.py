@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ds_jax.runtime import locks, progress
+from ds_jax.runtime import files, locks, progress
 
 NAMES = ("elra_s0329", "emomatch_spanish_db")  # the corpora that are written
 
@@ -372,7 +372,7 @@ def _write_corpus(
     bar = progress.bar(f"speaking {folder.name}", count, "recordings", recordings)
     for path, samples, rate in bar:
         target = unfinished / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(target.parent)
         if target.suffix == ".l16":
             target.write_bytes(samples.astype("<i2").tobytes())
         else:

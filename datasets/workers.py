@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 import loky
 import numpy as np
 
 from ds_jax.features import extract
+from ds_jax.features.audio import Source, remarks
+from ds_jax.runtime import progress
 
 BATCH = 4  # recordings that a worker takes at a time
 AHEAD = 8  # batches for each worker that are in progress or in the queue
@@ -23,12 +24,12 @@ AHEAD = 8  # batches for each worker that are in progress or in the queue
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 UP = 2  # the PNG filter that stores each row as its difference from the row above
 
-# The seconds of a recording; a grey PNG for each window, or a float32 array of features; and the
-# digest of its samples. Or the reason why the recording cannot be used.
-Outcome = tuple[float, list[bytes] | list[np.ndarray], str] | str
+# The seconds of a recording; a grey PNG for each window, or a float32 array of features; the digest
+# of its samples; and `audio.remarks`. Or the reason why the recording cannot be used.
+Outcome = tuple[float, list[bytes] | list[np.ndarray], str, list[str]] | str
 
 
-def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator[Outcome]:
+def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iterator[Outcome]:
     """Yields the outcome of each recording in order, while all cores work on the next ones.
 
     At most `BATCH * AHEAD` recordings a core are in memory.
@@ -36,19 +37,24 @@ def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator
     Raises:
         OSError: A worker was killed.
     """
-    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    batches = [sources[start : start + BATCH] for start in range(0, len(sources), BATCH)]
     cores = min(loky.cpu_count(), len(batches))
     if cores == 1:
-        yield from (represent(path, settings) for path in paths)
+        yield from (represent(source, settings) for source in sources)
         return
     # Ctrl-C is left to the caller; each worker would print a traceback of its own.
     ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
-    queue = collections.deque()
     try:
+        executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
         # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
         # cache together, each may load what another has half written, and crash.
         first = executor.submit(_represent_batch, batches[0], settings)
+    except OSError as error:  # their semaphores lie in /dev/shm
+        progress.say(f"note: one process works alone: others need /dev/shm ({error.strerror})")
+        yield from (represent(path, settings) for path in sources)
+        return
+    queue = collections.deque()
+    try:
         yield from _outcomes(batches[0], first)
         for batch in batches[1:]:
             queue.append((batch, executor.submit(_represent_batch, batch, settings)))
@@ -61,28 +67,28 @@ def represent_all(paths: Sequence[Path], settings: extract.Settings) -> Iterator
         raise
 
 
-def _outcomes(batch: Sequence[Path], future: Future) -> list[Outcome]:
+def _outcomes(batch: Sequence[Source], future: Future) -> list[Outcome]:
     try:
         return future.result()
     except BrokenProcessPool as error:
         raise OSError(
             f"a process that read recordings was ended from outside, as when memory runs out, at "
-            f"{batch[0]} or one of the next: take that out, or prepare with more memory"
+            f"{batch[0].path} or one of the next: take that out, or prepare with more memory"
         ) from error
 
 
-def _represent_batch(paths: Sequence[Path], settings: extract.Settings) -> list[Outcome]:
-    return [represent(path, settings) for path in paths]
+def _represent_batch(sources: Sequence[Source], settings: extract.Settings) -> list[Outcome]:
+    return [represent(source, settings) for source in sources]
 
 
-def represent(path: Path, settings: extract.Settings) -> Outcome:
+def represent(source: Source, settings: extract.Settings) -> Outcome:
     """Decodes one recording, and draws its windows or computes its features."""
     try:
-        seconds, arrays, digest = extract.read(path, settings)
+        seconds, arrays, digest = extract.read(source, settings)
     except (OSError, ValueError) as error:
-        return str(error).removeprefix(str(path)).lstrip(": ")
+        return str(error).removeprefix(str(source.path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
-    return seconds, stored, digest
+    return seconds, stored, digest, remarks(source, settings.sample_rate)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -1,5 +1,6 @@
 """The command line: its flags' rules, the fields of a config on it, --help and --version."""
 
+import os
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -13,12 +14,21 @@ from ds_jax.runtime import shutdown, versions
 HELP = Path(__file__).with_name("cli_help.txt")
 # What each mode takes; "config." are the fields of --config. Flags that are not here, such as
 # --debug, go with every mode. Without "config.", the config of the run itself holds.
-_RUN = ("config", "workdir", "corpora_dir", "data_dir")
+_RUN = ("config", "workdir", "corpora_dir", "data_dir", "raw_rate")
 MODES = {
     "train": (*_RUN, "config.", "fold", "audio", "distributed"),
     "evaluate": (*_RUN, "eval_on", "audio", "distributed"),
-    "predict": ("config", "workdir", "checkpoint", "format", "window", "hop", "explain"),
-    "features": ("config", "config.", "output", "labels"),
+    "predict": (
+        "config",
+        "workdir",
+        "checkpoint",
+        "format",
+        "window",
+        "hop",
+        "explain",
+        "raw_rate",
+    ),
+    "features": ("config", "config.", "output", "labels", "raw_rate"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),
     "export": ("config", "workdir", "checkpoint"),
@@ -47,6 +57,11 @@ def parse(arguments: Sequence[str], default: str) -> list[str]:
         print(f"ds_jax {versions.program()}")
         sys.exit()
     with shutdown.exits_cleanly(resumes=False):
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            raise FileNotFoundError("the current folder is gone: change to another one") from error
+        arguments = _expand_config_file(arguments)
         path = _config_file(arguments)
         check_config(arguments, default if path is None else path)
         if path is None:
@@ -75,6 +90,19 @@ def check_config(arguments: Sequence[str], path: str) -> None:
         given = re.match(r"--?(?:no)?config\.([^=]+)=?(.*)", argument, re.DOTALL)
         if given and given[1] not in names:
             raise configuration.unknown_field(*given.groups(), names)
+
+
+def _expand_config_file(arguments: Sequence[str]) -> list[str]:
+    """Puts the home folder for the ~ of --config=~/FILE, which shells leave as it is."""
+    expanded, names = [], ("--config", "-config")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name in names:
+            argument = name + equals + os.path.expanduser(value)
+        elif expanded and expanded[-1] in names:
+            argument = os.path.expanduser(argument)
+        expanded.append(argument)
+    return expanded
 
 
 def _config_file(arguments: Sequence[str]) -> str | None:
@@ -118,6 +146,8 @@ def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], system
             raise ValueError(f"{single[0]} is for one experiment, and the paper's tables are many")
     if mode == "predict" and {"checkpoint", "workdir"} <= {*names}:
         raise ValueError("--workdir does nothing in --mode=predict with --checkpoint: leave it out")
+    if mode in ("predict", "export") and {"checkpoint", "config"} <= {*names}:
+        raise ValueError(f"--config does nothing in --mode={mode} with --checkpoint: leave it out")
     for name in names:
         flag = "config." if name.startswith("config.") else name
         modes = [mode for mode, taken in MODES.items() if flag in taken]

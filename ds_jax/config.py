@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import runpy
 import sys
 import traceback
@@ -15,15 +16,19 @@ from ds_jax.runtime import files, versions
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.workdir import CONFIG
 
-# What two calls that share a workdir may differ in: these fields change no fold.
-FREE_FIELDS = ("eval_on", "parallel")
+# What two calls that share a workdir may differ in: these fields change no fold, or not its
+# beginning.
+EPOCHS = "train.epochs"
+FREE_FIELDS = ("eval_on", "parallel", EPOCHS)
+PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
 PATHS = ("weights", "folds.file")
 # The smallest and the largest value of the numbers that no constructor checks.
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
+    "trim": (0.0, 200.0),
     "train.batch_size": (1, 1 << 16),
-    "train.epochs": (1, 1_000_000),
+    EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
     "train.learning_rate": (1e-12, 1.0),
@@ -36,10 +41,11 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
     "label_map": [],
+    "trim": 0.0,
 }
-# What config.json holds besides the fields, as the run began:
-VERSIONS = "versions"  # the versions of the libraries,
-WEIGHTS = "weights_sha256"  # and the hash of the file that `config.weights` names
+# What config.json holds besides the fields, as the run began: the versions of the libraries, when
+# and by which command it began, and the hash of the file that `config.weights` names.
+VERSIONS, BEGAN, COMMAND, WEIGHTS = RECORDED = ("versions", "began", "command", "weights_sha256")
 
 
 def is_scheduled(train: Mapping) -> bool:
@@ -58,11 +64,11 @@ def load(path: str | Path) -> ConfigDict:
     if not path.is_file():
         known = {
             file.name: file
-            for folder in (Path("configs"), path.parent)
+            for folder in (PUBLISHED, Path("configs"), path.parent)
             for file in folder.glob("*.py")
         }
         near = difflib.get_close_matches(path.name, known, n=1)
-        hint = f"did you mean {known[near[0]]}?" if near else "see configs/"
+        hint = f"did you mean {known[near[0]]}?" if near else f"see {PUBLISHED}"
         raise FileNotFoundError(f"--config={path}: there is no such file; {hint}")
     try:
         config = runpy.run_path(str(path))["get_config"]()
@@ -139,6 +145,19 @@ def _kind(name: str, example: Any) -> str:
     return KINDS[type(example)]
 
 
+def expand_paths(config: ConfigDict) -> None:
+    """Makes the paths in a config absolute, so that they hold in any folder.
+
+    Raises:
+        ValueError: A path begins with a `~` that is no home folder.
+    """
+    values = flatten(config)
+    for name in PATHS:
+        if values.get(name):
+            path = str(files.expand(values[name]).absolute())
+            config.update_from_flattened_dict({name: path})
+
+
 def check_values(config: ConfigDict) -> None:
     """Checks the values that no constructor checks.
 
@@ -158,37 +177,65 @@ def check_values(config: ConfigDict) -> None:
 
 
 def check_same(config: ConfigDict, workdir: Path) -> None:
-    """Checks that a workdir holds this experiment, or none yet.
+    """Checks that a workdir holds this experiment, maybe with fewer epochs, or none yet.
 
     Raises:
         ValueError: The workdir holds another; the message names the first field that differs.
     """
     if not (workdir / CONFIG).is_file():
         return
-    if different := difference(read(workdir), config):
+    before = read(workdir)
+    epochs, wanted = (flatten(each).get(EPOCHS, 0) for each in (before, config))
+    if wanted < epochs:
+        raise ValueError(
+            f"{workdir / CONFIG} has {EPOCHS}={epochs}, and {wanted} were wanted now: a run may be "
+            "given more epochs, not fewer. Give this one a --workdir of its own."
+        )
+    if different := difference(before, config):
         raise ValueError(
             f"{workdir / CONFIG} is of another experiment: {different} now. Give this one a "
             "--workdir of its own."
         )
 
 
+def has_grown(config: ConfigDict, workdir: Path) -> bool:
+    """Returns whether a config has more epochs than the run in a workdir, if there is one."""
+    if not (workdir / CONFIG).is_file():
+        return False
+    return flatten(config).get(EPOCHS, 0) > flatten(read(workdir)).get(EPOCHS, 0)
+
+
 def difference(before: ConfigDict, now: ConfigDict) -> str:
     """Describes the first field in which two configs differ; returns "" if all are the same.
 
-    `FREE_FIELDS` may differ. The description ends where its reader adds the place of `now`.
+    `FREE_FIELDS` may differ, but the epochs only where they are chosen: a fixed number of them
+    makes the rate of each step. The description ends where its reader adds the place of `now`.
     """
-    first, second = flatten(_with_lists(before)), flatten(_with_lists(now))
-    for name in sorted({*first, *second} - {*FREE_FIELDS}):
+    first, second, free = _comparable(before), _comparable(now), {*FREE_FIELDS}
+    if "train" in now and is_scheduled(now.train):
+        free.remove(EPOCHS)
+    for name in sorted({*first, *second} - free):
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
 
 
+def _comparable(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields by their full names, paths absolute: runs of before have others."""
+    values = flatten(_with_lists(config))
+    paths = {name: os.path.abspath(values[name]) for name in PATHS if values.get(name)}
+    return values | paths
+
+
 def write(config: ConfigDict, workdir: Path) -> None:
-    """Writes config.json: the fields, and the versions and weights that the run begins with."""
-    content = _with_lists(config).to_dict() | {VERSIONS: versions.current()}
-    content |= {WEIGHTS: _hash_of_weights(config)}
-    files.write_json(workdir / CONFIG, content, sealed=True)
+    """Writes config.json: the fields, and what is recorded of the call that the run begins with.
+
+    The record stays where a run is given more epochs.
+    """
+    record = versions.this_call() | {WEIGHTS: _hash_of_weights(config)}
+    if (workdir / CONFIG).is_file():
+        record = recorded(workdir)
+    files.write_json(workdir / CONFIG, _with_lists(config).to_dict() | record, sealed=True)
 
 
 def read(workdir: Path) -> ConfigDict:
@@ -202,7 +249,16 @@ def read(workdir: Path) -> ConfigDict:
     content = OLDER | content
     if "seeds" in content:
         content["seeds"].setdefault("augmentation", content["seed"])
-    return ConfigDict({k: v for k, v in content.items() if k not in (VERSIONS, WEIGHTS)})
+    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+
+
+def recorded(workdir: Path) -> dict[str, Any]:
+    """Returns what config.json records of the run's beginning; older runs lack some of it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `read`.
+    """
+    return {name: value for name, value in _read_json(workdir).items() if name in RECORDED}
 
 
 def changed_versions(workdir: Path) -> str:

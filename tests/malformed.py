@@ -154,6 +154,11 @@ def _no_audio(rng: np.random.Generator) -> Iterator[Case]:
             yield Case(f"{kind} as {suffix}", suffix, content, False)
         for index in range(8):
             yield Case(f"bytes {index} as {suffix}", suffix, rng.bytes(2000), None)
+    for suffix in (".m4a", ".mp4", ".aac", ".amr", ".wma", ".webm"):  # with ffmpeg or without
+        for kind in ("text", "HTML", "zeros", "only RIFF"):
+            yield Case(f"{kind} as {suffix}", suffix, contents[kind], False)
+    for kind, beginning in (("MP4", b"\0\0\0\x18ftypM4A "), ("Matroska", b"\x1aE\xdf\xa3")):
+        yield Case(f"the beginning of {kind} as .wav", ".wav", beginning + rng.bytes(500), False)
     yield Case("nothing as .l16", ".l16", b"", False)
     yield Case("bytes as .l16", ".l16", rng.bytes(8000), True)
 
@@ -235,9 +240,13 @@ def _lying_headers() -> Iterator[Case]:
         ("alignment 0", {"align": 0}, None),
         ("an unknown format", {"tag": 0x1234}, False),
         ("MP3 that is none", {"tag": 0x55}, None),
-        ("no data", {"data": 0}, None),
-        ("open sizes", {"data": (1 << 32) - 1, "riff": (1 << 32) - 1}, None),
-        ("a data chunk of 2 GB", {"data": (1 << 31) - 1}, None),
+        ("no length of data", {"data": 0}, True),
+        ("no length", {"data": 0, "riff": 0}, True),
+        ("no length of the file", {"riff": 0}, True),
+        ("open sizes", {"data": (1 << 32) - 1, "riff": (1 << 32) - 1}, True),
+        ("the sizes of a stream", {"data": 2_000_000_000, "riff": 2_000_000_036}, True),
+        ("a data chunk of 2 GB", {"data": (1 << 31) - 1}, True),
+        ("an open file whose data is cut", {"data": 1 << 20, "riff": (1 << 32) - 1}, False),
         ("a file of 1 GB", {"riff": 1 << 30}, False),
     ):
         yield Case(f"{kind} in the header", ".wav", wav(**fields), usable)

@@ -19,7 +19,8 @@ def sound(path: Path, seed: int = 0, seconds: float = 0.2, rate: int = RATE, cha
     if path.suffix.lower() in (".l16", ".raw"):
         path.write_bytes(samples.tobytes())
     else:
-        soundfile.write(path, samples, rate, subtype="PCM_16")
+        subtype = "VORBIS" if path.suffix == ".ogg" else "PCM_16"
+        soundfile.write(path, samples, rate, subtype=subtype)
     return path
 
 

@@ -61,7 +61,8 @@ def test_every_flag_of_a_mode_exists():
         ("features", "config config.picture.size output labels", "folder"),
         ("compare", "workdir", "a b"),
         ("report", "config workdir corpora_dir data_dir audio", ""),
-        ("export", "config checkpoint workdir", ""),
+        ("export", "config workdir", ""),
+        ("export", "checkpoint workdir", ""),
         ("corpus", "config config.corpus workdir corpora_dir data_dir", ""),
     ],
 )
@@ -97,6 +98,8 @@ def test_flags_of_another_mode_are_refused(flag, modes):
     ("mode", "flags", "paths", "system", "named"),
     [
         ("predict", ["checkpoint", "workdir"], ["a.wav"], "ds_am", "--workdir"),
+        ("predict", ["checkpoint", "config"], ["a.wav"], "ds_am", "--config"),
+        ("export", ["checkpoint", "config", "workdir"], [], "ds_am", "--config"),
         ("train", [], ["a.wav"], "ds_am", "'a.wav'"),
         ("train", [], ["predict", "a.wav"], "ds_am", "--mode=predict"),
         ("corpus", [], [], "paper", "--mode=corpus"),

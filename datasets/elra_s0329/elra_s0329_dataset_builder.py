@@ -6,7 +6,6 @@ from pathlib import Path
 
 from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
 
-SUFFIXES = (".l16", ".raw", ".wav")  # the published format, then conversions
 # <speaker>/sess<style>00<session>/
 FOLDERS = re.compile(r"(?:^|/)(?P<speaker>[fm])/sess(?P<style>[a-z])00(?P<session>[12])/", re.I)
 # spf1f075 is read as speaker f, session 1, style f, sentence 075. Only one name is public, so this
@@ -38,13 +37,13 @@ class Builder(CorpusBuilder):
     licence = "sold by ELRA under a licence, which says what may be passed on"
     layout = "files named like S0329/INTER1SP_01/f/sessa001/*.l16"
     source = "Copy the folder that ELRA delivers (https://catalogue.elra.info) there."
-    suffixes = SUFFIXES
+    suffixes = (".l16", ".raw", ".wav")  # the published format, then conversions
     totals = (6041,)
 
     @staticmethod
     def recordings(folder: Path) -> Iterator[Recording]:
         placed, others, contrary = [], [], []
-        for path in audio_files(folder, SUFFIXES):
+        for path in audio_files(folder):
             by_folder = FOLDERS.search(path.relative_to(folder).as_posix())
             by_name = NAME.fullmatch(path.stem)
             if not by_folder and not by_name:

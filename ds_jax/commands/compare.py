@@ -6,6 +6,7 @@ from pathlib import Path
 from ds_jax.evaluation.comparison import compare_runs
 from ds_jax.report import pages
 from ds_jax.runtime.files import write_json
+from ds_jax.runtime.progress import many
 
 
 def run(workdirs: Sequence[Path], output: Path | None = None) -> dict:
@@ -43,17 +44,18 @@ def _text(result: dict) -> str:
             pairs.append([name, title, difference, *p])
             name = ""
     first = result["pairs"][0]
+    utterances = many(result["utterances"], "utterance")
     lines = [
-        f"{result['corpus']}, {result['utterances']} utterances, protocol {result['protocol']}",
+        f"{result['corpus']}, {utterances}, protocol {result['protocol']}",
         "",
         *pages.table(runs, left=2),
         "",
         *pages.table(pairs, left=2),
         "",
         f"Differences: {first['method']}.",
-        f"With {first['clusters']} {first['unit']} this p is never below "
+        f"With {many(first['clusters'], first['unit'].removesuffix('s'))} this p is never below "
         f"{first['smallest_p']:.2g}, however large a difference is.",
-        f"p (Holm) is adjusted for {len(result['pairs'])} pairs; p (folds) is that of the "
+        f"p (Holm) is adjusted for {many(len(result['pairs']), 'pair')}; p (folds) is that of the "
         "corrected resampled t test, which allows for common training data but not for speakers.",
     ]
     if {run["selected_on"] for run in result["runs"]} > {"test"}:

@@ -10,6 +10,7 @@ from ds_jax.report import corpus as report
 from ds_jax.report import pages
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import check_writable
+from ds_jax.runtime.progress import many
 
 PAGE = "corpus.html"
 PRINTED = 24  # rows of a table on the terminal; the page has all
@@ -43,9 +44,9 @@ def lines(content: Mapping) -> list[str]:
     """Formats the tables of `report.corpus.summarise` as lines of text."""
     tables, equal = content["tables"], content["equal"]
     text = [
-        f"{content['name']}: {content['utterances']} utterances, "
-        f"{progress.clock(content['seconds'])}, {len(tables['speaker'])} speakers, "
-        f"{len(tables['sentence'])} sentences, {len(content['skipped'])} skipped, "
+        f"{content['name']}: {many(content['utterances'], 'utterance')}, "
+        f"{progress.clock(content['seconds'])}, {many(len(tables['speaker']), 'speaker')}, "
+        f"{many(len(tables['sentence']), 'sentence')}, {len(content['skipped'])} skipped, "
         f"{sum(map(len, equal))} of equal recordings",
         "",
     ]

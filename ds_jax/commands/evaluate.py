@@ -1,5 +1,6 @@
 """Tests the models of a run on another corpus, or on their test splits again: `--mode=evaluate`."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.runtime import locks, processes
+from ds_jax.runtime import locks, processes, versions
 from ds_jax.runtime.files import read_json, remove_unfinished
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import (
     CHECKPOINTS,
     CONFIG,
@@ -54,7 +56,8 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
         FileNotFoundError: The workdir holds no run, or none of its folds is finished.
         ValueError: The run tests nothing of this corpus, or the corpus has changed.
     """
-    config = configuration.read(workdir)
+    config, began = configuration.read(workdir), time.monotonic()
+    made = versions.this_call()
     same_corpus = corpus.name == config.corpus
     directories = finished_folds(workdir)
     if not directories:
@@ -75,6 +78,8 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             "Bring back the file of the training."
         )
     systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
+    trained_with = report.how_made(workdir, directories)["weights"]
+    made |= {"devices": [processes.devices()], "weights": trained_with}
     predicted = systems.implementation(config).predict(rows, corpus.inputs, corpus.directory)
     utterances, predicted, records = _average(predicted, rows, corpus)
     parallel.forget_programs()
@@ -95,6 +100,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             trained_on=config.corpus,
             trained_on_title=corpus.title if same_corpus else title,
             evaluated_by=_models(len(records), same_corpus),
+            made=made | {"seconds": time.monotonic() - began},
             **counts,
         )
 
@@ -125,12 +131,17 @@ def _select(
         for u in corpus.utterances
         if u.label != "NEUTRAL" or u.style not in EXCLUDED_NEUTRAL_STYLES
     ]
+    if corpus.folds:
+        processes.say(
+            f"note: the folds that {corpus.name} gives are not used: the models never saw it, and "
+            "are tested on all of it"
+        )
     trained = {*digests.values()}
     new = tuple(u.name for u in kept if u.digest not in trained)
     if duplicates := len(kept) - len(new):
         processes.say(
-            f"{duplicates} recordings of {corpus.name} are left out, since the models were trained "
-            f"on the same ones of {config.corpus}"
+            f"left out: {many(duplicates, 'recording')} of {corpus.name}, since the models were "
+            f"trained on the same of {config.corpus}"
         )
     shared = {"speakers": None, "sentences": None, "recordings": 0 if trained else None}
     counts = {"shared": shared, "equal_left_out": duplicates}

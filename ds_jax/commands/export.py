@@ -13,7 +13,7 @@ import ml_collections
 from ds_jax.commands import predict
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation.metrics import SCORES
-from ds_jax.features import spectrogram_jax
+from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
 from ds_jax.models.layers import Network
@@ -21,6 +21,7 @@ from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
@@ -93,10 +94,12 @@ def trace(
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     rate = settings.sample_rate
     draw = functools.partial(spectrogram_jax.draw, settings=settings, rate=rate)
+    trim = functools.partial(spectrogram_jax.trim, settings=settings, rate=rate)
     split = functools.partial(spectrogram_jax.split_windows, settings=settings, rate=rate)
 
     def probabilities(samples, lengths):
         """Maps float32 [batch, n] and int32 [batch] to float32 [batch, classes]."""
+        samples, lengths = jax.vmap(trim)(samples, lengths)
         windows, remaining, real = jax.vmap(split)(samples, lengths)
         batch, count, size = windows.shape
         windows = windows.reshape(batch * count, size)
@@ -129,7 +132,7 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
         exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
         allowed = f"{exported} to be exported, since others are not all JAX"
         raise ConfigError("system", config.system, allowed)
-    settings = PictureSettings(**config.picture)
+    settings = extract.settings(config)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
         allowed = "'mel' or 'spectrogram' to be exported"
         raise ConfigError("picture.mode", settings.mode, allowed)
@@ -148,8 +151,9 @@ def _check_size(network: Network, variables: Sequence[create_model.Variables]) -
     size = sum(count_bytes(each) - shared for each in variables) + shared
     if size > LARGEST:
         raise ValueError(
-            f"{len(variables)} models of {size / len(variables) / 1e9:.1f} GB are more than the "
-            "2 GB that an exported file can hold: export one fold, --checkpoint=RUN/fold_00"
+            f"{many(len(variables), 'model')} of {size / len(variables) / 1e9:.1f} GB: more "
+            "than the 2 GB that an exported file can hold: export one fold, "
+            "--checkpoint=RUN/fold_00"
         )
 
 
@@ -184,6 +188,7 @@ def _facts(
         "protocol_text": PROTOCOLS[protocol],
         "selected_on": config.select_on,
         "models": chosen,
+        "trim": config.trim,
         "picture": config.picture.to_dict(),
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": [_corpus_licence(config, workdir), WEIGHTS_LICENCE],
@@ -228,4 +233,6 @@ def _plain(name: str) -> str:
 def _counts(counts: Mapping) -> str:
     """Formats counts as "0 speakers, 14 sentences, 0 recordings", without unknown ones."""
     kinds = ("speakers", "sentences", "recordings")
-    return ", ".join(f"{counts[kind]} {kind}" for kind in kinds if counts.get(kind) is not None)
+    return ", ".join(
+        many(counts[kind], kind.removesuffix("s")) for kind in kinds if counts.get(kind) is not None
+    )

@@ -1,7 +1,6 @@
 """--mode=features: writes VGG16's features of a user's recordings in the tables of DeepSpectrum."""
 
 import collections
-import csv
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +10,13 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from ds_jax.data import recordings
+from ds_jax.data import recordings, tables
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
+from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
+from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 from ds_jax.training import parallel
@@ -44,6 +45,7 @@ def run(
     arguments: Sequence[str | Path],
     output: Path,
     labels: str = FOLDERS,
+    raw_rate: int = HEADERLESS_RATE,
 ) -> None:
     """Writes a table with a row of features for each recording or window.
 
@@ -55,7 +57,9 @@ def run(
         arguments: Files, folders and patterns, see `recordings.find`.
         output: A file ending in .csv or .arff, which is written completely or not at all.
         labels: "folders" (the class of a recording is the name of its folder), "none", or a table:
-            a .csv or .tsv file with a header, names in the first column and labels in the others.
+            a file with a header, a column of names (the first, unless another is called file or the
+            like), and labels in the others, see `tables.read`.
+        raw_rate: The rate in Hz of headerless recordings.
 
     Raises:
         FileNotFoundError: The table of labels or the file of weights does not exist.
@@ -78,7 +82,7 @@ def run(
             "--config=configs/deepspectrum.py --output=features.csv FOLDER"
         )
     files.check_writable(output.parent, "--output")
-    found, unusable = recordings.find(arguments)
+    found, unusable = recordings.find(arguments, raw_rate)
     names = _names(found)
     labelled = _label(names, labels)
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
@@ -116,49 +120,45 @@ def _label(names: Mapping[Recording, str], labels: str) -> Labels:
     missing = [name for name in names.values() if name not in table.cells]
     if names and len(missing) == len(names):
         raise ValueError(
-            f"{labels} labels none of the {len(names)} recordings: its names are like "
+            f"{labels} labels none of {many(len(names), 'recording')}: its names are like "
             f"{next(iter(table.cells), 'nothing')!r}, and theirs are like {missing[0]!r}"
         )
     known = set(names.values())
     unknown = [name for name in table.cells if name not in known]
-    for what, left in (
-        ("recordings without a label", missing),
-        ("labels without a recording", unknown),
-    ):
+    for what, lacking, left in (("recording", "label", missing), ("label", "recording", unknown)):
         if left:
-            more = ", ..." if len(left) > SHOWN else ""
-            processes.say(f"{len(left)} {what} in {labels}: {', '.join(left[:SHOWN])}{more}")
+            count, more = many(len(left), what), ", ..." if len(left) > SHOWN else ""
+            processes.say(
+                f"{count} without a {lacking} in {labels}: {', '.join(left[:SHOWN])}{more}"
+            )
     return table
 
 
 def _read_table(path: Path) -> Labels:
-    """Reads a table of labels, separated by commas or, in a .tsv file, by tabs."""
+    """Reads a table of labels; names are in the first column, unless another is called so."""
     if not path.is_file():
         raise FileNotFoundError(f"--labels={path}: there is no such table; or give folders or none")
-    rows, line = {}, 1
-    try:
-        # "utf-8-sig", since spreadsheets put a byte order mark in front.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            header = next(reader, [])
-            if len(header) < 2:
-                raise ValueError("the header must name a column of names and one of labels")
-            for row in reader:
-                line = reader.line_num
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise ValueError(f"there are {len(row)} columns instead of {len(header)}")
-                name, *cells = row
-                name = os.path.normpath(name)
-                if rows.setdefault(name, cells) != cells:
-                    raise ValueError(f"{name!r} is labelled a second time, and otherwise")
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
+    table, rows = tables.read(path), {}
+    named = [index for index, column in enumerate(table.columns) if column]
+    if len(named) < 2:
+        raise ValueError(
+            f"{path}, line 1: the header must name a column of names and one of labels: "
+            f"{table.describe()}"
+        )
+    known = ("path", *tables.NAMES)
+    first = next((i for i in named if tables.plain(table.columns[i]) in known), named[0])
+    named.remove(first)
+    for line, cells in table.rows:
+        name, labels = os.path.normpath(cells[first]), [cells[index] for index in named]
+        if not cells[first] or not all(labels):
+            raise ValueError(f"{path}, line {line}: the name or a label is missing")
+        if rows.setdefault(name, labels) != labels:
+            raise ValueError(f"{path}, line {line}: {name!r} is labelled again, and otherwise")
     columns = []
-    for index, name in enumerate(header[1:]):
-        values = {cells[index] for cells in rows.values()}
-        columns.append((name, None if all(map(_is_number, values)) else sorted(values)))
+    for index, column in enumerate(named):
+        values = {labels[index] for labels in rows.values()}
+        numbers = all(map(_is_number, values))
+        columns.append((table.columns[column], None if numbers else sorted(values)))
     return Labels(columns, rows)
 
 

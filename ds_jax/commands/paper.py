@@ -134,6 +134,8 @@ def _state(run: Run, workdir: Path) -> str:
     """Returns the state of a run's folder before it is run; what is damaged is run again."""
     try:
         configuration.check_same(run.experiment, workdir / run.folder)
+        if configuration.has_grown(run.experiment, workdir / run.folder):
+            return WAITING
     except ERRORS as error:
         return f"failed: {sentence(error)}"
     sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]

@@ -15,13 +15,14 @@ import numpy as np
 
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
-from ds_jax.evaluation.predictions import Predicted, trim
+from ds_jax.evaluation.predictions import Predicted, unpadded
 from ds_jax.features import extract
-from ds_jax.features.audio import Windowing
+from ds_jax.features.audio import HEADERLESS_RATE, Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
@@ -42,6 +43,7 @@ def run(
     window: float = 0.0,
     hop: float = 0.0,
     explain: str | Path | None = None,
+    raw_rate: int = HEADERLESS_RATE,
 ) -> None:
     """Prints the predictions of a run's models for recordings, each as soon as it is known.
 
@@ -58,13 +60,14 @@ def run(
 
     Args:
         checkpoint: The folder of a run, whose finished folds' models are averaged, or of a fold.
-        arguments: Files of any rate and number of channels that libsndfile decodes, folders,
-            patterns, and "-" for the bytes of a recording on standard input.
+        arguments: Files of any rate and number of channels that libsndfile or ffmpeg decodes,
+            folders, patterns, and "-" for the bytes of a recording on standard input.
         form: An element of `FORMATS`.
         window: Seconds; the last window may be shorter, and reaches the end. 0 takes the windows
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.
         explain: A folder for a picture of each window under each attention gate; None draws none.
+        raw_rate: The rate in Hz of headerless recordings.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -96,7 +99,7 @@ def run(
             files.check_writable(explain, "--explain")
         if config.synthetic:
             print(SYNTHETIC)
-        found, unusable = recordings.find(arguments)
+        found, unusable = recordings.find(arguments, raw_rate)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 predict = systems.implementation(config).load_ensemble(checkpoints)
@@ -148,12 +151,12 @@ def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool)
         for index, part in enumerate(batch):
             if not windowed and part.end > LONG:
                 long.append(part.recording.title)
-            gates = {name: trim(gate[index]) for name, gate in predicted.gates.items()}
+            gates = {name: unpadded(gate[index]) for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates
     if long:
         print(
-            f"{len(long)} longer than {LONG:.0f} s and taken whole, such as {long[0]}: --window=3 "
-            "gives a prediction for every three seconds"
+            f"{many(len(long), 'recording')} longer than {LONG:.0f} s and taken whole, such as "
+            f"{long[0]}: --window=3 gives a prediction for every three seconds"
         )
 
 

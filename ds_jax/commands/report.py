@@ -1,6 +1,7 @@
 """Writes the report of the folds that are finished: `--mode=report`."""
 
 import contextlib
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,17 @@ from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import paper_numbers
 from ds_jax.report import run as run_report
 from ds_jax.runtime import files, locks, processes
-from ds_jax.runtime.workdir import FOLDS, PAGE, PREDICTIONS, fold_directory, is_finished
+from ds_jax.runtime.workdir import (
+    CHECKPOINTS,
+    FOLDS,
+    PAGE,
+    PREDICTIONS,
+    fold_directory,
+    is_finished,
+)
 from ds_jax.systems import base as systems
+from ds_jax.training.checkpoints import read_card
+from ds_jax.training.fold import is_over
 
 
 def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> RunSummary:
@@ -40,7 +50,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
     finished = {
         number: directory
         for number in range(len(all_folds))
-        if is_finished(directory := fold_directory(workdir, number))
+        if is_done(config, directory := fold_directory(workdir, number))
     }
     if not finished:
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
@@ -84,7 +94,46 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(excluded_duplicates(all_folds, corpus)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
+            made=how_made(workdir, list(finished.values())),
         )
+
+
+def is_done(config: ml_collections.ConfigDict, directory: Path) -> bool:
+    """Tells whether a fold is finished, and had all epochs if its run was given more of them."""
+    if not is_finished(directory):
+        return False
+    return "train" not in config or is_over(config, predictions.read_metrics(directory))
+
+
+def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
+    """Collects what config.json and the models' cards record; older runs lack some of it."""
+    record = configuration.recorded(workdir)
+    made = {"began": "", "command": "", "versions": {}} | record
+    cards = [card for each in directories if (card := _recorded(each / CHECKPOINTS))]
+    devices = [card["devices"] for card in cards]
+    made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
+    made["seconds"] = sum(card["seconds"] for card in cards)
+    given = made.pop(configuration.WEIGHTS, "")
+    published = sorted({card["weights"] for card in cards} - {""})
+    made["weights"] = f"sha256:{given}" if given else ", ".join(published)
+    return made
+
+
+def _recorded(checkpoints: Path) -> dict[str, Any]:
+    """Returns what the card of a model records of its making; nothing where there is no card."""
+    try:
+        return read_card(checkpoints).get("made", {})
+    except (OSError, ValueError):  # the predictions do not need the model, which may be deleted
+        return {}
+
+
+def public_command(command: str) -> str:
+    """Returns a command with `...` for the folders of absolute paths, which name users."""
+    words = []
+    for word in shlex.split(command):
+        name, equals, value = word.rpartition("=")
+        words.append(f"{name}{equals}.../{Path(value).name}" if value.startswith("/") else word)
+    return shlex.join(words)
 
 
 def write(
@@ -98,6 +147,7 @@ def write(
     trained: Sequence[Collection[str]],
     protocol: str,
     missing_folds: Sequence[int] = (),
+    made: Mapping[str, Any],
     **fields: Any,
 ) -> RunSummary:
     """Evaluates the predictions in some folders, writes the report and prints the scores.
@@ -112,6 +162,7 @@ def write(
         trained: For each fold the classes that its training utterances have.
         protocol: The protocol of the folds.
         missing_folds: The numbers of the folds that are not finished.
+        made: How the report came about, see `RunSummary`; the command as it was given.
         **fields: More fields of `RunSummary`, such as "shared".
 
     Returns:
@@ -144,6 +195,7 @@ def write(
         synthetic=config.synthetic,
         paper=paper_numbers.paper_comparison(config, corpus.name, protocol, count),
         settings=configuration.describe(config),
+        made={**made, "command": public_command(made["command"])},
         **fields,
     )
     run_report.write(directory, result, sources, corpus, histories)

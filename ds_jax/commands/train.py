@@ -70,11 +70,11 @@ def run(
     configuration.check_same(config, workdir)
     protocol, all_folds = _folds(config, corpus, workdir, numbers or ())
     numbers = range(len(all_folds)) if numbers is None else numbers
-    unfinished = [number for number in numbers if not _is_whole(workdir, number)]
+    unfinished = [number for number in numbers if not _is_whole(config, workdir, number)]
     with _hold_folds(workdir, unfinished):
         processes.wait_for_others("locks")
         # Another process may have finished a fold until now.
-        unfinished = [n for n in unfinished if not _is_whole(workdir, n, explain=True)]
+        unfinished = [n for n in unfinished if not _is_whole(config, workdir, n, explain=True)]
         if unfinished:
             fit_folds = systems.implementation(config).fit(config, corpus, protocol)
             for number, predicted in fit_folds({n: all_folds[n] for n in unfinished}, workdir):
@@ -83,7 +83,9 @@ def run(
             parallel.forget_programs()
         processes.wait_for_others("folds")
     directories = {number: fold_directory(workdir, number) for number in range(len(all_folds))}
-    if missing := [str(n) for n, directory in directories.items() if not is_finished(directory)]:
+    if missing := [
+        str(n) for n, folder in directories.items() if not report.is_done(config, folder)
+    ]:
         processes.say(f"folds still to run: {', '.join(missing)}")
         return False
     if protocol == "whole_corpus":
@@ -103,6 +105,9 @@ def _folds(
             _write_folds(config, corpus, workdir, numbers)
         else:
             configuration.check_weights(config, workdir)
+            if configuration.has_grown(config, workdir):
+                with report.hold(workdir):
+                    configuration.write(config, workdir)
             if changed := configuration.changed_versions(workdir):
                 processes.say(f"note: the run began with other versions ({changed})")
     processes.wait_for_others("folds.json")
@@ -136,8 +141,12 @@ def _write_folds(
 def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
     """Makes the folds of a config, and says where they may surprise."""
     fields = config.folds
-    if fields.file:
-        return folds.read_folds(fields.file, corpus.utterances, config.select_on)
+    whole = fields.protocol == "whole_corpus"
+    if corpus.folds and (fields.file or whole):
+        reason = "folds.file names others" if fields.file else "folds.protocol is 'whole_corpus'"
+        processes.say(f"note: the folds that {corpus.name} gives are not used, since {reason}")
+    if fields.file or (corpus.folds and not whole):
+        return _given_folds(config, corpus)
     all_folds = folds.make_folds(
         corpus.utterances, fields.protocol, fields.count, fields.seed, config.select_on
     )
@@ -152,6 +161,26 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
             f"chooses the epoch: {', '.join(sorted(excluded))}"
         )
     return fields.protocol, all_folds
+
+
+def _given_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
+    """Returns the folds of a file, or those that the corpus gives; says what they do not."""
+    fields, protocol = config.folds, "custom"
+    settings = corpus.utterances, config.select_on, fields.seed
+    if fields.file:
+        protocol, all_folds = folds.read_folds(fields.file, *settings)
+    else:
+        all_folds = folds.given_folds(corpus.folds, *settings)
+        processes.say(
+            f"{corpus.name} gives its own folds ({len(all_folds)}), which are used in place of "
+            f"folds.protocol={fields.protocol!r}"
+        )
+    if rules := sorted({fold.dev_rule for fold in all_folds if fold.dev_rule}):
+        processes.say(
+            "dev was taken from train, about a tenth of it, by the rule "
+            f"{' or '.join(rules)}; systems without epochs are fitted on both"
+        )
+    return protocol, all_folds
 
 
 def _check_numbers(numbers: Sequence[int], count: int) -> None:
@@ -171,15 +200,17 @@ def _hold_folds(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
         yield
 
 
-def _is_whole(workdir: Path, number: int, explain: bool = False) -> bool:
-    """Tells whether a fold is finished and undamaged; may say why it is run again."""
+def _is_whole(
+    config: ml_collections.ConfigDict, workdir: Path, number: int, explain: bool = False
+) -> bool:
+    """Tells whether a fold is done and undamaged; may say why it is run again."""
     directory = fold_directory(workdir, number)
     if not is_finished(directory):
         return False
     damage = files.find_damage(directory)
     if damage and explain:
         processes.say(f"fold {number}: {damage}, and is made anew")
-    return not damage
+    return not damage and report.is_done(config, directory)
 
 
 def _write(corpus: Corpus, fold: folds.Fold, predicted: Predicted | None, directory: Path) -> None:

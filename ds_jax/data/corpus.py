@@ -15,7 +15,7 @@ import psutil
 
 from ds_jax.data import labels
 from ds_jax.data.labels import LABELS
-from ds_jax.features import extract
+from ds_jax.features import audio, extract
 from ds_jax.runtime import progress
 
 # The two kinds of inputs; a record has a field of either name.
@@ -95,6 +95,7 @@ class Corpus:
         audio_terms: The terms on which a report that plays recordings may be passed on.
         title: The corpus' published name, such as "EmoDB"; empty if it has none.
         licence: The terms of the recordings; empty if unknown.
+        folds: The fold or the split of each utterance, by its name, if the corpus says so.
         classes: The classes of the run that reads the corpus.
         left_out: The number of utterances of each label that stands for none of them.
     """
@@ -105,10 +106,11 @@ class Corpus:
     owners: np.ndarray
     skipped: int = 0
     directory: Path | None = None
-    recordings: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    recordings: Mapping[str, audio.Source] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
     title: str = ""
     licence: str = ""
+    folds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -215,7 +217,8 @@ def load(
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
         skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
-    known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    folder = builder.builder_config.folder
+    known = {"title": builder.title, "folds": builder.folds(folder)} | builder.terms(folder)
     known |= {"classes": tuple(classes), "left_out": dict(left_out)}
     recordings = builder.playable()
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)

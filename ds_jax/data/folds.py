@@ -2,15 +2,17 @@
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from ds_jax.data import leakage
+from ds_jax.data import leakage, tables
 from ds_jax.data.corpus import Utterance
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.files import read_json, write_json
+from ds_jax.runtime.progress import many
 
 PROTOCOLS = {
     "stratified": "folds over files with balanced labels, whoever speaks and whatever is said",
@@ -19,12 +21,23 @@ PROTOCOLS = {
     "leave_one_speaker_out": "one fold a speaker, who is heard in its test only",
     "sentences": "folds of whole sentences: no text is spoken in both training and test",
     "whole_corpus": "one model from the whole corpus, to be tested on other corpora",
-    "custom": "folds given in a file",
+    "custom": "folds that a file or the corpus itself gives",
 }
 SPLITS = ("train", "dev", "test")
 # Which split may choose the epoch; "none": nothing does, and the last epoch counts.
 SELECT_ON = ("dev", "test", "none")
 
+# How tables call the splits, without case and punctuation.
+_SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("dev", "development", "val", "valid", "validation"), "dev"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+# The columns of a table of folds.
+_COLUMNS = {
+    "utterance": ("utteranceid", "name", "id", "path", *tables.NAMES),
+    "fold": tables.FOLDS,
+}
 # The attribute of an utterance by which a rule keeps utterances together.
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
 # Dev is one of this many parts of the training utterances, whatever the number of folds.
@@ -102,15 +115,13 @@ def make_folds(
         training = [utterance for utterance in utterances if utterance.name not in test]
         rule, dev = "", set()
         if select_on == "dev":
-            rule = _dev_rule(training, protocol)
-            parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
-            dev = parts[index % len(parts)]  # in turn, so that both genders choose
+            rule, dev = _take_dev(training, protocol, index, seed)
         train = {utterance.name for utterance in training} - dev
         dev -= leakage.same_recordings(test, utterances)
         train -= leakage.same_recordings(test | dev, utterances)
         if not train or (rule and not dev):
             raise ValueError(
-                f"{len(utterances)} utterances are too few for protocol {protocol!r}: "
+                f"{many(len(utterances), 'utterance')} cannot be divided by protocol {protocol!r}: "
                 f"nothing is left to train fold {index} on, or to choose its epoch on"
             )
         folds.append(Fold(_sorted(train), _sorted(dev), _sorted(test), rule))
@@ -138,7 +149,7 @@ def inner_folds(
     names = {*fold.train, *fold.dev}
     training = [utterance for utterance in utterances if utterance.name in names]
     if len(training) < 2:
-        raise ValueError(f"{len(training)} utterance to train on cannot be divided")
+        raise ValueError(f"{many(len(training), 'utterance')} to train on cannot be divided")
     rule = fold.dev_rule or _dev_rule(training, protocol)
     return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
 
@@ -160,16 +171,22 @@ def write_folds(
 
 
 def read_folds(
-    path: str | Path, utterances: Sequence[Utterance], select_on: str = "dev", verify: bool = False
+    path: str | Path,
+    utterances: Sequence[Utterance],
+    select_on: str = "dev",
+    seed: int = 0,
+    verify: bool = False,
 ) -> tuple[str, list[Fold]]:
-    """Reads folds.json, written by this program or by its user, and uses it unchanged.
+    """Reads folds.json, written by this program or by its user, or a table of folds.
 
-    A file must hold at least `{"folds": [{"train": [names], "dev": [names], "test": [names]}]}`;
-    "dev" may be missing if `select_on` is "test", and must be if it is "none". Not every utterance
-    must occur, but no recording may be in two splits.
+    A file must hold at least `{"folds": [{"train": [names], "test": [names]}]}`. A missing "dev" is
+    taken from train as in `make_folds`, if `select_on` is "dev"; there must be none if it is
+    "none". Not every utterance must occur, but no recording may be in two splits. For tables see
+    `read_entries`.
 
     Args:
-        path, utterances, select_on: The file; the others as in `make_folds`.
+        path: The file.
+        utterances, select_on, seed: As in `make_folds`.
         verify: Whether the corpus must still hold the recordings of which the folds were made.
 
     Returns:
@@ -186,21 +203,7 @@ def read_folds(
             leakage.check_recordings(read_json(path).get("digests", {}), utterances)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    known = {utterance.name for utterance in utterances}
-    optional = {"dev"} if select_on != "dev" else set()
-    if protocol == "whole_corpus" and select_on != "test":
-        optional.add("test")
-    folds = []
-    for index, entry in enumerate(entries):
-        try:
-            folds.append(_read_fold(entry, known, optional))
-            if folds[-1].dev and select_on == "none":
-                raise ValueError(
-                    '"dev" has nothing to choose where select_on="none": add it to "train"'
-                )
-            leakage.check_splits(folds[-1].splits, utterances)
-        except ValueError as error:
-            raise type(error)(f"{path}, fold {index}: {error}") from error
+    folds = _read_entries(path, entries, utterances, protocol, select_on, seed)
     common = shared(folds, utterances)
     for kind, protocols in _DISJOINT.items():
         if protocol in protocols and common[kind]:
@@ -211,15 +214,122 @@ def read_folds(
     return protocol, folds
 
 
+def given_folds(
+    given: Mapping[str, str],
+    utterances: Sequence[Utterance],
+    select_on: str = "dev",
+    seed: int = 0,
+) -> list[Fold]:
+    """Makes the folds that a corpus gives.
+
+    Args:
+        given: The fold in which each utterance is tested, or its split, by the utterance's name.
+        utterances, select_on, seed: As in `read_folds`; some of those given may be missing.
+
+    Raises:
+        ValueError: There is a single fold, or no test; or some are folds and others splits.
+        leakage.LeakError: A recording is in two splits of a fold.
+    """
+    known = {utterance.name for utterance in utterances}
+    entries = _divide({name: fold for name, fold in given.items() if name in known})
+    return _read_entries("the corpus", entries, utterances, "custom", select_on, seed)
+
+
+def _divide(given: Mapping[str, str]) -> list[dict[str, list[str]]]:
+    """Returns the entries of a folds.json for the fold or the split of each utterance."""
+    splits = {name: _SPLIT_NAMES.get(tables.plain(value)) for name, value in given.items()}
+    if None not in splits.values():
+        names = {split: [n for n, its in splits.items() if its == split] for split in SPLITS}
+        return [names]
+    if any(splits.values()):
+        other = next(given[name] for name, split in splits.items() if split is None)
+        raise ValueError(
+            f"some utterances have a split, and others {other!r}: call the splits train, dev and "
+            "test, or give all utterances the fold that tests them"
+        )
+    # Numbers are ordered by their values.
+    values = sorted(
+        {*given.values()}, key=lambda v: (int(v) if re.fullmatch("[0-9]+", v) else -1, v)
+    )
+    if len(values) < 2:
+        raise ValueError(f"all utterances are of the fold {values[0]!r}: give two or more folds")
+    return [
+        {
+            "train": [name for name, fold in given.items() if fold != value],
+            "test": [name for name, fold in given.items() if fold == value],
+        }
+        for value in values
+    ]
+
+
+def _read_entries(
+    where: str | Path,
+    entries: Sequence,
+    utterances: Sequence[Utterance],
+    protocol: str,
+    select_on: str,
+    seed: int,
+) -> list[Fold]:
+    """Checks the entries of a folds.json, and takes dev from train where it is missing."""
+    known = {utterance.name for utterance in utterances}
+    untested = protocol == "whole_corpus" and select_on != "test"
+    optional = {"dev", "test"} if untested else {"dev"}
+    folds = []
+    for index, entry in enumerate(entries):
+        try:
+            fold = _read_fold(entry, known, optional)
+            if fold.dev and select_on == "none":
+                raise ValueError(
+                    '"dev" has nothing to choose where select_on="none": add it to "train"'
+                )
+            leakage.check_splits(fold.splits, utterances)
+            if select_on == "dev" and not fold.dev:
+                fold = _with_dev(fold, utterances, protocol, index, seed)
+            folds.append(fold)
+        except ValueError as error:
+            raise type(error)(f"{where}, fold {index}: {error}") from error
+    return folds
+
+
+def _with_dev(
+    fold: Fold, utterances: Sequence[Utterance], protocol: str, index: int, seed: int
+) -> Fold:
+    """Returns a fold with a part of its training utterances as dev."""
+    training = [utterance for utterance in utterances if utterance.name in {*fold.train}]
+    rule, dev = _take_dev(training, protocol, index, seed)
+    train = {*fold.train} - leakage.same_recordings(dev, utterances)
+    if not train:
+        raise ValueError(
+            f'"dev" is missing, and cannot be taken from {many(len(training), "utterance")} of '
+            '"train": name its utterances, or more for train'
+        )
+    return Fold(_sorted(train), _sorted(dev), fold.test, rule)
+
+
+def _take_dev(
+    training: Sequence[Utterance], protocol: str, index: int, seed: int
+) -> tuple[str, set[str]]:
+    """Chooses the dev of a fold; returns the rule, and names among the training utterances."""
+    rule = _dev_rule(training, protocol)
+    parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
+    return rule, parts[index % len(parts)]  # in turn, so that both genders choose
+
+
 def read_entries(path: str | Path) -> tuple[str, list]:
     """Reads the protocol and the list of folds of a folds.json, without checking the folds.
 
+    A table (.csv, .tsv or .txt) has a row for each utterance, with its name and the fold that tests
+    it, or with its split.
+
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file holds no list of folds.
+        ValueError: The file holds no folds.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return "custom", _read_table(path)
     content = read_json(path)
     entries = content.get("folds")
     if not isinstance(entries, list) or not entries:
@@ -354,12 +464,31 @@ def _read_fold(entry: object, known: set[str], optional: set[str]) -> Fold:
     splits = {split: _read_split(entry.get(split, []), split, known) for split in SPLITS}
     for split, names in splits.items():
         if not names and split not in optional:
-            advice = ' or choose the epoch with select_on="test"' if split == "dev" else ""
-            raise ValueError(f'"{split}" is missing or empty: name its utterances{advice}')
+            raise ValueError(f'"{split}" is missing or empty: name its utterances')
     if repeated := _repeated(name for names in splits.values() for name in names):
         places = " and ".join(split for split, names in splits.items() if repeated in names)
         raise ValueError(f"{repeated!r} is in both {places}: leave it in one")
     return Fold(**splits, dev_rule=str(entry.get("dev_rule", "")))
+
+
+def _read_table(path: Path) -> list[dict[str, list[str]]]:
+    """Reads a table of folds as the entries of a folds.json."""
+    table = tables.read(path)
+    columns = tables.find_columns(table, _COLUMNS, tuple(_COLUMNS))
+    given = {}
+    for line, cells in table.rows:
+        name, fold = (cells[columns[field]] for field in _COLUMNS)
+        if not name or not fold:
+            raise ValueError(f"{path}, line {line}: give each utterance its name and its fold")
+        if name in given:
+            raise ValueError(f"{path}, line {line}: {name!r} is listed a second time")
+        given[name] = fold
+    if not given:
+        raise ValueError(f"{path} has no rows: give each utterance its name and its fold")
+    try:
+        return _divide(given)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _read_split(names: object, split: str, known: set[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.runtime import progress
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT, fold_directory, is_finished
 
 
@@ -82,7 +83,7 @@ def _read_all(workdirs: Sequence[Path]) -> list[_Run]:
     workdirs = [Path(workdir) for workdir in workdirs]
     if len(workdirs) < 2:
         raise ValueError(
-            f"{len(workdirs)} run cannot be compared: name the folders of two or more, "
+            f"{many(len(workdirs), 'run')} cannot be compared: name the folders of two or more, "
             "python launch.py --mode=compare RUN RUN"
         )
     folders = [workdir.resolve() for workdir in workdirs]

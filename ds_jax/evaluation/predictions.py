@@ -16,6 +16,7 @@ from ds_jax.data.labels import COLUMNS
 from ds_jax.evaluation import metrics
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
 
 HEAD_PREFIX = "predictions_"  # begins the name of the file of an attention head
@@ -157,7 +158,7 @@ def write(
     Raises:
         ValueError: The outputs are not a distribution over the classes for each utterance.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    files.make_folder(directory)
     heads = {f"{HEAD_PREFIX}{head}.csv": p for head, p in predicted.head_probabilities.items()}
     tables = heads | {PREDICTIONS: predicted.probabilities}
     contents = {
@@ -238,14 +239,14 @@ def read_gates(directory: Path, utterance: str) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             position = int(np.flatnonzero(stored["utterances"] == utterance)[0])
             heads = [head for head in stored.files if head != "utterances"]
-            return {head: trim(stored[head][position].astype(np.float32)) for head in heads}
+            return {head: unpadded(stored[head][position].astype(np.float32)) for head in heads}
     except Exception as error:  # NumPy raises errors of many kinds for a damaged file
         raise ValueError(
             f"{path} is damaged ({error}): delete {directory / PREDICTIONS} and run the fold again"
         ) from error
 
 
-def trim(gate: np.ndarray) -> np.ndarray:
+def unpadded(gate: np.ndarray) -> np.ndarray:
     """Returns a gate, float [height, width], without the columns after the end of a timeline."""
     return gate[:, ~np.isnan(gate[0])]
 
@@ -291,7 +292,8 @@ def _encode(
 def _row(cells: list[str], seen: set[str], classes: tuple[str, ...]) -> tuple:
     """Returns utterance, speaker, sentence, style, index of the label and probabilities."""
     if len(cells) != len(COLUMNS + classes):
-        raise ValueError(f"there are {len(cells)} columns instead of {len(COLUMNS + classes)}")
+        wanted = len(COLUMNS + classes)
+        raise ValueError(f"it has {many(len(cells), 'column')} instead of {wanted}")
     label, prediction = cells[4:6]
     for value in (label, prediction):
         if value not in classes:

@@ -15,6 +15,7 @@ from ds_jax.evaluation import intervals
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions, concatenate
 from ds_jax.runtime import progress
+from ds_jax.runtime.progress import many
 
 # The number of random swaps, where there are more ways to swap; p then has steps of 1 / 10,000.
 SWAPS = 9999
@@ -53,8 +54,8 @@ def compare(
     first, second = _aligned(first, second)
     if len(train_sizes) != len(first) or min(train_sizes) < 1:
         raise ValueError(
-            f"train_sizes are {list(train_sizes)} and must be a positive number for each of the "
-            f"{len(first)} folds"
+            f"train_sizes are {list(train_sizes)} and must be a positive number for each of "
+            f"{many(len(first), 'fold')}"
         )
     pooled = concatenate(first), concatenate(second)
     names, unit, note = intervals.clusters(pooled[0])
@@ -103,7 +104,7 @@ def _aligned(
     """Orders the rows of both systems by utterance; raises unless these are the same."""
     if len(first) != len(second):
         raise ValueError(
-            f"one system has {len(first)} folds and the other {len(second)}: "
+            f"one system has {many(len(first), 'fold')} and the other {len(second)}: "
             "compare runs with the same folds, from one folds.json"
         )
     if not sum(len(fold.labels) for fold in first):

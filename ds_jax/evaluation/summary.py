@@ -74,6 +74,9 @@ class RunSummary:
         uar_answerable: The unweighted average recall over the classes present that some model can
             answer; None if they are all.
         evaluated_by: Which models predicted each utterance, as a phrase after "tested by".
+        made: How the report came about: when it "began", the "command", the "versions" of the
+            libraries, the "devices" (each with "kind" and "number"), the "seconds" of training or
+            predicting, and the hash of the "weights". Two summaries are equal whatever it is.
     """
 
     corpus: str
@@ -114,6 +117,7 @@ class RunSummary:
     untrained: dict[str, int] = dataclasses.field(default_factory=dict)
     uar_answerable: Score | None = None
     evaluated_by: str = ""
+    made: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __post_init__(self):
         if self.protocol not in PROTOCOLS:

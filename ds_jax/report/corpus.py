@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.features.spectrogram import trim
+from ds_jax.features.spectrogram import unpadded
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 
@@ -104,7 +104,7 @@ def examples(
             if candidates:
                 row = sorted(candidates)[len(candidates) // 2][1]
                 picture = corpus.inputs[first_rows[row]]
-                pairs.append((corpus.utterances[row], trim(picture) if timelines else picture))
+                pairs.append((corpus.utterances[row], unpadded(picture) if timelines else picture))
         if pairs:
             selected.append((label, pairs))
     return selected

@@ -43,7 +43,7 @@ def _environment() -> jinja2.Environment:
         *(images.colour, images.fade_by_gate, shown_height, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
-    environment.globals.update(plots=plots, titles=TITLES)
+    environment.globals.update(plots=plots, titles=TITLES, many=progress.many)
     return environment
 
 

@@ -13,9 +13,10 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
-from ds_jax.features.spectrogram import trim
+from ds_jax.features.spectrogram import unpadded
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
+from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
 
 ERRORS, HITS, WINDOWS = 6, 2, 3  # shown: wrong and correct predictions, windows of a recording
@@ -102,8 +103,9 @@ def headline(result: RunSummary) -> str:
         chosen = ", no epoch chosen"
     missing = ", ".join(map(str, result.missing_folds))
     return (
-        f"{result.system}{trained} on {result.corpus}, {result.n} utterances, protocol "
-        f"{result.protocol}{chosen}: {scores}" + (f"; MISSING FOLDS: {missing}" if missing else "")
+        f"{result.system}{trained} on {result.corpus}, {many(result.n, 'utterance')}, "
+        f"protocol {result.protocol}{chosen}: {scores}"
+        + (f"; MISSING FOLDS: {missing}" if missing else "")
     )
 
 
@@ -145,15 +147,15 @@ def _example(
         prediction=tested.classes[prediction],
         probability=float(tested.probabilities[row, prediction]),
         label_probability=float(tested.probabilities[row, label]),
-        pictures=list(map(trim, pictures)) if timelines else pictures,
+        pictures=list(map(unpadded, pictures)) if timelines else pictures,
         gates=predictions.read_gates(source, name) if single else {},
         audio=_clip(recording) if recording else b"",
     )
 
 
-def _clip(path: Path) -> bytes:
+def _clip(source: audio.Source) -> bytes:
     """Encodes the beginning of a recording as a small FLAC file."""
-    samples, rate = audio.read(path, CLIP_RATE)
+    samples, rate = audio.read(source, CLIP_RATE)
     file = io.BytesIO()
     soundfile.write(file, samples[: CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
     return file.getvalue()

@@ -74,6 +74,8 @@ def sentence(error: Exception) -> str | None:
         return f"the package {error.name} is not installed: pip install -r requirements.txt"
     if isinstance(error, OSError) and error.strerror:
         place = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        if "temporary directory" in error.strerror:  # raised by tempfile
+            return f"{error.strerror}: set TMPDIR to a folder that can be written"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{place}{error.strerror}" + (": free some space, then start again" if full else "")
     if isinstance(error, OSError) or _is_raised_here(error):
@@ -107,7 +109,9 @@ def _flag_sentence(error: flags.Error) -> str:
             near = difflib.get_close_matches(value, values, n=1, cutoff=0.0)[0]
             return f"--{name}={value} is not one of {', '.join(values)}; the nearest is {near}"
         if kind := KINDS.get(parser.flag_type()):
-            return f"--{name}={value} must be {kind}"
+            low = getattr(parser, "lower_bound", None)
+            limits = "" if low is None else f" from {low} to {parser.upper_bound}"
+            return f"--{name}={value} must be {kind}{limits}"
     if missing := re.fullmatch(r"Missing value for flag (\S+)", str(error)):
         return f"{missing[1]} needs a value: {missing[1]}=VALUE"
     return str(error)

@@ -21,13 +21,36 @@ UNFINISHED = ".tmp"  # ends the name of a file that is being written
 
 
 def cache_directory() -> Path:
-    """Returns this program's cache folder: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ds_jax"
+    """Returns this program's cache folder: `$XDG_CACHE_HOME/ds_jax` or `~/.cache/ds_jax`.
+
+    Raises:
+        OSError: There is no home folder.
+    """
+    try:
+        return expand(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ds_jax"
+    except ValueError as error:
+        raise OSError(f"{error}: set HOME or XDG_CACHE_HOME to a folder for the cache") from error
+
+
+def expand(path: str | Path) -> Path:
+    """Returns a path whose leading `~` or `~user` became that user's home folder, as in a shell.
+
+    Raises:
+        ValueError: There is no such home folder, and no file or folder of that very name.
+    """
+    expanded = Path(os.path.expanduser(path))
+    if str(expanded).startswith("~") and not os.path.lexists(expanded):
+        home = expanded.parts[0]
+        raise ValueError(f"{path}: there is no home folder {home}; ./{path} is a path without one")
+    return expanded
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it."""
-    write_bytes(path, text.encode())
+    """Writes UTF-8 text, line ends unchanged, so that no reader ever sees half of it.
+
+    What UTF-8 cannot encode, as in names of files in another encoding, is spelt as in JSON.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -58,7 +81,7 @@ def _open(path: str | Path) -> Iterator[BinaryIO]:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         with explain_write_errors(path, partial):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with partial.open("xb") as file:
                 yield file
                 file.flush()
@@ -105,14 +128,28 @@ def explain_write_errors(path: Path, *also: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(directory: Path, advice: str = "make room or see to the folder above") -> None:
+    """Creates a folder, and those above it, if it is missing.
+
+    Raises:
+        OSError: It cannot be created; `advice` is what a user can do.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the folder {directory} cannot be made ({error.filename}: {error.strerror}): {advice}"
+        ) from error
+
+
 def check_writable(directory: str | Path, flag: str = "--workdir") -> None:
     """Creates a folder if it is missing, and checks that files can be written there.
 
     Raises:
         OSError: The folder cannot be created or written; `flag` is that which names another one.
     """
+    make_folder(Path(directory), f"name another folder by {flag}")
     try:
-        Path(directory).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:

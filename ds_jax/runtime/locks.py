@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from ds_jax.runtime.files import explain_write_errors, printable
+from ds_jax.runtime.files import explain_write_errors, make_folder, path_text, printable
 
 # The errors of file systems whose server has no locks, such as NFS without its lock service.
 _LOCKLESS = errno.ENOLCK, errno.ENOTSUP
@@ -38,7 +38,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
     """
     lock, owner = filelock.FileLock(path), path.with_name(f"{path.name}.owner")
     with explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
@@ -58,7 +58,7 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
             ) from error
     try:
         with explain_write_errors(owner):
-            owner.write_text(_describe_this_process(), encoding="utf-8")
+            owner.write_text(path_text(_describe_this_process()), encoding="utf-8")
         yield
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone, or the disk

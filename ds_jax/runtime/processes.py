@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -12,8 +13,7 @@ import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ds_jax.runtime import progress
-from ds_jax.runtime.files import cache_directory
+from ds_jax.runtime import files, progress
 
 
 def start(distributed: bool = False) -> None:
@@ -28,7 +28,7 @@ def start(distributed: bool = False) -> None:
             JAX_COORDINATOR_ADDRESS, DS_JAX_PROCESSES and DS_JAX_PROCESS in the environment.
 
     Raises:
-        ValueError: The processes do not find each other.
+        ValueError: The processes do not find each other, or JAX finds no device.
     """
     accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
     if not accelerated:
@@ -38,8 +38,7 @@ def start(distributed: bool = False) -> None:
         # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
         flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
         os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+    _keep_programs()
     if distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
@@ -53,6 +52,40 @@ def start(distributed: bool = False) -> None:
                 "JAX_COORDINATOR_ADDRESS=host:port, DS_JAX_PROCESSES and DS_JAX_PROCESS for each, "
                 "or leave --distributed out"
             ) from error
+    _find_devices()
+
+
+def _keep_programs() -> None:
+    """Names the folder of compiled programs; without one that can be written none are kept."""
+    given = jax.config.jax_compilation_cache_dir
+    if given and "://" in given:
+        return
+    try:
+        folder = files.expand(given) if given else files.cache_directory() / "compiled"
+        files.check_writable(folder, "XDG_CACHE_HOME or JAX_COMPILATION_CACHE_DIR")
+    except (OSError, ValueError) as error:
+        folder = None
+        line = f"note: compiled programs are not kept, and each start takes longer: {error}"
+        print(line, file=sys.stderr, flush=True)  # standard output is for answers
+    jax.config.update("jax_compilation_cache_dir", folder and str(folder))
+
+
+def _find_devices() -> None:
+    """Starts JAX on its devices, before any work.
+
+    Raises:
+        ValueError: There are none, or not those that the environment asks for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where a plugin is missing
+        reason = str(error).splitlines()[0] if str(error) else "its plugin is not installed"
+        names = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME")
+        asked = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+        raise ValueError(
+            f"JAX finds no device{asked and ' for ' + asked} ({reason}): install what JAX needs "
+            "for it, such as jax[cuda12], or set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def _keep_freed_memory() -> None:
@@ -67,6 +100,11 @@ def _keep_freed_memory() -> None:
     mallopt(mmap_max, 0)  # large blocks come from the heap too,
     mallopt(arena_max, 1)  # of which there is one, that may grow,
     mallopt(trim_threshold, -1)  # and never shrinks
+
+
+def devices() -> dict[str, str | int]:
+    """Returns the `kind` of the devices of all processes, such as "NVIDIA H200", and `number`."""
+    return {"kind": jax.devices()[0].device_kind, "number": jax.device_count()}
 
 
 def is_first_process() -> bool:

@@ -1,4 +1,4 @@
-"""Progress bars, and lines of text printed above them."""
+"""Progress bars, lines of text printed above them, and numbers in such lines."""
 
 from collections.abc import Iterable
 
@@ -39,6 +39,11 @@ def say(text: str) -> None:
     """Prints a line above the bars."""
     with tqdm.external_write_mode():
         print(text, flush=True)
+
+
+def many(count: int, noun: str) -> str:
+    """Formats a count with a noun that is given in the singular: "1 run", "2 runs"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def clock(seconds: float) -> str:

@@ -1,10 +1,15 @@
-"""The versions of this program and of its libraries, which a run records as it begins."""
+"""What a run records as it begins: the versions of its libraries, the time and the command."""
 
+import datetime
 import platform
+import shlex
+import sys
 import tomllib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+
+from ds_jax.runtime.files import path_text
 
 # Their next versions may round differently or draw other random numbers.
 LIBRARIES = (
@@ -25,6 +30,16 @@ def current() -> dict[str, str]:
     """Returns the versions in use, by name; a library that is not installed is left out."""
     libraries = {name: version for name in LIBRARIES if (version := _installed(name))}
     return {"ds_jax": program(), "python": platform.python_version()} | libraries
+
+
+def this_call() -> dict:
+    """Returns the facts of this call of the program: `versions`, `began` and `command`.
+
+    `began` is the time now, with its zone, to the second.
+    """
+    began = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    command = path_text(shlex.join(["python", *sys.argv]))
+    return {"versions": current(), "began": began, "command": command}
 
 
 def difference(before: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.colours import colour_table
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
+from ds_jax.runtime.progress import many
 
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
 
@@ -230,7 +231,7 @@ def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings)
             allowed = f"'' or at most {highest!r}, which carries one of {field}"
             raise ConfigError("model.freeze", model.freeze, allowed)
         if len(model.loss_weights) != len(given) or not any(model.loss_weights):
-            allowed = f"{len(given)} numbers, one for each of {field}, and not all 0"
+            allowed = f"{many(len(given), 'number')}, one for each of {field}, and not all 0"
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
         _check_list("model.layers", model.layers, backbone.feature_layers)
@@ -270,7 +271,8 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         ValueError: A model is of another label set, or of another experiment than the first; or
             a field of their config is impossible or missing.
     """
-    configs = [ml_collections.ConfigDict(_card(folder)["config"]) for folder in checkpoints]
+    cards = [configuration.OLDER | _card(folder)["config"] for folder in checkpoints]
+    configs = [ml_collections.ConfigDict(card) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(

@@ -1,6 +1,7 @@
 """The systems that fit a classifier on each fold, whatever its vectors describe."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ds_jax.runtime.files import write_text
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, fold_directory
 from ds_jax.systems import classifiers, deep_features
 from ds_jax.systems.classifiers import KINDS, Classifier
-from ds_jax.training.checkpoints import read_card
+from ds_jax.training.checkpoints import made, read_card
 
 INNER_FOLDS = 5  # of the fitted rows, by which a classifier chooses
 
@@ -100,12 +101,14 @@ def _fit_fold(
         same = np.isin(rows, corpus.rows_of(leakage.same_recordings(names, corpus.utterances)))
         inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
     kind, labels = KINDS[config.system], corpus.labels[rows]
+    began = time.monotonic()
     fitted = classifiers.fit(kind, config.model, inputs[rows], labels, inner, config.seed)
     if processes.is_first_process():
         lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
         write_text(directory / METRICS, lines)
         digest = leakage.fold_digest(number, fold.splits, corpus.digests)
-        classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest)
+        facts = made(config, time.monotonic() - began)
+        classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest, facts)
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in fitted.settings.items())
     processes.say(
         f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}"

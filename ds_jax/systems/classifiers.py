@@ -203,7 +203,13 @@ def fit(
     return kind.fit(model, inputs, labels, inner, seed)
 
 
-def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "") -> None:
+def save(
+    directory: Path,
+    classifier: Classifier,
+    config: Mapping,
+    fold: str = "",
+    made: Mapping | None = None,
+) -> None:
     """Writes a classifier's file and, last, its card.
 
     Args:
@@ -211,6 +217,7 @@ def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "
         classifier: The classifier.
         config: The run's config, as JSON.
         fold: The fold's digest, see `leakage.fold_digest`.
+        made: How it was made, see `checkpoints.made`.
     """
     card = {
         "config": config,
@@ -219,6 +226,7 @@ def save(directory: Path, classifier: Classifier, config: Mapping, fold: str = "
         "settings": classifier.settings,
         "tried": classifier.tried,
         "version": classifier.library.__version__,
+        "made": made or {},
     }
     checkpoints.save(directory, classifier.file, classifier.dump(), card)
 

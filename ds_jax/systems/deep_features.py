@@ -23,6 +23,7 @@ from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import backbone_of
 from ds_jax.models.preprocessing import network_input
 from ds_jax.runtime import files, locks, processes, progress
+from ds_jax.runtime.progress import many
 from ds_jax.systems.network import batched, gather, load_weights
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL
@@ -149,7 +150,7 @@ class LayerFeatures:
             parts.append(pending.pop()())
         if (seconds := time.monotonic() - began) > LONG:
             rate = len(pictures) / seconds
-            processes.say(f"{title}: {len(pictures)} pictures, {rate:.1f} pictures/s")
+            processes.say(f"{title}: {many(len(pictures), 'picture')}, {rate:.1f} pictures/s")
         ends = np.cumsum([self._width(layer) for layer in self.layers])
         features = np.split(np.concatenate(parts), ends[:-1], axis=1)
         return dict(zip(self.layers, features, strict=True))

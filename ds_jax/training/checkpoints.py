@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 import safetensors.numpy
 
+from ds_jax.models import pretrained
+from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.create import Variables
-from ds_jax.runtime import files
+from ds_jax.runtime import files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
@@ -25,6 +28,26 @@ class Damaged(ValueError):
     """A saved file is missing, or is not as it was written."""
 
 
+def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
+    """Returns what the card of a model records of its making.
+
+    Args:
+        config: The run's config.
+        seconds: The time that training or fitting took.
+
+    Returns:
+        `devices` (see `processes.devices`; scikit-learn and XGBoost use the CPU alone), `seconds`,
+        and the hash of the published `weights` that were read, "" without any.
+    """
+    devices = {"kind": "cpu", "number": 1}
+    if "picture" in config or "train" in config:
+        devices = processes.devices()
+    weights = ""
+    if "weights" in config and not config.weights:
+        weights = pretrained.cached(backbone_of(config), full=needs_full_weights(config))
+    return {"devices": devices, "seconds": seconds, "weights": weights}
+
+
 def save(directory: Path, name: str, content: bytes, card: Mapping[str, Any]) -> None:
     """Writes a finished model to a fold's `checkpoints` folder.
 
@@ -33,8 +56,8 @@ def save(directory: Path, name: str, content: bytes, card: Mapping[str, Any]) ->
         name: The name of the model's file.
         content: The content of that file.
         card: What describes the model, as JSON: `config` (the run's), `fold` (its digest, see
-            `leakage.fold_digest`), `trained` (the classes that its training utterances have), and
-            what its kind needs besides. The SHA-256 of the content is added here.
+            `leakage.fold_digest`), `trained` (the classes that its training utterances have),
+            `made`, and what its kind needs besides. The SHA-256 of the content is added here.
 
     Raises:
         OSError: The folder cannot be written.
@@ -51,8 +74,8 @@ def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -
     Args:
         directory: The folder.
         variables: The network's variables, on the host.
-        card: As for `save`, with `epoch` (the one that was selected) and `history` (the rows of
-            metrics.jsonl).
+        card: As for `save`, with `epoch` (the one that was selected), `history` (the rows of
+            metrics.jsonl) and `kept` (the epochs from which training can go on).
     """
     save(directory, MODEL, safetensors.numpy.save(flatten(variables)), card)
 
@@ -87,8 +110,7 @@ def _explain_absence(directory: Path) -> str:
     """Says why a fold's `checkpoints` folder holds no card, and what to do."""
     if not (directory.parent / PREDICTIONS).is_file():
         return "train this fold to its end first, or name another folder"
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    if any(name.isdecimal() or name == CARD_OF_EARLIER_VERSIONS for name in names):
+    if (directory / CARD_OF_EARLIER_VERSIONS).is_file() or any(directory.glob("*/variables")):
         return (
             "this fold was trained by an earlier version of this program. Use that version, or "
             f"delete the fold's {PREDICTIONS} and start the training again"

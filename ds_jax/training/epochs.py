@@ -29,6 +29,7 @@ from ds_jax.training.checkpoints import (
     MODEL,
     Damaged,
     flatten,
+    read_card,
     read_model,
     save_model,
 )
@@ -75,7 +76,7 @@ class Epochs:
         shared: Whether all processes train the fold together, or this one alone.
 
     Attributes:
-        finished: Whether the folder holds a finished model, and so no epochs any more.
+        finished: Whether the folder holds a finished model.
         latest: The last epoch that was saved; None where there is none.
         notice: What was found damaged and put aside; empty if nothing was.
 
@@ -88,8 +89,7 @@ class Epochs:
         self._alone = not shared and jax.process_count() > 1
         self._writes = self._alone or processes.is_first_process()
         if self._writes:
-            with files.explain_write_errors(self.directory):
-                self.directory.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.directory)
             self.notice = _put_damaged_aside(self.directory)
         self._wait_for_others("opened")
         self._policy = _LatestAndBest()
@@ -179,11 +179,11 @@ class Epochs:
         return _read(self.directory / str(epoch))
 
     def finish(self, variables: Variables, card: Mapping[str, Any]) -> None:
-        """Writes the finished model, and deletes the epochs, which nobody needs any more.
+        """Writes the finished model, and deletes the epochs that nobody needs any more.
 
         Args:
             variables: The variables of the best epoch.
-            card: As `save_model` takes it.
+            card: As `save_model` takes it; the epochs in its `kept` stay.
 
         Raises:
             OSError: The folder cannot be written.
@@ -192,8 +192,15 @@ class Epochs:
         self._wait_for_others("read")
         if self._writes:
             save_model(self.directory, variables, card)
-            _delete_epochs(self.directory)
+            _delete_epochs(self.directory, but=card.get("kept", ()))
         self._wait_for_others("finished")
+
+    def reopen(self) -> None:
+        """Takes the finished model's card away, so that training can go on from what was kept."""
+        if self._writes:
+            (self.directory / CARD).unlink(missing_ok=True)
+        self._wait_for_others("reopened")
+        self.finished = False
 
     def _wait_for_others(self, what: str) -> None:
         if not self._alone:
@@ -295,7 +302,8 @@ def _put_damaged_aside(directory: Path) -> str:
     if (directory / CARD).is_file():
         try:
             read_model(directory)
-            _delete_epochs(directory)  # `finish` may have been killed
+            kept = read_card(directory).get("kept", ())
+            _delete_epochs(directory, but=kept)  # `finish` may have been killed
         except Damaged as error:
             damages.append(str(error).removesuffix(ADVICE))
             _put_aside(directory / MODEL)

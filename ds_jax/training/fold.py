@@ -22,9 +22,10 @@ from ds_jax.evaluation import metrics
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress
-from ds_jax.runtime.files import explain_write_errors, write_text
-from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, TENSORBOARD, fold_directory
-from ds_jax.training.checkpoints import load_variables, read_card, unflatten
+from ds_jax.runtime.files import explain_write_errors, make_folder, write_text
+from ds_jax.runtime.progress import many
+from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, PREDICTIONS, TENSORBOARD, fold_directory
+from ds_jax.training.checkpoints import load_variables, made, read_card, unflatten
 from ds_jax.training.epochs import Epochs
 from ds_jax.training.input_pipeline import split_batches
 from ds_jax.training.step import TrainState
@@ -48,6 +49,30 @@ def plateaus(losses: Sequence[float], patience: int) -> tuple[float, int]:
         if waited and waited % patience == 0:
             scale *= PLATEAU_FACTOR
     return scale, waited
+
+
+def is_over(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> bool:
+    """Returns whether a fold has reached its last epoch, or gained nothing for long enough.
+
+    Args:
+        config: The run's config.
+        history: The rows of metrics.jsonl.
+    """
+    return len(history) >= config.train.epochs or _is_tired(config, history)
+
+
+def _is_tired(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> bool:
+    """Returns whether more epochs would change nothing, since patience has ended the training."""
+    if is_scheduled(config.train):
+        return False
+    return _plateaus(config, history)[1] >= config.train.stop_patience
+
+
+def _plateaus(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> tuple[float, int]:
+    if is_scheduled(config.train):
+        return 1.0, 0
+    losses = [row[f"{config.select_on}_loss"] for row in history]
+    return plateaus(losses, config.train.plateau_patience)
 
 
 class FoldState:
@@ -120,26 +145,17 @@ class FoldState:
 
         It is the latest where the number of epochs is fixed.
         """
-        return self.epoch - self._plateaus[1]
+        return self.epoch - _plateaus(self._config, self.history)[1]
 
     @property
     def learning_rate_scale(self) -> float:
         """What plateaus have multiplied the learning rates by."""
-        return self._plateaus[0]
+        return _plateaus(self._config, self.history)[0]
 
     @property
     def is_over(self) -> bool:
-        """Whether the last epoch is reached, or nothing has been gained for long enough."""
-        train = self._config.train
-        stopped = not is_scheduled(train) and self._plateaus[1] >= train.stop_patience
-        return stopped or self.epoch >= train.epochs
-
-    @property
-    def _plateaus(self) -> tuple[float, int]:
-        if is_scheduled(self._config.train):
-            return 1.0, 0
-        losses = [row[f"{self._config.select_on}_loss"] for row in self.history]
-        return plateaus(losses, self._config.train.plateau_patience)
+        """Whether training has ended, see the function of this name."""
+        return is_over(self._config, self.history)
 
     def order(self) -> np.ndarray:
         """Returns the training rows in the order of the next epoch, int32.
@@ -176,18 +192,32 @@ class FoldState:
         if self.checkpoints.finished:
             saved = read_card(self.checkpoints.directory, "history")
             self._check(saved)
-        elif epoch is not None:
+            if not is_over(self._config, saved["history"]):  # it is given more epochs
+                self._reopen(saved["history"])
+                saved = {}
+        if not self.checkpoints.finished and epoch is not None:
             state, saved = self._restore(epoch, state)
         if saved:
             self.history = saved["history"]
             self.losses = np.asarray(saved.get("losses", []), np.float32)
             self.seconds = saved.get("seconds", 0.0)
-            steps = f" and {len(self.losses)} steps" if len(self.losses) else ""
+            steps = f" and {many(len(self.losses), 'step')}" if len(self.losses) else ""
             self.say(f"going on after epoch {self.epoch}{steps} from {self.checkpoints.directory}")
             self._write_history()  # it may have been stopped just before
         if self.writes:
             self._events = Events(self._directory / TENSORBOARD, self.epoch + 1)
         return state
+
+    def _reopen(self, history: Sequence[Mapping]) -> None:
+        """Makes a finished fold one under way."""
+        if self.writes:  # first, since they mark the fold as finished
+            (self._directory / PREDICTIONS).unlink(missing_ok=True)
+        self.checkpoints.reopen()
+        if self.checkpoints.latest is None:
+            self.say(
+                f"has kept nothing that training could go on from after epoch {len(history)}, and "
+                "is trained anew"
+            )
 
     def _restore(self, epoch: int, state: TrainState) -> tuple[TrainState, dict]:
         """Reads an epoch into a state like that which training begins with."""
@@ -215,7 +245,7 @@ class FoldState:
         number = self.epoch + (len(self.losses) > 0)
         self.checkpoints.save(number, trained, self._card() | steps, self.best_epoch)
         if len(self.losses):
-            self.say(f"is saved after epoch {self.epoch} and {len(self.losses)} steps")
+            self.say(f"is saved after epoch {self.epoch} and {many(len(self.losses), 'step')}")
 
     def finish(self, state: TrainState) -> Variables:
         """Leaves the model of the best epoch alone in the folder; returns its variables.
@@ -225,7 +255,11 @@ class FoldState:
         """
         if not self.checkpoints.finished:
             best, _ = self._restore(self.best_epoch, state)
-            self.checkpoints.finish(best.model, self._card() | {"epoch": self.best_epoch})
+            over = _is_tired(self._config, self.history) or is_scheduled(self._config.train)
+            card = self._card() | {"epoch": self.best_epoch}
+            card["kept"] = [] if over else sorted({self.best_epoch, self.epoch})
+            card["made"] = made(self._config, sum(row["seconds"] for row in self.history))
+            self.checkpoints.finish(best.model, card)
         return load_variables(self.checkpoints.directory, like=state.variables)
 
     def _card(self) -> dict:
@@ -332,7 +366,7 @@ class Events:
         self._directory = directory
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
         with explain_write_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             self._writer = RecordWriter(str(directory / name))
         self._add(file_version="brain.Event:2")
         if step > 1:

@@ -233,9 +233,15 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path, change, error, named
 
 
 def test_a_comparison_needs_two_runs(three):
-    for runs in (three[:1], [three[0], three[1], three[1].parent / "attention"]):
-        with pytest.raises(ValueError, match=r"1 run|attention"):
+    again = [three[0], three[1], three[1].parent / "attention"]
+    for runs, named in (([], "0 runs"), (three[:1], "1 run"), (again, "attention")):
+        with pytest.raises(ValueError, match=rf"{named}\b"):
             compare_runs(runs)
+
+
+def test_one_pair_is_one(three, capsys):
+    compare.run(three[:2])
+    assert "for 1 pair;" in capsys.readouterr().out
 
 
 def test_the_smaller_of_two_training_sets_counts(three):

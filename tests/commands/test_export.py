@@ -133,12 +133,18 @@ def test_a_fold_is_exported_alone(run_copy, waves, tmp_path, monkeypatch):
     [
         ("ds_fc", {"mode": "spectrogram", "preprocessing": "deepspectrum"}),
         ("ds_am", {"window": 0.5, "window_hop": 0.3}),
+        ("ds_am", {"window": 0.5, "window_hop": 0.3, "trim": 30.0}),
+        ("ds_am", {"trim": 30.0}),
     ],
 )
 def test_other_systems_and_pictures(system, changes, waves, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "PLATFORMS", ("cpu",))
     config = tiny.config(system)
-    config.picture.update(changes)
+    config.trim = changes.get("trim", 0.0)
+    config.picture.update({name: value for name, value in changes.items() if name != "trim"})
+    if config.trim:
+        silence = 1e-3 * wave(0.5)
+        waves = [np.concatenate([silence, samples, silence, silence]) for samples in waves]
     config.picture.size = 32
     fold = untrained(tmp_path / "fold_00", config)
     export.run(fold)

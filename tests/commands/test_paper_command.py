@@ -439,3 +439,13 @@ def test_every_cell_has_a_config():
         config = configuration.load(Path("configs") / f"{row.config}.py")
         assert config.system == paper_runs.SYSTEMS[row.system]
         assert config.corpus == paper_numbers.CORPORA[row.place]
+
+
+def test_cells_that_are_given_more_epochs_go_on(tmp_path, calls, few):
+    run(tmp_path, calls)
+    calls["run"].clear()
+    content, _ = run(tmp_path, calls, experiment(**{"train.epochs": 50}))
+    chosen = {one["workdir"] for one in all_cells(content) if one.get("chooses_epoch", True)}
+    assert {*calls["run"]} <= chosen
+    assert {one["workdir"] for one in content["cells"] if one["chooses_epoch"]} <= {*calls["run"]}
+    assert all(one["status"] == "done" for one in all_cells(content))

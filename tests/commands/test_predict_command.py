@@ -222,7 +222,9 @@ def test_only_predictions_go_to_standard_output(fitted, folder, capsys, monkeypa
     predict.run(fitted, [folder], "csv")
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3
-    assert captured.err == "a message\n"  # and no progress where there is no terminal
+    first, note = captured.err.splitlines()  # and no progress where there is no terminal
+    assert first == "a message"
+    assert note.startswith("note: ")  # tones are no speech
 
 
 def test_an_explanation_is_drawn_for_each_row(run, folder, tmp_path, capsys):
@@ -323,6 +325,42 @@ def test_standard_input_is_a_recording(fitted, folder, capsys, monkeypatch):
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(garbage)))
         with pytest.raises(ValueError, match=r"^- "):
             predict.run(fitted, ["-"])
+
+
+def test_headerless_recordings_have_the_rate_that_is_given(fitted, tmp_path, capsys):
+    tone(tmp_path / "a.wav", rate=8000)
+    samples, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    (tmp_path / "a.raw").write_bytes(samples.tobytes())
+    raw, named = answers(capsys, fitted, [tmp_path], raw_rate=8000)
+    assert raw[1:3] == named[1:3] == (0, 1)
+    np.testing.assert_allclose(raw[4], named[4], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.MP4", "a.aac", "a.amr", "a.wma", "a.webm"])
+def test_formats_of_ffmpeg_are_found_and_named_without_it(
+    fitted, tmp_path, capsys, monkeypatch, name
+):
+    tone(tmp_path / "whole.wav")
+    (tmp_path / name).write_bytes(b"of a format that only ffmpeg knows")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=rf"{name} needs ffmpeg"):
+        predict.run(fitted, [tmp_path], "csv")
+    assert [row[0] for row in rows(capsys.readouterr().out)] == [f"{tmp_path}/whole.wav"]
+
+
+def test_an_open_header_is_remarked_on(fitted, tmp_path, capsys):
+    tone(tmp_path / "a.wav")
+    tone(tmp_path / "b.wav")
+    content = (tmp_path / "b.wav").read_bytes()
+    sizes = (2_000_000_036).to_bytes(4, "little"), (2_000_000_000).to_bytes(4, "little")
+    (tmp_path / "b.wav").write_bytes(
+        content[:4] + sizes[0] + content[8:40] + sizes[1] + content[44:]
+    )
+    predict.run(fitted, [tmp_path], "csv")
+    captured = capsys.readouterr()
+    first, second = rows(captured.out)
+    np.testing.assert_array_equal(first[4], second[4])
+    assert f"1 of the recordings ({tmp_path}/b.wav)" in captured.err
 
 
 def write_unusable(folder):

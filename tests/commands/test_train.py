@@ -1,6 +1,7 @@
 """Folds are run once, continue where they were stopped, and are reported together."""
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import shutil
@@ -130,6 +131,39 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
     assert {split: kept[split] for split in ("train", "dev", "test")} == given["folds"][0]
 
 
+@pytest.mark.parametrize("system", ["mlr", "ffnn"])
+@pytest.mark.parametrize("by", ["file", "corpus"])
+def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
+    config, corpus = tiny.make(system)
+    named = {utterance.name: utterance.speaker for utterance in corpus.utterances}
+    last = max(named.values())
+    if by == "file":
+        train_names = [name for name, speaker in named.items() if speaker != last]
+        tested = [name for name, speaker in named.items() if speaker == last]
+        config.folds.file = str(tmp_path / "mine.json")
+        content = {"folds": [{"train": train_names, "test": tested}]}
+        (tmp_path / "mine.json").write_text(json.dumps(content))
+    else:
+        splits = {name: "test" if named[name] == last else "train" for name in named}
+        corpus = dataclasses.replace(corpus, folds=splits)
+    train.check(config)
+    assert train.run(config, corpus, tmp_path / "run")
+    result = summary.read(tmp_path / "run" / "report.json")
+    assert (result.protocol, result.shared["speakers"]) == ("custom", 0)
+    assert result.n == sum(speaker == last for speaker in named.values())
+    printed = capsys.readouterr().out
+    assert "dev was taken from train" in printed
+    assert ("in place of folds.protocol" in printed) == (by == "corpus")
+
+
+def test_folds_that_a_corpus_gives_are_not_ignored_in_silence(tmp_path, capsys):
+    config, corpus = tiny.make("mlr")
+    corpus = dataclasses.replace(corpus, folds={u.name: u.speaker for u in corpus.utterances})
+    config.folds.protocol = "whole_corpus"
+    assert train.run(config, corpus, tmp_path)
+    assert "are not used, since folds.protocol is 'whole_corpus'" in capsys.readouterr().out
+
+
 def test_a_test_fold_that_chooses_the_epoch_is_reported(tmp_path):
     config = tiny.run_config(select_on="test")
     assert train.run(config, tiny.corpus(21, windows=2), tmp_path)
@@ -225,3 +259,135 @@ def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
 def test_labels_are_in_alphabetical_order():
     assert list(LABELS) == sorted(LABELS)
     assert np.array_equal(tiny.corpus(7).labels, range(7))
+
+
+def grown(workdir, epochs, **fields):
+    """Gives a run of `tiny.run_config` more epochs."""
+    config = tiny.run_config(**{"train.epochs": epochs, **fields})
+    assert train.run(config, tiny.corpus(21), workdir)
+
+
+def results(workdir):
+    tables = [path.read_bytes() for path in sorted(workdir.glob("fold_*/predictions*.csv"))]
+    return tables, summary.read(workdir / "report.json")
+
+
+def kept_epochs(workdir):
+    return [
+        sorted(path.name for path in folder.glob("[0-9]*"))
+        for folder in sorted(workdir.glob("fold_*/checkpoints"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def three_epochs(narrow, tmp_path_factory):
+    """A run that was given three epochs from the first."""
+    workdir = tmp_path_factory.mktemp("three_epochs")
+    with tiny.given_weights():
+        grown(workdir, 3)
+    return workdir
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["goes_on", "anew"])
+def test_more_epochs_end_as_if_they_had_been_wanted_first(run_copy, three_epochs, capsys, kept):
+    assert kept_epochs(run_copy) == [["1"]] * 3
+    record = files.read_json(run_copy / "config.json")["began"]
+    if not kept:
+        for folder in run_copy.glob("fold_*/checkpoints/1"):
+            shutil.rmtree(folder)
+    capsys.readouterr()
+    grown(run_copy, 3)
+    printed = capsys.readouterr().out
+    assert ("going on after epoch 1" in printed) == kept
+    assert ("trained anew" in printed) != kept
+    assert results(run_copy) == results(three_epochs)
+    assert configuration.read(run_copy).train.epochs == 3
+    assert files.read_json(run_copy / "config.json")["began"] == record
+    before = fold_times(run_copy)
+    grown(run_copy, 3)
+    assert fold_times(run_copy) == before
+
+
+def test_folds_that_await_more_epochs_are_not_done(run_copy, capsys):
+    config, corpus = tiny.run_config(**{"train.epochs": 2}), tiny.corpus(21)
+    before = fold_times(run_copy)
+    assert not train.run(config, corpus, run_copy, [1])
+    assert "folds still to run: 0, 2" in capsys.readouterr().out
+    changed = {
+        path.parent.name for path, time in fold_times(run_copy).items() if time != before[path]
+    }
+    assert changed == {"fold_01"}
+    assert report.run(configuration.read(run_copy), corpus, run_copy).missing_folds == [0, 2]
+    assert train.run(config, corpus, run_copy)
+
+
+def test_more_epochs_change_nothing_where_patience_has_ended_a_fold(tmp_path):
+    fields = {"train.stop_patience": 1, "train.new_learning_rate": 0.1}
+    grown(tmp_path, 12, **fields)
+    assert kept_epochs(tmp_path) == [[], [], []]
+    before = fold_times(tmp_path)
+    grown(tmp_path, 13, **fields)
+    assert fold_times(tmp_path) == before
+    assert configuration.read(tmp_path).train.epochs == 13
+
+
+def test_fewer_epochs_are_refused(three_epochs):
+    with pytest.raises(ValueError, match=r"config\.json has train\.epochs=3, and 2 "):
+        grown(three_epochs, 2)
+
+
+@pytest.mark.parametrize(
+    "lost", [["predictions.csv"], ["predictions.csv", "checkpoints/card.json"]]
+)
+def test_killed_as_it_is_given_more_epochs_it_goes_on(run_copy, three_epochs, lost):
+    configuration.write(tiny.run_config(**{"train.epochs": 3}), run_copy)
+    for name in lost:
+        (run_copy / "fold_01" / name).unlink()
+    grown(run_copy, 3)
+    assert results(run_copy) == results(three_epochs)
+
+
+def test_the_report_says_how_the_run_was_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/home/me/launch.py", "--workdir=/home/me/my runs/one", "a=b"])
+    weights = tmp_path / "own.h5"
+    weights.write_bytes(b"one")
+    assert train.run(tiny.run_config(weights=str(weights)), tiny.corpus(21), tmp_path / "run")
+    made = summary.read(tmp_path / "run" / "report.json").made
+    assert made["command"] == "python .../launch.py --workdir=.../one a=b"
+    assert made["versions"] == files.read_json(tmp_path / "run" / "config.json")["versions"]
+    assert datetime.datetime.fromisoformat(made["began"]).tzinfo
+    assert made["devices"] == [{"kind": "cpu", "number": 1}]
+    rows = [row for k in range(3) for row in predictions.read_metrics(tmp_path / f"run/fold_0{k}")]
+    assert made["seconds"] == pytest.approx(sum(row["seconds"] for row in rows))
+    assert made["weights"] == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
+    page = (tmp_path / "run" / "report.html").read_text()
+    texts = made["command"], made["began"], made["weights"], made["versions"]["jax"], "1 cpu"
+    assert all(text in page for text in texts)
+    assert "/home/me" not in page
+    evaluate.run(tmp_path / "run", tiny.corpus(21))
+    again = summary.read(tmp_path / "run" / "evaluations" / "tiny" / "report.json").made
+    assert set(again) == set(made)
+    assert (again["weights"], again["command"]) == (made["weights"], made["command"])
+
+
+def test_the_report_of_a_classifier_says_so_too(tmp_path):
+    config, corpus = quick()
+    assert train.run(config, corpus, tmp_path)
+    made = summary.read(tmp_path / "report.json").made
+    assert (made["devices"], made["weights"]) == ([{"kind": "cpu", "number": 1}], "")
+    assert made["seconds"] > 0
+    for folder in tmp_path.glob("fold_*/checkpoints"):
+        shutil.rmtree(folder)  # the models of an older run, or none
+    record = files.read_json(tmp_path / "config.json")
+    for name in ("began", "command", "versions"):
+        del record[name]
+    files.write_json(tmp_path / "config.json", record)
+    older = report.run(config, corpus, tmp_path)
+    assert older.made == {
+        "began": "",
+        "command": "",
+        "versions": {},
+        "devices": [],
+        "seconds": 0,
+        "weights": "",
+    }

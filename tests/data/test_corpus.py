@@ -95,7 +95,7 @@ def test_timelines_are_stored_as_wide_as_they_are_and_padded_in_memory(tmp_path,
     assert found.inputs.shape == (3, 32, max(widths))
     assert spectrogram.widths(found.inputs).tolist() == widths
     for row, picture in zip(found.inputs, expected, strict=True):
-        np.testing.assert_array_equal(spectrogram.trim(row), picture)
+        np.testing.assert_array_equal(spectrogram.unpadded(row), picture)
     monkeypatch.setattr(corpus, "HOST_SHARE", 0)
     stored = corpus.load(builder, "mine").inputs
     assert isinstance(stored, StoredPictures)

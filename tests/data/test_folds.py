@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds_jax.data.corpus import Utterance
-from ds_jax.data.folds import PROTOCOLS, Fold, check, make_folds, read_folds, shared, write_folds
+from ds_jax.data.folds import (
+    PROTOCOLS,
+    Fold,
+    check,
+    given_folds,
+    make_folds,
+    read_folds,
+    shared,
+    write_folds,
+)
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
 
@@ -289,8 +298,103 @@ def test_a_user_s_file_is_used_unchanged(tmp_path):
     path.write_text(json.dumps({"folds": [{"train": names[5:1:-1], "test": names[:2]}]}))
     expected = Fold(tuple(names[2:6]), (), tuple(names[:2]))
     assert read_folds(path, utterances, select_on="test") == ("custom", [expected])
-    with pytest.raises(ValueError, match=r'mine.json, fold 0: "dev" .*select_on="test"'):
-        read_folds(path, utterances)
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_dev_is_taken_from_train_where_a_file_has_none(tmp_path, suffix):
+    utterances = corpus()
+    tested = [u.name for u in utterances if u.speaker == "s00"]
+    trained = [u.name for u in utterances if u.speaker != "s00"]
+    path = tmp_path / f"mine.{suffix}"
+    if suffix == "json":
+        path.write_text(json.dumps({"folds": [{"train": trained, "test": tested}] * 2}))
+    else:
+        rows = [f"{name};Training" for name in trained] + [f"{name};TEST" for name in tested]
+        path.write_text("Name;Split\n" + "\n".join(rows))
+    protocol, folds = read_folds(path, utterances)
+    assert (protocol, len(folds)) == ("custom", 2 if suffix == "json" else 1)
+    for fold in folds:
+        assert fold.test == tuple(tested)
+        assert sorted(fold.train + fold.dev) == trained
+        assert fold.dev_rule == "speakers"
+        splits = (attributes(utterances, names, "speaker") for names in (fold.train, fold.dev))
+        assert not set.intersection(*splits)
+    assert read_folds(path, utterances)[1] == folds
+    others = {read_folds(path, utterances, seed=seed)[1][0].dev for seed in range(9)}
+    assert len(others) > 1
+    assert read_folds(path, utterances, "test")[1][0].train == tuple(trained)
+
+
+def test_equal_recordings_are_in_train_or_in_dev(tmp_path):
+    names = [u.name for u in corpus()]
+    content = {"folds": [{"train": names[1:], "test": names[:1]}]}
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    pairs = [
+        dataclasses.replace(u, digest=f"{u.sentence} {u.name == names[0]}") for u in corpus()
+    ]  # of all speakers
+    (fold,) = read_folds(tmp_path / "mine.json", pairs)[1]
+    digests = ({u.digest for u in pairs if u.name in s} for s in (fold.train, fold.dev))
+    assert not set.intersection(*digests)
+    alike = [dataclasses.replace(u, digest=str(u.name == names[0])) for u in corpus()]
+    with pytest.raises(ValueError, match='fold 0: "dev" is missing'):
+        read_folds(tmp_path / "mine.json", alike)
+
+
+TABLES = {
+    "folds as numbers": {0: "10", 1: "2", 2: "10", 3: "1"},
+    "folds as names": {0: "b", 1: "a", 2: "b", 3: "a"},
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_corpus_may_give_the_fold_that_tests_an_utterance(kind):
+    utterances = corpus()
+    given = {u.name: TABLES[kind][int(u.speaker[1:]) % 4] for u in utterances}
+    folds = given_folds(given | {"an unusable one": "2"}, utterances)
+    values = {"folds as numbers": ["1", "2", "10"], "folds as names": ["a", "b"]}[kind]
+    assert len(folds) == len(values)
+    for fold, value in zip(folds, values, strict=True):
+        assert fold.test == tuple(sorted(name for name in given if given[name] == value))
+        assert sorted(fold.train + fold.dev + fold.test) == sorted(given)
+        assert fold.dev_rule == "speakers"
+
+
+def test_a_corpus_may_give_the_splits():
+    utterances = corpus()
+    words = {"s00": "test", "s01": "Validation"}
+    given = {u.name: words.get(u.speaker, "train") for u in utterances}
+    (fold,) = given_folds(given, utterances)
+    assert [attributes(utterances, names, "speaker") for names in fold.splits.values()] == [
+        {"s02", "s03", "s04", "s05"},
+        {"s01"},
+        {"s00"},
+    ]
+    assert fold.dev_rule == ""
+    for values, reason in (
+        ({"train"}, '"test" is missing'),
+        ({"train", "2"}, "some utterances have a split, and others '2'"),
+        ({"7"}, "all utterances are of the fold '7'"),
+    ):
+        cycle = itertools.cycle(sorted(values))
+        with pytest.raises(ValueError, match=reason):
+            given_folds({name: next(cycle) for name in given}, utterances)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("utterance,fold\n", "has no rows"),
+        ("utterance\ns00_00\n", "line 1: .*'fold'"),
+        ("utterance,fold\ns00_00,1\ns00_01,\n", "line 3"),
+        ("utterance,fold\ns00_00,1\ns00_00,2\n", "line 3: 's00_00'"),
+        ("utterance,fold\ns00_00,1\nx,2\n", "fold 0: .*'x'"),
+        ("utterance,fold\ns00_00,1\ns00_01,train\n", "have a split"),
+    ],
+)
+def test_a_bad_table_is_an_error_that_names_the_place(tmp_path, content, place):
+    (tmp_path / "mine.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"mine\.csv.*{place}"):
+        read_folds(tmp_path / "mine.csv", corpus())
 
 
 @pytest.mark.parametrize("protocol", [*RULES, "whole_corpus"])
@@ -341,7 +445,8 @@ GOOD = {"train": ["s00_00", "s00_01"], "dev": ["s00_02"], "test": ["s00_03"]}
         ({"folds": [GOOD, 3]}, "fold 1: "),
         ({"folds": [GOOD, GOOD | {"train": []}]}, 'fold 1: "train"'),
         ({"folds": [GOOD, GOOD | {"test": []}]}, 'fold 1: "test"'),
-        ({"folds": [{"train": ["s00_00"]}]}, 'fold 0: "dev"'),
+        ({"folds": [{"train": ["s00_00"]}]}, 'fold 0: "test"'),
+        ({"folds": [{"train": ["s00_00"], "test": ["s00_01"]}]}, 'fold 0: "dev"'),
         ({"folds": [GOOD, GOOD | {"test": ["x"]}]}, "fold 1: \"test\" names 'x'"),
         ({"folds": [GOOD | {"dev": ["s00_00"]}]}, "fold 0: 's00_00' .*train and dev"),
         ({"folds": [GOOD | {"test": ["s00_02"]}]}, "fold 0: 's00_02' .*dev and test"),

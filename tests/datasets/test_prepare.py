@@ -1,7 +1,6 @@
 """Preparing writes what is drawn or computed of recordings, once, and finds it again."""
 
 import csv
-import dataclasses
 import functools
 import shutil
 import subprocess
@@ -10,17 +9,16 @@ import threading
 from pathlib import Path
 
 import filelock
-import ml_collections
 import numpy as np
 import pytest
 import soundfile
+import tiny
 from recordings import RATE, SMALL, sound, sounds
 
 from datasets import base, synthetic
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.prepare import KNOWN, Corpora, prepare
 from ds_jax.data.corpus import load
-from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract, spectrogram
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -142,7 +140,9 @@ def test_synthetic_licensed_layouts_with_odd_and_broken_files(tmp_path):
 
 def test_a_corpus_of_unusable_recordings_is_an_error_and_leaves_nothing(tmp_path):
     break_files(tmp_path / "emomatch_spanish_db")
-    with pytest.raises(ValueError, match=r"none of the 4 recordings.*03_Ira_01\.WAV.*empty"):
+    with pytest.raises(
+        ValueError, match=r"of 4 recordings .* none can be used.*03_Ira_01\.WAV.*empty"
+    ):
         prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
     assert [path for path in (tmp_path / "data").rglob("*") if path.suffix != ".lock"] == [
         tmp_path / "data/emomatch_spanish_db",
@@ -173,6 +173,78 @@ def test_prepared_data_is_found_without_the_recordings_and_beside_other_settings
     # The device applies colours, so that they need no other records.
     builder = prepare("emodb", tmp_path, tmp_path / "data", coloured)
     assert builder.data_path == first[SMALL].data_path
+
+
+def prepared_names(tmp_path, name="emodb", **options) -> list[str]:
+    builder = prepare(name, tmp_path, tmp_path / "data", SMALL, **options)
+    return [utterance.name for utterance in load(builder, name).utterances]
+
+
+def test_changed_recordings_are_prepared_anew_and_said(tmp_path, capsys, caplog, monkeypatch):
+    monkeypatch.setattr(EmoDb, "totals", (4,))
+    sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav")
+    assert prepared_names(tmp_path) == ["03a01Fa", "03a02Fa"]
+    assert caplog.text.count("2 utterances found where 4") == 1
+    for published in (False, True):
+        prepared_names(tmp_path)
+        assert "anew" not in capsys.readouterr().out
+        assert caplog.text.count("2 utterances found where 4") == 2 + published  # at each run
+
+    sound(tmp_path / "emodb/wav/03a04Fa.wav", 2)
+    assert prepared_names(tmp_path) == ["03a01Fa", "03a02Fa", "03a04Fa"]
+    assert "1 new (such as wav/03a04Fa.wav): it is prepared anew" in capsys.readouterr().out
+    (tmp_path / "emodb/03a02Fa.wav").unlink()
+    assert prepared_names(tmp_path) == ["03a01Fa", "03a04Fa"]
+    assert "1 gone (such as 03a02Fa.wav)" in capsys.readouterr().out
+
+    before = load(prepare("emodb", tmp_path, tmp_path / "data", SMALL), "emodb")
+    sound(tmp_path / "emodb/03a01Fa.wav", 7)  # of the same size
+    after = load(prepare("emodb", tmp_path, tmp_path / "data", SMALL), "emodb")
+    assert "1 changed (such as 03a01Fa.wav)" in capsys.readouterr().out
+    digests = [[u.digest for u in corpus.utterances] for corpus in (before, after)]
+    assert [one == other for one, other in zip(*digests, strict=True)] == [False, True]
+
+    shutil.rmtree(tmp_path / "emodb")
+    caplog.clear()
+    assert prepared_names(tmp_path) == ["03a01Fa", "03a04Fa"]
+    assert "2 utterances found where 4" in caplog.text
+    assert "anew" not in capsys.readouterr().out
+
+
+def test_changed_recordings_of_a_manifest_are_prepared_anew(tmp_path, capsys):
+    sounds(tmp_path / "mine", "a.wav", "b.wav")
+    table = tmp_path / "mine/manifest.csv"
+    table.write_text("path,label,speaker\na.wav,JOY,ana\nb.wav,FEAR,ben\n")
+    assert prepared_names(tmp_path, "mine") == ["a.wav", "b.wav"]
+    sound(tmp_path / "mine/a.wav", 7)
+    assert prepared_names(tmp_path, "mine") == ["a.wav", "b.wav"]
+    assert "1 changed (such as a.wav)" in capsys.readouterr().out
+    (tmp_path / "mine/b.wav").unlink()
+    with pytest.raises(ValueError, match=r"line 3, path: .*b\.wav"):
+        prepared_names(tmp_path, "mine")
+    (tmp_path / "mine/a.wav").unlink()  # the table alone says which corpus was prepared
+    assert prepared_names(tmp_path, "mine") == ["a.wav", "b.wav"]
+
+
+def test_a_recording_of_an_open_header_is_remarked_on(tmp_path, caplog):
+    sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav")
+    path = tmp_path / "emodb/03a02Fa.wav"
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
+    assert prepared_names(tmp_path) == ["03a01Fa", "03a02Fa"]
+    assert "1 audio file read to the end of the file" in caplog.text
+    assert "03a02Fa.wav" in caplog.text
+
+
+def test_headerless_recordings_of_another_rate_are_prepared_beside(tmp_path):
+    sounds(tmp_path / "elra_s0329", "f/sessa001/spf1a001.l16")
+    folders = set()
+    for rate, seconds in ((16_000, 0.2), (8000, 0.4)):
+        builder = prepare("elra", tmp_path, tmp_path / "data", SMALL, audio=False, raw_rate=rate)
+        (utterance,) = load(builder, "elra").utterances
+        assert utterance.seconds == pytest.approx(seconds)
+        folders.add(builder.data_path)
+    assert len(folders) == 2
 
 
 def test_a_new_version_of_pictures_leaves_features_as_they_are(tmp_path, monkeypatch):
@@ -250,7 +322,8 @@ def test_recordings_without_terms_to_pass_them_on_are_refused_before_any_work(
 def test_recordings_are_found_again_if_reports_are_to_play_them(tmp_path, name, recording, term):
     sounds(tmp_path / name, recording)
     corpus = load(prepare(name, tmp_path, tmp_path / "data", SMALL, audio=True), name)
-    assert corpus.recordings == {corpus.utterances[0].name: tmp_path / name / recording}
+    source = audio.Source(tmp_path / name / recording)
+    assert corpus.recordings == {corpus.utterances[0].name: source}
     assert term in corpus.audio_terms
     shutil.rmtree(tmp_path / name)  # which prepared data does not need, but sound does
     with pytest.raises(FileNotFoundError, match=name):
@@ -277,8 +350,7 @@ def test_synthetic_speech_is_written_when_it_is_loaded(tmp_path, monkeypatch, ca
     write = functools.partial(synthetic.write_corpora, speakers=2, sentences=1, elra_sentences=2)
     monkeypatch.setattr(synthetic, "write_corpora", write)
     corpora = Corpora(tmp_path / "raw", tmp_path / "data", synthetic=True)
-    fields = {"corpus": "emovo", "classes": LABELS, "label_map": ()}
-    experiment = ml_collections.ConfigDict(fields | {"picture": dataclasses.asdict(SMALL)})
+    experiment = tiny.run_config(**{"picture.canvas": 16})
     for _ in range(2):
         assert len(corpora.load(experiment, "emomatch").utterances) == 14
         assert "emomatch_spanish_db: SYNTHETIC" in capsys.readouterr().out

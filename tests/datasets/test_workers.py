@@ -14,7 +14,8 @@ import pytest
 from recordings import SMALL, sound, sounds
 
 from datasets import base, workers
-from ds_jax.features import extract
+from ds_jax.features import audio, extract
+from ds_jax.features.audio import Source
 from ds_jax.features.spectrogram import PictureSettings
 
 
@@ -43,14 +44,16 @@ def test_records_are_hardly_larger_than_of_compressed_pngs(tmp_path):
 
 def test_an_outcome_is_what_is_stored_or_the_reason_without_the_name(tmp_path):
     path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
-    seconds, pngs, digest = workers.represent(path, settings)
+    source = Source(path)
+    seconds, pngs, digest, remarks = workers.represent(source, settings)
+    assert remarks == audio.remarks(path, 16_000)
     drawn, read_digest = extract.read(path, settings)[1:]
     assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
     assert digest == read_digest
-    seconds, arrays, _ = workers.represent(path, extract.FeatureSettings("mfcc"))
+    seconds, arrays, *_ = workers.represent(source, extract.FeatureSettings("mfcc"))
     assert (seconds, arrays[0].dtype, arrays[0].shape) == (1.0, np.float32, (60,))
     (tmp_path / "b.wav").touch()
-    reason = workers.represent(tmp_path / "b.wav", SMALL)
+    reason = workers.represent(Source(tmp_path / "b.wav"), SMALL)
     assert "empty" in reason
     assert "b.wav" not in reason
 
@@ -62,10 +65,10 @@ def test_processes_keep_the_order(tmp_path, monkeypatch):
     sounds(tmp_path, *names)
     sound(tmp_path / "1.wav", 1, seconds=10)  # the others overtake it
     (tmp_path / "6.wav").touch()
-    paths = [tmp_path / name for name in names]
-    alone = [workers.represent(path, SMALL) for path in paths]
+    sources = [Source(tmp_path / name) for name in names]
+    alone = [workers.represent(source, SMALL) for source in sources]
     monkeypatch.setattr(workers, "represent", None)  # not to be called in this process
-    assert list(workers.represent_all(paths, SMALL)) == alone
+    assert list(workers.represent_all(sources, SMALL)) == alone
 
 
 class Idle:
@@ -76,7 +79,7 @@ class Idle:
     def submit(self, function, batch, settings) -> Future:
         self.batches += 1
         future = Future()
-        future.set_result([str(path) for path in batch])
+        future.set_result([str(source) for source in batch])
         return future
 
 
@@ -85,9 +88,9 @@ def test_a_bounded_number_is_in_memory_and_none_is_lost(monkeypatch, cores, reco
     idle = Idle()
     monkeypatch.setattr(loky, "cpu_count", lambda: cores)
     monkeypatch.setattr(loky, "get_reusable_executor", lambda *args, **kwargs: idle)
-    paths = [Path(str(number)) for number in range(recordings)]
+    sources = [Source(Path(str(number))) for number in range(recordings)]
     ahead = cores * workers.AHEAD * workers.BATCH
-    for taken, outcome in enumerate(workers.represent_all(paths, SMALL)):
+    for taken, outcome in enumerate(workers.represent_all(sources, SMALL)):
         assert outcome == str(taken)
         assert idle.batches * workers.BATCH <= taken + ahead
     assert taken == recordings - 1
@@ -95,8 +98,9 @@ def test_a_bounded_number_is_in_memory_and_none_is_lost(monkeypatch, cores, reco
 
 def test_an_interrupt_reaches_the_caller_alone_and_ends_the_workers(tmp_path, monkeypatch):
     monkeypatch.setattr(loky, "cpu_count", lambda: 2)
-    paths = [sound(tmp_path / f"{number:02}.wav", number) for number in range(3 * workers.BATCH)]
-    outcomes = workers.represent_all(paths, SMALL)
+    count = 3 * workers.BATCH
+    sources = [Source(sound(tmp_path / f"{number:02}.wav", number)) for number in range(count)]
+    outcomes = workers.represent_all(sources, SMALL)
     next(outcomes)
     executor = loky.get_reusable_executor(reuse=True)
     assert executor.submit(signal.getsignal, signal.SIGINT).result() == signal.SIG_IGN
@@ -107,13 +111,26 @@ def test_an_interrupt_reaches_the_caller_alone_and_ends_the_workers(tmp_path, mo
     assert not any(process.is_alive() for process in started)
 
 
+def test_without_shared_memory_one_process_works_alone(tmp_path, monkeypatch, capsys):
+    paths = [sound(tmp_path / f"{number}.wav", number, 0.2) for number in range(9)]
+
+    def refuse(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    monkeypatch.setattr(loky, "get_reusable_executor", refuse)
+    alone = [workers.represent(path, SMALL) for path in paths]
+    assert list(workers.represent_all(paths, SMALL)) == alone
+    assert "/dev/shm (Read-only file system)" in capsys.readouterr().out
+
+
 def test_one_core_needs_no_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(loky, "cpu_count", lambda: 1)
     monkeypatch.setattr(loky, "get_reusable_executor", None)  # calling it would fail
     sounds(tmp_path, *(f"{number}.wav" for number in range(9)))
-    paths = sorted(tmp_path.iterdir())
-    expected = [workers.represent(path, SMALL) for path in paths]
-    assert list(workers.represent_all(paths, SMALL)) == expected
+    sources = [Source(path) for path in sorted(tmp_path.iterdir())]
+    expected = [workers.represent(source, SMALL) for source in sources]
+    assert list(workers.represent_all(sources, SMALL)) == expected
 
 
 def test_workers_import_neither_tfds_nor_jax(tmp_path):
@@ -121,8 +138,9 @@ def test_workers_import_neither_tfds_nor_jax(tmp_path):
 import sys
 from pathlib import Path
 from datasets import workers
+from ds_jax.features.audio import Source
 from ds_jax.features.spectrogram import PictureSettings
-workers.represent(Path({str(sound(tmp_path / "a.wav"))!r}), PictureSettings())
+workers.represent(Source(Path({str(sound(tmp_path / "a.wav"))!r})), PictureSettings())
 print(sorted({{"jax", "tensorflow_datasets", "tensorflow", "matplotlib"}} & set(sys.modules)))
 """
     root = Path(__file__).parents[2]

@@ -158,6 +158,7 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     for seed, name in enumerate(names):
         recordings.sound(tmp_path / name, seed, 0.5)
     (tmp_path / "corpora" / "robots" / "manifest.csv").write_text("\n".join(rows))
+    (tmp_path / "nothing").mkdir()
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     commands = [command for page in TO_RUN for command in commands_of(page) if command]
     assert len(commands) > 15

@@ -1,5 +1,6 @@
 """The sets of features, and recordings as systems read them."""
 
+import dataclasses
 import re
 import sys
 
@@ -129,6 +130,45 @@ def recording(tmp_path):
     seconds = np.arange(16_000) / 16_000
     soundfile.write(tmp_path / "tone.wav", 0.3 * np.sin(900 * seconds * (1 + seconds)), 16_000)
     return tmp_path / "tone.wav"
+
+
+@pytest.mark.parametrize("trim", [0.0, 40.0])
+@pytest.mark.parametrize("form", [PictureSettings(canvas=32), FeatureSettings("mfcc")])
+def test_recordings_are_trimmed_alike_in_preparing_and_predicting(tmp_path, trim, form):
+    settings = dataclasses.replace(form, trim=trim)
+    rng = np.random.default_rng(0)
+    speech = rng.normal(0, 0.1, 16_000)
+    silence = rng.normal(0, 1e-4, 32_000)
+    whole = np.concatenate([silence, speech, silence])
+    for name, samples in (("whole", whole), ("speech", whole[32_000 - 1600 : 48_000 + 1600])):
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    seconds, (prepared,), digest = extract.read(tmp_path / "whole.wav", settings)
+    assert seconds == 5.0
+    assert digest == extract.read(tmp_path / "whole.wav", form)[2]
+    ((seconds, start, end, predicted),) = extract.windows(
+        tmp_path / "whole.wav", settings, Windowing()
+    )
+    assert (seconds, start, end) == ((5.0, 1.9, 3.1) if trim else (5.0, 0.0, 5.0))
+    np.testing.assert_array_equal(predicted, prepared)
+    expected = extract.read(tmp_path / ("speech.wav" if trim else "whole.wav"), form)[1][0]
+    np.testing.assert_array_equal(prepared, expected)
+    parts = list(extract.windows(tmp_path / "whole.wav", settings, Windowing(0.3)))
+    assert len(parts) == (4 if trim else 16)
+    assert parts[0][1] == (1.9 if trim else 0.0)
+    assert (settings.key() == form.key()) == (not trim)
+
+
+def test_the_trim_is_a_field_of_both_kinds_of_configs():
+    config = base.get_config()
+    config.trim = 35
+    assert extract.settings(config).trim == 35.0
+    base.use_mlr(config, "mfcc")
+    assert extract.settings(config) == FeatureSettings("mfcc", 35.0)
+    config = base.get_config()
+    config.trim = -1.0
+    with pytest.raises(ConfigError) as error:
+        extract.settings(config)
+    assert error.value.field == "trim"
 
 
 def test_a_config_with_features_has_no_picture():

@@ -179,7 +179,7 @@ def test_padding_is_told_from_a_timeline():
     widths = [picture.shape[1] for picture in pictures]
     assert spectrogram.widths(padded).tolist() == widths == [64, 86, 124]
     for row, picture in zip(padded, pictures, strict=True):
-        np.testing.assert_array_equal(spectrogram.trim(row), picture)
+        np.testing.assert_array_equal(spectrogram.unpadded(row), picture)
 
 
 def test_timelines_are_padded_to_few_widths():
@@ -303,6 +303,7 @@ def test_only_one_channel_is_drawn(samples):
 
 
 OTHER = {
+    "trim": 40.0,
     "sample_rate": 8000,
     "mode": "chroma",
     "layout": "plain",

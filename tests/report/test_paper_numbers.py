@@ -74,8 +74,8 @@ def test_the_papers_own_protocol_departs_in_nothing():
     ("name", "changes", "part"),
     [
         ("ds_am_elra", {}, "a development set does"),
-        ("ds_am_elra", {"folds": 5}, "10 folds (stratified), here there are 5 (stratified)"),
-        ("ds_am_elra", {"protocol": "speakers", "folds": 2}, "here there are 2 (speakers)"),
+        ("ds_am_elra", {"folds": 5}, "10 folds (stratified), here 5 (stratified)"),
+        ("ds_am_elra", {"protocol": "speakers", "folds": 2}, "here 2 (speakers)"),
         ("ds_am_elra", {"picture.size": 128}, "224 pixels, these 128"),
         ("ds_am_elra", {"model.freeze": "block3"}, "up to block3"),
         ("ds_fc_elra", {"model.head": "gap"}, "in place of fc1 and fc2"),

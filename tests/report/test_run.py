@@ -353,3 +353,18 @@ def test_only_errors_are_heard_and_only_their_beginnings(report, tmp_path):
     before = (tmp_path / "report.json").read_bytes()
     report(silent, predicted(silent, wrong=[1]))
     assert (tmp_path / "report.json").read_bytes() == before  # sound changes no number
+
+
+def test_one_utterance_is_one(tmp_path):
+    counts = {"n": 1, "utterances": 1, "left_out": 1, "equal_left_out": 1, "skipped": 1}
+    page = render(tmp_path, made_up.summary(**counts, trained_on="other"))
+    text = " ".join(page.text.split())
+    for singular in (
+        "1 utterance of",
+        "was tested",
+        "1 NEUTRAL utterance spoken",
+        "1 recording was",
+    ):
+        assert singular in text
+    assert not re.search(r"\b1 (utterances|predictions|NEUTRAL utterances|recordings)\b", text)
+    assert "1 utterance, " in run_report.headline(made_up.summary(**counts))

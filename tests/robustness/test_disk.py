@@ -13,6 +13,7 @@ from recordings import sounds
 
 from datasets.prepare import prepare
 from ds_jax.commands import evaluate, report, train
+from ds_jax.evaluation import summary
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import errors, files
 from ds_jax.systems import network
@@ -50,8 +51,9 @@ def run(workdir):
 
 
 def outcome(workdir):
-    paths = [*workdir.glob("fold_*/predictions*.csv"), workdir / "report.json"]
-    return {path.relative_to(workdir): path.read_bytes() for path in paths}
+    paths = [*workdir.glob("fold_*/predictions*.csv")]
+    tables = {path.relative_to(workdir): path.read_bytes() for path in paths}
+    return tables, summary.read(workdir / "report.json")
 
 
 @pytest.fixture(scope="module")

@@ -190,7 +190,7 @@ def test_circles_of_links_are_walked_once(tmp_path):
             (folder / f"circle{number}").symlink_to(tmp_path)
     (tmp_path / "deep/a.wav").touch()
     began = time.monotonic()
-    assert base.audio_files(tmp_path, (".wav",)) == [tmp_path / "deep/a.wav"]
+    assert base.audio_files(tmp_path) == [tmp_path / "deep/a.wav"]
     assert [one.path for one in recordings.find([tmp_path])[0]] == [tmp_path / "deep/a.wav"]
     assert time.monotonic() - began < 5
 
@@ -252,7 +252,7 @@ def test_a_killed_worker_is_an_error_that_names_its_recordings(tmp_path, monkeyp
 
     monkeypatch.setattr(workers.loky, "cpu_count", lambda: 2)
     monkeypatch.setattr(workers, "_represent_batch", end)
-    files = [tmp_path / f"{number}.wav" for number in range(9)]
+    files = [audio.Source(tmp_path / f"{number}.wav") for number in range(9)]
     with pytest.raises(OSError, match=r"/0\.wav or one of the next"):
         list(workers.represent_all(files, SMALL))
 

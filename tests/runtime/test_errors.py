@@ -1,6 +1,7 @@
 """The wording of errors, and which errors keep their traceback."""
 
 import errno
+import tempfile
 
 import jax.numpy as jnp
 import pytest
@@ -61,7 +62,7 @@ def test_a_missing_field_and_a_number_out_of_range_are_described():
     config.train.batch_size = 0
     with pytest.raises(ConfigError) as refused:
         configuration.check_values(config)
-    assert str(refused.value) == "train.batch_size=0 must be a number from 1 to 65536"
+    assert str(refused.value) == "train.batch_size=0 must be a whole number from 1 to 65536"
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,13 @@ def test_a_missing_package_is_described():
     with pytest.raises(ModuleNotFoundError) as raised:
         import ds_jax.nothing_of_the_kind  # noqa: F401
     assert errors.sentence(raised.value) is None
+
+
+def test_without_a_temporary_folder_it_says_which_variable_helps(monkeypatch):
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(FileNotFoundError) as raised:
+        tempfile.gettempdir()
+    sentence = errors.sentence(raised.value)
+    assert "/proc/nowhere" in sentence
+    assert "TMPDIR" in sentence

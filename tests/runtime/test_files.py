@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,8 +85,29 @@ def test_a_folder_is_checked_before_the_work(tmp_path, name):
     files.check_writable(tmp_path / "new" / "folder")
     assert not list((tmp_path / "new" / "folder").iterdir())
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=f"^{tmp_path / name} "):
-        files.check_writable(tmp_path / name)
+    with pytest.raises(
+        OSError, match=f"^the folder {tmp_path / name} cannot be made .* --data_dir"
+    ):
+        files.check_writable(tmp_path / name, "--data_dir")
+    for write in (files.make_folder, lambda folder: files.write_text(folder / "a", "text")):
+        with pytest.raises(OSError, match=f"^the folder {tmp_path / name} cannot be made "):
+            write(tmp_path / name)
+
+
+def test_a_home_folder_stands_for_its_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    wanted = {
+        "~": tmp_path,
+        "~/a b": tmp_path / "a b",
+        "~root/x": Path("/root/x"),
+        "a~": Path("a~"),
+    }
+    assert {path: files.expand(path) for path in wanted} == wanted
+    with pytest.raises(ValueError, match=r"^~nobody_here/x: .*~nobody_here"):
+        files.expand("~nobody_here/x")
+    (tmp_path / "~nobody_here").touch()  # a shell too gives a file by this name
+    assert files.expand("~nobody_here") == Path("~nobody_here")
 
 
 def test_json_is_strict_and_readable(tmp_path):

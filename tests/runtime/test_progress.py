@@ -75,6 +75,10 @@ def test_lines_stand_above_a_bar(monkeypatch):
     assert screen.getvalue().endswith("\rdone\n")
 
 
+def test_one_is_singular():
+    assert [progress.many(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
 def test_clock():
     assert progress.clock(3723.4) == "1:02:03"
     assert progress.clock(59.6) == "1:00"

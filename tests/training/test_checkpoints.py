@@ -189,6 +189,22 @@ def test_finishing_leaves_the_model_alone(tmp_path):
         assert (saved.finished, saved.latest, saved.notice) == (True, None, "")
 
 
+def test_what_training_can_go_on_from_stays_until_it_is_damaged(tmp_path):
+    with opened(tmp_path) as saved:
+        save(saved, {1: 0.5, 2: 0.9, 3: 0.75})
+        saved.finish(variables(), CARD_OF | {"kept": [1, 3]})
+    assert kept(tmp_path) == sorted(["1", "3", CARD, MODEL])
+    with opened(tmp_path) as saved:
+        assert (saved.finished, saved.latest, saved.notice) == (True, 3, "")
+        saved.reopen()
+        assert not saved.finished
+        assert restored(saved, 3) == bits(state(3))
+        save(saved, {1: 0.5, 2: 0.9, 3: 0.75, 4: 0.25}, after=3)
+        saved.finish(variables(1), CARD_OF | {"kept": []})
+    assert kept(tmp_path) == sorted([CARD, MODEL])
+    assert bits(load_variables(tmp_path, variables())) == bits(variables(1))
+
+
 def of_earlier_version(directory):
     """Leaves in a `checkpoints` folder what version 0.1.0 did."""
     for part in ("variables", "optimizer", "metrics"):

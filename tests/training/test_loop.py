@@ -76,7 +76,7 @@ def sigterm_after(checks):
     return shutdown, "sigterm_received", lambda: next(answers)
 
 
-def die(*arguments):
+def die(*arguments, **options):
     raise KeyboardInterrupt
 
 
@@ -220,11 +220,18 @@ def test_a_normal_run_prints_its_own_lines_alone(setup, tmp_path, capfd, caplog)
     assert not caplog.records
 
 
-def test_a_finished_fold_keeps_its_best_model_alone(undisturbed):
+def epochs_in(folder):
+    return sorted(int(path.name) for path in folder.glob("[0-9]*"))
+
+
+def test_a_finished_fold_keeps_its_best_model_and_what_training_can_go_on_from(undisturbed):
     (_, rows, _), workdir = undisturbed
     folder = workdir / "fold_01" / "checkpoints"
-    assert sorted(path.name for path in folder.iterdir()) == sorted([CARD, MODEL])
-    assert read_card(folder)["epoch"] == 1 + np.argmin([row["dev_loss"] for row in rows])
+    best = 1 + int(np.argmin([row["dev_loss"] for row in rows]))
+    assert read_card(folder)["epoch"] == best
+    assert read_card(folder)["kept"] == epochs_in(folder) == sorted({best, len(rows)})
+    names = {path.name for path in folder.iterdir()}
+    assert names == {CARD, MODEL, str(best), str(len(rows))}
 
 
 def test_the_ported_weights_survive_training(undisturbed, setup):
@@ -298,7 +305,7 @@ def test_being_killed_between_two_files_loses_nothing(
     assert (folder / CARD).exists() == has_model
     assert list(folder.glob("[0-9]"))
     assert outcome(long, tmp_path) == undisturbed[0]
-    assert not list(folder.glob("[0-9]"))
+    assert epochs_in(folder) == read_card(folder)["kept"]
 
 
 def test_checkpoints_of_another_experiment_are_refused(setup, undisturbed, tmp_path):
@@ -306,8 +313,8 @@ def test_checkpoints_of_another_experiment_are_refused(setup, undisturbed, tmp_p
     with pytest.raises(KeyboardInterrupt):
         tiny.train_fold(killed_after(setup, 3), 1, FOLD, tmp_path / "begun")
     for workdir in ("finished", "begun"):
-        with pytest.raises(ValueError, match=r"train\.epochs is \d there and 5 now"):
-            tiny.train_fold(changed(setup, epochs=5), 1, FOLD, tmp_path / workdir)
+        with pytest.raises(ValueError, match=r"train\.batch_size is \d there and 5 now"):
+            tiny.train_fold(changed(setup, batch_size=5), 1, FOLD, tmp_path / workdir)
 
 
 def with_digests(corpus, *others):

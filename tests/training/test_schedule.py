@@ -197,6 +197,14 @@ def test_going_on_after_sigterm_gives_the_same_bits(setup, undisturbed, tmp_path
     assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
 
 
+def test_another_number_of_epochs_is_another_experiment(setup, undisturbed):
+    """A run that chooses its epoch can be given more; here they make the rate of each step."""
+    config = setup.config.copy_and_resolve_references()
+    config.train.epochs = 5
+    with pytest.raises(ValueError, match=r"train\.epochs is 3 there and 5"):
+        tiny.train_fold(dataclasses.replace(setup, config=config), 1, FIXED, undisturbed[1])
+
+
 def test_going_on_after_being_killed_gives_the_same_bits(setup, undisturbed, tmp_path):
     train_step, predict_step = setup.steps_for(ONE_MODEL)
     left = iter(range(3))
