@@ -88,7 +88,7 @@ def represent(source: Source, settings: extract.Settings) -> Outcome:
     except (OSError, ValueError) as error:
         return str(error).removeprefix(str(source.path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
-    return seconds, stored, digest, remarks(source, settings.sample_rate)
+    return seconds, stored, digest, remarks(source, settings.sample_rate, settings.trim)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -230,11 +230,11 @@ def _comparable(config: ConfigDict) -> dict[str, Any]:
 def write(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json: the fields, and what is recorded of the call that the run begins with.
 
-    The record stays where a run is given more epochs.
+    The record of a run that is given more epochs stays, but for the command, which is the latest.
     """
     record = versions.this_call() | {WEIGHTS: _hash_of_weights(config)}
     if (workdir / CONFIG).is_file():
-        record = recorded(workdir)
+        record |= {**recorded(workdir), COMMAND: record[COMMAND]}
     files.write_json(workdir / CONFIG, _with_lists(config).to_dict() | record, sealed=True)
 
 

@@ -26,6 +26,7 @@ PROTOCOLS = {
 SPLITS = ("train", "dev", "test")
 # Which split may choose the epoch; "none": nothing does, and the last epoch counts.
 SELECT_ON = ("dev", "test", "none")
+SHOWN = 5  # names shown in a message
 
 # How tables call the splits, without case and punctuation.
 _SPLIT_NAMES = {
@@ -496,7 +497,9 @@ def _read_split(names: object, split: str, known: set[str]) -> tuple[str, ...]:
         raise ValueError(f'"{split}" must be a list of utterance names')
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f'"{split}" names {unknown[0]!r}, which the corpus does not have')
+        shown = ", ".join(map(repr, unknown[:SHOWN]))
+        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
+        raise ValueError(f'"{split}" names {shown}{more}, which the corpus does not have')
     if repeated := _repeated(names):
         raise ValueError(f'"{split}" names {repeated!r} twice')
     return _sorted(names)

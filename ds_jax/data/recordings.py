@@ -259,7 +259,7 @@ def _windows(
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
                 yield Window(recording, seconds, start, end, represented)
-        for text in audio.remarks(source, settings.sample_rate):
+        for text in audio.remarks(source, settings.sample_rate, settings.trim):
             yield Remark(title, text)
     except (ValueError, OSError) as error:
         reason = str(error).replace(str(recording.path), title)

@@ -44,6 +44,8 @@ BAND = 0.56  # of the highest frequency, above which telephones transmit nothing
 NARROW = 1e-4
 TELEPHONE = 8000  # Hz, the rate of its samples
 ALIKE = 0.5  # the correlation of two channels below which they hear different things
+PAUSE = 1.5  # seconds of silence around speech that are remarked on
+PAUSE_TRIM = 40.0  # dB; how silence is found there
 LENIENCE = 0.05  # seconds by which the end of a part may be after that of its file: it was rounded
 # Three steps of a 16-bit recorder: a signal that stays within them comes from a dead channel.
 SILENCE = 1e-4
@@ -210,12 +212,13 @@ def windows(
         yield seconds, (offset + index * step) / rate, rate, kept[first : first + length]
 
 
-def remarks(source: Source | str | os.PathLike, sample_rate: int) -> list[str]:
+def remarks(source: Source | str | os.PathLike, sample_rate: int, trim: float = 0.0) -> list[str]:
     """Returns what is odd about a recording that was read, as phrases.
 
     Args:
         source: The recording.
         sample_rate: The rate in Hz at which it was read; 0: its own.
+        trim: As in `find_speech`, if the recording was trimmed.
     """
     source = _source(source)
     if not source.path.is_file():
@@ -226,11 +229,21 @@ def remarks(source: Source | str | os.PathLike, sample_rate: int) -> list[str]:
     rate, blocks = _decode(source)
     with contextlib.closing(blocks):
         samples = np.concatenate(list(itertools.islice(blocks, HEARD)))
-    if rate < sample_rate or _is_narrow(samples, rate, sample_rate or rate):
+        is_whole = next(blocks, None) is None
+    advice = (
+        "models of other recordings may answer wrongly; for models of such ones there is "
+        "--config.picture.sample_rate"
+    )
+    if rate < sample_rate:
+        found.append(f"of {rate} Hz, and read at {sample_rate} Hz: {advice}={rate}")
+    elif _is_narrow(samples, rate, sample_rate or rate):
+        found.append(f"without sound above the band of a telephone: {advice}={TELEPHONE}")
+    first, stop = find_speech([samples], rate, PAUSE_TRIM)
+    silence = max(first, len(samples) - stop if is_whole else 0)
+    if not trim and silence > PAUSE * rate:
         found.append(
-            "without sound above the band of a telephone, where the models may expect some: their "
-            "answers may be wrong, unless they were trained on such recordings, for which there is "
-            "--config.picture.sample_rate=8000"
+            f"with more than {PAUSE:g} s of silence before or after the speech: models of other "
+            f"recordings may answer wrongly; --config.trim={PAUSE_TRIM:g} trains models without it"
         )
     if _channels_differ(source):
         found.append(
@@ -259,7 +272,8 @@ def _channels_differ(source: Source) -> bool:
     with soundfile.SoundFile(os.fsencode(source.path)) as file:
         if file.channels < 2:
             return False
-        first, second = file.read(HEARD * BLOCK, dtype="float32", always_2d=True)[:, :2].T
+        frames = HEARD * BLOCK // file.channels
+        first, second = file.read(frames, dtype="float32", always_2d=True)[:, :2].T
     product = np.sqrt(np.vdot(first, first) * np.vdot(second, second))
     return np.vdot(first, second) < ALIKE * product
 

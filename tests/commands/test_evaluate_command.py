@@ -37,6 +37,7 @@ def test_the_same_corpus_gives_the_predictions_of_training(run):
         "trained_on_title",
         "corpus_title",
         "interval",
+        "made",
     ]
     for field in dataclasses.fields(result):
         if field.name not in changed and not field.name.startswith("calibration"):
@@ -61,6 +62,13 @@ def test_another_corpus_is_tested_by_all_models_without_neutral_of_another_style
     assert [(fold["fold"], fold["n"]) for fold in result.folds] == [(0, 13), (1, 13), (2, 13)]
     assert "3 models" in result.evaluated_by
     assert {"predictions.csv", "report.html"} <= {path.name for path in folder.iterdir()}
+
+
+def test_folds_that_another_corpus_gives_are_not_ignored_in_silence(run_copy, capsys):
+    corpus = other()
+    corpus = dataclasses.replace(corpus, folds={u.name: "train" for u in corpus.utterances})
+    assert evaluate.run(run_copy, corpus).n == 13
+    assert "the folds that other gives are not used" in capsys.readouterr().out
 
 
 def test_without_a_finished_fold_there_is_nothing_to_evaluate(run, tmp_path):

@@ -289,9 +289,12 @@ def three_epochs(narrow, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["goes_on", "anew"])
-def test_more_epochs_end_as_if_they_had_been_wanted_first(run_copy, three_epochs, capsys, kept):
+def test_more_epochs_end_as_if_they_had_been_wanted_first(
+    run_copy, three_epochs, capsys, monkeypatch, kept
+):
     assert kept_epochs(run_copy) == [["1"]] * 3
-    record = files.read_json(run_copy / "config.json")["began"]
+    record = configuration.recorded(run_copy)
+    monkeypatch.setattr("sys.argv", ["launch.py", "--config.train.epochs=3"])
     if not kept:
         for folder in run_copy.glob("fold_*/checkpoints/1"):
             shutil.rmtree(folder)
@@ -302,7 +305,8 @@ def test_more_epochs_end_as_if_they_had_been_wanted_first(run_copy, three_epochs
     assert ("trained anew" in printed) != kept
     assert results(run_copy) == results(three_epochs)
     assert configuration.read(run_copy).train.epochs == 3
-    assert files.read_json(run_copy / "config.json")["began"] == record
+    command = "python launch.py --config.train.epochs=3"
+    assert configuration.recorded(run_copy) == record | {"command": command}
     before = fold_times(run_copy)
     grown(run_copy, 3)
     assert fold_times(run_copy) == before

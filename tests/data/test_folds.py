@@ -448,6 +448,7 @@ GOOD = {"train": ["s00_00", "s00_01"], "dev": ["s00_02"], "test": ["s00_03"]}
         ({"folds": [{"train": ["s00_00"]}]}, 'fold 0: "test"'),
         ({"folds": [{"train": ["s00_00"], "test": ["s00_01"]}]}, 'fold 0: "dev"'),
         ({"folds": [GOOD, GOOD | {"test": ["x"]}]}, "fold 1: \"test\" names 'x'"),
+        ({"folds": [GOOD | {"test": list("abcdefg")}]}, "\"test\" names 'a', .*'e' and 2 more"),
         ({"folds": [GOOD | {"dev": ["s00_00"]}]}, "fold 0: 's00_00' .*train and dev"),
         ({"folds": [GOOD | {"test": ["s00_02"]}]}, "fold 0: 's00_02' .*dev and test"),
         ({"folds": [GOOD | {"dev": ["s00_02"] * 2}]}, "fold 0: \"dev\" names 's00_02' twice"),

@@ -197,7 +197,7 @@ def test_a_wav_without_samples_is_empty_whatever_follows(tmp_path):
 
 def remarked(path, rate=16_000):
     """A word of each remark."""
-    words = ("telephone", "channels", "no length")
+    words = ("telephone", "of 8000 Hz", "channels", "no length", "silence")
     return [[word for word in words if word in remark] for remark in audio.remarks(path, rate)]
 
 
@@ -214,7 +214,8 @@ def test_recordings_of_the_band_of_a_telephone_are_remarked_on(tmp_path, subtype
         path = write(tmp_path / f"{name}.wav", samples, rate, subtype)
         if subtype == "ULAW" and rate > 8000:  # whose noise is white
             continue
-        assert remarked(path) == ([] if name == "wide" else [["telephone"]]), name
+        expected = {"wide": [], "at 8 kHz": [["of 8000 Hz"]]}.get(name, [["telephone"]])
+        assert remarked(path) == expected, name
         assert remarked(path, 8000) == []
     assert remarked(tmp_path / "at 8 kHz.wav", 0) == []
 
@@ -233,12 +234,23 @@ def test_channels_that_differ_are_remarked_on(tmp_path):
         assert remarked(path) == expected, name
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [(2.0, 0.1, [["silence"]]), (0.1, 2.0, [["silence"]]), (1.0, 1.0, [])],
+)
+def test_long_silence_is_remarked_on_unless_it_is_cut_off(tmp_path, before, after, expected):
+    samples = padded(before, 0.5, after) + 1e-4 * noise(before + 0.5 + after, 16_000)[:, 0]
+    path = write(tmp_path / "a.wav", samples, 16_000)
+    assert remarked(path, 8000) == expected
+    assert audio.remarks(path, 8000, trim=30.0) == []
+
+
 def test_a_recording_may_be_remarked_on_twice(tmp_path):
     samples = (10_000 * noise(1, 8000)[:, 0]).astype(np.int16)
     path = write(tmp_path / "a.wav", samples, 8000, "PCM_16")
     content = path.read_bytes()
     path.write_bytes(content[:40] + bytes(4) + content[44:])
-    assert remarked(path) == [["no length"], ["telephone"]]
+    assert remarked(path) == [["no length"], ["of 8000 Hz"]]
 
 
 # Silence before and after speech.

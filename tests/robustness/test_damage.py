@@ -17,6 +17,7 @@ import orbax.checkpoint
 import pytest
 import tiny
 
+from benchmarks.kills import lasting
 from ds_jax import config as configuration
 from ds_jax.commands import report, train
 from ds_jax.runtime import files, shutdown
@@ -66,7 +67,7 @@ def names(run):
 def outcome(run):
     kept = ("folds.json", "report.json", "report.html", "fold_*/predictions*.csv", "fold_*/gates*")
     paths = [path for name in kept for path in sorted(run.glob(name))]
-    return {path.relative_to(run): path.read_bytes() for path in paths}
+    return {path.relative_to(run): lasting(path) for path in paths}
 
 
 def attempt(action, path, capsys):
@@ -188,7 +189,7 @@ def test_training_goes_back_to_what_is_whole_and_ends_with_the_same_bits(
         predicted = tiny.train_fold(setup, 0, FOLD, copy)
         said = capsys.readouterr().out
         jax.tree.map(np.testing.assert_array_equal, predicted, undisturbed)
-        if "going on after epoch 3 and 1 steps" not in said:
+        if "going on after epoch 3 and 1 step " not in said:
             assert str(copy / "fold_00" / "checkpoints" / name.parts[2]) in said
             assert "going back to epoch" in said or "the fold starts anew" in said
 
@@ -222,12 +223,11 @@ def test_without_a_whole_epoch_the_fold_starts_anew(setup, undisturbed, begun, t
 
 @pytest.mark.usefixtures("tiny_weights")
 @pytest.mark.parametrize("earlier", [False, True], ids=["damaged", "of an earlier version"])
-def test_a_model_that_cannot_be_read_starts_the_fold_anew(run, run_copy, capsys, earlier):
+def test_a_model_that_cannot_be_read_is_made_of_what_was_kept(run, run_copy, capsys, earlier):
     """Where its predictions are damaged, too, or were deleted as an error advises."""
     inside = run_copy / "fold_01" / "checkpoints"
     if earlier:
-        for path in inside.iterdir():
-            path.unlink()
+        shutil.rmtree(inside)
         (inside / "1" / "variables").mkdir(parents=True)
     else:
         cut(inside / MODEL, np.random.default_rng(6))
@@ -235,7 +235,7 @@ def test_a_model_that_cannot_be_read_starts_the_fold_anew(run, run_copy, capsys,
     assert train.run(configuration.read(run), tiny.corpus(21), run_copy)
     said = capsys.readouterr().out
     assert ("1 is of an earlier version" if earlier else f"{MODEL} is damaged") in said
-    assert "the fold starts anew" in said
+    assert ("the fold starts anew" if earlier else "going back to epoch 1") in said
     assert outcome(run_copy) == outcome(run)
 
 
