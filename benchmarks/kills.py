@@ -34,7 +34,7 @@ from ds_jax.runtime import files, shutdown
 from ds_jax.runtime.progress import many
 
 EXPERIMENT = (
-    "--config=configs/ds_am_emodb.py",
+    "--config=configs/ds_am_emomatch.py",
     "--config.picture.canvas=48",
     "--config.picture.size=32",
     "--config.model.freeze=block4",

@@ -30,7 +30,7 @@ from absl import flags as absl_flags
 from absl import logging
 
 from benchmarks import chirps, measuring
-from configs import ds_am_emodb
+from configs import ds_am_emomatch
 from datasets import prepare
 from ds_jax.commands import evaluate, train
 from ds_jax.runtime import processes
@@ -43,7 +43,7 @@ SHOWN = 30.0  # seconds between two lines
 
 def experiment(folder: Path):
     """Returns the config of DS-AM on small pictures, for few epochs."""
-    config = ds_am_emodb.get_config()
+    config = ds_am_emomatch.get_config()
     config.corpus = "chirps"
     config.weights = str(folder / "vgg16.h5")
     config.folds.count = 3

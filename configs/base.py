@@ -24,8 +24,9 @@ def get_config() -> ConfigDict:
     config.seeds.initialisation = config.get_oneway_ref("seed")  # values of new layers
     config.seeds.order = config.get_oneway_ref("seed")  # order of an epoch's batches
     config.seeds.dropout = config.get_oneway_ref("seed")
-    config.seeds.augmentation = config.get_oneway_ref("seed")  # none is in use
-    config.select_on = "dev"  # the split that chooses the epoch; "test" is the paper's, and leaks
+    config.seeds.augmentation = config.get_oneway_ref("seed")  # of `use_ds_am_statistics` alone
+    # The split that chooses the epoch; "test" is the paper's, and leaks; "none" chooses nothing.
+    config.select_on = "dev"
     # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
     # them, and "auto" one on each as long as there are enough. The results are the same.
     config.parallel = "auto"
@@ -40,7 +41,8 @@ def get_config() -> ConfigDict:
     config.picture = ConfigDict()
     config.picture.sample_rate = 16_000  # Hz; 0 keeps each recording's own
     config.picture.mode = "mel"  # or "spectrogram", "chroma"
-    config.picture.layout = "deepspectrum"  # or "plain": rows of equal height
+    # Or "plain": rows of equal height; or "timeline": as wide as the recording is long.
+    config.picture.layout = "deepspectrum"
     config.picture.n_fft = 0  # samples; 0: the next power of two of 25 ms
     config.picture.hop = 0  # samples; 0: half of n_fft
     config.picture.mel_bands = 128
@@ -74,6 +76,29 @@ def get_config() -> ConfigDict:
     config.train.plateau_patience = 2  # epochs without gain before the rates fall to a tenth
     config.train.stop_patience = 5  # epochs without gain before training ends
     return config
+
+
+def use_ds_am_statistics(config: ConfigDict) -> None:
+    """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
+    config.system = "ds_am_statistics"
+    config.select_on = "none"  # a fixed number of epochs, on all training speakers
+    config.picture.layout = "timeline"
+    config.picture.mel_bands = 64
+    config.picture.floor_db = 80.0
+    config.picture.colour_map = "gray"
+    config.model = ConfigDict()
+    config.model.heads = ("block3_pool", "block4_pool")
+    config.model.gate = True  # whether a gate weights frames and bands
+    config.model.dropout = 0.5  # of the statistics
+    config.model.loss_weights = (1.0, 0.8)
+    config.model.freeze = "block4"
+    config.train = ConfigDict()
+    config.train.batch_size = 32  # over all devices together
+    config.train.epochs = 15
+    # AdamW; the rate rises over a tenth of the steps, and then falls to 0 as a cosine.
+    config.train.learning_rate = 4e-3
+    config.train.weight_decay = 0.01
+    config.train.label_smoothing = 0.1
 
 
 def use_ds_fc(config: ConfigDict) -> None:
@@ -179,6 +204,7 @@ def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
 # For each system a function that returns its fields, each with a value of its type.
 SCHEMAS = {
     "ds_am": get_config,
+    "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
     "mlr": functools.partial(_schema, use_mlr, features="mfcc"),

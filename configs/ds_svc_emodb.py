@@ -8,12 +8,13 @@ ten fits take seconds.
 
 import ml_collections
 
-from configs import base, ds_am_emodb
+from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Returns the experiment."""
-    config = ds_am_emodb.get_config()
+    config = base.get_config()
     base.use_ds_svc(config)
+    config.corpus = "emodb"
     config.folds.protocol = "leave_one_speaker_out"
     return config

@@ -214,7 +214,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         settings, text = self.builder_config.settings, tfds.features.Text()
         if isinstance(settings, PictureSettings):
-            shape = (settings.canvas, settings.canvas, 1)
+            shape = (*settings.shape, 1)
             inputs = {PICTURE: tfds.features.Image(shape=shape, encoding_format="png")}
         else:
             inputs = {FEATURES: tfds.features.Tensor(shape=settings.shape, dtype=np.float32)}

@@ -150,7 +150,8 @@ def prepare(
         name=key, folder=folder, settings=settings, raw_rate=raw_rate, found=found, audio=audio
     )
     if _is_whole(path, listed):
-        print(f"{name}: as prepared in {path}")
+        absent = "" if found else f"; there are no recordings in {folder} to compare it with"
+        print(f"{name}: as prepared in {path}{absent}")
         return builder(data_dir=data_dir, config=config)
     if isinstance(settings, FeatureSettings):
         settings.check()

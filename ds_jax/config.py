@@ -31,8 +31,11 @@ RANGES = {
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
+    "train.learning_rate": (1e-12, 1.0),
+    "train.weight_decay": (0.0, 1.0),
+    "train.label_smoothing": (0.0, 0.99),
 }
-CHOICES = {"select_on": ("dev", "test"), "parallel": ("auto", "folds", "batch")}
+CHOICES = {"select_on": ("dev", "test", "none"), "parallel": ("auto", "folds", "batch")}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
 # The fields that a run of an earlier version lacks, with the values that it had.
 OLDER = {
@@ -43,6 +46,11 @@ OLDER = {
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hash of the file that `config.weights` names.
 VERSIONS, BEGAN, COMMAND, WEIGHTS = RECORDED = ("versions", "began", "command", "weights_sha256")
+
+
+def is_scheduled(train: Mapping) -> bool:
+    """Tells whether the fields of `config.train` are those of a fixed number of epochs."""
+    return "plateau_patience" not in train
 
 
 def load(path: str | Path) -> ConfigDict:
@@ -200,10 +208,13 @@ def has_grown(config: ConfigDict, workdir: Path) -> bool:
 def difference(before: ConfigDict, now: ConfigDict) -> str:
     """Describes the first field in which two configs differ; returns "" if all are the same.
 
-    `FREE_FIELDS` may differ. The description ends where its reader adds the place of `now`.
+    `FREE_FIELDS` may differ, but the epochs only where they are chosen: a fixed number of them
+    makes the rate of each step. The description ends where its reader adds the place of `now`.
     """
-    first, second = _comparable(before), _comparable(now)
-    for name in sorted({*first, *second} - {*FREE_FIELDS}):
+    first, second, free = _comparable(before), _comparable(now), {*FREE_FIELDS}
+    if "train" in now and is_scheduled(now.train):
+        free.remove(EPOCHS)
+    for name in sorted({*first, *second} - free):
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""

@@ -17,6 +17,7 @@ from configs import base
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.folds import Fold
 from ds_jax.data.labels import LABELS
+from ds_jax.features import extract
 from ds_jax.models import pretrained as vgg16_weights
 from ds_jax.models import vgg16
 from ds_jax.models.backbones import BACKBONES
@@ -43,6 +44,7 @@ USES = {
     "ffnn": lambda config: base.use_ffnn(config, "mfcc"),
     "ds_svc": base.use_ds_svc,
     "ds_fc": base.use_ds_fc,
+    "ds_am_statistics": base.use_ds_am_statistics,
     "ds_am": lambda config: None,
 }
 
@@ -128,6 +130,16 @@ def corpus(utterances: int = 16, windows: int = 1, canvas: int = 48, seed: int =
     return Corpus("tiny", known, pictures, owners)
 
 
+def timelines(of: Corpus, seed: int = 0) -> Corpus:
+    """The same corpus with timelines of 32 bands and of several widths, padded with 0."""
+    rng = np.random.default_rng(seed)
+    inputs = [
+        rng.integers(1, 256, (32 // 8, 1 + width // 16), np.uint8).repeat(8, 0).repeat(16, 1)
+        for width in rng.integers(64, 200, len(of.inputs))
+    ]
+    return dataclasses.replace(of, inputs=extract.stack(inputs))
+
+
 def fold(train_side: range, dev: range, test: range) -> Fold:
     """A fold of utterances by their numbers."""
     return Fold(*(tuple(f"u{i:02}" for i in side) for side in (train_side, dev, test)))
@@ -205,6 +217,9 @@ def make(system: str) -> tuple[ml_collections.ConfigDict, Corpus]:
         made.train.epochs, made.train.batch_size = 2, 8
     if system == "ds_fc":
         made.model.head = "gap"
+    if system == "ds_am_statistics":
+        made.picture.canvas, made.picture.size = 227, 224  # which do not apply
+        made.picture.mel_bands, inputs = 32, timelines(inputs)
     if system == "xgboost":
         made.model.trees = 5
     if "features" in made:

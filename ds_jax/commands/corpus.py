@@ -35,7 +35,8 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> N
     print("\n".join(lines(content)))
     colour_map = config.picture.colour_map if "picture" in config else ""
     content |= {"synthetic": config.synthetic}
-    report.write(directory / PAGE, content, report.examples(corpus), colour_map)
+    timelines = "picture" in config and config.picture.layout == "timeline"
+    report.write(directory / PAGE, content, report.examples(corpus, timelines), colour_map)
     print(f"page: {directory / PAGE}")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
-from ds_jax.evaluation.predictions import Predicted
+from ds_jax.evaluation.predictions import Predicted, unpadded
 from ds_jax.features import extract
 from ds_jax.features.audio import HEADERLESS_RATE, Windowing
 from ds_jax.features.spectrogram import PictureSettings
@@ -92,7 +92,7 @@ def run(
             windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
         if hop and not windowing.window:
             raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
-        if explain and "gates" not in config.model:
+        if explain and not (config.model.get("gates") or config.model.get("gate")):
             title = systems.title(config)
             raise ValueError(f"--explain shows attention gates, and {title} has none")
         if explain:
@@ -151,7 +151,7 @@ def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool)
         for index, part in enumerate(batch):
             if not windowed and part.end > LONG:
                 long.append(part.recording.title)
-            gates = {name: gate[index] for name, gate in predicted.gates.items()}
+            gates = {name: unpadded(gate[index]) for name, gate in predicted.gates.items()}
             yield part, predicted.probabilities[index], gates
     if long:
         print(

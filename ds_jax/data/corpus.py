@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import math
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,11 +67,12 @@ class StoredPictures:
         return self.shape[0]
 
     def __getitem__(self, rows: int | slice | np.ndarray) -> np.ndarray:
-        """Reads one row, uint8 [canvas, canvas], or several, [..., canvas, canvas]."""
+        """Reads one row, uint8 [height, widest], or several, [..., height, widest]."""
         positions = self._positions[rows]
-        pictures = np.empty((*positions.shape, *self.shape[1:]), np.uint8)
+        pictures = np.zeros((*positions.shape, *self.shape[1:]), np.uint8)
         for index in np.ndindex(positions.shape):
-            pictures[index] = _decode(self._read(int(positions[index])))
+            picture = _decode(self._read(int(positions[index])))
+            pictures[index][:, : picture.shape[1]] = picture
         return pictures
 
 
@@ -82,8 +84,9 @@ class Corpus:
         name: The corpus' name in the config, for example `emodb`.
         utterances: One for each recording.
         inputs: What systems read, one row a window: pictures, in memory or stored, uint8
-            [n, canvas, canvas], indices into a colour map of 256 entries; features, float32
-            [n, d]; or sequences of features, float32 [n, frames, d], NaN after their ends.
+            [n, height, widest], indices into a colour map of 256 entries, and 0 after the end of a
+            timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
+            NaN after their ends.
         owners: int32 [n], the index in `utterances` of each row of `inputs`.
         skipped: The number of recordings that could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
@@ -159,8 +162,8 @@ def load(
     source = builder.as_data_source(split="full", decoders=undecoded)
     if not len(source):
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
-    size = len(source) * math.prod(features[PICTURE].shape) if pictures else 0
-    stored = size > HOST_SHARE * psutil.virtual_memory().total
+    most = HOST_SHARE * psutil.virtual_memory().total
+    shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
     known, left_out = labels.classes_of_labels(classes, label_map), Counter()
     records, inputs = [], []  # utterance, window and position of each record
     positions = range(len(source))
@@ -179,7 +182,12 @@ def load(
             **{field: example[field].decode() for field in texts},
         )
         records.append((utterance, window, position))
-        if not stored:
+        if pictures:
+            shape = tuple(map(max, shape, _shape(example[PICTURE])))
+            stored = len(source) * math.prod(shape) > most
+        if stored:
+            inputs.clear()
+        else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
     if left_out and (not records or (trains and builder.own_labels)):
         unknown = {x for x in left_out if labels.normalise(x) not in known} if records else left_out
@@ -203,7 +211,7 @@ def load(
             record = source.data_source[position]
             return picture.deserialize_example_np(record, decoders=undecoded)[PICTURE]
 
-        inputs = StoredPictures(read, positions, features[PICTURE].shape[:2])
+        inputs = StoredPictures(read, positions, shape)
     else:
         inputs = extract.stack([inputs[number] for _, _, _, number in records])
     directory = Path(builder.data_path)
@@ -227,6 +235,12 @@ def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]
 
 def _counts(labelled: Mapping[str, int]) -> str:
     return ", ".join(f"{label} ({count})" for label, count in sorted(labelled.items()))
+
+
+def _shape(png: bytes) -> tuple[int, int]:
+    """Returns the height and the width of a PNG, which its header holds."""
+    width, height = struct.unpack(">II", png[16:24])
+    return height, width
 
 
 def _decode(png: bytes) -> np.ndarray:

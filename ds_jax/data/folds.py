@@ -24,6 +24,8 @@ PROTOCOLS = {
     "custom": "folds that a file or the corpus itself gives",
 }
 SPLITS = ("train", "dev", "test")
+# Which split may choose the epoch; "none": nothing does, and the last epoch counts.
+SELECT_ON = ("dev", "test", "none")
 SHOWN = 5  # names shown in a message
 
 # How tables call the splits, without case and punctuation.
@@ -54,7 +56,7 @@ class Fold:
 
     Attributes:
         train: The utterances that a system is fitted on.
-        dev: The utterances that choose the epoch; empty where test does.
+        dev: The utterances that choose the epoch; empty where test does, or nothing.
         test: The utterances that are scored.
         dev_rule: How dev was taken from the training utterances: "stratified", "speakers" or
             "sentences"; empty if dev is empty, or if a file does not say.
@@ -101,7 +103,7 @@ def make_folds(
         seed: Each seed gives other folds.
         select_on: "dev" takes about a tenth of the training utterances as dev, by the protocol's
             rule: whole speakers, else whole sentences, else files. "test" leaves dev empty, as in
-            the paper, where test chooses the epoch.
+            the paper, where test chooses the epoch, and so does "none", where the last one counts.
 
     Raises:
         ConfigError: A field is impossible for this corpus.
@@ -179,8 +181,9 @@ def read_folds(
     """Reads folds.json, written by this program or by its user, or a table of folds.
 
     A file must hold at least `{"folds": [{"train": [names], "test": [names]}]}`. A missing "dev" is
-    taken from train as in `make_folds`, unless `select_on` is "test". Not every utterance must
-    occur, but no recording may be in two splits. For tables see `read_entries`.
+    taken from train as in `make_folds`, if `select_on` is "dev"; there must be none if it is
+    "none". Not every utterance must occur, but no recording may be in two splits. For tables see
+    `read_entries`.
 
     Args:
         path: The file.
@@ -270,11 +273,16 @@ def _read_entries(
 ) -> list[Fold]:
     """Checks the entries of a folds.json, and takes dev from train where it is missing."""
     known = {utterance.name for utterance in utterances}
-    optional = {"dev", "test"} if protocol == "whole_corpus" and select_on == "dev" else {"dev"}
+    untested = protocol == "whole_corpus" and select_on != "test"
+    optional = {"dev", "test"} if untested else {"dev"}
     folds = []
     for index, entry in enumerate(entries):
         try:
             fold = _read_fold(entry, known, optional)
+            if fold.dev and select_on == "none":
+                raise ValueError(
+                    '"dev" has nothing to choose where select_on="none": add it to "train"'
+                )
             leakage.check_splits(fold.splits, utterances)
             if select_on == "dev" and not fold.dev:
                 fold = _with_dev(fold, utterances, protocol, index, seed)
@@ -356,9 +364,10 @@ def _check_protocol(protocol: str, count: int, select_on: str) -> None:
     check_choice("folds.protocol", protocol, PROTOCOLS)
     if protocol == "custom":
         raise ConfigError("folds.protocol", protocol, "another one where folds.file is empty")
-    check_choice("select_on", select_on, ("dev", "test"))
+    check_choice("select_on", select_on, SELECT_ON)
     if protocol == "whole_corpus" and select_on == "test":
-        raise ConfigError("select_on", select_on, "'dev' where folds.protocol is 'whole_corpus'")
+        allowed = "'dev' or 'none' where folds.protocol is 'whole_corpus'"
+        raise ConfigError("select_on", select_on, allowed)
     check_number("folds.count", count, int, 2 if protocol in _UNITS else 1, _MOST)
 
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 
-from ds_jax.features import audio, extract
+from ds_jax.features import audio, extract, spectrogram
+from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import explain_write_errors, files_below, path_text, printable
 
@@ -170,11 +171,12 @@ def process(
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
+    timelines = isinstance(settings, PictureSettings) and settings.is_timeline
     items = _read(recordings, settings, windowing, 2 * batch_size, quiet)
     rows, started, remarks = 0, None, {}
     for batch in _batches(items, batch_size, unusable, remarks):
         rows = rows or len(batch)  # the first batch is the largest
-        inputs = _stack([item.represented for item in batch])
+        inputs = _stack([item.represented for item in batch], timelines)
         previous, started = started, (batch, start(inputs, rows))
         if previous:
             yield previous[0], previous[1]()
@@ -286,9 +288,12 @@ def _batches(
         yield batch
 
 
-def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Stacks arrays; sequences get a power of two of frames, so that few shapes are compiled."""
+def _stack(arrays: Sequence[np.ndarray], timelines: bool) -> np.ndarray:
+    """Stacks arrays; sequences get one of few lengths, so that few shapes are compiled."""
     stacked = extract.stack(arrays)
+    if timelines:
+        more = spectrogram.padded_width(stacked.shape[2]) - stacked.shape[2]
+        stacked = np.pad(stacked, ((0, 0), (0, 0), (0, more)))
     if stacked.dtype == np.float32 and stacked.ndim == 3:
         frames = 1 << (stacked.shape[1] - 1).bit_length()
         padding = ((0, 0), (0, frames - stacked.shape[1]), (0, 0))

@@ -72,7 +72,8 @@ class Predicted(NamedTuple):
     Attributes:
         probabilities: float64 [n, k], of the k classes of the run.
         head_probabilities: By the name of the attention head, float64 [n, k].
-        gates: By the name of the attention head, float32 [n, height, width] in 0..1.
+        gates: By the name of the attention head, float32 [n, height, width] in 0..1, and NaN after
+            the end of a timeline.
     """
 
     probabilities: np.ndarray
@@ -238,11 +239,16 @@ def read_gates(directory: Path, utterance: str) -> dict[str, np.ndarray]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             position = int(np.flatnonzero(stored["utterances"] == utterance)[0])
             heads = [head for head in stored.files if head != "utterances"]
-            return {head: stored[head][position].astype(np.float32) for head in heads}
+            return {head: unpadded(stored[head][position].astype(np.float32)) for head in heads}
     except Exception as error:  # NumPy raises errors of many kinds for a damaged file
         raise ValueError(
             f"{path} is damaged ({error}): delete {directory / PREDICTIONS} and run the fold again"
         ) from error
+
+
+def unpadded(gate: np.ndarray) -> np.ndarray:
+    """Returns a gate, float [height, width], without the columns after the end of a timeline."""
+    return gate[:, ~np.isnan(gate[0])]
 
 
 def read_metrics(directory: Path) -> list[dict]:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ds_jax.data.folds import PROTOCOLS
+from ds_jax.data.folds import PROTOCOLS, SELECT_ON
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions
@@ -35,7 +35,7 @@ class RunSummary:
         system: The title of the system, such as "DS-AM" or "SVC on MSF".
         protocol: The name of the rule that made the folds, one of `folds.PROTOCOLS`.
         protocol_text: The rule in words.
-        selected_on: The split that chose the epoch, "dev" or "test".
+        selected_on: The split that chose the epoch, "dev" or "test"; "none" where none was chosen.
         n: The number of predictions.
         utterances: The number of different utterances among them; None if unknown.
         labels: All labels, in the order of `confusion`.
@@ -124,8 +124,9 @@ class RunSummary:
             raise ValueError(
                 f"protocol is {self.protocol!r} and must be one of {', '.join(PROTOCOLS)}"
             )
-        if self.selected_on not in ("dev", "test"):
-            raise ValueError(f"selected_on is {self.selected_on!r} and must be 'dev' or 'test'")
+        if self.selected_on not in SELECT_ON:
+            allowed = ", ".join(map(repr, SELECT_ON))
+            raise ValueError(f"selected_on is {self.selected_on!r} and must be one of {allowed}")
 
 
 def measure(

@@ -147,7 +147,7 @@ def read(
 
     Returns:
         The recording's length in seconds, before it is trimmed; a picture for each window, uint8
-        [canvas, canvas], or one array of features, float32 [d] or [frames, d]; and the SHA-256 of
+        [height, width], or one array of features, float32 [d] or [frames, d]; and the SHA-256 of
         the recording's samples, in hexadecimal digits.
 
     Raises:
@@ -195,17 +195,20 @@ def windows(
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Puts pictures or features into one array; sequences of frames are padded with NaN.
+    """Puts pictures or features into one array.
+
+    Timelines are padded with 0 on the right, and sequences of frames with NaN at their ends.
 
     Returns:
-        uint8 [n, canvas, canvas], float32 [n, d], or float32 [n, frames of the longest, d].
+        uint8 [n, height, widest], float32 [n, d], or float32 [n, frames of the longest, d].
     """
-    longest = max(len(array) for array in arrays)
-    if all(len(array) == longest for array in arrays):
+    if len({array.shape for array in arrays}) == 1:
         return np.stack(arrays)
-    padded = np.full((len(arrays), longest, *arrays[0].shape[1:]), np.nan, arrays[0].dtype)
+    shape = np.max([array.shape for array in arrays], axis=0)
+    fill = 0 if arrays[0].dtype == np.uint8 else np.nan
+    padded = np.full((len(arrays), *shape), fill, arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):
-        row[: len(array)] = array
+        row[tuple(map(slice, array.shape))] = array
     return padded
 
 

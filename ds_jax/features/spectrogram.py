@@ -30,7 +30,7 @@ BLOCK = 64  # frames transformed at a time, so that their spectra stay in the ca
 
 CHOICES = {
     "mode": ("mel", "spectrogram", "chroma"),
-    "layout": ("deepspectrum", "plain"),
+    "layout": ("deepspectrum", "plain", "timeline"),
     "preprocessing": ("caffe", "deepspectrum"),
 }
 # The smallest and the largest value of each numeric field. VGG16 halves its input five times.
@@ -48,6 +48,8 @@ RANGES = {
     "canvas": (16, 4096),
     "size": (32, 4096),
 }
+LEAST_WIDTH = 64  # pixels of a timeline, and LEAST_BANDS its height: VGG16 halves both five times
+LEAST_BANDS = 32
 ON_DEVICE = ("colour_map", "size", "preprocessing")  # fields that do not change stored pictures
 
 
@@ -59,7 +61,8 @@ class PictureSettings:
         sample_rate: Hz to which the audio is resampled; 0 keeps the rate of the file.
         mode: "mel" (dB), "spectrogram" (dB, linear in frequency) or "chroma" (pitch classes).
         layout: "deepspectrum" (rows follow the frequency axis DeepSpectrum plots on) or "plain"
-            (all rows equally high).
+            (all rows equally high), or "timeline": a pixel a frame and a row a mel band, so that
+            pictures are as wide as recordings are long; `canvas` and `size` do not apply.
         n_fft: samples in a frame, an even number; 0 means the next power of two of 25 ms.
         hop: samples between the starts of frames; 0 means half of n_fft.
         mel_bands: bands of mode "mel".
@@ -114,6 +117,29 @@ class PictureSettings:
             raise ConfigError("picture.window_hop", self.window_hop, "0 where picture.window is 0")
         if self.sample_rate:
             _band(self, self.sample_rate)
+        if self.is_timeline:
+            self._check_timeline()
+
+    def _check_timeline(self) -> None:
+        if self.mode != "mel":
+            raise ConfigError("picture.mode", self.mode, "'mel' where picture.layout is 'timeline'")
+        if self.mel_bands < LEAST_BANDS:
+            allowed = f"at least {LEAST_BANDS} where picture.layout is 'timeline'"
+            raise ConfigError("picture.mel_bands", self.mel_bands, allowed)
+        for field in fields(self):
+            if field.name in ("canvas", "size") and getattr(self, field.name) != field.default:
+                allowed = f"{field.default}: a timeline is as high as it has bands"
+                raise ConfigError(f"picture.{field.name}", getattr(self, field.name), allowed)
+
+    @property
+    def is_timeline(self) -> bool:
+        """Whether pictures are as wide as recordings are long."""
+        return self.layout == "timeline"
+
+    @property
+    def shape(self) -> tuple[int, int | None]:
+        """The height and the width of a stored picture; None where each has its width."""
+        return (self.mel_bands, None) if self.is_timeline else (self.canvas, self.canvas)
 
     @property
     def windowing(self) -> audio.Windowing:
@@ -141,7 +167,7 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
 
     Returns:
         uint8 [canvas, canvas], indices into a colour map of 256 entries; row 0 is the highest
-        frequency.
+        frequency. A timeline is uint8 [mel_bands, frames or, if those are fewer, 64], and never 0.
 
     Raises:
         ConfigError: fmin or fmax does not fit the rate.
@@ -149,6 +175,10 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
     """
     cells = matrix(samples, rate, settings)
     low, high = cells.min(), cells.max()
+    if settings.is_timeline:
+        picture = colour_indices(np, cells, low, high, settings).T[::-1]
+        after = ((0, 0), (0, max(0, LEAST_WIDTH - len(cells))))
+        return np.maximum(np.pad(picture, after), 1)  # 0 is left for what is no picture
     cells = cells[pixels_to_cells(settings.canvas, len(cells))]  # only these need a logarithm
     return colour_indices(np, cells, low, high, settings).T[plan(settings, rate).rows]
 
@@ -171,6 +201,32 @@ def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: Pi
             low = xp.maximum(low, high - settings.floor_db)
     indices = (cells - low) * (256 / xp.where(high > low, high - low, xp.inf))
     return xp.clip(indices, 0, 255).astype(xp.uint8)
+
+
+def widths(timelines: Any) -> np.ndarray:
+    """Returns the columns of each timeline, int [n], of timelines that are padded with 0.
+
+    Args:
+        timelines: uint8 [n, bands, widest], in memory or on the disk; a few are read at a time.
+    """
+    parts = range(0, len(timelines), 1024)
+    return np.concatenate(
+        [(timelines[start : start + 1024][:, 0] > 0).sum(axis=1) for start in parts]
+    )
+
+
+def unpadded(timeline: np.ndarray) -> np.ndarray:
+    """Returns a timeline, uint8 [bands, width], without the padding after its end."""
+    return timeline[:, : int(widths(timeline[None])[0])]
+
+
+def padded_width(width: int) -> int:
+    """Returns to how many columns timelines are padded to be computed: to one of few numbers.
+
+    There are two for each doubling, so that at most a third of what is computed is padding.
+    """
+    step = max(LEAST_WIDTH, 1 << (int(width) - 1).bit_length()) // 4
+    return -(-int(width) // step) * step
 
 
 class Plan(NamedTuple):

@@ -69,9 +69,9 @@ class Backbone:
         title: The name that people read, such as "VGG16".
         blocks: From below.
         trunk: Builds the module of the blocks, `trunk(blocks, dtype, name=...)`. The module is
-            called with a batch and the numbers of the first and the last block to run, from 1, and
-            returns the outputs by name; with `first > 1` the batch is the output of the block
-            below, and is among them.
+            called with a batch, the numbers of the first and the last block to run, from 1, and the
+            real columns of each input, if not all are. It returns the outputs by name; with
+            `first > 1` the batch is the output of the block below, and is among them.
         top: Builds the module of the fully connected layers above, `top(units, dtype)`.
         top_layers: The names of these layers.
         units: The units of each of these layers.

@@ -12,6 +12,7 @@ from ds_jax.models.backbones import backbone_of
 from ds_jax.models.baselines import LSTM, FeatureNetwork, FeedForward
 from ds_jax.models.deep_spectrum import AttentionHeads, DeepSpectrumNetwork, FullyConnectedHead
 from ds_jax.models.layers import Network
+from ds_jax.models.timeline import StatisticsHeads, TimelineNetwork
 
 Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
 
@@ -29,7 +30,7 @@ def create_network(
         dtype: The type that a backbone is computed in.
     """
     model, settings, backbone = config.model, extract.settings(config), backbone_of(config)
-    classes = len(config.classes)
+    kind, classes = DeepSpectrumNetwork, len(config.classes)
     match config.system:
         case "lstm":
             body = LSTM(tuple(model.units), model.dense_units, classes)
@@ -41,11 +42,15 @@ def create_network(
             gates, weights = tuple(model.gates), tuple(model.loss_weights)
             head = AttentionHeads(gates, model.merging, weights, classes, axis_name)
             last_block = backbone.outputs.index(gates[-1]) + 1
+        case "ds_am_statistics":
+            kind, heads, weights = TimelineNetwork, tuple(model.heads), tuple(model.loss_weights)
+            head = StatisticsHeads(heads, model.gate, model.dropout, weights, classes, axis_name)
+            last_block = backbone.outputs.index(heads[-1]) + 1
         case "ds_fc":
             head = FullyConnectedHead(backbone, model.head, model.dropout, classes, dtype)
             last_block = len(backbone.blocks)
     frozen_blocks = ["", *(block.name for block in backbone.blocks)].index(model.freeze)
-    return DeepSpectrumNetwork(backbone, head, last_block, frozen_blocks, settings, dtype)
+    return kind(backbone, head, last_block, frozen_blocks, settings, dtype)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:

@@ -1,6 +1,7 @@
 """Layers that several networks have, and what every network returns."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -19,7 +20,8 @@ class Outputs(flax.struct.PyTreeNode):
         logits: float32 [batch, classes].
         head_logits: For each attention head, by the name of its block's output, float32
             [batch, classes].
-        gates: For each attention head, float32 [batch, height, width] in 0..1.
+        gates: For each attention head, float32 [batch, height, width] in 0..1; after the end of a
+            timeline NaN.
         loss_terms: Pairs of a weight and logits; the loss is the weighted sum of cross-entropies.
     """
 
@@ -28,12 +30,25 @@ class Outputs(flax.struct.PyTreeNode):
     gates: dict[str, jax.Array]
     loss_terms: tuple[tuple[float, jax.Array], ...]
 
-    def losses(self, labels: jax.Array) -> jax.Array:
-        """Returns float32 [batch], each row's loss, for labels int32 [batch]."""
-        return sum(
-            weight * optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            for weight, logits in self.loss_terms
-        )
+    def losses(self, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+        """Returns float32 [batch], each row's loss, for labels int32 [batch].
+
+        Args:
+            labels: The true labels.
+            smoothing: The share of a label that is spread over all classes that can be answered.
+        """
+
+        def loss(logits):
+            if not smoothing:
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            possible = (logits > NEVER).astype(jnp.float32)
+            spread = possible / jnp.sum(possible, axis=1, keepdims=True)
+            wanted = jax.nn.one_hot(labels, logits.shape[1])
+            return optax.softmax_cross_entropy(
+                logits, (1 - smoothing) * wanted + smoothing * spread
+            )
+
+        return sum(weight * loss(logits) for weight, logits in self.loss_terms)
 
 
 class Network(nn.Module):
@@ -45,7 +60,10 @@ class Network(nn.Module):
         input_dtype: The type of the corpus' inputs.
         input_shape: The shape of a row; sequences may have any other length.
         frozen_blocks: How many blocks, from below, keep their pretrained parameters.
+        augments: Whether it has a method `augment`, which changes training batches at random.
     """
+
+    augments = False
 
     def frozen_layers(self, module: str) -> set[str]:
         """Returns the names of a module's layers that keep their pretrained parameters."""
@@ -69,7 +87,12 @@ class Network(nn.Module):
         del inputs, rows
         return {}
 
-    def lower(self, inputs: jax.Array) -> jax.Array:
+    def widths(self, inputs: Any) -> np.ndarray | None:
+        """Returns the columns of each picture of a corpus, int [n]; None: they are all equal."""
+        del inputs
+        return None
+
+    def lower(self, inputs: jax.Array) -> Any:
         """Maps a batch of inputs to what `upper` takes."""
         return inputs
 

@@ -23,7 +23,9 @@ class Trunk(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, first: int = 1, last: int = 5) -> dict[str, jax.Array]:
+    def __call__(
+        self, x: jax.Array, first: int = 1, last: int = 5, widths: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Runs the blocks `first` to `last`.
 
         Args:
@@ -31,6 +33,9 @@ class Trunk(nn.Module):
                 BGR order, or the output of the block below.
             first: The number of the first block to run, from 1.
             last: The number of the last block to run.
+            widths: int32 [batch], how many columns of each input are real. The others have no
+                influence on the real columns of an output, of which there are half as many for
+                each block, and are 0 there. None means all columns.
 
         Returns:
             `block<k>_pool`: dtype [batch, height', width', channels] for each block that ran,
@@ -48,13 +53,22 @@ class Trunk(nn.Module):
                 f"blocks {first} to {last} of VGG16 need an input of at least {smallest} x "
                 f"{smallest}, not {x.shape[1]} x {x.shape[2]}"
             )
-        x = jnp.asarray(x, self.dtype)
+        x = blank(jnp.asarray(x, self.dtype), widths)
         outputs = {self.blocks[first - 2].output: x} if first > 1 else {}
         for block in self.blocks[first - 1 : last]:
             for layer in block.layers:
-                x = Convolution(block.channels, self.dtype, name=layer)(x)
-            x = outputs[block.output] = max_pool(x)
+                x = blank(Convolution(block.channels, self.dtype, name=layer)(x), widths)
+            widths = None if widths is None else widths // 2
+            x = outputs[block.output] = blank(max_pool(x), widths)
         return outputs
+
+
+def blank(x: jax.Array, widths: jax.Array | None) -> jax.Array:
+    """Sets the columns of [batch, height, width, c] that are not real to 0; None means all are."""
+    if widths is None:
+        return x
+    real = jnp.arange(x.shape[2])[None] < widths[:, None]
+    return jnp.where(real[:, None, :, None], x, 0)
 
 
 class FullyConnected(nn.Module):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.features.spectrogram import unpadded
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 
@@ -75,11 +76,17 @@ def write(
     write_text(path, page)
 
 
-def examples(corpus: Corpus) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
+def examples(
+    corpus: Corpus, timelines: bool = False
+) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
     """Selects for each label a picture by each of some speakers, of an utterance of middle length.
 
+    Args:
+        corpus: The corpus.
+        timelines: Whether its pictures are timelines, whose padding is cut off.
+
     Returns:
-        For each label pairs of an utterance and its first picture, uint8 [canvas, canvas]; an empty
+        For each label pairs of an utterance and its first picture, uint8 [height, width]; an empty
         list for a corpus of features.
     """
     if corpus.inputs.dtype != np.uint8:
@@ -96,7 +103,8 @@ def examples(corpus: Corpus) -> list[tuple[str, list[tuple[Utterance, np.ndarray
             ]
             if candidates:
                 row = sorted(candidates)[len(candidates) // 2][1]
-                pairs.append((corpus.utterances[row], corpus.inputs[first_rows[row]]))
+                picture = corpus.inputs[first_rows[row]]
+                pairs.append((corpus.utterances[row], unpadded(picture) if timelines else picture))
         if pairs:
             selected.append((label, pairs))
     return selected

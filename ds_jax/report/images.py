@@ -56,28 +56,32 @@ def explain(
     """Draws what a network attends to: the picture, and the picture faded by each attention gate.
 
     Args:
-        picture: uint8 [canvas, canvas], indices into the colour map.
+        picture: uint8 [height, width], indices into the colour map.
         colour_map: The name of the colour map.
         gates: By the name of the layer, float [height, width], 0 (closed) to 1 (open).
         title: The text above the plain picture.
 
     Returns:
-        A PNG file with the panels in a row.
+        A PNG file with the panels in a row, or below each other where they are wider than high.
     """
     plain = colour(picture, colour_map)
     panels = [(title, plain)]
     for name, gate in gates.items():
         caption = f"gate on {name}, {gate.min():.2f} (white) to {gate.max():.2f}"
         panels.append((caption, fade_by_gate(plain, gate)))
-    side = ENLARGED * len(picture)
-    sheet = Image.new("RGB", ((side + MARGIN) * len(panels) + MARGIN, side + CAPTION + MARGIN))
+    height, width = ENLARGED * picture.shape[0], ENLARGED * picture.shape[1]
+    down = width > height
+    across, below = (0, height + CAPTION) if down else (width + MARGIN, 0)
+    last = len(panels) - 1
+    size = width + last * across + 2 * MARGIN, height + last * below + CAPTION + MARGIN
+    sheet = Image.new("RGB", size)
     sheet.paste("white", (0, 0, *sheet.size))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(CAPTION // 2)
     for number, (caption, panel) in enumerate(panels):
-        left = MARGIN + number * (side + MARGIN)
-        pen.text((left, MARGIN // 2), caption, "black", font)
-        enlarged = Image.fromarray(panel).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (left, CAPTION))
+        left, top = MARGIN + number * across, number * below
+        pen.text((left, top + MARGIN // 2), caption, "black", font)
+        enlarged = Image.fromarray(panel).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (left, top + CAPTION))
     return png(np.asarray(sheet))
 
 

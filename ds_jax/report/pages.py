@@ -40,7 +40,7 @@ def _environment() -> jinja2.Environment:
     )
     filters = (
         *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
-        *(images.colour, images.fade_by_gate, progress.clock),
+        *(images.colour, images.fade_by_gate, shown_height, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(plots=plots, titles=TITLES, many=progress.many)
@@ -113,6 +113,11 @@ def table(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
 def picture_uri(pixels: np.ndarray) -> str:
     """Encodes a picture, uint8 [height, width, 3], as a data URI."""
     return data_uri(images.png(pixels), "image/png")
+
+
+def shown_height(picture: np.ndarray) -> int:
+    """Returns the height of a picture, [height, width], on a page that shows it 227 wide."""
+    return round(227 * picture.shape[0] / picture.shape[1])
 
 
 def data_uri(content: bytes, kind: str) -> str:

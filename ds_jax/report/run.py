@@ -13,6 +13,7 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
+from ds_jax.features.spectrogram import unpadded
 from ds_jax.report import pages, plots
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.progress import many
@@ -34,7 +35,7 @@ class Example:
     prediction: str
     probability: float  # of the prediction, 0 to 1
     label_probability: float  # of the true label, 0 to 1
-    # uint8 [canvas, canvas] each, indices into a colour map: one, or the first few windows of a
+    # uint8 [height, width] each, indices into a colour map: one, or the first few windows of a
     # recording; none where a system reads features.
     pictures: Sequence[np.ndarray] = ()
     # By the name of the layer, float [height, width] from 0 (closed) to 1; only for one picture.
@@ -51,7 +52,8 @@ def write(
 ) -> None:
     """Writes report.json and report.html, with examples from the predictions in `sources`."""
     summary.write(directory / REPORT, result)
-    errors, hits = (_examples(sources, corpus, correct) for correct in (False, True))
+    timelines = result.settings.get("picture.layout") == "timeline"
+    errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
 
 
@@ -97,6 +99,8 @@ def headline(result: RunSummary) -> str:
     )
     trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
     chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
+    if result.selected_on == "none":
+        chosen = ", no epoch chosen"
     missing = ", ".join(map(str, result.missing_folds))
     return (
         f"{result.system}{trained} on {result.corpus}, {many(result.n, 'utterance')}, "
@@ -105,7 +109,9 @@ def headline(result: RunSummary) -> str:
     )
 
 
-def _examples(sources: Sequence[Path], corpus: Corpus, correct: bool) -> list[Example]:
+def _examples(
+    sources: Sequence[Path], corpus: Corpus, correct: bool, timelines: bool
+) -> list[Example]:
     """Picks the most confident correct or wrong predictions, an utterance once."""
     tested = {source: predictions.read(source / PREDICTIONS) for source in sources}
     ranked = sorted(
@@ -117,10 +123,12 @@ def _examples(sources: Sequence[Path], corpus: Corpus, correct: bool) -> list[Ex
     for _, name, source, row in ranked:
         chosen.setdefault(name, (source, row))
     shown = list(chosen.values())[: HITS if correct else ERRORS]
-    return [_example(corpus, source, tested[source], row) for source, row in shown]
+    return [_example(corpus, source, tested[source], row, timelines) for source, row in shown]
 
 
-def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Example:
+def _example(
+    corpus: Corpus, source: Path, tested: Predictions, row: int, timelines: bool
+) -> Example:
     """Collects what a page shows of an utterance; errors may be heard."""
     name = str(tested.utterances[row])
     utterance = next(utterance for utterance in corpus.utterances if utterance.name == name)
@@ -139,7 +147,7 @@ def _example(corpus: Corpus, source: Path, tested: Predictions, row: int) -> Exa
         prediction=tested.classes[prediction],
         probability=float(tested.probabilities[row, prediction]),
         label_probability=float(tested.probabilities[row, label]),
-        pictures=pictures,
+        pictures=list(map(unpadded, pictures)) if timelines else pictures,
         gates=predictions.read_gates(source, name) if single else {},
         audio=_clip(recording) if recording else b"",
     )

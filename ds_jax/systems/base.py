@@ -102,9 +102,11 @@ class Implementation(Protocol):
 _NETWORK, _CLASSIFIER, _SVC = "network", "classifier_system", ("kernel", "costs", "scaling")
 _TREES = ("trees", "depth", "bins", "learning_rate", "column_share")
 _AM = ("gates", "merging", "loss_weights", "freeze")
+_STATISTICS = ("heads", "gate", "dropout", "loss_weights", "freeze")
 _FC = ("head", "dropout", "freeze")
 SYSTEMS = {
     "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True),
+    "ds_am_statistics": System("DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch"),
     "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True),
     "lstm": System("LSTM", "features", _NETWORK, ("units", "dense_units"), "epoch", sequences=True),
     "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),
@@ -169,17 +171,30 @@ def check(config: ml_collections.ConfigDict) -> None:
     labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
     settings = extract.settings(config)
-    if config.select_on == "test" and system.chooses != "epoch":
-        allowed = f"'dev', since system={config.system!r} has no epochs to choose from"
-        raise ConfigError("select_on", config.select_on, allowed)
+    _check_select_on(config, system)
     for name in system.fields:
         _check_field(name, config.model[name])
     if system.reads == "picture":
+        layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
+        check_choice("picture.layout", settings.layout, layouts)
         _check_backbone(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
         readers = " or ".join(repr(name) for name, each in SYSTEMS.items() if each.sequences)
         allowed = f"a set without frames, or take system={readers}, which alone reads sequences"
         raise ConfigError("features", settings.set, allowed)
+
+
+def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
+    """Checks that what chooses the epoch fits the training."""
+    if system.chooses != "epoch":
+        allowed, why = ("dev",), "has no epochs to choose from"
+    elif configuration.is_scheduled(config.train):
+        allowed, why = ("none",), "has a fixed number of epochs"
+    else:
+        allowed, why = ("dev", "test"), "chooses an epoch"
+    if config.select_on not in allowed:
+        allowed = f"{one_of(allowed)}, since system={config.system!r} {why}"
+        raise ConfigError("select_on", config.select_on, allowed)
 
 
 def _check_field(name: str, value: object) -> None:
@@ -204,16 +219,19 @@ def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings)
     check_choice("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
     if "freeze" in model:
         check_choice("model.freeze", model.freeze, ("", *blocks))
-    if "gates" in model:
-        _check_list("model.gates", model.gates, outputs)
-        gates = [outputs.index(gate) for gate in model.gates]
-        if gates != sorted(gates):
-            raise ConfigError("model.gates", tuple(model.gates), "in this order: lower ones first")
-        if model.freeze and blocks.index(model.freeze) > gates[0]:
-            allowed = f"'' or at most {blocks[gates[0]]!r}, which carries a gate"
+    for name in {"gates", "heads"} & set(model):
+        field, given = f"model.{name}", tuple(model[name])
+        _check_list(field, given, outputs)
+        numbers = [outputs.index(output) for output in given]
+        if numbers != sorted(numbers):
+            raise ConfigError(field, given, "in this order: lower ones first")
+        # What training changes must reach all gates; heads are handed the output of frozen blocks.
+        highest = blocks[numbers[0] if name == "gates" else numbers[-1]]
+        if model.freeze and blocks.index(model.freeze) > blocks.index(highest):
+            allowed = f"'' or at most {highest!r}, which carries one of {field}"
             raise ConfigError("model.freeze", model.freeze, allowed)
-        if len(model.loss_weights) != len(gates) or not any(model.loss_weights):
-            allowed = f"{many(len(gates), 'number')}, one for each gate, and not all 0"
+        if len(model.loss_weights) != len(given) or not any(model.loss_weights):
+            allowed = f"{many(len(given), 'number')}, one for each of {field}, and not all 0"
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
         _check_list("model.layers", model.layers, backbone.feature_layers)
@@ -237,6 +255,8 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     """Returns what was chosen in a fold, from the rows of its metrics.jsonl."""
     match SYSTEMS[config.system].chooses:
         case "epoch":
+            if config.select_on == "none":
+                return {"epoch": rows[-1]["epoch"]}
             return {"epoch": min(rows, key=lambda row: row[f"{config.select_on}_loss"])["epoch"]}
         case "C":
             return {"C": max(rows, key=lambda row: (row["uar"], -row["C"]))["C"]}

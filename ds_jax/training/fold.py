@@ -14,6 +14,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
 from ds_jax import config as configuration
+from ds_jax.config import is_scheduled
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
@@ -62,10 +63,14 @@ def is_over(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> bo
 
 def _is_tired(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> bool:
     """Returns whether more epochs would change nothing, since patience has ended the training."""
+    if is_scheduled(config.train):
+        return False
     return _plateaus(config, history)[1] >= config.train.stop_patience
 
 
 def _plateaus(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> tuple[float, int]:
+    if is_scheduled(config.train):
+        return 1.0, 0
     losses = [row[f"{config.select_on}_loss"] for row in history]
     return plateaus(losses, config.train.plateau_patience)
 
@@ -110,7 +115,8 @@ class FoldState:
         present = {*corpus.labels[self.rows["train"]].tolist()}
         self.trained = [name for k, name in enumerate(corpus.classes) if k in present]
         self._check_rows("scaling", self.rows["train"], "train")
-        self._check_rows("the choice of the epoch", self.selection_rows, config.select_on)
+        if config.select_on in self.rows:
+            self._check_rows("the choice of the epoch", self.selection_rows, config.select_on)
         self._digest = leakage.fold_digest(number, fold.splits, corpus.digests)
         self._directory = fold_directory(workdir, number)
         self.writes = not shared or processes.is_first_process()
@@ -125,8 +131,8 @@ class FoldState:
 
     @property
     def selection_rows(self) -> np.ndarray:
-        """The rows of the split that selects the epoch, int32."""
-        return self.rows[self._config.select_on]
+        """The rows of the split that selects the epoch, int32; none where the last one counts."""
+        return self.rows.get(self._config.select_on, np.empty(0, np.int32))
 
     @property
     def epoch(self) -> int:
@@ -135,7 +141,10 @@ class FoldState:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch of the lowest loss, the first of equal ones; 0 before the first."""
+        """The epoch of the lowest loss, the first of equal ones; 0 before the first.
+
+        It is the latest where the number of epochs is fixed.
+        """
         return self.epoch - _plateaus(self._config, self.history)[1]
 
     @property
@@ -149,9 +158,17 @@ class FoldState:
         return is_over(self._config, self.history)
 
     def order(self) -> np.ndarray:
-        """Returns the training rows in the order of the next epoch, int32."""
+        """Returns the training rows in the order of the next epoch, int32.
+
+        With a fixed number of epochs some rows come twice, so that the last batch is full: the
+        statistics of a few rows would normalise it.
+        """
         rng = np.random.default_rng([self._config.seeds.order, self.number, self.epoch + 1])
-        return rng.permutation(self.rows["train"])
+        order = rng.permutation(self.rows["train"])
+        if is_scheduled(self._config.train):
+            size = self._config.train.batch_size
+            order = np.resize(order, -(-len(order) // size) * size)
+        return order
 
     def batches(self) -> list[np.ndarray]:
         """Returns the batches of rows that the next epoch has still to take.
@@ -238,11 +255,11 @@ class FoldState:
         """
         if not self.checkpoints.finished:
             best, _ = self._restore(self.best_epoch, state)
-            tired = _is_tired(self._config, self.history)
+            over = _is_tired(self._config, self.history) or is_scheduled(self._config.train)
             card = self._card() | {"epoch": self.best_epoch}
-            card["kept"] = [] if tired else sorted({self.best_epoch, self.epoch})
+            card["kept"] = [] if over else sorted({self.best_epoch, self.epoch})
             card["made"] = made(self._config, sum(row["seconds"] for row in self.history))
-            self.checkpoints.finish(best.variables, card)
+            self.checkpoints.finish(best.model, card)
         return load_variables(self.checkpoints.directory, like=state.variables)
 
     def _card(self) -> dict:
@@ -251,19 +268,22 @@ class FoldState:
         card = {"config": self._config.to_dict(), "fold": self._digest, "trained": self.trained}
         return card | {"history": history}
 
-    def end_epoch(self, state: TrainState, predicted: Predicted) -> None:
+    def end_epoch(self, state: TrainState, predicted: Predicted | None) -> None:
         """Scores the split that selects the epoch, saves the epoch, and writes down how it went.
 
         Args:
             state: The state after the last step.
-            predicted: What it predicts for the utterances of that split.
+            predicted: What it predicts for the utterances of that split; None if nothing selects.
 
         Raises:
             FloatingPointError: A loss is not finite; the error names the last good checkpoint.
         """
         config, step, seconds = self._config, int(state.step), self.seconds
-        scores = _scores(predicted, self._corpus, self.selection_rows)
-        self._check_finite(scores["loss"], step)
+        scores, text = {}, ""
+        if predicted is not None:
+            scores = _scores(predicted, self._corpus, self.selection_rows)
+            text = f"{config.select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
+        self._check_finite(scores.get("loss", 0.0), step)
         row = {"epoch": self.epoch + 1, "step": step, "train_loss": float(np.mean(self.losses))}
         row |= {f"{config.select_on}_{name}": value for name, value in scores.items()}
         row["learning_rate_scale"] = self.learning_rate_scale
@@ -275,8 +295,7 @@ class FoldState:
         left = progress.clock(seconds * (config.train.epochs - self.epoch))
         self.say(
             f"epoch {self.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
-            f"{config.select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
-            f"{row['inputs_per_second']:.1f} inputs/s  at most {left} left"
+            f"{text}{row['inputs_per_second']:.1f} inputs/s  at most {left} left"
         )
 
     def _check_finite(self, loss: float, last_step: int) -> None:
@@ -287,9 +306,10 @@ class FoldState:
             return
         step = min(last_step - len(losses) + 2 + bad[0], last_step)
         good = f"epoch {self.epoch} in {self.checkpoints.directory}" if self.epoch else "none yet"
+        rates = [f"train.{name}" for name in self._config.train if name.endswith("learning_rate")]
         raise FloatingPointError(
             f"the loss at step {step} is {losses[bad[0]]}; last good checkpoint: {good}. In "
-            "another workdir, lower train.pretrained_learning_rate and train.new_learning_rate."
+            f"another workdir, lower {' and '.join(rates)}."
         )
 
     def log(self) -> None:

@@ -1,15 +1,18 @@
 """What a network predicts for rows of a corpus, in training and from finished models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ds_jax.evaluation.predictions import Predicted, probabilities_of
 from ds_jax.models.create import Variables
+from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training.input_pipeline import Inputs, split_batches
-from ds_jax.training.parallel import Layout, read_behind
+from ds_jax.training.parallel import ONE_MODEL, Layout, read_behind
+from ds_jax.training.step import create_moments_step
 
 
 def predict(
@@ -52,17 +55,38 @@ def predict(
         for output in read_behind(dispatches()):
             outputs.append(output)
             bar.update(min(length, steps - bar.n))
-    return [
-        _join([layout.select(output, model) for output in outputs], len(of_model), batch_size)
-        for model, of_model in enumerate(rows)
-    ]
+
+    def predicted(model: int) -> Predicted:
+        parts = [layout.select(output, model) for output in outputs]
+        return probabilities_of(*_join(parts, len(rows[model]), batch_size))
+
+    return [predicted(model) if len(of_model) else None for model, of_model in enumerate(rows)]
 
 
-def _join(outputs: Sequence, count: int, batch_size: int) -> Predicted | None:
-    """Returns a model's predictions for its rows, of which all batches but the last are full."""
+def moments(network: TimelineNetwork, params: Mapping, inputs: Inputs, batch_size: int) -> Any:
+    """Returns the network's `moments` of all rows of a corpus, a tree of arrays on the host.
+
+    Args:
+        network: The network.
+        params: Its pretrained parameters, by module and layer.
+        inputs: The corpus.
+        batch_size: Rows that go through the network together.
+    """
+    rows, width = np.arange(len(inputs.labels), dtype=np.int32), ONE_MODEL.width(batch_size)
+    batches = split_batches(rows, batch_size)
+    length = inputs.length(len(batches), width)
+    step = create_moments_step(network, inputs, ONE_MODEL)
+    variables = ONE_MODEL.place([{"params": params}])
+    chunks = inputs.chunks(ONE_MODEL, [batches], length, width)
+    outputs = list(read_behind(step(variables, *chunk) for chunk in chunks))
+    return _join(outputs, len(rows), batch_size)
+
+
+def _join(outputs: Sequence, count: int, batch_size: int) -> Any:
+    """Joins a model's outputs for its rows, of which all batches but the last are full."""
 
     def join(*parts):
         x = np.concatenate(parts)[:, :batch_size]  # the devices may take more
         return x.reshape(-1, *x.shape[2:])[:count]
 
-    return probabilities_of(*jax.tree.map(join, *outputs)) if count else None
+    return jax.tree.map(join, *outputs)

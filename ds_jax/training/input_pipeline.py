@@ -4,12 +4,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ds_jax.data.corpus import StoredPictures
+from ds_jax.features import spectrogram
 from ds_jax.models.create import split_frozen
 from ds_jax.models.layers import Network
 from ds_jax.runtime import processes, progress
@@ -29,14 +32,14 @@ class Inputs:
     """A corpus as a network's steps read it.
 
     Attributes:
-        corpus: The corpus' inputs, or what the frozen blocks make of its pictures: on every device,
-            or on the host or its disk where it is streamed.
+        corpus: The corpus' inputs, or what the frozen blocks make of its pictures (an array, or a
+            tree of arrays): on every device, or on the host or its disk where it is streamed.
         labels: int32 [n], where the corpus is.
         method: The network's method that reads it: "upper" where the frozen blocks' work is done.
         streamed: Whether it is sent to the devices batch by batch.
     """
 
-    corpus: jax.Array | np.ndarray | StoredPictures
+    corpus: Any
     labels: jax.Array | np.ndarray
     method: str
     streamed: bool
@@ -144,7 +147,7 @@ def create_inputs(
     if network.frozen_blocks:
         frozen, _ = split_frozen(network, params)
         lower = functools.partial(network.apply, method="lower")
-        features = _resident(lower, {"params": frozen}, corpus)
+        features = _resident(lower, {"params": frozen}, corpus, network.widths)
         if features is not None:
             return Inputs(features, parallel.replicate(labels), "upper", streamed=False)
     resident = _resident(lambda variables, pictures: pictures, {}, corpus)
@@ -159,35 +162,63 @@ def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 
 def _resident(
-    lower: Callable, variables: Mapping, corpus: np.ndarray | StoredPictures
-) -> jax.Array | None:
+    lower: Callable,
+    variables: Mapping,
+    corpus: np.ndarray | StoredPictures,
+    widths_of: Callable = lambda corpus: None,
+) -> Any:
     """Returns what `lower` makes of a corpus, on every device; None where that does not fit.
 
     Each device works on its share and gets those of the others. Rows of padding follow at the end.
+
+    Args:
+        lower: Maps variables and some rows of the corpus to a tree of arrays.
+        variables: What it is applied with.
+        corpus: The rows.
+        widths_of: Returns the columns of each row, int [n]; None where all are equally wide.
     """
     width = min(parallel.WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
     chunks = -(-len(corpus) // size)
     part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
-    output = jax.eval_shape(lower, variables, part)
-    shape = (chunks * size, *output.shape[1:])
-    if not parallel.fits(int(np.prod(shape)) * output.dtype.itemsize):
+    outputs = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((chunks * size, *x.shape[1:]), x.dtype),
+        jax.eval_shape(lower, variables, part),
+    )
+    if not parallel.fits(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs))):
         return None
+    widths = widths_of(corpus)
 
-    def fill(resident, variables, start, part):
-        new = jax.lax.all_gather(lower(variables, part), parallel.AXIS, tiled=True)
-        return jax.lax.dynamic_update_slice_in_dim(resident, new, start, axis=0), start + len(new)
+    def fill(resident, variables, start, part, rows):
+        new, rows = jax.lax.all_gather((lower(variables, part), rows), parallel.AXIS, tiled=True)
 
-    fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=1, donate=True)
-    resident, variables = parallel.zeros(shape, output.dtype), parallel.replicate(variables)
+        def put(resident, new):
+            if widths is None:
+                return jax.lax.dynamic_update_slice_in_dim(resident, new, start, axis=0)
+            shapes = zip(resident.shape[1:], new.shape[1:], strict=True)
+            padding = [(0, whole - part) for whole, part in shapes]
+            return resident.at[rows].set(jnp.pad(new, [(0, 0), *padding]), mode="drop")
+
+        return jax.tree.map(put, resident, new), start + len(rows)
+
+    fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=2, donate=True)
+    resident = jax.tree.map(lambda x: parallel.zeros(x.shape, x.dtype), outputs)
+    variables = parallel.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
     done, shown = 0, processes.is_first_process()
+    # Timelines of about the same width go together, so that less of what is computed is padding.
+    order = np.arange(len(corpus)) if widths is None else np.argsort(widths, kind="stable")
     with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
         for start in range(0, len(corpus), size):
-            rows = np.arange(start, min(start + size, len(corpus)), dtype=np.int32)
-            rows, _, _ = ONE_MODEL.spread([[rows]], 1, width)
-            part = ONE_MODEL.put(corpus[rows[:, 0]])
+            batch = order[start : start + size].astype(np.int32)
+            rows, mask, _ = ONE_MODEL.spread([[batch]], 1, width)
+            rows, mask = rows[:, 0], mask[:, 0]
+            pictures = corpus[rows]
+            if widths is not None:
+                pictures = pictures[..., : spectrogram.padded_width(widths[batch].max())]
+            places = np.where(mask > 0, rows, chunks * size)  # padding has none
+            part = ONE_MODEL.put(pictures), ONE_MODEL.put(places)
             bar.update(int(done) - bar.n)  # waits for the part before
-            resident, done = fill(resident, variables, np.int32(start), part)
+            resident, done = fill(resident, variables, np.int32(start), *part)
         bar.update(min(int(done), len(corpus)) - bar.n)
     return resident

@@ -5,17 +5,20 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import optax
 
+from ds_jax.config import is_scheduled
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Network, create_network
+from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
 from ds_jax.training import inference, parallel
 from ds_jax.training.fold import FoldState
@@ -23,6 +26,7 @@ from ds_jax.training.input_pipeline import Inputs, create_inputs
 from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout, read_behind
 from ds_jax.training.step import (
     TrainState,
+    class_weights,
     create_optimiser,
     create_predict_step,
     create_state,
@@ -40,6 +44,7 @@ class TrainingSetup:
         pretrained: VGG16's ImageNet weights, by layer; empty for networks on features.
         inputs: The corpus as the steps read it.
         optimiser: The optimiser of all folds.
+        measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each.
         steps: The training step and the prediction step of each layout that was needed.
     """
 
@@ -48,6 +53,7 @@ class TrainingSetup:
     pretrained: Mapping
     inputs: Inputs
     optimiser: optax.GradientTransformation
+    measured: Any
     steps: dict[Layout, tuple[Callable, Callable]] = dataclasses.field(default_factory=dict)
 
     def network(self, layout: Layout) -> Network:
@@ -62,19 +68,31 @@ class TrainingSetup:
         if layout not in self.steps:
             network = self.network(layout)
             self.steps[layout] = (
-                create_train_step(network, self.optimiser, self.inputs, layout, self.config.seeds),
+                create_train_step(
+                    network,
+                    self.optimiser,
+                    self.inputs,
+                    layout,
+                    self.config.seeds,
+                    self.config.train.get("label_smoothing", 0.0),
+                ),
                 create_predict_step(network, self.inputs, layout),
             )
         return self.steps[layout]
 
     def first_state(self, layout: Layout, fold: FoldState) -> TrainState:
         """Returns the state that the training of a fold begins with, on the host."""
-        network = self.network(layout)
+        network, train, rows = self.network(layout), self.config.train, fold.rows["train"]
         rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
-        measured = network.scaling(self.corpus.inputs, fold.rows["train"])
+        measured = network.scaling(self.measured, rows)
         trained = [name in fold.trained for name in self.corpus.classes]
         measured |= {"trained_classes": {"trained": np.asarray(trained, np.float32)}}
-        return create_state(network, self.optimiser, self.pretrained, rng, measured)
+        schedule = ()
+        if is_scheduled(train):
+            steps = train.epochs * -(-len(rows) // train.batch_size)
+            labels, classes = self.corpus.labels[rows], len(self.corpus.classes)
+            schedule = steps, class_weights(labels, classes)
+        return create_state(network, self.optimiser, self.pretrained, rng, measured, *schedule)
 
 
 def create_setup(
@@ -90,12 +108,16 @@ def create_setup(
     """
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
+    inputs, measured = create_inputs(network, ported, corpus.inputs, corpus.labels), corpus.inputs
+    if isinstance(network, TimelineNetwork):
+        measured = inference.moments(network, ported, inputs, config.train.batch_size)
     return TrainingSetup(
         config=config,
         corpus=corpus,
         pretrained=pretrained,
-        inputs=create_inputs(network, ported, corpus.inputs, corpus.labels),
+        inputs=inputs,
         optimiser=create_optimiser(config.train, ported),
+        measured=measured,
     )
 
 
@@ -163,16 +185,20 @@ def _train(
                 states = _run_epoch(setup, layout, learning, states, train_length)
                 rows = {replica: fold.selection_rows for replica, fold in learning.items()}
                 try:
-                    predicted = _predict(setup, layout, states.variables, rows, predict_length)
+                    # A prediction looks for SIGTERM, but here there may be nothing to predict.
+                    unselected = setup.config.select_on == "none"
+                    if unselected and layout.any_process(shutdown.sigterm_received()):
+                        raise shutdown.Interrupted
+                    predicted = _predict(setup, layout, states.model, rows, predict_length)
                 except shutdown.Interrupted:
                     for replica, fold in learning.items():
                         fold.save(layout.take(states, replica))
                     raise
                 for replica, fold in learning.items():
-                    fold.end_epoch(layout.take(states, replica), predicted[replica])
+                    fold.end_epoch(layout.take(states, replica), predicted.get(replica))
 
             over = {replica: fold for replica, fold in running.items() if fold.is_over}
-            variables = states.variables
+            variables = states.model
             for replica, fold in over.items():
                 best = fold.finish(layout.take(states, replica))
                 variables = layout.replace(variables, replica, best)
@@ -193,7 +219,8 @@ def _lengths(setup: TrainingSetup, layout: Layout, folds: Mapping[int, Fold]) ->
         longest = max((len(corpus.rows_of(each)) for each in names), default=0)
         return setup.inputs.length(-(-longest // size), layout.width(size))
 
-    return length("train"), length(setup.config.select_on, "test")
+    selection = {setup.config.select_on} - {"none"}
+    return length("train"), length("test", *selection)
 
 
 def _run_epoch(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from ds_jax.config import is_scheduled
 from ds_jax.models.create import Variables, merge_params, split_frozen
 from ds_jax.models.layers import Network
 from ds_jax.training.input_pipeline import Inputs
@@ -19,6 +21,21 @@ from ds_jax.training.parallel import Layout
 # Keep the random numbers of dropout and of augmentation apart from each other, and from those of
 # the new layers of fold 0, fold 1, and so on.
 DROPOUT, AUGMENTATION = 1 << 20, (1 << 20) + 1
+AVERAGE = 0.98  # what the moving average of the parameters keeps in a step, at most
+
+
+class Schedule(flax.struct.PyTreeNode):
+    """What a fixed number of epochs adds to the state of training.
+
+    Attributes:
+        steps: int32, the steps that training takes in all.
+        class_weights: float32 [classes], by which losses are multiplied: classes count equally.
+        average: The moving average of the trained parameters, which is the model.
+    """
+
+    steps: jax.Array
+    class_weights: jax.Array
+    average: Mapping
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -30,6 +47,7 @@ class TrainState(flax.struct.PyTreeNode):
         frozen: The parameters that keep their ImageNet weights, by module and layer.
         batch_stats: Running statistics of batch normalisation, and the scaling of features.
         opt_state: The optimiser's state.
+        schedule: Of a fixed number of epochs; None where an epoch is chosen.
     """
 
     step: jax.Array
@@ -37,12 +55,20 @@ class TrainState(flax.struct.PyTreeNode):
     frozen: Mapping
     batch_stats: Mapping
     opt_state: optax.OptState
+    schedule: Schedule | None = None
 
     @property
     def variables(self) -> Variables:
-        """What the network is applied with."""
+        """What the network is applied with in training."""
         params = merge_params(self.frozen, self.params)
         return {"params": params, "batch_stats": self.batch_stats}
+
+    @property
+    def model(self) -> Variables:
+        """What the network predicts with."""
+        if self.schedule is None:
+            return self.variables
+        return self.replace(params=self.schedule.average).variables
 
 
 def create_optimiser(
@@ -50,10 +76,14 @@ def create_optimiser(
 ) -> optax.GradientTransformation:
     """Creates Adam with one learning rate for ported layers and another for new ones.
 
+    With a fixed number of epochs it is AdamW, with one rate for all layers that are trained.
+
     Args:
         train: The fields of `config.train`.
         ported: The layers that are not new, as `network.port` returns them.
     """
+    if is_scheduled(train):
+        return optax.adamw(train.learning_rate, weight_decay=train.weight_decay)
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(ported)}
 
     def group(path, _):
@@ -67,12 +97,33 @@ def create_optimiser(
     )
 
 
+def rate_share(step: jax.Array, steps: jax.Array) -> jax.Array:
+    """Returns the share of the learning rate at a step, from 0, of a fixed number of steps.
+
+    It rises in equal parts over the first tenth, and then falls to 0 as a cosine.
+    """
+    rising = jnp.maximum(steps // 10, 1)
+    falling = (step - rising) / jnp.maximum(steps - rising, 1)
+    return jnp.where(
+        step < rising, (step + 1) / rising, (1 + jnp.cos(jnp.pi * jnp.clip(falling, 0, 1))) / 2
+    )
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the weight of each class's losses, float32 [classes]; their mean over labels is 1."""
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return (len(labels) / (present * np.maximum(counts, 1)) * (counts > 0)).astype(np.float32)
+
+
 def create_state(
     network: Network,
     optimiser: optax.GradientTransformation,
     pretrained: Mapping,
     rng: jax.Array,
     scaling: Mapping[str, np.ndarray],
+    steps: int | None = None,
+    weights: np.ndarray | None = None,
 ) -> TrainState:
     """Initialises the network, with ported weights in the layers that have them.
 
@@ -82,6 +133,8 @@ def create_state(
         pretrained: VGG16's ImageNet weights, by layer.
         rng: The random key of the new layers.
         scaling: What the network's `scaling` measured on the training split.
+        steps: The steps that training takes in all, where the number of epochs is fixed.
+        weights: The `class_weights` of the training split, where the number of epochs is fixed.
     """
     ported = network.port(pretrained)
     names = frozenset((module, name) for module, layers in ported.items() for name in layers)
@@ -89,7 +142,11 @@ def create_state(
     frozen, trained = split_frozen(network, ported)
     params = merge_params(new, trained)
     opt_state = jax.jit(optimiser.init)(params)  # or each shape of zeros is compiled alone
-    return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state)
+    schedule = None
+    if steps is not None:
+        average = jax.tree.map(jnp.array, params)  # a copy, since steps take over their arguments
+        schedule = Schedule(jnp.int32(steps), jnp.asarray(weights), average)
+    return TrainState(jnp.int32(0), params, frozen, batch_stats | scaling, opt_state, schedule)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -107,27 +164,13 @@ def _new_layers(
     return params, dict(variables.get("batch_stats", {}))
 
 
-def augment(batch: jax.Array, rng: jax.Array) -> jax.Array:
-    """Changes a training batch at random: the identity, since no augmentation is in use.
-
-    Args:
-        batch: The network's input, [rows, ...]: stored pictures, features, or what the frozen
-            blocks made of pictures.
-        rng: A random key for each row, so that a row is changed alike on any number of devices.
-
-    Returns:
-        The batch that is trained on, of the same shape and dtype.
-    """
-    del rng
-    return batch
-
-
 def create_train_step(
     network: Network,
     optimiser: optax.GradientTransformation,
     inputs: Inputs,
     layout: Layout,
     seeds: ml_collections.ConfigDict,
+    smoothing: float = 0.0,
 ) -> Callable:
     """Maps a dispatch of training steps over devices; compiled once, at its first call.
 
@@ -137,6 +180,7 @@ def create_train_step(
         inputs: What the steps read.
         layout: How models lie on devices.
         seeds: The fields of `config.seeds`; a fold's number is added to each.
+        smoothing: The share of a label that is spread over all labels.
 
     Returns:
         `(state, number, scale, *chunk of inputs) -> state, losses`: a step for each batch of the
@@ -156,31 +200,45 @@ def create_train_step(
                 rng = jax.random.fold_in(jax.random.fold_in(rng, number), state.step)
                 return jax.vmap(lambda position: jax.random.fold_in(rng, position))(positions)
 
-            pictures = augment(corpus[rows], row_rngs(seeds.augmentation, AUGMENTATION))
+            batch, method = take(corpus, rows), inputs.method
+            if network.augments:
+                if method == "__call__":
+                    batch = network.apply(state.variables, batch, method="lower")
+                batch = network.augment(batch, row_rngs(seeds.augmentation, AUGMENTATION))
+                method = "upper"
+            weights = mask
+            if state.schedule is not None:
+                weights = mask * state.schedule.class_weights[labels[rows]]
 
             def loss_fn(params):
                 outputs, updated = network.apply(
                     state.replace(params=params).variables,
-                    pictures,
+                    batch,
                     mask,
                     True,
                     row_rngs(seeds.dropout, DROPOUT),
-                    method=inputs.method,
+                    method=method,
                     mutable=["batch_stats"],
                 )
-                return jnp.sum(outputs.losses(labels[rows]) * mask) / total, updated
+                losses = outputs.losses(labels[rows], smoothing)
+                return jnp.sum(losses * weights) / total, updated
 
             (loss, updated), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
             # One sum of one vector: the devices of a batch speak once a step.
             vector, whole = ravel_pytree((loss, gradients))
             loss, gradients = whole(_sum(layout, vector))
             updates, opt_state = optimiser.update(gradients, state.opt_state, state.params)
-            updates = jax.tree.map(lambda update: scale * update, updates)
+            share = scale
+            if state.schedule is not None:
+                share = scale * rate_share(state.step, state.schedule.steps)
+            updates = jax.tree.map(lambda update: share * update, updates)
+            params = optax.apply_updates(state.params, updates)
             state = state.replace(
                 step=state.step + 1,
-                params=optax.apply_updates(state.params, updates),
+                params=params,
                 batch_stats=updated.get("batch_stats", {}),
                 opt_state=opt_state,
+                schedule=_averaged(state, params),
             )
             return state, loss
 
@@ -207,17 +265,57 @@ def create_predict_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
 
         def step(_, batch):
             rows, mask = batch
-            outputs = network.apply(variables, corpus[rows], mask, method=inputs.method)
+            outputs = network.apply(variables, take(corpus, rows), mask, method=inputs.method)
             return (), (outputs.logits, outputs.head_logits, outputs.gates)
 
         _, outputs = layout.scan(step, (), (rows, mask), count)
-        if layout.axis_name is None:
-            return outputs
-        return jax.tree.map(
-            lambda x: jax.lax.all_gather(x, layout.axis_name, axis=1, tiled=True), outputs
-        )
+        return gather(outputs, layout)
 
     return inputs.parallel(layout, predict_step, models=1)
+
+
+def create_moments_step(network: Network, inputs: Inputs, layout: Layout) -> Callable:
+    """Maps a dispatch of the network's `moments` over devices, as `create_predict_step` does."""
+
+    def moments_step(variables, corpus, labels, rows, mask, count):
+        del labels
+
+        def step(_, batch):
+            batch = take(corpus, batch[0])
+            if inputs.method == "__call__":
+                batch = network.apply(variables, batch, method="lower")
+            return (), network.apply(variables, batch, method="moments")
+
+        _, outputs = layout.scan(step, (), (rows, mask), count)
+        return gather(outputs, layout)
+
+    return inputs.parallel(layout, moments_step, models=1)
+
+
+def take(corpus: Any, rows: jax.Array) -> Any:
+    """Returns some rows of each array of a tree."""
+    return jax.tree.map(lambda x: x[rows], corpus)
+
+
+def gather(outputs: Any, layout: Layout) -> Any:
+    """Collects the rows [batches, rows, ...] of the devices that share a batch, on each of them."""
+    if layout.axis_name is None:
+        return outputs
+    return jax.tree.map(
+        lambda x: jax.lax.all_gather(x, layout.axis_name, axis=1, tiled=True), outputs
+    )
+
+
+def _averaged(state: TrainState, params: Mapping) -> Schedule | None:
+    """Returns the schedule with the average that new parameters have moved, if there is one."""
+    if state.schedule is None:
+        return None
+    # The average follows at once in the beginning, when parameters change most.
+    kept = jnp.minimum(AVERAGE, (state.step + 1) / (state.step + 10))
+    average = jax.tree.map(
+        lambda old, new: kept * old + (1 - kept) * new, state.schedule.average, params
+    )
+    return state.schedule.replace(average=average)
 
 
 def _device(layout: Layout) -> jax.Array | int:

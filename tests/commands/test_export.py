@@ -271,6 +271,7 @@ def test_the_same_run_gives_the_same_bytes_and_names_no_folder(run, exported, tm
     [
         ("system", "lstm"),
         ("system", "ds_svc"),
+        ("system", "ds_am_statistics"),
         ("picture.mode", "chroma"),
         ("picture.sample_rate", 0),
     ],

@@ -124,6 +124,36 @@ def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
         predict.run(workdir, [folder], explain=tmp_path / "drawn")
 
 
+@pytest.mark.parametrize("gate", [True, False])
+def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
+    gate, folder, tmp_path, capsys, monkeypatch
+):
+    """A recording gets the same prediction alone as beside longer ones."""
+    monkeypatch.setattr(pretrained, "load", lambda *_, **__: tiny.pretrained())
+    config, corpus = tiny.make("ds_am_statistics")
+    config.train.epochs, config.model.gate = 1, gate
+    workdir, drawn = tmp_path / "run", tmp_path / "drawn"
+    train.run(config, corpus, workdir, [0])
+    tone(folder / "long.wav", seconds=3.1)
+    capsys.readouterr()
+    together = {row[0]: row[4] for row in answers(capsys, workdir, [folder / "*.wav"])}
+    assert len(together) == 3
+    for name, shares in together.items():
+        [alone] = answers(capsys, workdir, [name])
+        np.testing.assert_allclose(alone[4], shares, atol=1e-5)
+    if not gate:
+        with pytest.raises(ValueError, match="--explain"):
+            predict.run(workdir, [folder], explain=drawn)
+        return
+    answers(capsys, workdir, [folder / "long.wav", folder / "mono.wav"], explain=drawn)
+    for name, seconds in (("long", 3.1), ("mono", 1.0)):
+        with Image.open(drawn / f"{name}.wav.png") as sheet:
+            width, height = sheet.size
+        frames = max(64, 1 + (int(16_000 * seconds) - 512) // 256)
+        assert width == 2 * frames + 16
+        assert height == 3 * (2 * 32 + 24) + 8  # the picture and two gates below each other
+
+
 def test_models_of_synthetic_speech_say_so(fitted, folder, capsys, monkeypatch):
     load = systems.load_config
 

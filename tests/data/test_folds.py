@@ -271,7 +271,11 @@ def test_a_corpus_that_cannot_be_divided_is_an_error(utterances, protocol, count
 
 @pytest.mark.parametrize(
     ("protocol", "select_on"),
-    [*itertools.product(RULES, ["dev", "test"]), ("whole_corpus", "dev")],
+    [
+        *itertools.product(RULES, ["dev", "test", "none"]),
+        ("whole_corpus", "dev"),
+        ("whole_corpus", "none"),
+    ],
 )
 def test_folds_survive_their_file(tmp_path, protocol, select_on):
     utterances, path = corpus(), tmp_path / "folds.json"
@@ -391,6 +395,26 @@ def test_a_bad_table_is_an_error_that_names_the_place(tmp_path, content, place):
     (tmp_path / "mine.csv").write_text(content)
     with pytest.raises(ValueError, match=rf"mine\.csv.*{place}"):
         read_folds(tmp_path / "mine.csv", corpus())
+
+
+@pytest.mark.parametrize("protocol", [*RULES, "whole_corpus"])
+def test_without_a_choice_all_that_is_not_tested_trains(protocol):
+    utterances = corpus()
+    folds = make_folds(utterances, protocol, 4, 0, "none")
+    if protocol != "whole_corpus":
+        chosen = make_folds(utterances, protocol, 4, 0)
+        assert [fold.test for fold in folds] == [fold.test for fold in chosen]
+    for fold in folds:
+        assert fold.dev == ()
+        assert fold.dev_rule == ""
+        assert sorted([*fold.train, *fold.test]) == sorted(u.name for u in utterances)
+
+
+def test_development_utterances_that_choose_nothing_are_refused(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps({"folds": [GOOD]}))
+    with pytest.raises(ValueError, match=r'mine\.json, fold 0: "dev"'):
+        read_folds(path, corpus(), select_on="none")
 
 
 def test_the_recordings_of_the_folds_must_be_those_of_the_corpus(tmp_path):

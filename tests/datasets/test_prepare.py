@@ -208,7 +208,9 @@ def test_changed_recordings_are_prepared_anew_and_said(tmp_path, capsys, caplog,
     caplog.clear()
     assert prepared_names(tmp_path) == ["03a01Fa", "03a04Fa"]
     assert "2 utterances found where 4" in caplog.text
-    assert "anew" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "there are no recordings" in printed
+    assert "anew" not in printed
 
 
 def test_changed_recordings_of_a_manifest_are_prepared_anew(tmp_path, capsys):

@@ -82,7 +82,7 @@ def start_until(path, *arguments):
 
 def experiment(corpora, weights_file, workdir, *more):
     return (
-        "--config=configs/ds_am_emodb.py",
+        "--config=configs/ds_am_emomatch.py",
         "--config.corpus=chirps",
         "--config.folds.count=2",
         "--config.train.epochs=2",

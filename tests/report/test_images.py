@@ -32,6 +32,20 @@ def test_a_gate_fades_to_white_where_it_is_least_open():
     assert (faded >= pixels).all()
 
 
+def test_wide_pictures_lie_below_each_other():
+    wide = np.tile(RAMP, (1, 5))
+    gates = {"first": np.full((2, 10), 0.5), "second": np.full((4, 20), 0.5)}
+    sheet = decoded(images.explain(wide, "gray", gates, "title"))
+    height = images.ENLARGED * 16 + images.CAPTION
+    assert sheet.shape[:2] == (3 * height + images.MARGIN, images.ENLARGED * 80 + 2 * images.MARGIN)
+    first = sheet[images.CAPTION :, images.MARGIN :][: 2 * 16, : 2 * 80]
+    second = sheet[height + images.CAPTION :, images.MARGIN :][: 2 * 16, : 2 * 80]
+    np.testing.assert_array_equal(first, second)  # a constant gate hides nothing
+    np.testing.assert_array_equal(first[::2, ::2], images.colour(wide, "gray"))
+    row = decoded(images.explain(RAMP, "gray", gates, "title"))
+    assert row.shape[1] > row.shape[0]
+
+
 def test_a_constant_gate_hides_nothing():
     pixels = images.colour(RAMP)
     np.testing.assert_array_equal(images.fade_by_gate(pixels, np.full((7, 7), 0.3)), pixels)

@@ -103,6 +103,28 @@ def test_a_part_is_shown_only_where_it_applies(tmp_path, identifier, changes):
     assert not render(tmp_path, empty).has(identifier)
 
 
+def test_a_fixed_number_of_epochs_is_told(tmp_path):
+    result = made_up.summary(selected_on="none", chosen="epoch")
+    page = render(tmp_path, result)
+    assert "No epoch was chosen" in page.text
+    assert "development" not in page.text
+    assert "no epoch chosen" in run_report.headline(result)
+
+
+def test_timelines_are_shown_as_wide_as_they_are(tmp_path):
+    settings = {"picture.layout": "timeline", "picture.colour_map": "gray"}
+    timeline = np.tile(np.arange(1, 71, dtype=np.uint8), (32, 1))
+    fields = {"speaker": "s", "sentence": "", "seconds": 1.0, "probability": 0.9}
+    example = run_report.Example(
+        "u", label="FEAR", prediction="JOY", label_probability=0.1, pictures=[timeline], **fields
+    )
+    page = render(tmp_path, made_up.summary(settings=settings), errors=[example])
+    (image,) = (attributes for attributes in page.all("img") if "Spectrogram" in attributes["alt"])
+    assert (image["width"], image["height"]) == ("227", str(round(227 * 32 / 70)))
+    content = base64.b64decode(image["src"].partition(",")[2])
+    assert decoded(content).shape == (32, 70, 3)
+
+
 @pytest.mark.parametrize(
     ("shared", "text", "bad"),
     [

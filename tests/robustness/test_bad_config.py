@@ -163,10 +163,15 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_svc_elra", {"model.layers": ("fc2",), "picture.size": 96}, "picture.size"),
         ("ds_svc_elra", {"picture.colour_map": "virdis"}, "picture.colour_map"),
         ("ds_svc_elra", {"select_on": "test"}, "select_on"),
-        ("ds_am_emodb", {"folds.protocol": "whole_corpus", "select_on": "test"}, "select_on"),
+        ("ds_am_emomatch", {"folds.protocol": "whole_corpus", "select_on": "test"}, "select_on"),
+        ("ds_am_emodb", {"select_on": "dev"}, "select_on"),
+        ("ds_am_emodb", {"picture.size": 128}, "picture.size"),
+        ("ds_am_emodb", {"picture.layout": "plain"}, "picture.layout"),
+        ("ds_am_emodb", {"model.freeze": "block5"}, "model.freeze"),
+        ("ds_am_emomatch", {"picture.layout": "timeline"}, "picture.layout"),
         ("ds_am_emodb", {"folds.protocol": "custom"}, "folds.protocol"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
-        ("ds_am_emodb", {"folds.count": 1}, "folds.count"),
+        ("ds_am_ravdess", {"folds.count": 1}, "folds.count"),
         ("mfcc_svc_elra", {"features": "mfcc_frames"}, "features"),
         ("quickstart", {"eval_on": ("emodb",)}, "eval_on"),  # synthetic speech has two corpora
         ("paper", {"model.freeze": "block9"}, "model.freeze"),
@@ -190,10 +195,10 @@ def test_missing_fully_connected_layers_are_named_before_any_work(
 
 @pytest.mark.parametrize(
     ("changes", "folds", "highest"),
-    [({}, [5], 4), ({"folds.protocol": "whole_corpus"}, [0, 1], 0), ({"folds.count": 3}, [3], 2)],
+    [({}, [6], 5), ({"folds.protocol": "whole_corpus"}, [0, 1], 0), ({"folds.count": 3}, [3], 2)],
 )
 def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highest, tmp_path):
-    config = replaced(load("ds_am_emodb"), changes)
+    config = replaced(load("ds_am_ravdess"), changes)
     check(config, tmp_path, [0])
     with pytest.raises(ValueError, match=rf"--fold={folds[-1]} .* {highest}$"):
         check(config, tmp_path, folds)

@@ -185,7 +185,7 @@ def test_new_layers_are_drawn_by_seed_and_ported_ones_are_not(setup):
 
 
 def test_an_augmentation_changes_what_is_trained_on_by_a_seed_of_its_own(monkeypatch):
-    """The identity is in use; here noise takes its place, on what the frozen blocks made."""
+    """Here it is noise, on what the frozen blocks made."""
     config = tiny.config("ds_fc")
     config.model.freeze = "block5"
     setup = tiny.setup(config)
@@ -199,13 +199,14 @@ def test_an_augmentation_changes_what_is_trained_on_by_a_seed_of_its_own(monkeyp
         )
         return float(take_step(setup, ROWS, [1] * 8, step=step)[1])
 
-    def noise(batch, rng):
+    def noise(network, batch, rng):
         assert rng.shape == batch.shape[:1]  # a key for each row
         drawn = jax.vmap(lambda key, row: jax.random.normal(key, row.shape, row.dtype))
         return batch + drawn(rng, batch)
 
     plain = loss()
-    monkeypatch.setattr(step_module, "augment", noise)
+    monkeypatch.setattr(deep_spectrum.DeepSpectrumNetwork, "augments", True)
+    monkeypatch.setattr(deep_spectrum.DeepSpectrumNetwork, "augment", noise, raising=False)
     noisy = loss()
     assert noisy != plain
     assert loss(dropout=1) == noisy

@@ -1,0 +1,261 @@
+"""A fixed number of epochs: nothing is chosen, and the average after the last is the model."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from ds_jax.data.folds import Fold
+from ds_jax.models.create import create_network
+from ds_jax.runtime import shutdown
+from ds_jax.runtime.errors import ConfigError
+from ds_jax.systems import base as systems
+from ds_jax.systems import network as saved_networks
+from ds_jax.training import input_pipeline, parallel
+from ds_jax.training import step as step_module
+from ds_jax.training.checkpoints import MODEL, read_card
+from ds_jax.training.fold import FoldState
+from ds_jax.training.parallel import ONE_MODEL
+
+pytestmark = pytest.mark.usefixtures("narrow")
+
+FOLD = tiny.fold(range(14), range(0), range(14, 16))  # two steps an epoch
+FIXED = Fold(FOLD.train, (), FOLD.test)
+
+
+@pytest.fixture(scope="module")
+def setup(narrow):
+    config, _ = tiny.make("ds_am_statistics")
+    config.train.epochs = 3
+    return tiny.setup(config, tiny.timelines(tiny.corpus(16)))
+
+
+def outcome(predicted, workdir):
+    """All that must be the same: predictions, metrics, and the bytes of the model."""
+    (path,) = workdir.glob(f"fold_*/checkpoints/{MODEL}")
+    lines = next(workdir.glob("fold_*/metrics.jsonl")).read_text().splitlines()
+    timed = ("seconds", "inputs_per_second")
+    rows = [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
+    bits = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(predicted)]
+    return bits, rows, path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(setup, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return outcome(tiny.train_fold(setup, 1, FIXED, workdir), workdir), workdir
+
+
+def test_rates_rise_and_then_fall_as_optax_has_it():
+    for steps in (10, 57, 200):
+        rising = steps // 10
+        falling = optax.cosine_decay_schedule(1.0, steps - rising)
+        wanted = [(step + 1) / rising for step in range(rising)]
+        wanted += [falling(step) for step in range(steps - rising)]
+        found = [step_module.rate_share(np.int32(step), np.int32(steps)) for step in range(steps)]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert float(step_module.rate_share(np.int32(0), np.int32(1))) == 1
+
+
+def test_classes_weigh_equally():
+    labels = np.asarray([0, 0, 0, 2, 2, 5])
+    weights = step_module.class_weights(labels, 7)
+    np.testing.assert_allclose(np.bincount(labels, weights[labels]), [2, 0, 2, 0, 0, 2], rtol=1e-6)
+    assert weights[labels].mean() == pytest.approx(1)
+    assert weights[[1, 3, 4, 6]].tolist() == [0, 0, 0, 0]
+
+
+def state_of(setup, steps, labels):
+    return step_module.create_state(
+        create_network(setup.config),
+        setup.optimiser,
+        setup.pretrained,
+        jax.random.key(0),
+        create_network(setup.config).scaling(setup.measured, np.arange(14)),
+        steps,
+        step_module.class_weights(labels, 7),
+    )
+
+
+def take_step(setup, state, rows, number=1):
+    step, inputs = setup.steps_for(ONE_MODEL)[0], setup.inputs
+    rows = np.asarray(rows, np.int32)[None, None]
+    mask, counts = np.ones(rows.shape, np.float32), np.ones(1, np.int32)
+    state, losses = step(
+        ONE_MODEL.place([state]),
+        np.int32(number),
+        np.float32(1),
+        inputs.corpus,
+        inputs.labels,
+        rows,
+        mask,
+        counts,
+    )
+    return jax.tree.map(np.array, state), float(losses[0])
+
+
+def test_a_step_moves_by_its_share_of_the_rate_and_the_average_follows(setup):
+    labels, rows = setup.corpus.labels[:14], np.arange(8)
+    moved = {}
+    for steps in (10, 40):  # which rise in one step and in four
+        before = jax.tree.map(np.array, state_of(setup, steps, labels))
+        after, _ = take_step(setup, before, rows)
+        moved[steps] = jax.tree.map(np.subtract, after.params, before.params)
+        for average, old, new in zip(
+            *map(jax.tree.leaves, (after.schedule.average, before.params, after.params)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(average, 0.1 * old + 0.9 * new, atol=1e-6)
+    for whole, quarter in zip(*map(jax.tree.leaves, moved.values()), strict=True):
+        np.testing.assert_allclose(whole, 4 * quarter, atol=1e-5)
+
+
+def test_losses_are_balanced_and_smoothed(setup):
+    rows = np.arange(8)
+    plain, balanced = (
+        take_step(setup, state_of(setup, 10, labels), rows)[1]
+        for labels in (np.arange(7).repeat(2), np.asarray([0] * 8 + [1, 2, 3, 4, 5, 6]))
+    )
+    assert plain != balanced
+    config = setup.config.copy_and_resolve_references()
+    config.train.label_smoothing = 0.0
+    other = dataclasses.replace(setup, config=config, steps={})
+    assert take_step(other, state_of(other, 10, np.arange(7).repeat(2)), rows)[1] != plain
+
+
+def test_the_seed_of_augmentation_changes_a_step_and_nothing_else_does(setup):
+    config = setup.config.copy_and_resolve_references()
+    config.seeds.augmentation = 5
+    other = dataclasses.replace(setup, config=config, steps={})
+    labels, rows = setup.corpus.labels[:14], np.arange(8)
+    losses = [take_step(each, state_of(each, 10, labels), rows)[1] for each in (setup, other)]
+    assert losses[0] != losses[1]
+    assert take_step(setup, state_of(setup, 10, labels), rows)[1] == losses[0]
+    assert take_step(setup, state_of(setup, 10, labels), rows, number=2)[1] != losses[0]
+
+
+def test_the_last_epoch_counts_and_its_average_is_the_model(setup, tmp_path, monkeypatch):
+    states, finish = [], FoldState.finish
+    monkeypatch.setattr(
+        FoldState, "finish", lambda self, state: states.append(state) or finish(self, state)
+    )
+    tiny.train_fold(setup, 1, FIXED, tmp_path)
+    folder = tmp_path / "fold_01" / "checkpoints"
+    assert read_card(folder)["epoch"] == 3
+    _, _, variables = saved_networks.load(folder)
+    wanted = states[0].model["params"]["head"]
+    for found, average in zip(
+        *map(jax.tree.leaves, (variables["params"]["head"], wanted)), strict=True
+    ):
+        np.testing.assert_array_equal(found, average)
+    trained = jax.tree.leaves(states[0].params["head"])
+    averages = jax.tree.leaves(states[0].schedule.average["head"])
+    assert any((a != b).any() for a, b in zip(trained, averages, strict=True))
+
+
+def test_nothing_but_training_utterances_is_seen(setup, undisturbed, tmp_path):
+    """Other test pictures change the predictions of the test alone, and no model."""
+    inputs = setup.corpus.inputs.copy()
+    inputs[14:] = np.maximum(1, 255 - inputs[14:]) * (inputs[14:] > 0)
+    corpus = dataclasses.replace(setup.corpus, inputs=inputs)
+    (bits, rows, model), _ = undisturbed
+    other = tiny.setup(setup.config, corpus)
+    found = outcome(tiny.train_fold(other, 1, FIXED, tmp_path), tmp_path)
+    assert found[0] != bits
+    assert found[1:] == (rows, model)
+    assert not any(key.startswith(("dev", "test")) for row in rows for key in row)
+
+
+def test_batches_are_full(setup, tmp_path, monkeypatch):
+    seen, order = [], FoldState.order
+    monkeypatch.setattr(FoldState, "order", lambda self: seen.append(order(self)) or seen[-1])
+    tiny.train_fold(setup, 1, FIXED, tmp_path)
+    assert len(seen) == 3
+    for rows in seen:
+        assert len(rows) == 16
+        assert sorted(rows[:14]) == list(range(14))
+
+
+def test_training_again_gives_the_same_bits(setup, undisturbed, tmp_path):
+    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+
+
+@pytest.mark.parametrize("checks", [0, 1, 2, 3, 6, 12])
+def test_going_on_after_sigterm_gives_the_same_bits(setup, undisturbed, tmp_path, checks):
+    """SIGTERM is looked for before each of three epochs, after each of their two steps and before
+    the epoch ends; and before test is predicted."""
+    answers = itertools.chain([False] * checks, itertools.repeat(True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutdown, "sigterm_received", lambda: next(answers))
+        with pytest.raises(shutdown.Interrupted):
+            tiny.train_fold(setup, 1, FIXED, tmp_path)
+    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+
+
+def test_another_number_of_epochs_is_another_experiment(setup, undisturbed):
+    """A run that chooses its epoch can be given more; here they make the rate of each step."""
+    config = setup.config.copy_and_resolve_references()
+    config.train.epochs = 5
+    with pytest.raises(ValueError, match=r"train\.epochs is 3 there and 5"):
+        tiny.train_fold(dataclasses.replace(setup, config=config), 1, FIXED, undisturbed[1])
+
+
+def test_going_on_after_being_killed_gives_the_same_bits(setup, undisturbed, tmp_path):
+    train_step, predict_step = setup.steps_for(ONE_MODEL)
+    left = iter(range(3))
+
+    def dying_step(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return train_step(*arguments)
+
+    killed = dataclasses.replace(setup, steps={ONE_MODEL: (dying_step, predict_step)})
+    with pytest.raises(KeyboardInterrupt):
+        tiny.train_fold(killed, 1, FIXED, tmp_path)
+    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+
+
+@pytest.mark.parametrize("freeze", ["block4", "block2"])
+def test_maps_computed_beforehand_are_those_of_each_timeline(freeze, monkeypatch):
+    monkeypatch.setattr(parallel, "WIDTH", 6)
+    corpus = tiny.timelines(tiny.corpus(16))
+    config, _ = tiny.make("ds_am_statistics")
+    config.model.freeze = freeze
+    network = create_network(config)
+    params = network.port(tiny.pretrained())
+    made = input_pipeline.create_inputs(network, params, corpus.inputs, corpus.labels)
+    wanted = jax.jit(lambda x: network.apply({"params": params}, x, method="lower"))(corpus.inputs)
+    assert set(made.corpus) == set(wanted)
+    for name, value in wanted.items():
+        scale = float(np.abs(value).max())
+        np.testing.assert_allclose(made.corpus[name][:16], value, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_streamed_timelines_train_the_same_model(setup, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "fits", lambda size: False)
+    streamed = tiny.setup(setup.config, setup.corpus)
+    assert streamed.inputs.streamed
+    for name, moments in setup.measured.items():
+        for found, wanted in zip(streamed.measured[name], moments, strict=True):
+            np.testing.assert_allclose(found[:16], wanted[:16], rtol=1e-4, atol=1e-3)
+    predicted = tiny.train_fold(streamed, 1, FIXED, tmp_path)
+    (_, rows, _), _ = undisturbed
+    losses = [row["train_loss"] for row in outcome(predicted, tmp_path)[1]]
+    np.testing.assert_allclose(losses, [row["train_loss"] for row in rows], rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("system", "select_on"),
+    [("ds_am_statistics", "dev"), ("ds_am_statistics", "test"), ("ds_am", "none"), ("svc", "none")],
+)
+def test_a_choice_that_the_training_does_not_make_is_refused(system, select_on):
+    config, _ = tiny.make(system)
+    config.select_on = select_on
+    with pytest.raises(ConfigError) as refused:
+        systems.check(config)
+    assert refused.value.field == "select_on"
