@@ -67,7 +67,9 @@ def run(mode: str, paths: list[Path]) -> None:
 
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
-    load = _corpora(config, workdir).load
+    load = None
+    if follows_config and mode != "features":  # the others read no corpora
+        load = _corpora(config, workdir).load
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),

@@ -13,6 +13,7 @@ from absl import logging
 
 from datasets.base import SHOWN, CorpusBuilder, Recording
 from ds_jax.data import tables
+from ds_jax.data.labels import without_accents
 from ds_jax.runtime.files import printable
 
 MANIFEST = "manifest.csv"
@@ -221,9 +222,10 @@ def _check_alike(field: str, rows: Iterable[Row]) -> None:
 
 def _essence(name: str) -> tuple[str, ...]:
     """Returns what is left of a name without case, accents, punctuation and leading zeros."""
-    text = unicodedata.normalize("NFKD", re.sub(r"^(\d+)\.0+$", r"\1", name)).casefold()
-    text = "".join(character for character in text if not unicodedata.combining(character))
-    parts = [part.lstrip("0") or "0" for part in re.findall(r"\d+|[^\W\d_]+", text)]
+    text = without_accents(re.sub(r"^(\d+)\.0+$", r"\1", name)).casefold()
+    # Marks are letters' parts in most scripts: without them names would be alike that are not.
+    text = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in text)
+    parts = [part.lstrip("0") or "0" for part in re.findall(r"\d+|[^\d\s]+", text)]
     return tuple(parts) or (name,)
 
 

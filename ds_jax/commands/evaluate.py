@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import folds, leakage
+from ds_jax.data import folds, labels, leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -72,11 +72,13 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             f"the run in {workdir} tests nothing of {corpus.name}, since all of it is trained on: "
             "name another corpus by --eval_on"
         )
-    if different := configuration.difference(systems.load_config(list(rows)), config):
+    fitted_by = systems.load_config(list(rows))
+    if different := configuration.difference(fitted_by, config):
         raise ValueError(
             f"{workdir / CONFIG} is not the config of the models' training: {different} here. "
             "Bring back the file of the training."
         )
+    config = fitted_by  # the run may have been given more epochs, and not have trained them yet
     systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
     trained_with = report.how_made(workdir, directories)["weights"]
     made |= {"devices": [processes.devices()], "weights": trained_with}
@@ -126,10 +128,9 @@ def _select(
         duplicates = report.excluded_duplicates(all_folds, corpus)
         shared = folds.shared(all_folds, corpus.utterances)
         return names, {"shared": shared, "equal_left_out": len(duplicates)}
+    neutral = labels.classes_of_labels(config.classes, config.label_map).get("neutral")
     kept = [
-        u
-        for u in corpus.utterances
-        if u.label != "NEUTRAL" or u.style not in EXCLUDED_NEUTRAL_STYLES
+        u for u in corpus.utterances if u.label != neutral or u.style not in EXCLUDED_NEUTRAL_STYLES
     ]
     if corpus.folds:
         processes.say(

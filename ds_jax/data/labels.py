@@ -10,19 +10,24 @@ from ds_jax.runtime.errors import ConfigError
 LABELS = ("ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE")
 # Other words for them in English, Spanish, German and Italian, as `normalise` returns them.
 WORDS = {
-    "ANGER": "angry enfado enfadado enfadada enojo enojado enojada ira rabia colera wut wutend "
-    "wuetend arger aerger argerlich aergerlich zorn zornig rabbia arrabbiato arrabbiata collera",
-    "DISGUST": "disgusted asco repugnancia ekel disgusto disgustato disgustata",
-    "FEAR": "fearful afraid scared miedo temor angst angstlich aengstlich furcht paura",
-    "JOY": "joyful happy happiness alegria alegre felicidad feliz freude freudig gluck glueck "
-    "glucklich gluecklich frohlich froehlich gioia felicita felice allegria",
+    "ANGER": "angry furious enfado enfadado enfadada enojo enojado enojada ira rabia colera "
+    "wut wutend wuetend arger aerger argerlich aergerlich zorn zornig rabbia "
+    "arrabbiato arrabbiata collera verargert veraergert",
+    "DISGUST": "disgusted asco asqueado asqueada repugnancia ekel disgusto disgustato disgustata "
+    "angewidert",
+    "FEAR": "fearful afraid scared frightened miedo asustado asustada temor angst angstlich "
+    "aengstlich furcht paura spaventato spaventata impaurito impaurita",
+    "JOY": "joyful happy happiness alegria alegre contento contenta felicidad feliz freude "
+    "freudig gluck glueck glucklich gluecklich frohlich froehlich gioia felicita "
+    "felice allegria allegro allegra",
     "NEUTRAL": "neutrality neutro neutra neutralidad neutralitat neutralitaet neutrale neutralita",
     "SADNESS": "sad tristeza triste trauer traurig traurigkeit tristezza",
     "SURPRISE": "surprised sorpresa sorprendido sorprendida uberraschung ueberraschung uberrascht "
     "ueberrascht sorpreso",
 }
-# A run's classes are columns of its predictions.csv, beside these.
+# A run's classes are columns of its predictions.csv, beside these, and of what predict prints.
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction")
+RESERVED = (*COLUMNS, "recording", "start", "end")
 
 
 def normalise(label: str) -> str:
@@ -30,9 +35,17 @@ def normalise(label: str) -> str:
 
     Labels that become equal are the same label.
     """
-    decomposed = unicodedata.normalize("NFKD", label).casefold()
-    letters = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
-    return " ".join(letters.replace("_", " ").replace("-", " ").split())
+    return " ".join(without_accents(label).casefold().replace("_", " ").replace("-", " ").split())
+
+
+def without_accents(text: str) -> str:
+    """Returns a text without the accents of Latin letters; marks of other scripts stay."""
+    letters = []
+    for letter in unicodedata.normalize("NFKD", text):
+        accent = unicodedata.combining(letter) and letters
+        if not (accent and unicodedata.name(letters[-1], "").startswith("LATIN")):
+            letters.append(letter)
+    return unicodedata.normalize("NFC", "".join(letters))
 
 
 def check(classes: Sequence[str], label_map: Sequence[str]) -> None:
@@ -44,9 +57,9 @@ def check(classes: Sequence[str], label_map: Sequence[str]) -> None:
     """
     names = [normalise(name) for name in classes]
     repeated = [name for name, count in Counter(names).items() if count > 1]
-    if len(classes) < 2 or repeated or not all(names) or set(names) & set(COLUMNS):
+    if len(classes) < 2 or repeated or not all(names) or set(names) & set(RESERVED):
         allowed = "two or more names, all different without case and accents, and none empty or "
-        raise ConfigError("classes", tuple(classes), f"{allowed}one of {', '.join(COLUMNS)}")
+        raise ConfigError("classes", tuple(classes), f"{allowed}one of {', '.join(RESERVED)}")
     mapped = {}
     for entry in label_map:
         label, equals, name = entry.rpartition("=")

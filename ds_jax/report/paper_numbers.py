@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ds_jax.data.labels import LABELS
+
 # The two corpora of the paper. `configs/paper.py` has a field for each, here called its place, and
 # the field may name another corpus.
 CORPORA = {"elra": "elra_s0329", "emomatch": "emomatch_spanish_db"}
@@ -166,11 +168,13 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
 
     Returns:
         `title`, `tables` (their numbers), `accuracy`, `macro_f1` and `per_class` (None where the
-        paper has none) and `departures`, a phrase each; None unless the system and the corpora are
-        the paper's.
+        paper has none) and `departures`, a phrase each; None unless the system, the corpora and the
+        classes are the paper's.
     """
     places = {corpus: place for place, corpus in CORPORA.items()}
     if config["synthetic"] or not {config["corpus"], tested_on} <= set(places):
+        return None
+    if {*config["classes"]} != {*LABELS}:
         return None
     trained, tested = places[config["corpus"]], places[tested_on]
     parts = [config["features"]] if "features" in config else []
@@ -209,7 +213,11 @@ def _departures_of_folds(config: Mapping, row: Row, protocol: str, folds: int) -
 
 
 def _departures_of_input(config: Mapping) -> Iterator[str]:
-    """Yields how the pictures, and the layers that read them, differ from the paper's."""
+    """Yields how labels, pictures, and the layers that read them, differ from the paper's."""
+    if config["label_map"]:
+        yield f"labels were mapped here: {', '.join(config['label_map'])}"
+    if config["trim"]:
+        yield f"silence around speech was cut off here ({config['trim']:g} dB)"
     if "picture" not in config:
         return
     if config["picture"]["size"] != PICTURE_SIZE:

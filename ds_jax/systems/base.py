@@ -271,13 +271,14 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         ValueError: A model is of another label set, or of another experiment than the first; or
             a field of their config is impossible or missing.
     """
-    cards = [configuration.OLDER | _card(folder)["config"] for folder in checkpoints]
-    configs = [ml_collections.ConfigDict(card) for card in cards]
+    cards = [_card(folder) for folder in checkpoints]
+    configs = [ml_collections.ConfigDict(card["config"]) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(
                 f"{checkpoints[0]} and {folder} are models of two experiments: {different} here"
             )
+    _check_epochs(checkpoints, cards)
     try:
         check(configs[0])
     except ValueError as error:
@@ -288,6 +289,19 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
             f"{error}"
         ) from error
     return configs[0]
+
+
+def _check_epochs(checkpoints: Sequence[Path], cards: Sequence[Mapping]) -> None:
+    """Raises where a run was given more epochs, and only some of its folds have trained them."""
+    trains = [card["config"].get("train", {}) for card in cards]
+    most = max(trains, key=lambda train: train.get("epochs", 0))
+    for folder, card, train in zip(checkpoints, cards, trains, strict=True):
+        waited = len(card.get("history", ())) - card.get("epoch", 0)
+        if train != most and waited < most.get("stop_patience", 0):
+            raise ValueError(
+                f"{folder} was trained for {train['epochs']} epochs, and other folds of the run "
+                f"for up to {most['epochs']}: finish the run first, or name one fold"
+            )
 
 
 def check_folds(checkpoints: Mapping[Path, str]) -> None:

@@ -64,7 +64,15 @@ def test_numbers_have_a_class_by_the_map_alone():
 
 @pytest.mark.parametrize(
     "classes",
-    [(), ("JOY",), ("JOY", "joy"), ("Alegría", "alegria"), ("JOY", " "), ("JOY", "Label")],
+    [
+        (),
+        ("JOY",),
+        ("JOY", "joy"),
+        ("Alegría", "alegria"),
+        ("JOY", " "),
+        ("JOY", "Label"),
+        ("JOY", "end"),
+    ],
 )
 def test_impossible_classes_are_refused(classes):
     with pytest.raises(ConfigError) as caught:
@@ -82,3 +90,8 @@ def test_impossible_maps_are_refused(entries):
 def test_the_default_and_a_map_are_possible():
     check(LABELS, ())
     check(("happy", "calm"), ("3=happy", "4=", "3=happy"))
+
+
+def test_marks_of_other_scripts_tell_labels_apart():
+    assert len({normalise(label) for label in ("राम", "रीम", "かた", "がだ")}) == 4
+    check(("राम", "रीम"), ())
