@@ -35,6 +35,7 @@ from ds_jax.models import vgg16
 from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import processes
 from ds_jax.runtime.workdir import fold_directory
+from ds_jax.systems import base as systems
 from ds_jax.training import loop, parallel
 from ds_jax.training.input_pipeline import Inputs
 from ds_jax.training.loop import TrainingSetup, create_setup
@@ -254,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     if flags.system == "ds_fc":
         base.use_ds_fc(config)
         config.model.head, config.model.freeze = "fc" if full else "gap", flags.freeze
+    systems.check(config)
     processes.start()
     batches = flags.batches or (6 if jax.default_backend() == "cpu" else 160)
     with (

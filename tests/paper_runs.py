@@ -56,6 +56,7 @@ def read_experiment(name):
         config.model = ml_collections.ConfigDict({"layers": ("block3_pool", "block4_pool")})
     if systems.SYSTEMS[config.system].chooses == "epoch":
         config.train = ml_collections.ConfigDict({"epochs": 40, "batch_size": 32})
+        config.train.plateau_patience = 2  # as those have that choose an epoch
         config.parallel = "auto"
     return config
 
