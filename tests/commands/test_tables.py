@@ -64,6 +64,7 @@ def check(folder, capsys):
     return page
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("narrow")
 def test_a_few_cells_are_filled_once(tmp_path, monkeypatch, capsys):
     """One row of each kind: a classifier, a network across corpora, and deep features."""

@@ -50,7 +50,11 @@ def variables(network):
     return {"params": params, "batch_stats": shift}
 
 
-@pytest.mark.parametrize("freeze", ["", "block2", "block3", "block4"])
+# Without frozen blocks all of VGG16 is compiled twice.
+ALL_TRAINED = pytest.param("", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("freeze", [ALL_TRAINED, "block2", "block3", "block4"])
 def test_a_padded_timeline_gives_the_numbers_of_an_unpadded_one(freeze):
     network = create(freeze=freeze)
     apply = functools.partial(network.apply, variables(network))

@@ -12,6 +12,8 @@ from ds_jax import features
 from ds_jax.models import pretrained, vgg16
 from ds_jax.runtime import files
 
+pytestmark = pytest.mark.slow  # each starts the program in a strange place
+
 ROOT = Path(__file__).parents[2]
 NOWHERE = "/proc/nowhere"  # a folder that nobody can make
 
