@@ -323,7 +323,8 @@ def _band(settings: PictureSettings, rate: int) -> tuple[float, float]:
 def _power(samples: np.ndarray, planned: Plan) -> np.ndarray:
     """Returns the power of all whole frames, float64 [frames, rows], or [frames, bins]."""
     n_fft, hop, hann, weights, _ = planned
-    samples = np.pad(samples, (0, max(0, n_fft - len(samples))))
+    if len(samples) < n_fft:
+        samples = np.pad(samples, (0, n_fft - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]
     # The rest is float64: with float32 the rounding, which differs between machines, would choose
     # between two colours where a cell is on their border.
