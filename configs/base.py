@@ -49,6 +49,8 @@ def get_config() -> ConfigDict:
     config.picture.fmin = 0.0  # Hz
     config.picture.fmax = 0.0  # Hz; 0: half the sample rate
     config.picture.floor_db = 0.0  # dB below the loudest cell; 0: none
+    # Whether a timeline shows each band's difference to its mean over time.
+    config.picture.subtract_band_means = False
     config.picture.window = 0.0  # seconds of a picture; 0: the whole recording
     config.picture.window_hop = 0.0  # seconds between windows; 0: one after the other
     config.picture.canvas = 227  # pixels drawn and stored (DeepSpectrum)
