@@ -81,14 +81,19 @@ def get_config() -> ConfigDict:
     return config
 
 
-def use_ds_am_statistics(config: ConfigDict) -> None:
-    """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
-    config.system = "ds_am_statistics"
-    config.select_on = "none"  # a fixed number of epochs, on all training speakers
+def use_timelines(config: ConfigDict) -> None:
+    """Changes a config's pictures to timelines: a pixel a frame, and a row a mel band."""
     config.picture.layout = "timeline"
     config.picture.mel_bands = 64
     config.picture.floor_db = 80.0
     config.picture.colour_map = "gray"
+
+
+def use_ds_am_statistics(config: ConfigDict) -> None:
+    """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
+    use_timelines(config)
+    config.system = "ds_am_statistics"
+    config.select_on = "none"  # a fixed number of epochs, on all training speakers
     config.model = ConfigDict()
     config.model.heads = ("block3_pool", "block4_pool")
     config.model.gate = True  # whether a gate weights frames and bands
@@ -123,6 +128,26 @@ def use_ds_svc(config: ConfigDict) -> None:
     # 553 MB weights.
     config.model.layers = ("block3_pool", "block4_pool")
     _use_svc_model(config, "linear")
+    _without_training(config)
+
+
+def use_ds_ridge(config: ConfigDict) -> None:
+    """Changes a config to a class-balanced kernel ridge on what DS-AM's second form reads."""
+    use_timelines(config)
+    config.system = "ds_ridge"
+    config.model = ConfigDict()
+    config.model.layers = ("block3_pool", "block4_pool")
+    # Of their channels: "mean", "statistics" (mean and standard deviation), or "rows" (the mean
+    # over time of each row of frequencies).
+    config.model.pooling = "statistics"
+    _use_ridge_model(config)
+    _without_training(config)
+
+
+def use_ridge(config: ConfigDict, features: str) -> None:
+    """Changes a config to a class-balanced kernel ridge on a set of features."""
+    _use_features(config, "ridge", features)
+    _use_ridge_model(config)
     _without_training(config)
 
 
@@ -184,6 +209,12 @@ def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     config.model.scaling = "standardised"  # by the training set's mean and deviation; or "none"
 
 
+def _use_ridge_model(config: ConfigDict) -> None:
+    config.model.kernel = "linear"
+    config.model.costs = (0.3, 1.0, 3.0, 10.0, 30.0)  # one over the penalty, as C above
+    config.model.scaling = "standardised"
+
+
 def _without_training(config: ConfigDict) -> None:
     del config.seeds
     del config.train
@@ -210,8 +241,10 @@ SCHEMAS = {
     "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
+    "ds_ridge": functools.partial(_schema, use_ds_ridge),
     "mlr": functools.partial(_schema, use_mlr, features="mfcc"),
     "svc": functools.partial(_schema, use_svc, features="mfcc", kernel="linear"),
+    "ridge": functools.partial(_schema, use_ridge, features="mfcc"),
     "xgboost": functools.partial(_schema, use_xgboost, features="mfcc"),
     "lstm": functools.partial(_schema, use_lstm, features="mfcc"),
     "ffnn": functools.partial(_schema, use_ffnn, features="mfcc"),

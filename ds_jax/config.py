@@ -222,7 +222,7 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields by their full names, paths absolute: runs of before have others."""
-    values = flatten(_with_lists(config))
+    values = flatten(ConfigDict(_complete(_with_lists(config).to_dict())))
     paths = {name: os.path.abspath(values[name]) for name in PATHS if values.get(name)}
     return values | paths
 
@@ -245,11 +245,18 @@ def read(workdir: Path) -> ConfigDict:
         FileNotFoundError: There is no run in the folder.
         ValueError: The file is damaged.
     """
-    content = _read_json(workdir)
+    content = _complete(_read_json(workdir))
+    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+
+
+def _complete(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds the fields that a config of an earlier version lacks, with the values that it had."""
     content = OLDER | content
     if "seeds" in content:
-        content["seeds"].setdefault("augmentation", content["seed"])
-    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+        content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
+    if "picture" in content:
+        content["picture"] = {"subtract_band_means": False} | content["picture"]
+    return content
 
 
 def recorded(workdir: Path) -> dict[str, Any]:

@@ -112,8 +112,10 @@ SYSTEMS = {
     "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),
     "mlr": System("MLR", "features", _CLASSIFIER, ()),
     "svc": System("SVC", "features", _CLASSIFIER, _SVC, "C"),
+    "ridge": System("Ridge", "features", _CLASSIFIER, _SVC, "C"),
     "xgboost": System("XGBoost", "features", _CLASSIFIER, _TREES),
     "ds_svc": System("DS-SVC", "picture", _CLASSIFIER, ("layers", *_SVC), "C"),
+    "ds_ridge": System("DS-ridge", "picture", _CLASSIFIER, ("layers", "pooling", *_SVC), "C"),
 }
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
@@ -134,6 +136,7 @@ CHOICES = {
     "head": ("fc", "gap"),
     "kernel": ("linear", "rbf"),
     "scaling": ("standardised", "none"),
+    "pooling": ("mean", "statistics", "rows"),
 }
 
 
@@ -176,6 +179,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         _check_field(name, config.model[name])
     if system.reads == "picture":
         layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
+        if "pooling" in config.model:
+            layouts = ("deepspectrum", "plain", "timeline")
         check_choice("picture.layout", settings.layout, layouts)
         _check_backbone(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
@@ -234,7 +239,8 @@ def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings)
             allowed = f"{many(len(given), 'number')}, one for each of {field}, and not all 0"
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
-        _check_list("model.layers", model.layers, backbone.feature_layers)
+        known = outputs if "pooling" in model else backbone.feature_layers
+        _check_list("model.layers", model.layers, known)
     if needs_full_weights(config) and picture.size != backbone.size:
         top = " and ".join(backbone.top_layers)
         allowed = (
