@@ -5,7 +5,6 @@ import difflib
 import errno
 import importlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from datasets import synthetic
 from ds_jax.data import corpus
+from ds_jax.data.names import plain
 from ds_jax.features import extract
 from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.features.extract import FeatureSettings, Settings
@@ -30,16 +30,13 @@ KNOWN = tuple(
 def full_name(name: str, corpora_dir: Path) -> str:
     """Completes the unique beginning of a known corpus' name; returns other names unchanged.
 
-    Case, spaces, hyphens and underscores do not matter, unless a folder of exactly this name has a
+    Case and punctuation do not matter, unless a folder of exactly this name has a
     manifest.
     """
 
-    def plain(text: str) -> str:
-        return re.sub(r"[\s_-]", "", text).lower()
-
-    if name in KNOWN or not plain(name) or _has_manifest(name, corpora_dir):
+    if name in KNOWN or Path(name).name != name or _has_manifest(name, corpora_dir):
         return name
-    fits = [known for known in KNOWN if plain(known).startswith(plain(name))]
+    fits = [known for known in KNOWN if plain(name) and plain(known).startswith(plain(name))]
     return fits[0] if len(fits) == 1 else name
 
 

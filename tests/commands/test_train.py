@@ -131,6 +131,11 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
     assert {split: kept[split] for split in ("train", "dev", "test")} == given["folds"][0]
 
 
+def with_folds(corpus, fold_of):
+    given = [dataclasses.replace(u, fold=fold_of(u)) for u in corpus.utterances]
+    return dataclasses.replace(corpus, utterances=tuple(given))
+
+
 @pytest.mark.parametrize("system", ["mlr", "ffnn"])
 @pytest.mark.parametrize("by", ["file", "corpus"])
 def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
@@ -144,8 +149,7 @@ def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
         content = {"folds": [{"train": train_names, "test": tested}]}
         (tmp_path / "mine.json").write_text(json.dumps(content))
     else:
-        splits = {name: "test" if named[name] == last else "train" for name in named}
-        corpus = dataclasses.replace(corpus, folds=splits)
+        corpus = with_folds(corpus, lambda u: "test" if u.speaker == last else "train")
     train.check(config)
     assert train.run(config, corpus, tmp_path / "run")
     result = summary.read(tmp_path / "run" / "report.json")
@@ -158,7 +162,7 @@ def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
 
 def test_folds_that_a_corpus_gives_are_not_ignored_in_silence(tmp_path, capsys):
     config, corpus = tiny.make("mlr")
-    corpus = dataclasses.replace(corpus, folds={u.name: u.speaker for u in corpus.utterances})
+    corpus = with_folds(corpus, lambda utterance: utterance.speaker)
     config.folds.protocol = "whole_corpus"
     assert train.run(config, corpus, tmp_path)
     assert "are not used, since folds.protocol is 'whole_corpus'" in capsys.readouterr().out
