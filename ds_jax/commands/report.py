@@ -114,7 +114,7 @@ def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
     devices = [card["devices"] for card in cards]
     made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
     made["seconds"] = sum(card["seconds"] for card in cards)
-    given = made.pop(configuration.WEIGHTS, "")
+    given, _ = (made.pop(name, "") for name in configuration.PATHS.values())
     published = sorted({card["weights"] for card in cards} - {""})
     made["weights"] = f"sha256:{given}" if given else ", ".join(published)
     return made

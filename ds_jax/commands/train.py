@@ -104,7 +104,7 @@ def _folds(
         if not path.is_file():
             _write_folds(config, corpus, workdir, numbers)
         else:
-            configuration.check_weights(config, workdir)
+            configuration.check_files(config, workdir)
             if configuration.has_grown(config, workdir):
                 with report.hold(workdir):
                     configuration.write(config, workdir)

@@ -256,8 +256,30 @@ def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
     weights.write_bytes(b"other")
     with pytest.raises(ValueError, match=".*".join(["own.h5", *digests])):
         train.run(config, corpus, workdir, [])
-    weights.write_bytes(b"one")
+    weights.unlink()
+    config.weights = str(tmp_path / "moved.h5")
+    (tmp_path / "moved.h5").write_bytes(b"one")
     assert not train.run(config, corpus, workdir, [])
+    config.weights = ""
+    with pytest.raises(ValueError, match=f"weights='' .*{digests[0]} .* of no file now"):
+        train.run(config, corpus, workdir, [])
+
+
+def test_a_run_goes_on_with_the_folds_that_it_began_with(tmp_path):
+    config, corpus = quick()
+    speakers = {utterance.name: utterance.speaker for utterance in corpus.utterances}
+    content = "".join(f"{name},{speaker}\n" for name, speaker in speakers.items())
+    for folder, more in (("one", ""), ("moved", ""), ("other", "\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "folds.csv").write_text(f"name,fold\n{content}{more}")
+    config.folds.file = str(tmp_path / "one" / "folds.csv")
+    assert not train.run(config, corpus, tmp_path / "run", [0])
+    shutil.rmtree(tmp_path / "one")
+    config.folds.file = str(tmp_path / "moved" / "folds.csv")
+    assert train.run(config, corpus, tmp_path / "run")
+    config.folds.file = str(tmp_path / "other" / "folds.csv")
+    with pytest.raises(ValueError, match=r"folds\.file='.*other/folds\.csv' is another file"):
+        train.run(config, corpus, tmp_path / "run")
 
 
 def test_labels_are_in_alphabetical_order():
