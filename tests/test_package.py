@@ -1,0 +1,44 @@
+"""The package that `pip install .` makes, and what importing it costs."""
+
+import subprocess
+import sys
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_the_package_alone_and_all_of_it(tmp_path):
+    pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_requirements_txt")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.iterdir()
+    with zipfile.ZipFile(path) as wheel:
+        names = [name for name in wheel.namelist() if ".dist-info/" not in name]
+        (metadata,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
+        facts = message_from_string(wheel.read(metadata).decode())
+    here = [path for path in (ROOT / "ds_jax").rglob("*") if path.is_file()]
+    here = [path.relative_to(ROOT).as_posix() for path in here if "__pycache__" not in path.parts]
+    assert sorted(names) == sorted(here)
+    assert "ds_jax/report/templates/report.html.jinja" in names
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
+    needed = facts.get_all("Requires-Dist")
+    optional = [text for text in needed if text.endswith("extra == 'opensmile'")]
+    assert (len(needed) - len(optional), len(optional)) == (len(listed), 1)
+    assert facts["License-Expression"] == "Apache-2.0"
+    assert facts.get_payload(decode=False).lstrip().startswith("# ds_jax")
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    program = "import sys, ds_jax; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "ds_jax" in loaded
+    assert not loaded & {"jax", "flax", "numpy", "scipy", "librosa", "sklearn", "absl"}
