@@ -91,7 +91,7 @@ def test_unusable_recordings_are_skipped_counted_and_named(tmp_path, monkeypatch
     builder = prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
     corpus = load(builder, "emomatch")
     assert [u.name for u in corpus.utterances] == ["03_Asco_01", "07_Neutro_01"]
-    assert corpus.skipped == 4
+    assert len(corpus.skipped) == 4
     skipped = Path(builder.data_path) / "skipped.csv"
     assert f"2 utterances, 4 skipped (see {skipped})" in capsys.readouterr().out
     with skipped.open(newline="") as file:
@@ -260,10 +260,10 @@ def test_a_new_version_of_pictures_leaves_features_as_they_are(tmp_path, monkeyp
 
 def test_remains_of_a_killed_preparation_are_removed(tmp_path):
     sounds(tmp_path / "emodb", "03a01Fa.wav")
-    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_2.0.0"
+    remains = tmp_path / "data/emodb" / SMALL.key() / "incomplete.AB12CD_2.1.0"
     remains.mkdir(parents=True)
     builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
-    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["2.0.0"]
+    assert [path.name for path in Path(builder.data_path).parent.iterdir()] == ["2.1.0"]
 
 
 def test_a_second_process_waits_and_prints_so(tmp_path, capsys):
