@@ -109,6 +109,50 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.label_smoothing = 0.1
 
 
+def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
+    """Changes a config to the mean of several experiments on the same corpus and folds.
+
+    Args:
+        config: The config, whose corpus, classes, folds, weights and so on become the members'.
+        **members: The experiments, each by its name.
+    """
+    choosing = [member.select_on for member in members.values() if "train" in member]
+    config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
+    for name in ("seeds", "parallel", "trim", "picture", "model", "train"):
+        del config[name]
+    config.members = ConfigDict()
+    for name, member in members.items():
+        for shared in ("corpus", "classes", "label_map", "synthetic", "weights"):
+            if shared in member:
+                member[shared] = config.get_ref(shared)
+        member.folds = config.folds
+        config.members[name] = member
+
+
+def use_ds_am_ensemble(config: ConfigDict, models: int = 3) -> None:
+    """Changes a config to DS-AM's second form on two pictures, and ridges on the same blocks.
+
+    Args:
+        config: The config.
+        models: How many times each DS-AM is trained, with a seed each.
+    """
+    members = {}
+    for picture in ("timeline", "bands"):
+        for number in range(models):
+            member = members[f"{picture}_am{number}"] = get_config()
+            use_ds_am_statistics(member)
+            member.seed = config.get_oneway_ref("seed") + number
+        for pooling, layers in (("statistics", (3, 4)), ("rows", (4, 5))):
+            member = members[f"{picture}_{pooling}"] = get_config()
+            use_ds_ridge(member)
+            member.seed = config.get_oneway_ref("seed")
+            member.model.pooling = pooling
+            member.model.layers = tuple(f"block{layer}_pool" for layer in layers)
+    for name, member in members.items():
+        member.picture.subtract_band_means = name.startswith("bands")
+    use_ensemble(config, **members)
+
+
 def use_ds_fc(config: ConfigDict) -> None:
     """Changes a config to DS-FC: VGG16 fine-tuned under a fully connected head."""
     config.system = "ds_fc"
@@ -242,6 +286,7 @@ def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
 SCHEMAS = {
     "ds_am": get_config,
     "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
+    "ensemble": functools.partial(_schema, use_ds_am_ensemble),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
     "ds_ridge": functools.partial(_schema, use_ds_ridge),

@@ -101,7 +101,17 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
     """
     check_choice("system", config.get("system"), schemas)
     schema = schemas[config.system]()
-    _check_group("", config.to_dict(), schema.to_dict(), list(flatten(schema)))
+    values = config.to_dict()
+    members = values.pop("members", {}) if "members" in schema else {}
+    for name in members:  # each is a config of a system of its own
+        try:
+            check_fields(config.members[name], schemas)
+        except ConfigError as error:
+            raise ConfigError(
+                f"members.{name}.{error.field}", error.value, error.allowed
+            ) from error
+    example = {name: value for name, value in schema.to_dict().items() if name != "members"}
+    _check_group("", values, example, list(flatten(schema)))
 
 
 def unknown_field(name: str, value: object, names: Collection[str]) -> ConfigError:
@@ -220,7 +230,10 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
     free = {*FREE_FIELDS, *PATHS}
     if "train" in now and is_scheduled(now.train):
         free.remove(EPOCHS)
-    for name in sorted({*first, *second} - free):
+    for name in sorted({*first, *second}):
+        within = name.split(".", 2)[2] if name.startswith("members.") else name
+        if within in free:
+            continue
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
