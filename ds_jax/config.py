@@ -26,7 +26,6 @@ PATHS = ("weights", "folds.file")
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
-    "trim": (0.0, 200.0),
     "train.batch_size": (1, 1 << 16),
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -42,6 +41,8 @@ OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
     "label_map": [],
     "trim": 0.0,
+    "channel": "mix",
+    "raw_rate": 16_000,
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hash of the file that `config.weights` names.
@@ -222,7 +223,7 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
 
 def _comparable(config: ConfigDict) -> dict[str, Any]:
     """Returns the fields by their full names, paths absolute: runs of before have others."""
-    values = flatten(_with_lists(config))
+    values = OLDER | flatten(_with_lists(config))
     paths = {name: os.path.abspath(values[name]) for name in PATHS if values.get(name)}
     return values | paths
 
