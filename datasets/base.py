@@ -29,11 +29,10 @@ from ds_jax.features.source import SUFFIXES, Source
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
-from ds_jax.runtime.progress import many
+from ds_jax.runtime.progress import few, many
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
-SHOWN = 5  # file names shown in a warning
 RECORDINGS = "recordings.json"  # the size and the time of each file that was prepared
 REMARKS = "remarks.json"  # the utterance and the detail of each remark, by their kind
 
@@ -52,6 +51,7 @@ class Recording:
         style: "normal", or a style that the corpus marks.
         start: Seconds from the file's start; above 0 if the utterance is a part of the file.
         end: Seconds; infinity for the file's end.
+        fold: The fold in which it is tested, or its split, where the corpus says so.
     """
 
     path: Path
@@ -63,6 +63,7 @@ class Recording:
     style: str = "normal"
     start: float = 0.0
     end: float = math.inf
+    fold: str = ""
 
 
 @dataclasses.dataclass(eq=False)
@@ -174,11 +175,6 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
 
     @classmethod
-    def folds(cls, folder: Path) -> dict[str, str]:
-        """Returns what the corpus says of an utterance's fold or split, by the utterance's name."""
-        return {}
-
-    @classmethod
     def terms(cls, folder: Path) -> dict[str, str]:
         """Returns `licence` and `audio_terms` of the recordings in a folder."""
         if synthetic.is_synthetic(folder):
@@ -228,6 +224,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "style": text,
                     "seconds": np.float32,
                     "digest": text,  # of the samples; equal recordings have equal digests
+                    "file": text,  # whose parts that overlap share sound
+                    "start": text,  # as the records' numbers have 32 bits
+                    "end": text,
+                    "fold": text,
                     "window": np.int32,
                     **inputs,
                 }
@@ -263,7 +263,9 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 self.remarks.setdefault(remark.kind, []).append(named)
             fields = vars(recording) | {"seconds": seconds, "digest": digest}
             fields["utterance"] = fields.pop("name")
-            del fields["path"], fields["start"], fields["end"]
+            fields |= {name: repr(fields[name]) for name in ("start", "end")}
+            file = os.path.realpath(fields.pop("path"))
+            fields["file"] = path_text(os.path.relpath(file, os.path.realpath(folder)))
             for window, array in enumerate(windows):
                 kind = PICTURE if isinstance(array, bytes) else FEATURES
                 yield f"{recording.name}/{window}", fields | {"window": window, kind: array}
@@ -356,8 +358,7 @@ def named(folder: Path, name: str) -> Iterator[tuple]:
 def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     """Warns of files, if there are any, with their number and the first few names."""
     if paths:
-        names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
-        names = ", ".join(names + ["..."] * (len(paths) > SHOWN))
+        names = few([printable(path_text(os.path.relpath(path, folder))) for path in paths])
         count = many(len(paths), "audio file")
         logging.warning("%s: %s %s: %s", folder.name, count, what, names)
 

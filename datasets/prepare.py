@@ -5,7 +5,6 @@ import difflib
 import errno
 import importlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from datasets import synthetic
 from ds_jax.data import corpus
+from ds_jax.data.names import plain
 from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
@@ -29,16 +29,13 @@ KNOWN = tuple(
 def full_name(name: str, corpora_dir: Path) -> str:
     """Completes the unique beginning of a known corpus' name; returns other names unchanged.
 
-    Case, spaces, hyphens and underscores do not matter, unless a folder of exactly this name has a
+    Case and punctuation do not matter, unless a folder of exactly this name has a
     manifest.
     """
 
-    def plain(text: str) -> str:
-        return re.sub(r"[\s_-]", "", text).lower()
-
-    if name in KNOWN or not plain(name) or _has_manifest(name, corpora_dir):
+    if name in KNOWN or Path(name).name != name or _has_manifest(name, corpora_dir):
         return name
-    fits = [known for known in KNOWN if plain(known).startswith(plain(name))]
+    fits = [known for known in KNOWN if plain(name) and plain(known).startswith(plain(name))]
     return fits[0] if len(fits) == 1 else name
 
 
@@ -143,13 +140,13 @@ def prepare(
     try:
         found = builder.find(folder)
     except FileNotFoundError:
-        if not _is_whole(path):
+        if _find_fault(path):
             raise
         found = []  # the prepared data does without
         builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
     listed = base.list_files(folder, found)
     config = base.CorpusConfig(name=key, folder=folder, settings=settings, found=found, audio=audio)
-    if _is_whole(path, listed):
+    if not _find_fault(path, listed):
         absent = "" if found else f"; there are no recordings in {folder} to compare it with"
         print(f"{name}: as prepared in {path}{absent}")
         return builder(data_dir=data_dir, config=config)
@@ -157,7 +154,9 @@ def prepare(
         settings.check()
     files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
-        if not _is_whole(path, listed):  # another process may have prepared it
+        if fault := _find_fault(path, listed):  # another process may have prepared it
+            if (path / files.CHECKSUMS).is_file():
+                print(f"{fault}: it is prepared anew")
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
 
@@ -180,26 +179,25 @@ def _has_manifest(name: str, corpora_dir: Path) -> bool:
     return bool(name) and Path(name).name == name and manifest.is_file()
 
 
-def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
-    """Tells whether prepared data is complete, and of the files that are listed, if any are.
+def _find_fault(path: Path, listed: Mapping[str, list[int]] | None = None) -> str:
+    """Says why prepared data cannot be used; "" if it can.
 
-    It prints which file is damaged, or which have changed.
+    It must be complete and, if any files are listed, of these.
     """
     if not (path / files.CHECKSUMS).is_file():
-        return False
-    reason = files.find_damage(path)
-    if listed and not reason:
-        from datasets import base  # here, since it imports TFDS
+        return f"{path} is not complete"
+    if damage := files.find_damage(path):
+        return damage
+    if not listed:
+        return ""
+    from datasets import base  # here, since it imports TFDS
 
-        changes = base.describe_changes(files.read_json(path / base.RECORDINGS), listed)
-        reason = changes and f"{path} is of other recordings than there are now: {changes}"
-    if not reason and shutil.which("ffmpeg"):
-        skipped = (path / "skipped.csv").read_text(encoding="utf-8")
-        if listed and ffmpeg.ABSENT in skipped:
-            reason = f"{path} lacks recordings that ffmpeg, which is here now, can decode"
-    if reason:
-        print(f"{reason}: it is prepared anew")
-    return not reason
+    if changes := base.describe_changes(files.read_json(path / base.RECORDINGS), listed):
+        return f"{path} is of other recordings than there are now: {changes}"
+    skipped = (path / "skipped.csv").read_text(encoding="utf-8")
+    if shutil.which("ffmpeg") and ffmpeg.ABSENT in skipped:
+        return f"{path} lacks recordings that ffmpeg, which is here now, can decode"
+    return ""
 
 
 def _write(builder, config, data_dir: Path, path: Path) -> None:

@@ -92,7 +92,7 @@ def test_unusable_recordings_are_skipped_counted_and_named(tmp_path, monkeypatch
     builder = prepare("emomatch", tmp_path, tmp_path / "data", SMALL)
     corpus = load(builder, "emomatch")
     assert [u.name for u in corpus.utterances] == ["03_Asco_01", "07_Neutro_01"]
-    assert corpus.skipped == 4
+    assert len(corpus.skipped) == 4
     skipped = Path(builder.data_path) / "skipped.csv"
     assert f"2 utterances, 4 skipped (see {skipped})" in capsys.readouterr().out
     with skipped.open(newline="") as file:

@@ -87,7 +87,7 @@ def check_prepared(builder, corpus: str, placed) -> tuple[int, int]:
     prepared = load(builder, corpus)
     text = (Path(builder.data_path) / "skipped.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines(keepends=True)))
-    assert (len(prepared.utterances), prepared.skipped) == (len(placed) - len(rows), len(rows))
+    assert (len(prepared.utterances), len(prepared.skipped)) == (len(placed) - len(rows), len(rows))
     assert np.isfinite(prepared.inputs.astype(np.float64)).any()
     names = {builder_name(corpus, name): path_text(name) for name in placed}
     used = {names[utterance.name] for utterance in prepared.utterances}
