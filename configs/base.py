@@ -37,6 +37,8 @@ def get_config() -> ConfigDict:
     # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
     # recording, for pictures and features alike; 0: nothing.
     config.trim = 0.0
+    config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
+    config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
@@ -118,13 +120,12 @@ def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
     """
     choosing = [member.select_on for member in members.values() if "train" in member]
     config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
-    for name in ("seeds", "parallel", "trim", "picture", "model", "train"):
+    for name in ("seeds", "parallel", "picture", "model", "train"):
         del config[name]
     config.members = ConfigDict()
     for name, member in members.items():
-        for shared in ("corpus", "classes", "label_map", "synthetic", "weights"):
-            if shared in member:
-                member[shared] = config.get_ref(shared)
+        for shared in {*config} & {*member} - {"system", "seed", "select_on", "eval_on", "folds"}:
+            member[shared] = config.get_ref(shared)
         member.folds = config.folds
         config.members[name] = member
 

@@ -121,7 +121,7 @@ SYSTEMS = {
 
 ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
 # The fields that an ensemble and its members have in common, besides `folds`.
-SHARED = ("corpus", "classes", "label_map", "synthetic")
+SHARED = ("corpus", "classes", "label_map", "synthetic", "trim", "channel", "raw_rate")
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
 NUMBERS = {
@@ -317,7 +317,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
             a field of their config is impossible or missing.
     """
     cards = [_card(folder) for folder in checkpoints]
-    configs = [ml_collections.ConfigDict(card["config"]) for card in cards]
+    configs = [ml_collections.ConfigDict(configuration.OLDER | card["config"]) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(
