@@ -37,6 +37,8 @@ def get_config() -> ConfigDict:
     # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
     # recording, for pictures and features alike; 0: nothing.
     config.trim = 0.0
+    config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
+    config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
