@@ -249,7 +249,7 @@ def _use_features(config: ConfigDict, system: str, features: str) -> None:
 
 def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     costs = {
-        "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
         "rbf": (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
     }
     config.model.kernel = kernel
