@@ -25,7 +25,8 @@ def get_config() -> ConfigDict:
     config.seeds.order = config.get_oneway_ref("seed")  # order of an epoch's batches
     config.seeds.dropout = config.get_oneway_ref("seed")
     config.seeds.augmentation = config.get_oneway_ref("seed")  # of `use_ds_am_statistics` alone
-    # The split that chooses the epoch; "test" is the paper's, and leaks; "none" chooses nothing.
+    # The split that chooses the epoch; "test" leaks, and is what we assume of the paper, which does
+    # not say; "none" chooses nothing.
     config.select_on = "dev"
     # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
     # them, and "auto" one on each as long as there are enough. The results are the same.

@@ -2,10 +2,10 @@
 
     python launch.py --config=configs/ds_am_emomatch.py
 
-Ten folds of 45 speakers against 5, the paper's protocol; here the epoch is chosen on a tenth of
-the training speakers (--config.select_on=test is the paper's way). The cross-corpus experiment
-(table 7: 41.54 %) trains one model on the whole corpus and tests it on ELRA-S0329 with the normal
-neutral style only:
+Ten folds of 45 speakers against 5, as in the paper, which does not say what chooses its epoch: here
+a tenth of the training speakers does (with --config.select_on=test the test fold). The cross-corpus
+experiment (table 7: 41.54 %) trains one model on the whole corpus and tests it on ELRA-S0329 with
+the normal neutral style only:
 
     python launch.py --config=configs/ds_am_emomatch.py --config.folds.protocol=whole_corpus \
         --workdir=runs/ds_am_emomatch_whole

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +42,7 @@ _COLUMNS = {
 }
 # The attribute of an utterance by which a rule keeps utterances together.
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
-# Dev is one of this many parts of the training utterances, whatever the number of folds.
+# Dev is a part of this many of the training utterances, whatever the number of folds.
 _DEV_PARTS = 10
 _MOST = 100_000  # folds
 # The protocols whose folds share no speakers, or no sentences, between training and test.
@@ -102,8 +103,9 @@ def make_folds(
             leave_one_speaker_out and whole_corpus do not use the number.
         seed: Each seed gives other folds.
         select_on: "dev" takes about a tenth of the training utterances as dev, by the protocol's
-            rule: whole speakers, else whole sentences, else files. "test" leaves dev empty, as in
-            the paper, where test chooses the epoch, and so does "none", where the last one counts.
+            rule: whole speakers, whose genders take turns over the folds, else whole sentences,
+            else files. "test" leaves dev empty, since test chooses the epoch, and so does "none",
+            where the last one counts.
 
     Raises:
         ConfigError: A field is impossible for this corpus.
@@ -311,9 +313,23 @@ def _take_dev(
     training: Sequence[Utterance], protocol: str, index: int, seed: int
 ) -> tuple[str, set[str]]:
     """Chooses the dev of a fold; returns the rule, and names among the training utterances."""
-    rule = _dev_rule(training, protocol)
-    parts = _deal(training, rule, _DEV_PARTS, f"{seed}:dev {index}")
-    return rule, parts[index % len(parts)]  # in turn, so that both genders choose
+    rule, key = _dev_rule(training, protocol), f"{seed}:dev {index}"
+    if rule == "speakers":
+        order = _in_turn(training, index, key)
+        chosen = {*order[: max(1, len(order) // _DEV_PARTS)]}
+        return rule, {u.name for u in training if u.speaker in chosen}
+    parts = _deal(training, rule, _DEV_PARTS, key)
+    return rule, parts[index % len(parts)]
+
+
+def _in_turn(utterances: Sequence[Utterance], first: int, key: str) -> list[str]:
+    """Shuffles the speakers so that their genders take turns, the `first`-th one leading."""
+    gender = {utterance.speaker: utterance.gender for utterance in utterances}
+    order = _shuffled(utterances, attrgetter("speaker"), key)
+    genders = sorted({*gender.values()})
+    genders = genders[first % len(genders) :] + genders[: first % len(genders)]
+    of_each = [[speaker for speaker in order if gender[speaker] == each] for each in genders]
+    return [name for turn in itertools.zip_longest(*of_each) for name in turn if name is not None]
 
 
 def read_entries(path: str | Path) -> tuple[str, list]:

@@ -164,22 +164,46 @@ def test_fifty_speakers_in_ten_folds_are_five_in_each_test_and_dev():
     utterances = corpus(50, 3)
     for fold in make_folds(utterances, "speakers", 10, 0):
         assert len(attributes(utterances, fold.test, "speaker")) == 5
-        assert len(attributes(utterances, fold.dev, "speaker")) in (4, 5)  # a tenth of 45
+        assert len(attributes(utterances, fold.dev, "speaker")) == 4  # a tenth of 45
         assert len(attributes(utterances, fold.train + fold.dev, "speaker")) == 45
 
 
-def test_women_and_men_are_dealt_alike_and_choose_in_turn():
-    utterances = [
-        dataclasses.replace(u, gender="female" if u.speaker in ("s00", "s02", "s03") else "male")
-        for u in corpus(6, 4, skip=10**6)
+def with_women(utterances, women):
+    """The first so many speakers are women, and the others men."""
+    return [
+        dataclasses.replace(u, gender="female" if int(u.speaker[1:]) < women else "male")
+        for u in utterances
     ]
-    choosing = set()
+
+
+def test_women_and_men_are_dealt_alike():
+    utterances = with_women(corpus(6, 4, skip=10**6), 3)
     for seed in range(20):
         for fold in make_folds(utterances, "speakers", 3, seed):
-            for names in (fold.train, fold.test):
-                assert attributes(utterances, names, "gender") == {"female", "male"}
-            choosing |= attributes(utterances, fold.dev, "gender")
-    assert choosing == {"female", "male"}
+            assert attributes(utterances, fold.test, "gender") == {"female", "male"}
+
+
+@pytest.mark.parametrize(
+    ("speakers", "women", "how", "each"),
+    [
+        (10, 5, ("speakers", 5), 1),
+        (10, 2, ("leave_one_speaker_out", 1), 1),
+        (6, 3, ("speakers", 3), 1),
+        (24, 12, ("speakers", 6), 2),
+        (50, 25, ("speakers", 10), 4),
+        (36, 18, ("speakers", 6), 3),
+    ],
+)
+def test_women_and_men_choose_the_epoch_in_turn(speakers, women, how, each):
+    utterances = with_women(corpus(speakers, 1, skip=10**6), women)
+    for seed in range(20):
+        devs = [fold.dev for fold in make_folds(utterances, *how, seed)]
+        chosen = [[name for name in dev if int(name[1:3]) < women] for dev in devs]
+        assert {len(dev) for dev in devs} == {each}
+        assert [len(some) for some in chosen] == [
+            each // 2 + (each % 2 and not index % 2) for index in range(len(devs))
+        ]
+    assert len({*itertools.chain(*devs)}) > 2 * each  # not the same ones in all folds
 
 
 def without_sentences(utterances):

@@ -3,6 +3,7 @@ import pytest
 from made_up import predictions as made_of
 from scipy import stats
 
+from ds_jax.evaluation import intervals as module
 from ds_jax.evaluation import metrics
 from ds_jax.evaluation.intervals import intervals
 
@@ -39,13 +40,14 @@ def test_with_many_speakers_accuracy_agrees_with_scipys_bootstrap():
     assert method == "95 % percentile bootstrap over 24 speakers (5000 draws)"
 
 
-def test_with_few_equal_speakers_accuracy_has_the_t_interval_of_their_means():
-    predictions = simulated(6, 40, np.random.default_rng(2))
-    means = hits(predictions).reshape(6, 40).mean(1)
-    expected = stats.t.interval(0.95, 5, means.mean(), stats.sem(means))
+@pytest.mark.parametrize("speakers", [6, 20])
+def test_up_to_twenty_equal_speakers_accuracy_has_the_t_interval_of_their_means(speakers):
+    predictions = simulated(speakers, 40, np.random.default_rng(2))
+    means = hits(predictions).reshape(speakers, 40).mean(1)
+    expected = stats.t.interval(0.95, speakers - 1, means.mean(), stats.sem(means))
     found, method = intervals(predictions)
     assert found["accuracy"] == pytest.approx(expected)
-    assert method == "95 % t intervals from leaving out each of the 6 speakers (jackknife)"
+    assert method == f"95 % t interval over {speakers} speakers (jackknife)"
 
 
 def test_the_jackknife_of_every_score_by_hand():
@@ -73,7 +75,7 @@ def test_intervals_stay_between_zero_and_one():
     assert found["accuracy"][1] == 1
 
 
-@pytest.mark.parametrize("speakers", [1, 2, 6, 15])
+@pytest.mark.parametrize("speakers", [1, 2, 6, 21])
 def test_every_score_lies_within_its_interval(speakers):
     predictions = simulated(speakers, 40, np.random.default_rng(speakers))
     matrix = predictions.confusion
@@ -81,7 +83,7 @@ def test_every_score_lies_within_its_interval(speakers):
         assert 0 <= low < metrics.SCORES[name](matrix) < high <= 1
 
 
-@pytest.mark.parametrize("speakers", [2, 5, 12])
+@pytest.mark.parametrize("speakers", [2, 5, 21])
 def test_intervals_repeat_exactly_in_any_order_of_rows(speakers):
     predictions = simulated(speakers, 20, np.random.default_rng(4))
     mixed = predictions.keep(np.random.default_rng(5).permutation(20 * speakers))
@@ -90,7 +92,7 @@ def test_intervals_repeat_exactly_in_any_order_of_rows(speakers):
 
 
 def test_another_seed_changes_a_bootstrap_a_little(monkeypatch):
-    predictions = simulated(20, 20, np.random.default_rng(6))
+    predictions = simulated(21, 20, np.random.default_rng(6))
     one = intervals(predictions)[0]["uar"]
     monkeypatch.setattr("ds_jax.evaluation.intervals.SEED", 1)
     other = intervals(predictions)[0]["uar"]
@@ -123,7 +125,7 @@ def test_without_enough_known_sentences_utterances_are_resampled(sentences):
     assert "40 utterances" in intervals(predictions)[1]
 
 
-@pytest.mark.parametrize("speakers", [1, 6, 12])
+@pytest.mark.parametrize("speakers", [1, 6, 21])
 def test_what_is_tested_twice_gives_no_narrower_interval(speakers):
     predictions = simulated(speakers, 24, np.random.default_rng(8))
     rows = np.arange(24 * speakers)
@@ -139,7 +141,7 @@ def test_a_single_utterance_has_no_interval():
     assert "single utterance" in method
 
 
-@pytest.mark.parametrize("speakers", [5, 12])
+@pytest.mark.parametrize("speakers", [5, 21])
 def test_a_width_of_zero_is_explained(speakers):
     labels = np.arange(speakers * 7) % 7
     found, method = intervals(made_of(np.repeat(np.arange(speakers), 7), labels, labels))
@@ -147,17 +149,38 @@ def test_a_width_of_zero_is_explained(speakers):
     assert "not that this is certain" in method
 
 
-@pytest.mark.parametrize(("speakers", "each", "trials"), [(6, 30, 300), (20, 30, 120)])
-def test_about_nineteen_of_twenty_intervals_hold_the_truth(speakers, each, trials, monkeypatch):
-    monkeypatch.setattr("ds_jax.evaluation.intervals.DRAWS", 400)
+def coverage(speakers, trials, monkeypatch):
+    """The shares of t and of bootstrap intervals, and of those by utterances, that are right."""
+    monkeypatch.setattr(module, "DRAWS", 200)
     generator = np.random.default_rng(9)
     truth = np.mean(1 / (1 + np.exp(-generator.normal(0.7, 0.8, 10**6))))
-    held = independent = 0
+    held = np.zeros(3)
     for _ in range(trials):
-        predictions = simulated(speakers, each, generator)
-        low, high = intervals(predictions)[0]["accuracy"]
-        held += low <= truth <= high
+        predictions = simulated(speakers, 30, generator)
+        for method, most in enumerate((speakers, speakers - 1)):
+            monkeypatch.setattr(module, "MOST_T_CLUSTERS", most)
+            low, high = intervals(predictions)[0]["accuracy"]
+            held[method] += low <= truth <= high
         right = hits(predictions)
-        independent += abs(right.mean() - truth) <= 1.96 * right.std() / np.sqrt(right.size)
-    assert 0.88 <= held / trials <= 0.99
-    assert independent / trials < 0.8  # what taking utterances for independent would do
+        held[2] += abs(right.mean() - truth) <= 1.96 * right.std() / np.sqrt(right.size)
+    return held / trials
+
+
+@pytest.mark.parametrize(
+    ("speakers", "trials"),
+    [(6, 100), *(pytest.param(n, 1000, marks=pytest.mark.slow) for n in (6, 10, 20))],
+)
+def test_nineteen_of_twenty_t_intervals_hold_the_truth_and_fewer_bootstraps(
+    speakers, trials, monkeypatch
+):
+    t, bootstrap, independent = coverage(speakers, trials, monkeypatch)
+    assert t == pytest.approx(0.95, abs=0.015 + 3 * np.sqrt(0.95 * 0.05 / trials))
+    assert bootstrap < min(t, 0.94)
+    assert independent < 0.8
+
+
+@pytest.mark.parametrize("trials", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_bootstrap_of_more_speakers_is_right_nearly_as_often(trials, monkeypatch):
+    t, bootstrap, _ = coverage(module.MOST_T_CLUSTERS + 1, trials, monkeypatch)
+    assert 0 <= t - bootstrap < 0.04
+    assert bootstrap == pytest.approx(0.95, abs=0.02 + 3 * np.sqrt(0.95 * 0.05 / trials))

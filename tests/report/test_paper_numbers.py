@@ -73,7 +73,6 @@ def test_the_papers_own_protocol_departs_in_nothing():
 @pytest.mark.parametrize(
     ("name", "changes", "part"),
     [
-        ("ds_am_elra", {}, "a development set does"),
         ("ds_am_elra", {"folds": 5}, "10 folds (stratified), here 5 (stratified)"),
         ("ds_am_elra", {"protocol": "speakers", "folds": 2}, "here 2 (speakers)"),
         ("ds_am_elra", {"picture.size": 128}, "224 pixels, these 128"),
