@@ -17,6 +17,7 @@ from ds_jax.features import extract
 from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
+from ds_jax.runtime.progress import many
 
 # The published corpora: the folders that hold a builder. `manifest` describes any other corpus.
 KNOWN = tuple(
@@ -158,6 +159,7 @@ def prepare(
     files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
         if not _is_whole(path, listed):  # another process may have prepared it
+            print(f"{name}: preparing {many(len(found), 'recording')} in {path}", flush=True)
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
 

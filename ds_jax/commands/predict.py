@@ -18,6 +18,7 @@ from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
+from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems.model import Model, Row, find
 
@@ -80,6 +81,11 @@ def run(
         found, unusable = recordings.find(arguments, raw_rate)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
+                print(
+                    f"{systems.title(model.config)}: loading {many(model.count, 'model')}; the "
+                    "first answer takes up to a minute where nothing was compiled before",
+                    flush=True,
+                )
                 rows = model.rows(found, windowing, unusable, output.isatty())
                 if explain:
                     rows = _explain(rows, model, found, Path(explain), bool(windowing.window))

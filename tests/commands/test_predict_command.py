@@ -222,8 +222,9 @@ def test_only_predictions_go_to_standard_output(fitted, folder, capsys, monkeypa
     predict.run(fitted, [folder], "csv")
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3
-    first, *notes = captured.err.splitlines()  # and no progress where there is no terminal
+    first, loading, *notes = captured.err.splitlines()
     assert first == "a message"
+    assert "loading 3 models" in loading
     assert all(note.startswith("note: ") for note in notes)  # tones are no speech
 
 
