@@ -24,17 +24,17 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, PICTURE
-from ds_jax.features.audio import HEADERLESS_RATE, SUFFIXES, Source
 from ds_jax.features.extract import Settings
+from ds_jax.features.source import SUFFIXES, Source
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
-from ds_jax.runtime.progress import many
+from ds_jax.runtime.progress import few, many
 
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
-SHOWN = 5  # file names shown in a warning
 RECORDINGS = "recordings.json"  # the size and the time of each file that was prepared
+REMARKS = "remarks.json"  # the utterance and the detail of each remark, by their kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Recording:
         style: "normal", or a style that the corpus marks.
         start: Seconds from the file's start; above 0 if the utterance is a part of the file.
         end: Seconds; infinity for the file's end.
+        fold: The fold in which it is tested, or its split, where the corpus says so.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Recording:
     style: str = "normal"
     start: float = 0.0
     end: float = math.inf
+    fold: str = ""
 
 
 @dataclasses.dataclass(eq=False)
@@ -71,7 +73,6 @@ class CorpusConfig(tfds.core.BuilderConfig):
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
         settings: How pictures are drawn, or which features are computed.
-        raw_rate: The rate in Hz of headerless files.
         found: The recordings that were found in the folder, see `CorpusBuilder.find`; empty if
             only prepared data is there.
         audio: Whether reports are to play recordings; records do not depend on it.
@@ -79,13 +80,12 @@ class CorpusConfig(tfds.core.BuilderConfig):
 
     folder: Path = Path()
     settings: Settings = dataclasses.field(default_factory=PictureSettings)
-    raw_rate: int = HEADERLESS_RATE
     found: Sequence[Recording] = ()
     audio: bool = False
 
     def source(self, recording: Recording) -> Source:
         """Returns how a recording is read."""
-        return Source(recording.path, recording.start, recording.end, self.raw_rate)
+        return self.settings.source(recording.path, recording.start, recording.end)
 
 
 class RecordWriter(tfds.core.ExampleWriter):
@@ -128,7 +128,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         own_labels: Whether the labels are the user's own, so that an unknown one may be a mistake.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("2.1.0")
     title: str = ""
     licence: str = ""
     audio_terms: str = ""
@@ -173,11 +173,6 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             logging.warning(
                 "%s: %s found where %s are published", folder.name, many(count, "utterance"), totals
             )
-
-    @classmethod
-    def folds(cls, folder: Path) -> dict[str, str]:
-        """Returns what the corpus says of an utterance's fold or split, by the utterance's name."""
-        return {}
 
     @classmethod
     def terms(cls, folder: Path) -> dict[str, str]:
@@ -229,6 +224,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     "style": text,
                     "seconds": np.float32,
                     "digest": text,  # of the samples; equal recordings have equal digests
+                    "file": text,  # whose parts that overlap share sound
+                    "start": text,  # as the records' numbers have 32 bits
+                    "end": text,
+                    "fold": text,
                     "window": np.int32,
                     **inputs,
                 }
@@ -258,12 +257,15 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
-            seconds, windows, digest, notes = outcome
-            for note in notes:
-                self.remarks.setdefault(note, []).append(recording.path)
+            seconds, windows, digest, remarks = outcome
+            for remark in remarks:
+                named = recording.name, remark.detail
+                self.remarks.setdefault(remark.kind, []).append(named)
             fields = vars(recording) | {"seconds": seconds, "digest": digest}
             fields["utterance"] = fields.pop("name")
-            del fields["path"], fields["start"], fields["end"]
+            fields |= {name: repr(fields[name]) for name in ("start", "end")}
+            file = os.path.realpath(fields.pop("path"))
+            fields["file"] = path_text(os.path.relpath(file, os.path.realpath(folder)))
             for window, array in enumerate(windows):
                 kind = PICTURE if isinstance(array, bytes) else FEATURES
                 yield f"{recording.name}/{window}", fields | {"window": window, kind: array}
@@ -275,7 +277,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         # TFDS' temporary folder: it gets its final name when all records are written.
         with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
-        (self.data_path / RECORDINGS).write_text(json.dumps(self.listed), encoding="utf-8")
+        for name, content in ((RECORDINGS, self.listed), (REMARKS, self.remarks)):
+            (self.data_path / name).write_text(json.dumps(content), encoding="utf-8")
 
     def _example_writer(self) -> RecordWriter:
         return RecordWriter(self.info.file_format)
@@ -293,8 +296,6 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if self.skipped:
             report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
         print(report)
-        for note, paths in self.remarks.items():
-            warn_of(self.builder_config.folder, paths, note)
 
 
 def list_files(folder: Path, recordings: Iterable[Recording]) -> dict[str, list[int]]:
@@ -357,8 +358,7 @@ def named(folder: Path, name: str) -> Iterator[tuple]:
 def warn_of(folder: Path, paths: list[Path], what: str) -> None:
     """Warns of files, if there are any, with their number and the first few names."""
     if paths:
-        names = [printable(path_text(os.path.relpath(path, folder))) for path in paths[:SHOWN]]
-        names = ", ".join(names + ["..."] * (len(paths) > SHOWN))
+        names = few([printable(path_text(os.path.relpath(path, folder))) for path in paths])
         count = many(len(paths), "audio file")
         logging.warning("%s: %s %s: %s", folder.name, count, what, names)
 

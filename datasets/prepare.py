@@ -5,7 +5,6 @@ import difflib
 import errno
 import importlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,8 +12,8 @@ from pathlib import Path
 
 from datasets import synthetic
 from ds_jax.data import corpus
-from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE
+from ds_jax.data.names import plain
+from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
 from ds_jax.runtime.progress import many
@@ -31,16 +30,13 @@ KNOWN = tuple(
 def full_name(name: str, corpora_dir: Path) -> str:
     """Completes the unique beginning of a known corpus' name; returns other names unchanged.
 
-    Case, spaces, hyphens and underscores do not matter, unless a folder of exactly this name has a
+    Case and punctuation do not matter, unless a folder of exactly this name has a
     manifest.
     """
 
-    def plain(text: str) -> str:
-        return re.sub(r"[\s_-]", "", text).lower()
-
-    if name in KNOWN or not plain(name) or _has_manifest(name, corpora_dir):
+    if name in KNOWN or Path(name).name != name or _has_manifest(name, corpora_dir):
         return name
-    fits = [known for known in KNOWN if plain(known).startswith(plain(name))]
+    fits = [known for known in KNOWN if plain(name) and plain(known).startswith(plain(name))]
     return fits[0] if len(fits) == 1 else name
 
 
@@ -53,14 +49,14 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
-        raw_rate: The rate in Hz of headerless recordings.
+        said: The remarks on recordings that were printed, since a command may load a corpus often.
     """
 
     raw: Path
     data: Path
     synthetic: bool = False
     audio: bool = False
-    raw_rate: int = HEADERLESS_RATE
+    said: set[str] = dataclasses.field(default_factory=set)
 
     def check(self, field: str, name: str) -> str:
         """Checks, before any work, that a corpus exists; returns its full name.
@@ -93,7 +89,14 @@ class Corpora:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
-        builder = prepare(name, self.raw, self.data, settings, self.audio, self.raw_rate)
+        builder = prepare(name, self.raw, self.data, settings, self.audio)
+        from datasets import base  # here, since it imports TFDS
+
+        found = files.read_json(Path(builder.data_path) / base.REMARKS)
+        for line in remarks.lines(found, settings):
+            if (line := f"{name}: {line}") not in self.said:
+                self.said.add(line)
+                print(line)
         trains = name == experiment.corpus
         return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
@@ -104,7 +107,6 @@ def prepare(
     data_dir: Path,
     settings: Settings,
     audio: bool = False,
-    raw_rate: int = HEADERLESS_RATE,
 ):
     """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
@@ -115,8 +117,7 @@ def prepare(
 
     Args:
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
-        corpora_dir, data_dir, audio, raw_rate: As `raw`, `data`, `audio` and `raw_rate` of
-            `Corpora`.
+        corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
         settings: How pictures are drawn, or which features are computed.
 
     Raises:
@@ -128,8 +129,6 @@ def prepare(
     name, key = full_name(name, corpora_dir), settings.key()
     folder = Path(corpora_dir) / name
     package = name
-    if raw_rate != HEADERLESS_RATE:
-        key += f"-raw{raw_rate}"
     if name not in KNOWN:
         _check_name(name, corpora_dir)
         package = "manifest"
@@ -142,15 +141,13 @@ def prepare(
     try:
         found = builder.find(folder)
     except FileNotFoundError:
-        if not _is_whole(path):
+        if _find_fault(path):
             raise
         found = []  # the prepared data does without
         builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
     listed = base.list_files(folder, found)
-    config = base.CorpusConfig(
-        name=key, folder=folder, settings=settings, raw_rate=raw_rate, found=found, audio=audio
-    )
-    if _is_whole(path, listed):
+    config = base.CorpusConfig(name=key, folder=folder, settings=settings, found=found, audio=audio)
+    if not _find_fault(path, listed):
         absent = "" if found else f"; there are no recordings in {folder} to compare it with"
         print(f"{name}: as prepared in {path}{absent}")
         return builder(data_dir=data_dir, config=config)
@@ -158,7 +155,9 @@ def prepare(
         settings.check()
     files.check_writable(data_dir, "--data_dir")
     with locks.hold(Path(data_dir) / f"{package}.lock", f"{package} in {data_dir}", wait=True):
-        if not _is_whole(path, listed):  # another process may have prepared it
+        if fault := _find_fault(path, listed):  # another process may have prepared it
+            if (path / files.CHECKSUMS).is_file():
+                print(f"{fault}: it is prepared anew")
             print(f"{name}: preparing {many(len(found), 'recording')} in {path}", flush=True)
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
@@ -182,26 +181,25 @@ def _has_manifest(name: str, corpora_dir: Path) -> bool:
     return bool(name) and Path(name).name == name and manifest.is_file()
 
 
-def _is_whole(path: Path, listed: Mapping[str, list[int]] | None = None) -> bool:
-    """Tells whether prepared data is complete, and of the files that are listed, if any are.
+def _find_fault(path: Path, listed: Mapping[str, list[int]] | None = None) -> str:
+    """Says why prepared data cannot be used; "" if it can.
 
-    It prints which file is damaged, or which have changed.
+    It must be complete and, if any files are listed, of these.
     """
     if not (path / files.CHECKSUMS).is_file():
-        return False
-    reason = files.find_damage(path)
-    if listed and not reason:
-        from datasets import base  # here, since it imports TFDS
+        return f"{path} is not complete"
+    if damage := files.find_damage(path):
+        return damage
+    if not listed:
+        return ""
+    from datasets import base  # here, since it imports TFDS
 
-        changes = base.describe_changes(files.read_json(path / base.RECORDINGS), listed)
-        reason = changes and f"{path} is of other recordings than there are now: {changes}"
-    if not reason and shutil.which("ffmpeg"):
-        skipped = (path / "skipped.csv").read_text(encoding="utf-8")
-        if listed and "needs ffmpeg" in skipped:
-            reason = f"{path} lacks recordings that ffmpeg, which is here now, can decode"
-    if reason:
-        print(f"{reason}: it is prepared anew")
-    return not reason
+    if changes := base.describe_changes(files.read_json(path / base.RECORDINGS), listed):
+        return f"{path} is of other recordings than there are now: {changes}"
+    skipped = (path / "skipped.csv").read_text(encoding="utf-8")
+    if shutil.which("ffmpeg") and ffmpeg.ABSENT in skipped:
+        return f"{path} lacks recordings that ffmpeg, which is here now, can decode"
+    return ""
 
 
 def _write(builder, config, data_dir: Path, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import os
 import runpy
 import sys
 import traceback
@@ -21,12 +20,13 @@ from ds_jax.runtime.workdir import CONFIG
 EPOCHS = "train.epochs"
 FREE_FIELDS = ("eval_on", "parallel", EPOCHS)
 PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
-PATHS = ("weights", "folds.file")
+# Fields that name files, and what config.json calls the SHA-256 of the content: a run goes on where
+# its files lie elsewhere, and not with others.
+PATHS = {"weights": "weights_sha256", "folds.file": "folds_sha256"}
 # The smallest and the largest value of the numbers that no constructor checks.
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
-    "trim": (0.0, 200.0),
     "train.batch_size": (1, 1 << 16),
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -42,10 +42,13 @@ OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
     "label_map": [],
     "trim": 0.0,
+    "channel": "mix",
+    "raw_rate": 16_000,
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
-# and by which command it began, and the hash of the file that `config.weights` names.
-VERSIONS, BEGAN, COMMAND, WEIGHTS = RECORDED = ("versions", "began", "command", "weights_sha256")
+# and by which command it began, and the hashes of its files.
+VERSIONS, BEGAN, COMMAND = "versions", "began", "command"
+RECORDED = (VERSIONS, BEGAN, COMMAND, *PATHS.values())
 
 
 def is_scheduled(train: Mapping) -> bool:
@@ -208,10 +211,12 @@ def has_grown(config: ConfigDict, workdir: Path) -> bool:
 def difference(before: ConfigDict, now: ConfigDict) -> str:
     """Describes the first field in which two configs differ; returns "" if all are the same.
 
-    `FREE_FIELDS` may differ, but the epochs only where they are chosen: a fixed number of them
-    makes the rate of each step. The description ends where its reader adds the place of `now`.
+    `FREE_FIELDS` and `PATHS` may differ, but the epochs only where they are chosen: a fixed number
+    of them makes the rate of each step. The description ends where its reader adds the place of
+    `now`.
     """
-    first, second, free = _comparable(before), _comparable(now), {*FREE_FIELDS}
+    first, second = (flatten(_with_lists(config)) for config in (before, now))
+    free = {*FREE_FIELDS, *PATHS}
     if "train" in now and is_scheduled(now.train):
         free.remove(EPOCHS)
     for name in sorted({*first, *second} - free):
@@ -220,19 +225,12 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
     return ""
 
 
-def _comparable(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields by their full names, paths absolute: runs of before have others."""
-    values = flatten(_with_lists(config))
-    paths = {name: os.path.abspath(values[name]) for name in PATHS if values.get(name)}
-    return values | paths
-
-
 def write(config: ConfigDict, workdir: Path) -> None:
     """Writes config.json: the fields, and what is recorded of the call that the run begins with.
 
     The record of a run that is given more epochs stays, but for the command, which is the latest.
     """
-    record = versions.this_call() | {WEIGHTS: _hash_of_weights(config)}
+    record = versions.this_call() | _hashes(config)
     if (workdir / CONFIG).is_file():
         record |= {**recorded(workdir), COMMAND: record[COMMAND]}
     files.write_json(workdir / CONFIG, _with_lists(config).to_dict() | record, sealed=True)
@@ -266,26 +264,31 @@ def changed_versions(workdir: Path) -> str:
     return versions.difference(_read_json(workdir).get(VERSIONS, {}))
 
 
-def check_weights(config: ConfigDict, workdir: Path) -> None:
-    """Checks that a run goes on with the file of weights that it began with.
+def check_files(config: ConfigDict, workdir: Path) -> None:
+    """Checks that a run goes on with the files that it began with, wherever they lie now.
 
     Raises:
-        FileNotFoundError: The file is missing.
+        FileNotFoundError: A file is missing.
         ValueError: It is another one.
     """
-    before, now = _read_json(workdir).get(WEIGHTS), _hash_of_weights(config)
-    if before not in (None, now):
-        raise ValueError(
-            f"weights={config.weights!r} is another file than the run in {workdir} began with: its "
-            f"SHA-256 was {before} and is {now} now. Bring back the first file, or give this "
-            "experiment a --workdir of its own."
-        )
+    before, now = _read_json(workdir), _hashes(config)
+    for field, name in PATHS.items():
+        if before.get(name) not in (None, now[name]):  # older runs lack some
+            raise ValueError(
+                f"{field}={flatten(config).get(field)!r} is another file than the run in {workdir} "
+                f"began with: its SHA-256 was {before[name] or 'of no file'} and is "
+                f"{now[name] or 'of no file'} now. Bring back the first file, or give this "
+                "experiment a --workdir of its own."
+            )
 
 
-def _hash_of_weights(config: ConfigDict) -> str:
-    """Returns the hash of a user's file; "" without one: published files have known hashes."""
-    path = config.get("weights")
-    return files.sha256(Path(path).expanduser()) if path else ""
+def _hashes(config: ConfigDict) -> dict[str, str]:
+    """Returns the hashes of a user's files; "" without one: published files have known hashes."""
+    values = flatten(config)
+    return {
+        name: files.sha256(Path(path).expanduser()) if (path := values.get(field)) else ""
+        for field, name in PATHS.items()
+    }
 
 
 def _read_json(workdir: Path) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 from configs import paper as paper_config
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, paper, train
-from ds_jax.data import folds
+from ds_jax.data import fold_files, folds
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import intervals, predictions, significance, summary
@@ -42,7 +42,7 @@ def read_experiment(name):
     config = ml_collections.ConfigDict({"system": SYSTEMS[row.system], "corpus": "nobody's"})
     config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
     config.update({"classes": LABELS, "label_map": ()})
-    config.trim = 0.0
+    config.trim, config.channel = 0.0, "mix"
     config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
     if row.features == "VGG16":
         config.picture = ml_collections.ConfigDict({"size": 224})
@@ -100,7 +100,7 @@ def stand_in(patch):
         rule = config.folds.protocol, config.folds.count, config.folds.seed
         all_folds = folds.make_folds(corpus.utterances, *rule, config.select_on)
         configuration.write(config, workdir)
-        folds.write_folds(
+        fold_files.write_folds(
             workdir / "folds.json", corpus.name, rule[0], rule[2], config.select_on, all_folds
         )
         sources = []

@@ -4,44 +4,70 @@ import itertools
 import math
 import os
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from absl import logging
 
-from datasets.base import SHOWN, CorpusBuilder, Recording
-from ds_jax.data import tables
-from ds_jax.data.labels import without_accents
+from datasets.base import CorpusBuilder, Recording
+from ds_jax.data import fold_files, tables
+from ds_jax.data.names import essence, plain
+from ds_jax.data.tables import Table
 from ds_jax.runtime.files import printable
+from ds_jax.runtime.progress import few
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("path", "label", "speaker")
+_TIME = ("", "time", "zeit", "tiempo", "tempo")
+_SECONDS = ("", "s", "sec", "secs", "seconds", "sek", "sekunden", "seg", "segundos", "secondi")
+
+
+def _times(*words: str) -> tuple[str, ...]:
+    return tuple(map("".join, itertools.product(words, _TIME, _SECONDS)))
+
+
 # The other names of columns, without case, accents, spaces and punctuation.
 FIELDS = {
     "path": tables.NAMES,
     "label": (
         *("labels", "emotion", "emotions", "emotionlabel", "class", "category", "emo", "target"),
-        *("emocion", "etiqueta", "clase", "emozione", "classe", "etichetta", "klasse"),
+        *("affect", "mood", "emocion", "etiqueta", "clase", "sentimiento", "animo"),
+        *("emozione", "classe", "etichetta", "sentimento", "umore", "klasse", "stimmung"),
+        *("gefuhl", "gefuehl", "affekt", "bezeichnung"),
     ),
     "speaker": (
         *("speakerid", "speakername", "spk", "spkid", "spkr", "subject", "subjectid", "actor"),
-        *("actorid", "participant", "participantid", "talker", "talkerid", "hablante", "locutor"),
-        *("sprecher", "sprecherin", "parlante", "attore"),
+        *("actorid", "participant", "participantid", "talker", "talkerid", "person", "personid"),
+        *("hablante", "locutor", "locutora", "sujeto", "participante", "sprecher", "sprecherin"),
+        *("sprecherid", "proband", "probandin", "teilnehmer", "teilnehmerin", "parlante"),
+        *("locutore", "soggetto", "partecipante", "attore", "attrice"),
     ),
     "gender": ("sex", "genero", "sexo", "geschlecht", "genere", "sesso"),
     "sentence": (
-        *("sentenceid", "text", "textid", "transcript", "transcription", "utterance", "statement"),
-        *("phrase", "prompt", "frase", "texto", "satz", "testo"),
+        *("sentenceid", "text", "textid", "transcript", "transcription", "statement"),
+        *("phrase", "prompt", "frase", "texto", "oracion", "satz", "testo"),
     ),
     "style": ("speakingstyle", "speechstyle", "estilo", "stil", "stile"),
-    "start": ("starttime", "startsec", "startseconds", "starts", "begin", "onset", "inicio"),
-    "end": ("endtime", "endsec", "endseconds", "ends", "stop", "stoptime", "fin", "ende", "fine"),
+    "start": _times(
+        *("start", "tstart", "begin", "tbegin", "onset", "from", "inicio", "comienzo", "desde"),
+        *("anfang", "beginn", "von", "inizio"),
+    ),
+    "end": _times(
+        *("end", "tend", "stop", "tstop", "to", "fin", "hasta", "ende", "bis", "fine"),
+    ),
     "fold": tables.FOLDS,
 }
+# These are no fields: what they say is found out from the other columns, or from their cells.
+DURATION = _times("duration", "dur", "length", "dauer", "lange", "laenge", "duracion", "durata")
+OFFSET = _times("offset")
+UTTERANCE = ("utterance", "utt", "ausserung", "aeusserung", "enunciado", "enunciato")
+KNOWN = {*FIELDS, *itertools.chain(*FIELDS.values()), *DURATION, *OFFSET}
 # Names like these mean something of which nothing may be ignored.
-UNCLEAR = re.compile(r"(start|begin|onset|end|stop|offset)|.*(split|fold(?!er)|partition)|channel$")
+UNCLEAR = re.compile(
+    r"(start|begin|onset|end|stop|offset)|.*(split|fold(?!er)|partition)|channel$|"
+    r"is(train|training|dev|val|valid|validation|eval)$|"
+    rf"({'|'.join((*FIELDS['start'], *FIELDS['end']))})(ms|msec|milli\w*|frames?|samples?|min\w*)$"
+)
 GENDERS = {
     **dict.fromkeys(("", "u", "unknown", "na", "other", "divers", "diverse"), "unknown"),
     **dict.fromkeys(
@@ -61,22 +87,6 @@ GENDERS = {
 }
 
 
-class Row(NamedTuple):
-    """A row of the table; `where` describes its place, the others are as in `Recording`."""
-
-    where: str
-    path: Path
-    name: str
-    label: str
-    speaker: str
-    gender: str
-    sentence: str
-    style: str
-    start: float
-    end: float
-    fold: str
-
-
 class Builder(CorpusBuilder):
     """Prepares the recordings that `manifest.csv` lists; the path is the utterance's name.
 
@@ -89,86 +99,144 @@ class Builder(CorpusBuilder):
     audio_terms = "your own recordings, so see that their speakers and owners agree"
 
     @staticmethod
-    def recordings(folder: Path) -> Iterator[Recording]:
-        table, found = _read(folder)
-        rows = list(_rows(folder, table, found))
-        _check_files(folder, rows)
-        for field in ("speaker", "fold", "sentence"):
-            _check_alike(field, rows)
-        _check_overlap(folder, rows)
+    def recordings(folder: Path) -> Iterable[Recording]:
+        table = tables.read(folder / MANIFEST)
+        found = _find_columns(table)
+        tables.say_columns(table, found)
         if others := _others(table, found):
             logging.warning("%s: columns of %s without a use: %s", folder.name, MANIFEST, others)
+        rows = {line: _read_row(folder, table, found, line, cells) for line, cells in table.rows}
+        _check_files(folder, table.path, rows)
+        _check_alike("speaker", table.path, rows)
+        _check_alike("sentence", table.path, rows)
         seen = {}
-        for row in rows:
-            place = row.path, row.start, row.end
-            if place in seen:
+        for line, row in rows.items():
+            first = seen.setdefault((row.path, row.start, row.end), line)
+            if first != line:
                 raise ValueError(
-                    f"{row.where}, path: {row.name} is listed in {seen[place]} already"
+                    f"{table.path}, line {line}, path: {row.name} is listed in line {first} already"
                 )
-            seen[place] = row.where.rsplit(", ")[-1]
-            fields = row._asdict()
-            del fields["where"], fields["fold"]
-            yield Recording(**fields)
-
-    @classmethod
-    def folds(cls, folder: Path) -> dict[str, str]:
-        table, found = _read(folder)
-        return {row.name: row.fold for row in _rows(folder, table, found) if row.fold}
+        return rows.values()
 
 
-def _read(folder: Path) -> tuple[tables.Table, dict[str, int]]:
-    """Reads the table, and finds the column of each field."""
-    table = tables.read(folder / MANIFEST)
+def _find_columns(table: Table) -> dict[str, int]:
+    """Finds the column of each field, and of "duration" where that takes the place of "end"."""
+    names = [plain(column) for column in table.columns]
+    _check_clear(table, [index for index, name in enumerate(names) if name in KNOWN])
     found = tables.find_columns(table, FIELDS, REQUIRED)
-    where = f"{table.path}, line 1"
-    for index, column in enumerate(table.columns):
-        if index not in found.values() and UNCLEAR.match(tables.plain(column)):
-            raise ValueError(
-                f"{where}: the column {column!r} is not understood, and may matter: start and end "
-                "(in seconds) cut an utterance out of a file, and fold, or split, gives the "
-                "folds; change it into these, or take it out"
-            )
-    for one, other in (("start", "end"), ("end", "start")):
-        if one in found and other not in found:
-            raise ValueError(f"{where}: there is a column {one!r}, and none {other!r}: add it")
-    return table, found
 
+    def add(field: str, known: tuple[str, ...]) -> None:
+        fits = [index for index, name in enumerate(names) if name in known]
+        if len(fits) == 1:
+            found[field] = fits[0]
 
-def _rows(folder: Path, table: tables.Table, found: dict[str, int]) -> Iterator[Row]:
-    for line, cells in table.rows:
-        where = f"{table.path}, line {line}"
-        row = {field: cells[found[field]] if field in found else "" for field in FIELDS}
-        for field in (*REQUIRED, "fold") if "fold" in found else REQUIRED:
-            if not row[field]:
-                raise ValueError(f"{where}, {field}: the field is empty")
-        gender = GENDERS.get(tables.plain(row["gender"]))
-        if gender is None:
-            known = ", ".join(name for name in GENDERS if name)
-            raise ValueError(f"{where}, gender: {row['gender']!r} is none of {known}")
-        if "\\" in row["path"] and not os.path.lexists(folder / row["path"]):
-            row["path"] = row["path"].replace("\\", "/")  # as Windows writes it
-        name, start, end = Path(row["path"]).as_posix(), 0.0, math.inf
-        if row["start"] or row["end"]:
-            start, end = (_seconds(where, field, row[field]) for field in ("start", "end"))
-            if start >= end:
-                raise ValueError(f"{where}, end: {row['end']} must be later than the start")
-            name += f"_{start:.10g}-{end:.10g}"
-        fold = row["fold"]
-        if re.fullmatch(r"\d+\.0+", fold):  # as spreadsheets write whole numbers
-            fold = fold.partition(".")[0]
-        yield Row(
-            where,
-            folder / row["path"],
-            name,
-            row["label"],
-            row["speaker"],
-            gender,
-            row["sentence"],
-            row["style"] or "normal",
-            start,
-            end,
-            fold,
+    if "start" not in found and {*DURATION} & {*names}:
+        add("start", OFFSET)
+    if "start" in found and "end" not in found:
+        add("duration", DURATION)
+        if "duration" not in found:
+            add("end", OFFSET)
+    if "sentence" not in found:
+        add("sentence", UTTERANCE)
+        if "sentence" in found and not _are_sentences(table, found):
+            del found["sentence"]
+    _check_clear(table, found.values())
+    if ("start" in found) != bool({"end", "duration"} & found.keys()):
+        there, missing = ("start", "end") if "start" in found else ("end", "start")
+        column = table.columns[found[there]]
+        raise ValueError(
+            f"{table.path}, line 1: there is a column {column!r}, and none {missing!r}: add it"
         )
+    if "fold" in found and "fold" not in names[found["fold"]]:
+        _check_folds(table, found["fold"])
+    return found
+
+
+def _check_clear(table: Table, understood: Collection[int]) -> None:
+    """Checks that no column which is not understood seems to matter."""
+    for index, column in enumerate(table.columns):
+        if index not in understood and UNCLEAR.match(plain(column)):
+            raise ValueError(
+                f"{table.path}, line 1: the column {column!r} is not understood, and may matter: "
+                "start and end (in seconds) cut an utterance out of a file, and fold, or split, "
+                "gives the folds; change it into these, or take it out"
+            )
+
+
+def _check_folds(table: Table, index: int) -> None:
+    """Checks that a column whose name may mean something else names splits, or numbers folds."""
+    column = table.columns[index]
+    for line, cells in table.rows:
+        if not fold_files.is_fold(tables.read_fold(column, cells[index]) if cells[index] else "0"):
+            raise ValueError(
+                f"{table.path}, line {line}: the column {column!r} has {cells[index]!r}, which is "
+                "none of train, dev and test, and no number: call the column fold if it says in "
+                "which fold a row is tested, or else take it out"
+            )
+
+
+def _are_sentences(table: Table, found: Mapping[str, int]) -> bool:
+    """Tells whether a column called utterance has sentences; else it has names of utterances.
+
+    Raises:
+        ValueError: It may have either.
+    """
+    index = found["sentence"]
+    pairs = [(Path(cells[found["path"]]), cells[index]) for _, cells in table.rows if cells[index]]
+    texts = [text for _, text in pairs]
+    if any(text in (path.as_posix(), path.name, path.stem) for path, text in pairs):
+        return False
+    if len({*texts}) < len(texts) or any(" " in text for text in texts):
+        return True
+    raise ValueError(
+        f"{table.path}, line 1: the column {table.columns[index]!r} may have sentences or names of "
+        f"utterances, since each row has another word ({few(texts)}): call it sentence, or take it "
+        "out"
+    )
+
+
+def _read_row(
+    folder: Path, table: Table, found: Mapping[str, int], line: int, cells: Sequence[str]
+) -> Recording:
+    where, row = f"{table.path}, line {line}", {field: cells[i] for field, i in found.items()}
+    for field in (*REQUIRED, "fold") if "fold" in found else REQUIRED:
+        if not row[field]:
+            raise ValueError(f"{where}, {field}: the field is empty")
+    gender = GENDERS.get(plain(row.get("gender", "")))
+    if gender is None:
+        known = ", ".join(name for name in GENDERS if name)
+        raise ValueError(f"{where}, gender: {row['gender']!r} is none of {known}")
+    path = row["path"]
+    if "\\" in path and not os.path.lexists(folder / path):
+        path = path.replace("\\", "/")  # as Windows writes it
+    name, (start, end) = Path(path).as_posix(), _read_times(where, row)
+    if end < math.inf:
+        name += f"_{start:.10g}-{end:.10g}"
+    fold = row.get("fold", "")
+    return Recording(
+        folder / path,
+        name,
+        row["label"],
+        row["speaker"],
+        gender,
+        row.get("sentence", ""),
+        row.get("style") or "normal",
+        start,
+        end,
+        fold and tables.read_fold(table.columns[found["fold"]], fold),
+    )
+
+
+def _read_times(where: str, row: Mapping[str, str]) -> tuple[float, float]:
+    """Reads the times of a part; those of a whole file are empty."""
+    other = "duration" if "duration" in row else "end"
+    if not (row.get("start") or row.get(other)):
+        return 0.0, math.inf
+    start, end = (_seconds(where, field, row[field]) for field in ("start", other))
+    end += start if other == "duration" else 0.0
+    if start >= end:
+        raise ValueError(f"{where}, {other}: {row[other]} must be later than the start")
+    return start, end
 
 
 def _seconds(where: str, field: str, text: str) -> float:
@@ -182,69 +250,44 @@ def _seconds(where: str, field: str, text: str) -> float:
     return seconds
 
 
-def _check_files(folder: Path, rows: list[Row]) -> None:
+def _check_files(folder: Path, table: Path, rows: Mapping[int, Recording]) -> None:
     """Checks that all files are there; an unusable one is skipped later."""
-    missing = [row for row in rows if not os.path.lexists(row.path)]
+    missing = [line for line, row in rows.items() if not os.path.lexists(row.path)]
     if not missing:
         return
-    shown = [f"{row.where.rsplit(', ')[-1]}, {row.path}" for row in missing[1 : 2 * SHOWN]]
-    message = f"{missing[0].where}, path: there is no file {missing[0].path}"
-    if shown:
-        more = (
-            f", and {len(missing) - 1 - len(shown)} more" if len(missing) > 1 + len(shown) else ""
-        )
-        message += f"; nor are there {len(missing) - 1} others: {'; '.join(shown)}{more}"
+    names = [f"line {line}, {os.path.relpath(rows[line].path, folder)}" for line in missing]
+    message = f"{table}, line {missing[0]}, path: there is no file {rows[missing[0]].path}"
+    if names[1:]:
+        message += f"; nor are there {len(names) - 1} others: {'; '.join(names[1:])}"
     # Prepared data can do without all recordings, but not without some.
     raise (FileNotFoundError if len(missing) == len(rows) else ValueError)(printable(message))
 
 
-def _check_alike(field: str, rows: Iterable[Row]) -> None:
-    """Checks that no two names of speakers or folds may be the same one, spelt in two ways.
+def _check_alike(field: str, table: Path, rows: Mapping[int, Recording]) -> None:
+    """Checks that no two names of speakers may be the same one, spelt in two ways.
 
     A speaker of two names would be heard in both training and test. Of sentences it only warns,
     since they may be told apart by punctuation.
     """
     first = {}
-    for row in rows:
+    for line, row in rows.items():
         name = getattr(row, field)
-        other, where = first.setdefault(_essence(name), (name, row.where))
+        other, place = first.setdefault(essence(name), (name, line))
         if other == name:
             continue
-        where = where.rsplit(", line ")[-1]
-        message = f"{row.where}, {field}: {name!r} and {other!r} in line {where} may be the same"
+        message = (
+            f"{table}, line {line}, {field}: {name!r} and {other!r} in line {place} may be the same"
+        )
         if field == "sentence":
             logging.warning("%s: write them alike if they are", message)
             return
-        if field == "speaker":
-            message += ", and would then be in both training and test"
-        raise ValueError(f"{message}: write them alike, or more differently")
-
-
-def _essence(name: str) -> tuple[str, ...]:
-    """Returns what is left of a name without case, accents, punctuation and leading zeros."""
-    text = without_accents(re.sub(r"^(\d+)\.0+$", r"\1", name)).casefold()
-    # Marks are letters' parts in most scripts: without them names would be alike that are not.
-    text = "".join(sign if unicodedata.category(sign)[0] in "LMN" else " " for sign in text)
-    parts = [part.lstrip("0") or "0" for part in re.findall(r"\d+|[^\d\s]+", text)]
-    return tuple(parts) or (name,)
-
-
-def _check_overlap(folder: Path, rows: list[Row]) -> None:
-    """Warns of parts of a recording that overlap, whose sound may be in both training and test."""
-    places = sorted((row.path, row.start, row.end, row.where) for row in rows)
-    lines = []
-    for before, after in itertools.pairwise(places):
-        if before[0] == after[0] and after[1] < before[2] and before[1:3] != after[1:3]:
-            lines.append(f"{before[3].rsplit(' ')[-1]} and {after[3].rsplit(' ')[-1]}")
-    if lines:
-        more = ", ..." if len(lines) > SHOWN else ""
-        logging.warning(
-            "%s: parts of one recording overlap, and may be in both training and test: lines %s%s",
-            *(folder.name, ", ".join(lines[:SHOWN]), more),
+        raise ValueError(
+            f"{message}, and would then be in both training and test: write them alike, or more "
+            "differently"
         )
 
 
-def _others(table: tables.Table, found: dict[str, int]) -> str:
+def _others(table: Table, found: Mapping[str, int]) -> str:
     """Lists the columns that are no field's; those without names if they hold anything."""
     return ", ".join(
         printable(column) or "one without a name"

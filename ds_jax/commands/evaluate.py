@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import folds, labels, leakage
+from ds_jax.data import fold_files, folds, labels, leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -121,7 +121,7 @@ def _select(
         "equal_left_out" and "left_out" of `RunSummary`.
     """
     if corpus.name == config.corpus:
-        _, all_folds = folds.read_folds(
+        _, all_folds = fold_files.read_folds(
             workdir / FOLDS, corpus.utterances, config.select_on, verify=True
         )
         names = {directory: all_folds[fold_number(directory)].test for directory in directories}
@@ -132,7 +132,7 @@ def _select(
     kept = [
         u for u in corpus.utterances if u.label != neutral or u.style not in EXCLUDED_NEUTRAL_STYLES
     ]
-    if corpus.folds:
+    if corpus.gives_folds:
         processes.say(
             f"note: the folds that {corpus.name} gives are not used: the models never saw it, and "
             "are tested on all of it"

@@ -166,6 +166,7 @@ def _facts(
         "jax": jax.__version__,
         "calling_convention_version": exported.calling_convention_version,
         "trim": config.trim,
+        "channel": config.channel,
         "picture": config.picture.to_dict(),
     }
 

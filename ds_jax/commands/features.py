@@ -11,17 +11,16 @@ import ml_collections
 import numpy as np
 
 from ds_jax.data import recordings, tables
+from ds_jax.data.names import plain
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
-from ds_jax.runtime.progress import many
+from ds_jax.runtime.progress import few, many
 from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
 
 FORMATS = (".csv", ".arff")
-SHOWN = 5  # names shown in a message
 FOLDERS, NONE = "folders", "none"  # the values of --labels that are no table
 
 Column = tuple[str, Sequence[str] | None]  # a name, and all values or None if they are numbers
@@ -44,7 +43,6 @@ def run(
     arguments: Sequence[str | Path],
     output: Path,
     labels: str = FOLDERS,
-    raw_rate: int = HEADERLESS_RATE,
 ) -> None:
     """Writes a table with a row of features for each recording or window.
 
@@ -58,7 +56,6 @@ def run(
         labels: "folders" (the class of a recording is the name of its folder), "none", or a table:
             a file with a header, a column of names (the first, unless another is called file or the
             like), and labels in the others, see `tables.read`.
-        raw_rate: The rate in Hz of headerless recordings.
 
     Raises:
         FileNotFoundError: The table of labels or the file of weights does not exist.
@@ -81,7 +78,7 @@ def run(
             "--config=configs/deepspectrum.py --output=features.csv FOLDER"
         )
     files.check_writable(output.parent, "--output")
-    found, unusable = recordings.find(arguments, raw_rate)
+    found, unusable = recordings.find(arguments)
     names = _names(found)
     labelled = _label(names, labels)
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
@@ -122,10 +119,8 @@ def _label(names: Mapping[Recording, str], labels: str) -> Labels:
     unknown = [name for name in table.cells if name not in known]
     for what, lacking, left in (("recording", "label", missing), ("label", "recording", unknown)):
         if left:
-            count, more = many(len(left), what), ", ..." if len(left) > SHOWN else ""
-            processes.say(
-                f"{count} without a {lacking} in {labels}: {', '.join(left[:SHOWN])}{more}"
-            )
+            count = many(len(left), what)
+            processes.say(f"{count} without a {lacking} in {labels}: {few(left)}")
     return table
 
 
@@ -141,7 +136,7 @@ def _read_table(path: Path) -> Labels:
             f"{table.describe()}"
         )
     known = ("path", *tables.NAMES)
-    first = next((i for i in named if tables.plain(table.columns[i]) in known), named[0])
+    first = next((i for i in named if plain(table.columns[i]) in known), named[0])
     named.remove(first)
     for line, cells in table.rows:
         name, labels = os.path.normpath(cells[first]), [cells[index] for index in named]

@@ -6,15 +6,14 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
-from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
@@ -33,7 +32,7 @@ def run(
     window: float = 0.0,
     hop: float = 0.0,
     explain: str | Path | None = None,
-    raw_rate: int = HEADERLESS_RATE,
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Prints the predictions of a run's models for recordings, each as soon as it is known.
 
@@ -57,7 +56,7 @@ def run(
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.
         explain: A folder for a picture of each window under each attention gate; None draws none.
-        raw_rate: The rate in Hz of headerless recordings.
+        reading: Fields of `source.Reading` that hold in place of the models' own.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -71,14 +70,14 @@ def run(
         )
     output = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
-        model = find(checkpoint)
+        model = find(checkpoint, **(reading or {}))
         windowing = model.windowing(window, hop)
         if explain:
             model.check_gates()
             files.check_writable(explain, "--explain")
         if model.config.synthetic:
             print(SYNTHETIC)
-        found, unusable = recordings.find(arguments, raw_rate)
+        found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 print(

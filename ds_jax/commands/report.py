@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data import folds, leakage
+from ds_jax.data import fold_files, folds, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.summary import RunSummary
@@ -39,7 +40,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         FileNotFoundError: No fold is finished.
         ValueError: The run has nothing to report, or the corpus has changed.
     """
-    protocol, all_folds = folds.read_folds(
+    protocol, all_folds = fold_files.read_folds(
         workdir / FOLDS, corpus.utterances, config.select_on, verify=True
     )
     if protocol == "whole_corpus":
@@ -113,7 +114,7 @@ def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
     devices = [card["devices"] for card in cards]
     made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
     made["seconds"] = sum(card["seconds"] for card in cards)
-    given = made.pop(configuration.WEIGHTS, "")
+    given, _ = (made.pop(name, "") for name in configuration.PATHS.values())
     published = sorted({card["weights"] for card in cards} - {""})
     made["weights"] = f"sha256:{given}" if given else ", ".join(published)
     return made
@@ -188,8 +189,8 @@ def write(
         selected_on=config.select_on,
         folds=list(records),
         missing_folds=list(missing_folds),
-        skipped=corpus.skipped,
-        other_labels=dict(corpus.left_out),
+        skipped=len(corpus.skipped),
+        other_labels=dict(Counter(corpus.left_out.values())),
         untrained={name: models for name, models in untrained.items() if models},
         chosen=systems.SYSTEMS[config.system].chooses,
         synthetic=config.synthetic,
@@ -205,7 +206,7 @@ def write(
 
 
 def excluded_duplicates(all_folds: Sequence[folds.Fold], corpus: Corpus) -> set[str]:
-    """Returns the utterances that some fold excludes, since it tests the same recording."""
+    """Returns the utterances that some fold excludes, since it tests their sound."""
     return leakage.excluded_duplicates([fold.splits for fold in all_folds], corpus.utterances)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import folds
+from ds_jax.data import fold_files, folds
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
@@ -34,7 +34,7 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     """
     systems.check(config)
     if config.folds.file:
-        folds.read_entries(config.folds.file)
+        fold_files.read_entries(config.folds.file)
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
@@ -104,7 +104,7 @@ def _folds(
         if not path.is_file():
             _write_folds(config, corpus, workdir, numbers)
         else:
-            configuration.check_weights(config, workdir)
+            configuration.check_files(config, workdir)
             if configuration.has_grown(config, workdir):
                 with report.hold(workdir):
                     configuration.write(config, workdir)
@@ -116,7 +116,9 @@ def _folds(
             f"the first process has written {path}, and this one does not see it: give all "
             "processes one --workdir and one --data_dir, on a disk that they share"
         )
-    protocol, all_folds = folds.read_folds(path, corpus.utterances, config.select_on, verify=True)
+    protocol, all_folds = fold_files.read_folds(
+        path, corpus.utterances, config.select_on, verify=True
+    )
     _check_numbers(numbers, len(all_folds))
     return protocol, all_folds
 
@@ -135,17 +137,17 @@ def _write_folds(
         files.remove_unfinished(workdir)
         configuration.write(config, workdir)
         content = config.folds.seed, config.select_on, all_folds, corpus.utterances
-        folds.write_folds(workdir / FOLDS, corpus.name, protocol, *content)
+        fold_files.write_folds(workdir / FOLDS, corpus.name, protocol, *content)
 
 
 def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
     """Makes the folds of a config, and says where they may surprise."""
     fields = config.folds
     whole = fields.protocol == "whole_corpus"
-    if corpus.folds and (fields.file or whole):
+    if corpus.gives_folds and (fields.file or whole):
         reason = "folds.file names others" if fields.file else "folds.protocol is 'whole_corpus'"
         processes.say(f"note: the folds that {corpus.name} gives are not used, since {reason}")
-    if fields.file or (corpus.folds and not whole):
+    if fields.file or (corpus.gives_folds and not whole):
         return _given_folds(config, corpus)
     all_folds = folds.make_folds(
         corpus.utterances, fields.protocol, fields.count, fields.seed, config.select_on
@@ -157,8 +159,8 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
         )
     if excluded := report.excluded_duplicates(all_folds, corpus):
         processes.say(
-            "excluded from training where the same recording, under another name, is tested or "
-            f"chooses the epoch: {', '.join(sorted(excluded))}"
+            "excluded from training where the same recording, under another name, or a part that "
+            f"overlaps, is tested or chooses the epoch: {', '.join(sorted(excluded))}"
         )
     return fields.protocol, all_folds
 
@@ -168,9 +170,9 @@ def _given_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str
     fields, protocol = config.folds, "custom"
     settings = corpus.utterances, config.select_on, fields.seed
     if fields.file:
-        protocol, all_folds = folds.read_folds(fields.file, *settings)
+        protocol, all_folds = fold_files.read_folds(fields.file, *settings, left_out=corpus.absent)
     else:
-        all_folds = folds.given_folds(corpus.folds, *settings)
+        all_folds = fold_files.given_folds(*settings)
         processes.say(
             f"{corpus.name} gives its own folds ({len(all_folds)}), which are used in place of "
             f"folds.protocol={fields.protocol!r}"

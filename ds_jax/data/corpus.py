@@ -15,11 +15,14 @@ import psutil
 
 from ds_jax.data import labels
 from ds_jax.data.labels import LABELS
+from ds_jax.data.names import normalise
 from ds_jax.features import audio, extract
 from ds_jax.runtime import progress
 
 # The two kinds of inputs; a record has a field of either name.
 PICTURE, FEATURES = "picture", "features"
+# The fields of a record that an utterance has as they are.
+TEXTS = ("speaker", "gender", "sentence", "style", "digest", "file", "fold")
 HOST_SHARE = 0.25  # of the machine's memory, which pictures may take
 
 
@@ -36,6 +39,9 @@ class Utterance:
         style: "normal", or a style that the corpus marks (ELRA: loud, soft, slow, fast).
         seconds: Duration of the recording.
         digest: SHA-256 of the recording's samples, in hexadecimal digits; empty if unknown.
+        file: The file that it is, or is a part of, below the corpus' folder; empty if unknown.
+        start, end: The part of the file, in seconds; infinity is the file's end.
+        fold: The fold in which it is tested, or its split, if the corpus says so; else empty.
     """
 
     name: str
@@ -46,6 +52,10 @@ class Utterance:
     style: str
     seconds: float
     digest: str = ""
+    file: str = ""
+    start: float = 0.0
+    end: float = math.inf
+    fold: str = ""
 
 
 class StoredPictures:
@@ -88,37 +98,45 @@ class Corpus:
             timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
             NaN after their ends.
         owners: int32 [n], the index in `utterances` of each row of `inputs`.
-        skipped: The number of recordings that could not be used.
+        skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
             kept.
         recordings: The recording of each utterance, by its name, if reports are to play it.
         audio_terms: The terms on which a report that plays recordings may be passed on.
         title: The corpus' published name, such as "EmoDB"; empty if it has none.
         licence: The terms of the recordings; empty if unknown.
-        folds: The fold or the split of each utterance, by its name, if the corpus says so.
         classes: The classes of the run that reads the corpus.
-        left_out: The number of utterances of each label that stands for none of them.
+        left_out: The names of the utterances whose labels stand for none of them, and the labels.
     """
 
     name: str
     utterances: tuple[Utterance, ...]
     inputs: np.ndarray | StoredPictures
     owners: np.ndarray
-    skipped: int = 0
+    skipped: Sequence[str] = ()
     directory: Path | None = None
     recordings: Mapping[str, audio.Source] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
     title: str = ""
     licence: str = ""
-    folds: Mapping[str, str] = dataclasses.field(default_factory=dict)
     classes: tuple[str, ...] = LABELS
-    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> np.ndarray:
         """The index in `classes` of each row's label, int32 [n]."""
         labels = [self.classes.index(utterance.label) for utterance in self.utterances]
         return np.asarray(labels, np.int32)[self.owners]
+
+    @property
+    def gives_folds(self) -> bool:
+        """Whether the corpus says in which fold, or of which split, its utterances are."""
+        return any(utterance.fold for utterance in self.utterances)
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """Why the run does without an utterance of the corpus, by the utterance's name."""
+        return dict.fromkeys(self.skipped, "unusable") | self.left_out
 
     @property
     def digests(self) -> dict[str, str]:
@@ -164,23 +182,23 @@ def load(
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
     most = HOST_SHARE * psutil.virtual_memory().total
     shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
-    known, left_out = labels.classes_of_labels(classes, label_map), Counter()
+    known, left_out = labels.classes_of_labels(classes, label_map), {}
+    entries = {} if trains else labels.entries(label_map)
+    mapped = Counter()  # what the map, which was made for another corpus, says of this one
     records, inputs = [], []  # utterance, window and position of each record
     positions = range(len(source))
     for position in progress.bar(f"reading {name}", len(source), "records", positions):
         example = source[position]
-        label, window = example["label"].decode(), int(example["window"])
-        label_class = known.get(labels.normalise(label))
+        texts = {field: example[field].decode() for field in TEXTS}
+        texts["name"], label = example["utterance"].decode(), example["label"].decode()
+        window, label_class = int(example["window"]), known.get(normalise(label))
+        if window == 0 and normalise(label) in entries:
+            mapped[f"{label}={label_class}"] += 1
         if not label_class:
-            left_out[label] += window == 0
+            left_out[texts["name"]] = label
             continue
-        texts = ("speaker", "gender", "sentence", "style", "digest")
-        utterance = Utterance(
-            name=example["utterance"].decode(),
-            label=label_class,
-            seconds=float(example["seconds"]),
-            **{field: example[field].decode() for field in texts},
-        )
+        numbers = {field: float(example[field]) for field in ("seconds", "start", "end")}
+        utterance = Utterance(label=label_class, **texts, **numbers)
         records.append((utterance, window, position))
         if pictures:
             shape = tuple(map(max, shape, _shape(example[PICTURE])))
@@ -190,11 +208,14 @@ def load(
         else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
     if left_out and (not records or (trains and builder.own_labels)):
-        unknown = {x for x in left_out if labels.normalise(x) not in known} if records else left_out
-        _refuse_labels(name, classes, {label: left_out[label] for label in unknown})
+        unknown = [x for x in left_out.values() if not records or normalise(x) not in known]
+        _refuse_labels(name, classes, Counter(unknown))
     if left_out:
-        counts = _counts(left_out)
+        counts = progress.counts(Counter(left_out.values()))
         progress.say(f"{name}: left out, since they stand for no class of the run: {counts}")
+    if mapped:
+        counts = progress.counts(mapped)
+        progress.say(f"{name}: config.label_map holds for this corpus too: {counts}")
     present = {utterance.label for utterance, _, _ in records}
     if missing := [label for label in classes if label not in present]:
         progress.say(f"{name}: no utterance of {', '.join(missing)}")
@@ -216,10 +237,9 @@ def load(
         inputs = extract.stack([inputs[number] for _, _, _, number in records])
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
-        skipped = sum(1 for _ in csv.reader(file)) - 1  # without the header
-    folder = builder.builder_config.folder
-    known = {"title": builder.title, "folds": builder.folds(folder)} | builder.terms(folder)
-    known |= {"classes": tuple(classes), "left_out": dict(left_out)}
+        skipped = [row["utterance"] for row in csv.DictReader(file)]
+    known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
+    known |= {"classes": tuple(classes), "left_out": left_out}
     recordings = builder.playable()
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 
@@ -227,14 +247,10 @@ def load(
 def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]) -> None:
     if unknown:
         raise ValueError(
-            f"{name} has labels that stand for no class: {_counts(unknown)}. The run tells "
+            f"{name} has labels that stand for no class: {progress.counts(unknown)}. The run tells "
             f"{', '.join(classes)} apart: add labels to config.classes, or give them a class or "
             'none by config.label_map, such as ("3=JOY", "calm=")'
         )
-
-
-def _counts(labelled: Mapping[str, int]) -> str:
-    return ", ".join(f"{label} ({count})" for label, count in sorted(labelled.items()))
 
 
 def _shape(png: bytes) -> tuple[int, int]:

@@ -3,16 +3,13 @@
 import dataclasses
 import hashlib
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from pathlib import Path
 
-from ds_jax.data import leakage, tables
+from ds_jax.data import leakage
 from ds_jax.data.corpus import Utterance
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
-from ds_jax.runtime.files import read_json, write_json
 from ds_jax.runtime.progress import many
 
 PROTOCOLS = {
@@ -27,28 +24,12 @@ PROTOCOLS = {
 SPLITS = ("train", "dev", "test")
 # Which split may choose the epoch; "none": nothing does, and the last epoch counts.
 SELECT_ON = ("dev", "test", "none")
-SHOWN = 5  # names shown in a message
 
-# How tables call the splits, without case and punctuation.
-_SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("dev", "development", "val", "valid", "validation"), "dev"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
-}
-# The columns of a table of folds.
-_COLUMNS = {
-    "utterance": ("utteranceid", "name", "id", "path", *tables.NAMES),
-    "fold": tables.FOLDS,
-}
 # The attribute of an utterance by which a rule keeps utterances together.
 _UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
 # Dev is a part of this many of the training utterances, whatever the number of folds.
 _DEV_PARTS = 10
 _MOST = 100_000  # folds
-# The protocols whose folds share no speakers, or no sentences, between training and test.
-_DISJOINT = {"speakers": ("speakers", "leave_one_speaker_out"), "sentences": ("sentences",)}
-# What training and test may share, and the attribute of an utterance that tells.
-_SHARED = {"speakers": "speaker", "sentences": "sentence", "recordings": "digest"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +74,8 @@ def make_folds(
     and name, so that the folds depend neither on the order of `utterances` nor on the random
     numbers of a library.
 
-    A recording that the corpus holds under several names is left out of train and dev where test
-    holds it, and out of train where dev does.
+    A recording that the corpus holds under several names, or in parts that overlap, is left out of
+    train and dev where test holds it, and out of train where dev does.
 
     Args:
         utterances: All utterances of the corpus.
@@ -118,7 +99,7 @@ def make_folds(
         training = [utterance for utterance in utterances if utterance.name not in test]
         rule, dev = "", set()
         if select_on == "dev":
-            rule, dev = _take_dev(training, protocol, index, seed)
+            rule, dev = take_dev(training, protocol, index, seed)
         train = {utterance.name for utterance in training} - dev
         dev -= leakage.same_recordings(test, utterances)
         train -= leakage.same_recordings(test | dev, utterances)
@@ -157,162 +138,19 @@ def inner_folds(
     return [_sorted(part) for part in _deal(training, rule, count, f"{seed}:inner")]
 
 
-def write_folds(
-    path: str | Path,
-    corpus: str,
-    protocol: str,
-    seed: int,
-    select_on: str,
-    folds: Sequence[Fold],
-    utterances: Sequence[Utterance] = (),
-) -> None:
-    """Writes folds.json, with the digests of the utterances' recordings."""
-    content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
-    content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
-    digests = {utterance.name: utterance.digest for utterance in utterances if utterance.digest}
-    write_json(path, content | {"digests": digests}, sealed=True)
-
-
-def read_folds(
-    path: str | Path,
-    utterances: Sequence[Utterance],
-    select_on: str = "dev",
-    seed: int = 0,
-    verify: bool = False,
-) -> tuple[str, list[Fold]]:
-    """Reads folds.json, written by this program or by its user, or a table of folds.
-
-    A file must hold at least `{"folds": [{"train": [names], "test": [names]}]}`. A missing "dev" is
-    taken from train as in `make_folds`, if `select_on` is "dev"; there must be none if it is
-    "none". Not every utterance must occur, but no recording may be in two splits. For tables see
-    `read_entries`.
-
-    Args:
-        path: The file.
-        utterances, select_on, seed: As in `make_folds`.
-        verify: Whether the corpus must still hold the recordings of which the folds were made.
-
-    Returns:
-        The protocol, "custom" if the file names none, and the folds.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file has another form, or does not fit the corpus.
-        leakage.LeakError: A recording is in two splits of a fold.
-    """
-    protocol, entries = read_entries(path)
-    if verify:
-        try:
-            leakage.check_recordings(read_json(path).get("digests", {}), utterances)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-    folds = _read_entries(path, entries, utterances, protocol, select_on, seed)
-    common = shared(folds, utterances)
-    for kind, protocols in _DISJOINT.items():
-        if protocol in protocols and common[kind]:
-            raise ValueError(
-                f"{path}: its protocol is {protocol!r}, but training and test share "
-                f'{common[kind]} {kind}: correct the folds, or leave "protocol" out'
-            )
-    return protocol, folds
-
-
-def given_folds(
-    given: Mapping[str, str],
-    utterances: Sequence[Utterance],
-    select_on: str = "dev",
-    seed: int = 0,
-) -> list[Fold]:
-    """Makes the folds that a corpus gives.
-
-    Args:
-        given: The fold in which each utterance is tested, or its split, by the utterance's name.
-        utterances, select_on, seed: As in `read_folds`; some of those given may be missing.
-
-    Raises:
-        ValueError: There is a single fold, or no test; or some are folds and others splits.
-        leakage.LeakError: A recording is in two splits of a fold.
-    """
-    known = {utterance.name for utterance in utterances}
-    entries = _divide({name: fold for name, fold in given.items() if name in known})
-    return _read_entries("the corpus", entries, utterances, "custom", select_on, seed)
-
-
-def _divide(given: Mapping[str, str]) -> list[dict[str, list[str]]]:
-    """Returns the entries of a folds.json for the fold or the split of each utterance."""
-    splits = {name: _SPLIT_NAMES.get(tables.plain(value)) for name, value in given.items()}
-    if None not in splits.values():
-        names = {split: [n for n, its in splits.items() if its == split] for split in SPLITS}
-        return [names]
-    if any(splits.values()):
-        other = next(given[name] for name, split in splits.items() if split is None)
-        raise ValueError(
-            f"some utterances have a split, and others {other!r}: call the splits train, dev and "
-            "test, or give all utterances the fold that tests them"
-        )
-    # Numbers are ordered by their values.
-    values = sorted(
-        {*given.values()}, key=lambda v: (int(v) if re.fullmatch("[0-9]+", v) else -1, v)
-    )
-    if len(values) < 2:
-        raise ValueError(f"all utterances are of the fold {values[0]!r}: give two or more folds")
-    return [
-        {
-            "train": [name for name, fold in given.items() if fold != value],
-            "test": [name for name, fold in given.items() if fold == value],
-        }
-        for value in values
-    ]
-
-
-def _read_entries(
-    where: str | Path,
-    entries: Sequence,
-    utterances: Sequence[Utterance],
-    protocol: str,
-    select_on: str,
-    seed: int,
-) -> list[Fold]:
-    """Checks the entries of a folds.json, and takes dev from train where it is missing."""
-    known = {utterance.name for utterance in utterances}
-    untested = protocol == "whole_corpus" and select_on != "test"
-    optional = {"dev", "test"} if untested else {"dev"}
-    folds = []
-    for index, entry in enumerate(entries):
-        try:
-            fold = _read_fold(entry, known, optional)
-            if fold.dev and select_on == "none":
-                raise ValueError(
-                    '"dev" has nothing to choose where select_on="none": add it to "train"'
-                )
-            leakage.check_splits(fold.splits, utterances)
-            if select_on == "dev" and not fold.dev:
-                fold = _with_dev(fold, utterances, protocol, index, seed)
-            folds.append(fold)
-        except ValueError as error:
-            raise type(error)(f"{where}, fold {index}: {error}") from error
-    return folds
-
-
-def _with_dev(
-    fold: Fold, utterances: Sequence[Utterance], protocol: str, index: int, seed: int
-) -> Fold:
-    """Returns a fold with a part of its training utterances as dev."""
-    training = [utterance for utterance in utterances if utterance.name in {*fold.train}]
-    rule, dev = _take_dev(training, protocol, index, seed)
-    train = {*fold.train} - leakage.same_recordings(dev, utterances)
-    if not train:
-        raise ValueError(
-            f'"dev" is missing, and cannot be taken from {many(len(training), "utterance")} of '
-            '"train": name its utterances, or more for train'
-        )
-    return Fold(_sorted(train), _sorted(dev), fold.test, rule)
-
-
-def _take_dev(
+def take_dev(
     training: Sequence[Utterance], protocol: str, index: int, seed: int
 ) -> tuple[str, set[str]]:
-    """Chooses the dev of a fold; returns the rule, and names among the training utterances."""
+    """Chooses the dev of a fold.
+
+    Args:
+        training: The utterances of the fold that are not tested.
+        protocol, seed: As for `make_folds`.
+        index: The number of the fold.
+
+    Returns:
+        The rule, and names among the training utterances.
+    """
     rule, key = _dev_rule(training, protocol), f"{seed}:dev {index}"
     if rule == "speakers":
         order = _in_turn(training, index, key)
@@ -332,48 +170,23 @@ def _in_turn(utterances: Sequence[Utterance], first: int, key: str) -> list[str]
     return [name for turn in itertools.zip_longest(*of_each) for name in turn if name is not None]
 
 
-def read_entries(path: str | Path) -> tuple[str, list]:
-    """Reads the protocol and the list of folds of a folds.json, without checking the folds.
-
-    A table (.csv, .tsv or .txt) has a row for each utterance, with its name and the fold that tests
-    it, or with its split.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file holds no folds.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
-    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return "custom", _read_table(path)
-    content = read_json(path)
-    entries = content.get("folds")
-    if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} needs a list "folds" with at least one fold in it')
-    protocol = content.get("protocol", "custom")
-    check_choice(f"{path}: protocol", protocol, PROTOCOLS)
-    return protocol, entries
-
-
 def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int]:
     """Counts what training and test share.
 
     Returns:
         "speakers", "sentences" and "recordings": the number of those in test that are also in train
         or dev, summed over folds, without unknown (empty) ones. Recordings are 0 for all folds that
-        this module made or read.
+        this module made, or `fold_files` read.
     """
-
-    def count(fold: Fold, attribute: str) -> int:
-        trained, tested = (
-            {getattr(by_name[name], attribute) for name in names}
-            for names in (fold.train + fold.dev, fold.test)
-        )
-        return len(trained & tested - {""})
-
-    by_name = {utterance.name: utterance for utterance in utterances}
-    return {kind: sum(count(fold, where) for fold in folds) for kind, where in _SHARED.items()}
+    by_name, counts = {utterance.name: utterance for utterance in utterances}, Counter()
+    for fold in folds:
+        trained = fold.train + fold.dev
+        for kind, where in (("speakers", "speaker"), ("sentences", "sentence")):
+            both = ({getattr(by_name[name], where) for name in s} for s in (trained, fold.test))
+            counts[kind] += len(set.intersection(*both) - {""})
+        known = leakage.same_recordings(trained, utterances)
+        counts["recordings"] += len(known.intersection(fold.test))
+    return {kind: counts[kind] for kind in ("speakers", "sentences", "recordings")}
 
 
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
@@ -391,8 +204,8 @@ def _check_corpus(
     utterances: Sequence[Utterance], protocol: str, count: int, select_on: str
 ) -> None:
     _check_protocol(protocol, count, select_on)
-    if repeated := _repeated(utterance.name for utterance in utterances):
-        raise ValueError(f"two utterances of the corpus are called {repeated!r}: rename one")
+    if name := repeated(utterance.name for utterance in utterances):
+        raise ValueError(f"two utterances of the corpus are called {name!r}: rename one")
     if protocol == "stratified" and 2 <= len(utterances) < count:
         raise ConfigError("folds.count", count, f"at most {len(utterances)}, one an utterance")
     # The smallest corpus of which three tenths are one utterance has four.
@@ -475,53 +288,7 @@ def _shuffled(utterances: Sequence[Utterance], unit: attrgetter, key: str) -> li
     )
 
 
-def _read_fold(entry: object, known: set[str], optional: set[str]) -> Fold:
-    if not isinstance(entry, dict):
-        raise ValueError('it must be an object with "train", "dev" and "test"')
-    splits = {split: _read_split(entry.get(split, []), split, known) for split in SPLITS}
-    for split, names in splits.items():
-        if not names and split not in optional:
-            raise ValueError(f'"{split}" is missing or empty: name its utterances')
-    if repeated := _repeated(name for names in splits.values() for name in names):
-        places = " and ".join(split for split, names in splits.items() if repeated in names)
-        raise ValueError(f"{repeated!r} is in both {places}: leave it in one")
-    return Fold(**splits, dev_rule=str(entry.get("dev_rule", "")))
-
-
-def _read_table(path: Path) -> list[dict[str, list[str]]]:
-    """Reads a table of folds as the entries of a folds.json."""
-    table = tables.read(path)
-    columns = tables.find_columns(table, _COLUMNS, tuple(_COLUMNS))
-    given = {}
-    for line, cells in table.rows:
-        name, fold = (cells[columns[field]] for field in _COLUMNS)
-        if not name or not fold:
-            raise ValueError(f"{path}, line {line}: give each utterance its name and its fold")
-        if name in given:
-            raise ValueError(f"{path}, line {line}: {name!r} is listed a second time")
-        given[name] = fold
-    if not given:
-        raise ValueError(f"{path} has no rows: give each utterance its name and its fold")
-    try:
-        return _divide(given)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _read_split(names: object, split: str, known: set[str]) -> tuple[str, ...]:
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'"{split}" must be a list of utterance names')
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        shown = ", ".join(map(repr, unknown[:SHOWN]))
-        more = f" and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        raise ValueError(f'"{split}" names {shown}{more}, which the corpus does not have')
-    if repeated := _repeated(names):
-        raise ValueError(f'"{split}" names {repeated!r} twice')
-    return _sorted(names)
-
-
-def _repeated(names: Iterable[str]) -> str | None:
+def repeated(names: Iterable[str]) -> str | None:
     """Returns a name that occurs more than once, if there is one."""
     return next((name for name, times in Counter(names).items() if times > 1), None)
 

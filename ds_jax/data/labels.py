@@ -1,9 +1,9 @@
 """The classes of a run, and the labels of corpora that stand for them."""
 
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from ds_jax.data.names import normalise
 from ds_jax.runtime.errors import ConfigError
 
 # The paper's seven emotions in alphabetical order, the classes of a run unless it names others.
@@ -28,24 +28,6 @@ WORDS = {
 # A run's classes are columns of its predictions.csv, beside these, and of what predict prints.
 COLUMNS = ("utterance", "speaker", "sentence", "style", "label", "prediction")
 RESERVED = (*COLUMNS, "recording", "start", "end")
-
-
-def normalise(label: str) -> str:
-    """Returns a label without case, accents and outer spaces; hyphens and underscores are spaces.
-
-    Labels that become equal are the same label.
-    """
-    return " ".join(without_accents(label).casefold().replace("_", " ").replace("-", " ").split())
-
-
-def without_accents(text: str) -> str:
-    """Returns a text without the accents of Latin letters; marks of other scripts stay."""
-    letters = []
-    for letter in unicodedata.normalize("NFKD", text):
-        accent = unicodedata.combining(letter) and letters
-        if not (accent and unicodedata.name(letters[-1], "").startswith("LATIN")):
-            letters.append(letter)
-    return unicodedata.normalize("NFC", "".join(letters))
 
 
 def check(classes: Sequence[str], label_map: Sequence[str]) -> None:
@@ -88,7 +70,10 @@ def classes_of_labels(classes: Sequence[str], label_map: Sequence[str]) -> dict[
         if len(named) == 1:  # of two, such as "happy" and "joy", each is known by its name alone
             known |= dict.fromkeys(words, named[0])
     known |= {normalise(name): name for name in classes}
-    for entry in label_map:
-        label, _, name = entry.rpartition("=")
-        known[normalise(label)] = name
-    return known
+    return known | entries(label_map)
+
+
+def entries(label_map: Sequence[str]) -> dict[str, str]:
+    """Returns the class that each entry of a map gives, or "", by the normalised label."""
+    parts = (entry.rpartition("=") for entry in label_map)
+    return {normalise(label): name for label, _, name in parts}

@@ -1,11 +1,15 @@
 """Checks that no recording is in more than one split of a fold, under any name.
 
-A corpus may hold the same recording under two names; `Utterance.digest` reveals it.
+A corpus may hold the same recording under two names, which `Utterance.digest` reveals, or in
+parts of one file that overlap.
 """
 
+import bisect
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +24,39 @@ class LeakError(ValueError):
 
 
 def same_recordings(names: Iterable[str], utterances: Sequence[Utterance]) -> set[str]:
-    """Finds the names of all utterances that have the recording of a named one.
+    """Finds the names of all utterances that share sound with a named one.
 
-    These names are part of the result. An unknown digest is equal to no other.
+    They have the same recording, or a part of the same file that overlaps. The names themselves are
+    part of the result. An unknown digest is equal to no other.
     """
     names = set(names)
-    digests = {utterance.digest for utterance in utterances if utterance.name in names} - {""}
-    return names | {utterance.name for utterance in utterances if utterance.digest in digests}
+    named = [utterance for utterance in utterances if utterance.name in names]
+    digests = {utterance.digest for utterance in named} - {""}
+    heard = _join_parts(named)
+    return names | {u.name for u in utterances if u.digest in digests or _overlaps(u, heard)}
+
+
+def _join_parts(utterances: Iterable[Utterance]) -> dict[str, list[list[float]]]:
+    """Returns for each file the start and end of what utterances cover, in order and disjoint."""
+    joined = {}
+    for part in sorted(utterances, key=attrgetter("start")):
+        spans = joined.setdefault(part.file, [])
+        if spans and part.start < spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], part.end)
+        else:
+            spans.append([part.start, part.end])
+    joined.pop("", None)  # of which nothing is known
+    return joined
+
+
+def _overlaps(utterance: Utterance, joined: Mapping[str, list[list[float]]]) -> bool:
+    spans = joined.get(utterance.file, [])
+    later = bisect.bisect_right(spans, utterance.start, key=itemgetter(1))  # the first to end later
+    return later < len(spans) and spans[later][0] < utterance.end
 
 
 def excluded_duplicates(folds: Sequence[Splits], utterances: Sequence[Utterance]) -> set[str]:
-    """Finds the utterances that a fold excludes since its dev or test has the same recording."""
+    """Finds the utterances that a fold excludes since its dev or test shares their sound."""
     excluded = set()
     for splits in folds:
         held_out = {*splits["dev"], *splits["test"]}
@@ -39,21 +65,19 @@ def excluded_duplicates(folds: Sequence[Splits], utterances: Sequence[Utterance]
 
 
 def check_splits(splits: Splits, utterances: Sequence[Utterance]) -> None:
-    """Checks that no recording is in two splits of a fold, under one name or two.
+    """Checks that no recording is in two splits of a fold, under one name or two, or in part.
 
     Raises:
         LeakError: A recording is in two splits.
     """
-    digests = {utterance.name: utterance.digest for utterance in utterances}
-    places = {}  # the first split and name of each recording
-    for split, names in splits.items():
-        for name in names:
-            first_split, first = places.setdefault(digests[name] or name, (split, name))
-            if first_split != split:
-                raise LeakError(
-                    f"{first!r} in {first_split} and {name!r} in {split} are the same recording: "
-                    f"leave {first!r} out"
-                )
+    for one, other in itertools.combinations(splits, 2):
+        if both := same_recordings(splits[one], utterances).intersection(splits[other]):
+            second = min(both)
+            first = min(same_recordings([second], utterances).intersection(splits[one]))
+            raise LeakError(
+                f"{first!r} in {one} and {second!r} in {other} are the same recording, or parts of "
+                f"one that overlap: leave {first!r} out"
+            )
 
 
 def fold_digest(number: int, splits: Splits, digests: Mapping[str, str]) -> str:

@@ -3,26 +3,37 @@
 import codecs
 import csv
 import difflib
+import functools
 import io
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ds_jax.data.names import plain
+from ds_jax.runtime import progress
+from ds_jax.runtime.files import printable
+from ds_jax.runtime.progress import few
+
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NEAR = 0.82  # the likeness of two words above which one is taken for the other, misspelt
 
-# The names of a column of files, besides "path".
+# The names of a column of files, besides "path", without case, accents, spaces and punctuation.
 NAMES = (
     *("file", "filename", "filepath", "wav", "wavfile", "wavpath", "wavname", "audio"),
     *("audiofile", "audiopath", "audiofilename", "recording", "clip", "archivo", "fichero"),
-    *("ruta", "datei", "dateiname", "pfad", "percorso", "nomefile"),
+    *("ruta", "datei", "dateiname", "dateipfad", "pfad", "aufnahme", "percorso", "nomefile"),
 )
-
-
-# The names of a column that says of which fold or split a row is, besides "fold".
-FOLDS = ("foldid", "cvfold", "split", "splits", "set", "subset", "partition", "particion")
+# Those of a column that says yes for the rows of the test split, and no for those of train.
+IS_TEST = ("istest", "test")
+# Those of a column that says of which fold or split a row is, besides "fold".
+FOLDS = (
+    *("folds", "foldid", "foldnr", "foldno", "foldnumber", "cvfold", "kfold", "testfold", "cv"),
+    *("split", "splits", "set", "subset", "partition", "phase", *IS_TEST),
+    *("particion", "conjunto", "subconjunto", "teilmenge", "aufteilung", "partizione"),
+)
+YES = ("1", "true", "yes", "y", "t", "x", "test", "ja", "j", "wahr", "si", "s", "verdadero", "vero")
+NO = ("0", "false", "no", "n", "f", "train", "nein", "falsch", "falso")
 
 
 class Table(NamedTuple):
@@ -87,6 +98,29 @@ def read(path: Path) -> Table:
     return Table(path, separator, columns, rows)
 
 
+def read_fold(column: str, cell: str) -> str:
+    """Returns the fold or the split that a cell of a column names.
+
+    In a column such as "is_test" yes is the split "test", and no is "train".
+    """
+    if plain(column) not in IS_TEST or plain(cell) not in (*YES, *NO):
+        return cell
+    return "test" if plain(cell) in YES else "train"
+
+
+def say_columns(table: Table, found: Mapping[str, int]) -> None:
+    """Says which columns have other names than the fields that they are, once for each table."""
+    columns = {field: table.columns[index] for field, index in found.items()}
+    others = [f"{field} = {name}" for field, name in columns.items() if plain(name) != field]
+    if others:
+        _say_once(printable(f"{table.path}: {', '.join(others)}"))
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    progress.say(line)
+
+
 def find_columns(
     table: Table, fields: Mapping[str, Sequence[str]], required: Sequence[str]
 ) -> dict[str, int]:
@@ -94,8 +128,8 @@ def find_columns(
 
     Args:
         table: The table.
-        fields: Other names of each field, as `plain` returns them. A column that has the name of
-            the field itself goes before the others.
+        fields: Other names of each field, as `names.plain` returns them. A column that has the name
+            of the field itself goes before the others.
         required: The fields that must be there.
 
     Returns:
@@ -127,15 +161,9 @@ def find_columns(
             )
         if field in required:
             raise ValueError(
-                f"{where}: there is no column {field!r} (or {', '.join(others[:3])}, ...): "
-                f"{table.describe()}"
+                f"{where}: there is no column {field!r} (or {few(others)}): {table.describe()}"
             )
     return found
-
-
-def plain(name: str) -> str:
-    """Returns a name without case, accents, spaces and punctuation."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", name).casefold())
 
 
 def _misspelt(
@@ -144,7 +172,7 @@ def _misspelt(
     """Returns a column's name that is no field's, and is almost one that is wanted; or ""."""
     known = {*fields}.union(*fields.values())
     others = [name for name in names if name not in known and len(name) > 3]
-    for name in wanted:
+    for name in filter(lambda name: len(name) > 4, wanted):
         for near in difflib.get_close_matches(name, others, n=1, cutoff=NEAR):
             return near
     return ""

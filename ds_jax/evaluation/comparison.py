@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ds_jax.data.folds import read_entries
+from ds_jax.data.fold_files import read_entries
 from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary

@@ -106,7 +106,7 @@ def _find_devices() -> None:
         asked = ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
         raise ValueError(
             f"JAX finds no device{asked and ' for ' + asked} ({reason}): install what JAX needs "
-            "for it, such as jax[cuda12], or set JAX_PLATFORMS=cpu"
+            "for it, such as jax[cuda13], or set JAX_PLATFORMS=cpu"
         ) from error
 
 

@@ -5,12 +5,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
 DELAY = 2.0  # seconds; shorter work shows no bar
+SHOWN = 5  # names in a line
 TICK = 1.0  # seconds after which a bar is drawn anew, though nothing was done
 SILENCE = 30.0  # seconds without a line after which one says how far the work is
 
@@ -127,6 +128,17 @@ def _print(text: str, file: Any) -> None:
 def many(count: int, noun: str) -> str:
     """Formats a count with a noun that is given in the singular: "1 run", "2 runs"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def few(names: Sequence[str]) -> str:
+    """Lists the first few names and says how many more there are: "a, b, c, d, e and 7 more"."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def counts(of: Mapping[str, int]) -> str:
+    """Lists things and how many there are of each: "calm (3), sad (1)"."""
+    return ", ".join(f"{name} ({count})" for name, count in sorted(of.items()))
 
 
 def clock(seconds: float) -> str:

@@ -27,9 +27,10 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         checkpoints: Their `checkpoints` folders.
 
     Returns:
-        `labels` (the classes), `system`, `trained_on`, `synthetic`, `protocol`, `protocol_text`,
-        `selected_on`, `models` (their folds and, of networks, epochs), `scores` (of the run's
-        reports, and by which models), `licences` (sentences) and `config`, as JSON.
+        `labels` (the classes), `never_answered` (those that no training had), `system`,
+        `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `models` (their folds
+        and, of networks, epochs), `scores` (of the run's reports, and by which models), `licences`
+        (sentences) and `config`, as JSON.
 
     Raises:
         ValueError: A file of the run is damaged.
@@ -39,14 +40,16 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
     fields = ("epoch",) if systems.SYSTEMS[config.system].chooses == "epoch" else ()
-    models = []
+    models, answered = [], set()
     for folder in checkpoints:
         card = read_card(folder, *fields)
         models.append({"fold": folder.parent.name} | {name: card[name] for name in fields})
+        answered |= {*card["trained"]}
     licences = [_corpus_licence(config, workdir)]
     licences += [WEIGHTS_LICENCE] if "weights" in config else []
     return {
         "labels": list(config.classes),
+        "never_answered": [label for label in config.classes if label not in answered],
         "system": systems.title(config),
         "trained_on": config.corpus,
         "synthetic": config.synthetic,

@@ -22,7 +22,7 @@ from ds_jax.data import recordings
 from ds_jax.data.corpus import StoredPictures
 from ds_jax.data.recordings import Paths, Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE
+from ds_jax.features.source import Reading
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import backbone_of
@@ -43,7 +43,6 @@ def extract_features(
     layers: Sequence[str] = ("fc2",),
     settings: PictureSettings | None = None,
     weights: str | os.PathLike = "",
-    raw_rate: int = HEADERLESS_RATE,
     unusable: list[Unusable] | None = None,
 ) -> list[dict[str, Any]]:
     """Computes VGG16's features of recordings, as DeepSpectrum does.
@@ -52,11 +51,10 @@ def extract_features(
         paths: Files of any rate and number of channels, folders and patterns, or one of these, see
             `recordings.find`.
         layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2".
-        settings: How pictures are drawn, and how recordings are cut into windows; None means
-            DeepSpectrum's settings for 16 kHz speech.
+        settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
+            settings for 16 kHz speech.
         weights: A file of VGG16's ImageNet weights; "" means those that are published with Keras,
             which are downloaded once: 61 MB, or 553 MB for fc2.
-        raw_rate: The rate in Hz of headerless recordings.
         unusable: A list to which all is added that cannot be used; None makes it an error.
 
     Returns:
@@ -70,7 +68,8 @@ def extract_features(
     """
     processes.prepare()
     picture = dataclasses.asdict(settings or PictureSettings())
-    config = {"system": "ds_svc", "trim": picture.pop("trim"), "picture": picture}
+    config = {field.name: picture.pop(field.name) for field in dataclasses.fields(Reading)}
+    config |= {"system": "ds_svc", "picture": picture}
     weights = str(files.expand(weights)) if weights else ""
     config |= {"model": {"layers": tuple(layers)}, "weights": weights}
     config = ml_collections.ConfigDict(config)
@@ -81,7 +80,7 @@ def extract_features(
 
     return [
         window.times | {"features": vector}
-        for windows, vectors in recordings.answer(paths, raw_rate, unusable, work)
+        for windows, vectors in recordings.answer(paths, unusable, work)
         for window, vector in zip(windows, vectors, strict=True)
     ]
 

@@ -15,7 +15,8 @@ from ds_jax.data import recordings
 from ds_jax.data.recordings import Paths, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, unpadded
 from ds_jax.features import axes, extract
-from ds_jax.features.audio import HEADERLESS_RATE, Windowing
+from ds_jax.features.audio import Windowing
+from ds_jax.features.source import reading_of
 from ds_jax.runtime import files, processes, progress
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
@@ -124,7 +125,6 @@ class Model:
         paths: Paths,
         window: float = 0.0,
         hop: float = 0.0,
-        raw_rate: int = HEADERLESS_RATE,
         unusable: list[Unusable] | None = None,
     ) -> list[dict[str, Any]]:
         """Predicts the emotions of recordings; `pandas.DataFrame` makes a table of the result.
@@ -135,7 +135,6 @@ class Model:
             window: Seconds; the last window may be shorter, and reaches the end. 0 takes the
                 windows on which the models were trained, if they were, or else the recording whole.
             hop: Seconds between the starts of windows; 0 means window.
-            raw_rate: The rate in Hz of headerless recordings.
             unusable: A list to which all is added that cannot be used; None makes it an error.
 
         Returns:
@@ -145,7 +144,7 @@ class Model:
         Raises:
             ValueError: A recording cannot be used, or the models have no such windows.
         """
-        rows = self.rows_of(paths, window, hop, raw_rate, unusable)
+        rows = self.rows_of(paths, window, hop, unusable)
         return [row.record(self.classes) for row in rows]
 
     def windowing(self, window: float, hop: float) -> Windowing:
@@ -207,7 +206,6 @@ class Model:
         paths: Paths,
         window: float,
         hop: float,
-        raw_rate: int,
         unusable: list[Unusable] | None,
     ) -> Iterator[Row]:
         """Yields what is predicted for each window of recordings, see `predict`."""
@@ -216,43 +214,49 @@ class Model:
         def work(found, bad):
             return self.rows(found, windowing, bad)
 
-        return recordings.answer(paths, raw_rate, unusable, work)
+        return recordings.answer(paths, unusable, work)
 
 
-def load(path: str | os.PathLike) -> Model:
+def load(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
     """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
 
     Args:
         path: The folder of a run, of a fold, or one that `--mode=export` has written.
+        channel: Which channel of recordings is read, see `source.Reading`; None means as trained.
+        raw_rate: The rate in Hz of headerless recordings; None means as trained.
 
     Raises:
+        ConfigError: There is no such channel or rate.
         FileNotFoundError: There is no finished model in the folder.
         ValueError: A model is damaged, or of another version; or JAX finds no device.
     """
     processes.prepare()
-    model = find(path)
+    model = find(path, channel, raw_rate)
     model.start  # noqa: B018 (loads the weights, so that an error comes here)
     return model
 
 
-def find(path: str | os.PathLike) -> Model:
+def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
     """Finds models as `load`, which are loaded when they are first asked for an answer."""
-    folder = files.expand(path)
+    folder, given = files.expand(path), {"channel": channel, "raw_rate": raw_rate}
+    given = {name: value for name, value in given.items() if value is not None}
     if (folder / EXPORTED).is_file():
         facts = files.read_json(folder / EXPORTED_CARD)
         if missing := {"config", "sample_rate", "models"} - set(facts):
             raise ValueError(
                 f"{folder / EXPORTED_CARD} has no field {min(missing)}: export the models again"
             )
+        reading = reading_of(facts["config"] | given) | {"trim": 0.0}  # it trims them itself
         return Model(
-            ml_collections.ConfigDict(facts["config"]),
-            extract.Waveforms(facts["sample_rate"]),
+            ml_collections.ConfigDict(facts["config"] | given),
+            extract.Waveforms(facts["sample_rate"], **reading),
             len(facts["models"]),
             lambda: facts,
             lambda: _load_exported(folder / EXPORTED),
         )
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
+    config.update(given)
     return Model(
         config,
         extract.settings(config),
@@ -286,14 +290,13 @@ def explain(
     paths: Paths,
     window: float = 0.0,
     hop: float = 0.0,
-    raw_rate: int = HEADERLESS_RATE,
     unusable: list[Unusable] | None = None,
 ) -> list[dict[str, Any]]:
     """Shows what the attention gates of models let through.
 
     Args:
         model: Models with attention gates: DS-AM's.
-        paths, window, hop, raw_rate, unusable: As in `Model.predict`.
+        paths, window, hop, unusable: As in `Model.predict`.
 
     Returns:
         The records of `Model.predict`, each with `picture`, the picture that the networks read, and
@@ -305,7 +308,7 @@ def explain(
     """
     model.check_gates()
     records = []
-    for row in model.rows_of(paths, window, hop, raw_rate, unusable):
+    for row in model.rows_of(paths, window, hop, unusable):
         part, settings = row.window, model.settings
         count = round((part.end - part.start) * part.rate)
         picture = axes.of_picture(part.represented, part.start, count, part.rate, settings)

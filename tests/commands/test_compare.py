@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ds_jax.commands import compare
-from ds_jax.data import folds
+from ds_jax.data import fold_files, folds
 from ds_jax.data.corpus import Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, significance, summary
@@ -27,7 +27,7 @@ UTTERANCES = [
 def finished(workdir, skill, system="DS-AM", utterances=UTTERANCES, count=3, seed=0, **changes):
     """Writes a run that is right with a probability of `skill`, and returns its folder."""
     divided = folds.make_folds(utterances, "speakers", count, seed)
-    folds.write_folds(workdir / "folds.json", "tiny", "speakers", seed, "dev", divided)
+    fold_files.write_folds(workdir / "folds.json", "tiny", "speakers", seed, "dev", divided)
     generator, parts = np.random.default_rng(int(100 * skill)), []
     for number, fold in enumerate(divided):
         tested = [utterance for utterance in utterances if utterance.name in fold.test]
@@ -198,7 +198,7 @@ def with_predictions_of_another_fold(other):
 
 def of_the_whole_corpus(other):
     all_folds = folds.make_folds(UTTERANCES, "whole_corpus", 1, 0)
-    folds.write_folds(other / "folds.json", "tiny", "whole_corpus", 0, "dev", all_folds)
+    fold_files.write_folds(other / "folds.json", "tiny", "whole_corpus", 0, "dev", all_folds)
 
 
 def without(name):

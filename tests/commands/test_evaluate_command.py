@@ -66,7 +66,8 @@ def test_another_corpus_is_tested_by_all_models_without_neutral_of_another_style
 
 def test_folds_that_another_corpus_gives_are_not_ignored_in_silence(run_copy, capsys):
     corpus = other()
-    corpus = dataclasses.replace(corpus, folds={u.name: "train" for u in corpus.utterances})
+    given = tuple(dataclasses.replace(u, fold="train") for u in corpus.utterances)
+    corpus = dataclasses.replace(corpus, utterances=given)
     assert evaluate.run(run_copy, corpus).n == 13
     assert "the folds that other gives are not used" in capsys.readouterr().out
 

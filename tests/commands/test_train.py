@@ -131,6 +131,11 @@ def test_a_fold_file_is_used_as_it_is(tmp_path):
     assert {split: kept[split] for split in ("train", "dev", "test")} == given["folds"][0]
 
 
+def with_folds(corpus, fold_of):
+    given = [dataclasses.replace(u, fold=fold_of(u)) for u in corpus.utterances]
+    return dataclasses.replace(corpus, utterances=tuple(given))
+
+
 @pytest.mark.parametrize("system", ["mlr", "ffnn"])
 @pytest.mark.parametrize("by", ["file", "corpus"])
 def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
@@ -144,8 +149,7 @@ def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
         content = {"folds": [{"train": train_names, "test": tested}]}
         (tmp_path / "mine.json").write_text(json.dumps(content))
     else:
-        splits = {name: "test" if named[name] == last else "train" for name in named}
-        corpus = dataclasses.replace(corpus, folds=splits)
+        corpus = with_folds(corpus, lambda u: "test" if u.speaker == last else "train")
     train.check(config)
     assert train.run(config, corpus, tmp_path / "run")
     result = summary.read(tmp_path / "run" / "report.json")
@@ -158,7 +162,7 @@ def test_folds_without_dev_are_enough(tmp_path, capsys, system, by):
 
 def test_folds_that_a_corpus_gives_are_not_ignored_in_silence(tmp_path, capsys):
     config, corpus = tiny.make("mlr")
-    corpus = dataclasses.replace(corpus, folds={u.name: u.speaker for u in corpus.utterances})
+    corpus = with_folds(corpus, lambda utterance: utterance.speaker)
     config.folds.protocol = "whole_corpus"
     assert train.run(config, corpus, tmp_path)
     assert "are not used, since folds.protocol is 'whole_corpus'" in capsys.readouterr().out
@@ -252,8 +256,30 @@ def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):
     weights.write_bytes(b"other")
     with pytest.raises(ValueError, match=".*".join(["own.h5", *digests])):
         train.run(config, corpus, workdir, [])
-    weights.write_bytes(b"one")
+    weights.unlink()
+    config.weights = str(tmp_path / "moved.h5")
+    (tmp_path / "moved.h5").write_bytes(b"one")
     assert not train.run(config, corpus, workdir, [])
+    config.weights = ""
+    with pytest.raises(ValueError, match=f"weights='' .*{digests[0]} .* of no file now"):
+        train.run(config, corpus, workdir, [])
+
+
+def test_a_run_goes_on_with_the_folds_that_it_began_with(tmp_path):
+    config, corpus = quick()
+    speakers = {utterance.name: utterance.speaker for utterance in corpus.utterances}
+    content = "".join(f"{name},{speaker}\n" for name, speaker in speakers.items())
+    for folder, more in (("one", ""), ("moved", ""), ("other", "\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "folds.csv").write_text(f"name,fold\n{content}{more}")
+    config.folds.file = str(tmp_path / "one" / "folds.csv")
+    assert not train.run(config, corpus, tmp_path / "run", [0])
+    shutil.rmtree(tmp_path / "one")
+    config.folds.file = str(tmp_path / "moved" / "folds.csv")
+    assert train.run(config, corpus, tmp_path / "run")
+    config.folds.file = str(tmp_path / "other" / "folds.csv")
+    with pytest.raises(ValueError, match=r"folds\.file='.*other/folds\.csv' is another file"):
+        train.run(config, corpus, tmp_path / "run")
 
 
 def test_labels_are_in_alphabetical_order():

@@ -1,5 +1,7 @@
 """A prepared corpus in memory: labels become classes, and pictures may stay on the disk."""
 
+import functools
+
 import numpy as np
 import pytest
 import soundfile
@@ -46,7 +48,7 @@ def test_the_classes_of_a_run_may_be_any(prepare_labels, capsys):
     )
     assert [utterance.label for utterance in found.utterances] == ["glad", "bored", "glad"]
     assert (found.classes, found.labels.tolist()) == (("bored", "glad"), [1, 0, 1])
-    assert found.left_out == {"calm": 1, "7": 1}
+    assert found.left_out == {"1.wav": "calm", "4.wav": "7"}
     assert "calm (1)" in capsys.readouterr().out
     assert len(found.inputs) == 3
 
@@ -56,15 +58,26 @@ def test_the_users_own_labels_are_never_left_out_unasked(prepare_labels):
     with pytest.raises(ValueError, match=r"mine has .*: calm \(1\), hapy \(2\)"):
         corpus.load(builder, "mine")
     tested = corpus.load(builder, "mine", LABELS, (), trains=False)
-    assert tested.left_out == {"hapy": 2, "calm": 1}
+    assert tested.left_out == {"1.wav": "hapy", "2.wav": "calm", "3.wav": "hapy"}
     with pytest.raises(ValueError, match="mine has"):
         corpus.load(builder, "mine", ("x", "y"), (), trains=False)
+
+
+def test_a_map_that_was_made_for_another_corpus_is_told(prepare_labels, capsys):
+    builder = prepare_labels("3", "calm", "joy", "3")
+    load = functools.partial(corpus.load, builder, "mine", LABELS, ("3=JOY", "calm=", "4=FEAR"))
+    load()
+    assert "3=JOY" not in capsys.readouterr().out
+    load(trains=False)
+    assert "mine: config.label_map holds for this corpus too: 3=JOY (2), calm= (1)" in (
+        capsys.readouterr().out
+    )
 
 
 def test_a_published_label_that_is_no_class_is_left_out(prepare_labels, monkeypatch):
     builder = prepare_labels("joy", "boredom")
     monkeypatch.setattr(type(builder), "own_labels", False)
-    assert corpus.load(builder, "mine").left_out == {"boredom": 1}
+    assert corpus.load(builder, "mine").left_out == {"1.wav": "boredom"}
     both = corpus.load(builder, "mine", ("JOY", "BOREDOM"), (), trains=True)
     assert [utterance.label for utterance in both.utterances] == ["JOY", "BOREDOM"]
 

@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ds_jax.data.corpus import Utterance
-from ds_jax.data.folds import (
-    PROTOCOLS,
-    Fold,
-    check,
-    given_folds,
-    make_folds,
-    read_folds,
-    shared,
-    write_folds,
-)
+from ds_jax.data.fold_files import given_folds, read_folds, write_folds
+from ds_jax.data.folds import PROTOCOLS, Fold, check, make_folds, shared
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
 
@@ -349,6 +341,29 @@ def test_dev_is_taken_from_train_where_a_file_has_none(tmp_path, suffix):
     assert read_folds(path, utterances, "test")[1][0].train == tuple(trained)
 
 
+@pytest.mark.parametrize("suffix", ["json", "csv"])
+def test_a_file_may_name_what_the_run_leaves_out(tmp_path, capsys, suffix):
+    utterances, path = corpus(), tmp_path / f"mine.{suffix}"
+    kept = [u.name for u in utterances]
+    left_out = {"x1": "calm", "x2": "calm", "x3": "unusable"}
+    if suffix == "json":
+        content = {"train": [*kept[5:], "x1"], "test": [*kept[:5], "x2", "x3"]}
+        path.write_text(json.dumps({"folds": [content]}))
+    else:
+        rows = [f"{name},train" for name in (*kept[5:], "x1")]
+        rows += [f"{name},test" for name in (*kept[:5], "x2", "x3")]
+        path.write_text("utterance,fold\n" + "\n".join(rows))
+    (fold,) = read_folds(path, utterances, "none", left_out=left_out)[1]
+    assert (fold.train, fold.test) == (tuple(kept[5:]), tuple(kept[:5]))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "3 utterances" in line
+    assert "calm (2), unusable (1)" in line
+    with pytest.raises(ValueError, match=r"\"(train|test)\" names 'x[123]'"):
+        read_folds(path, utterances, "none")
+    with pytest.raises(ValueError, match='fold 0: "test" is left out of the run'):
+        read_folds(path, utterances[5:], "none", left_out=left_out | dict.fromkeys(kept[:5], "a"))
+
+
 def test_equal_recordings_are_in_train_or_in_dev(tmp_path):
     names = [u.name for u in corpus()]
     content = {"folds": [{"train": names[1:], "test": names[:1]}]}
@@ -364,9 +379,14 @@ def test_equal_recordings_are_in_train_or_in_dev(tmp_path):
         read_folds(tmp_path / "mine.json", alike)
 
 
+def with_folds(utterances, given):
+    return [dataclasses.replace(u, fold=given[u.name]) for u in utterances]
+
+
 TABLES = {
     "folds as numbers": {0: "10", 1: "2", 2: "10", 3: "1"},
     "folds as names": {0: "b", 1: "a", 2: "b", 3: "a"},
+    "folds as a spreadsheet has them": {0: "fold 10", 1: "Fold_2", 2: "fold 10", 3: "fold 02"},
 }
 
 
@@ -374,11 +394,15 @@ TABLES = {
 def test_a_corpus_may_give_the_fold_that_tests_an_utterance(kind):
     utterances = corpus()
     given = {u.name: TABLES[kind][int(u.speaker[1:]) % 4] for u in utterances}
-    folds = given_folds(given | {"an unusable one": "2"}, utterances)
-    values = {"folds as numbers": ["1", "2", "10"], "folds as names": ["a", "b"]}[kind]
+    folds = given_folds(with_folds(utterances, given))
+    values = {
+        "folds as numbers": [["1"], ["2"], ["10"]],
+        "folds as names": [["a"], ["b"]],
+        "folds as a spreadsheet has them": [["Fold_2", "fold 02"], ["fold 10"]],
+    }[kind]
     assert len(folds) == len(values)
     for fold, value in zip(folds, values, strict=True):
-        assert fold.test == tuple(sorted(name for name in given if given[name] == value))
+        assert fold.test == tuple(sorted(n for n in given if given[n] in value))
         assert sorted(fold.train + fold.dev + fold.test) == sorted(given)
         assert fold.dev_rule == "speakers"
 
@@ -387,7 +411,7 @@ def test_a_corpus_may_give_the_splits():
     utterances = corpus()
     words = {"s00": "test", "s01": "Validation"}
     given = {u.name: words.get(u.speaker, "train") for u in utterances}
-    (fold,) = given_folds(given, utterances)
+    (fold,) = given_folds(with_folds(utterances, given))
     assert [attributes(utterances, names, "speaker") for names in fold.splits.values()] == [
         {"s02", "s03", "s04", "s05"},
         {"s01"},
@@ -401,7 +425,7 @@ def test_a_corpus_may_give_the_splits():
     ):
         cycle = itertools.cycle(sorted(values))
         with pytest.raises(ValueError, match=reason):
-            given_folds({name: next(cycle) for name in given}, utterances)
+            given_folds(with_folds(utterances, {name: next(cycle) for name in given}))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,23 @@
 
 import pytest
 
-from ds_jax.data.labels import LABELS, WORDS, check, classes_of_labels, normalise
+from ds_jax.data.labels import LABELS, WORDS, check, classes_of_labels
+from ds_jax.data.names import normalise
 from ds_jax.runtime.errors import ConfigError
 
 
 @pytest.mark.parametrize(
     ("label", "normal"),
-    [("Alegría", "alegria"), (" HOT_Anger ", "hot anger"), ("Überraschung", "uberraschung")],
+    [
+        ("Alegría", "alegria"),
+        (" HOT_Anger ", "hot anger"),
+        ("Überraschung", "uberraschung"),
+        ("3.0", "3"),  # as spreadsheets write numbers
+        ("-1", "-1"),
+        ("-1.0", "-1"),
+        ("joy+", "joy+"),
+        ("joy-", "joy-"),
+    ],
 )
 def test_case_accents_and_spaces_make_no_difference(label, normal):
     assert normalise(label) == normal

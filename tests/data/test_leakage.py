@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from recordings import SMALL, sound
 from configs import base
 from datasets.prepare import prepare
 from ds_jax.commands import evaluate, train
-from ds_jax.data import folds, leakage
+from ds_jax.data import fold_files, folds, leakage
 from ds_jax.data.corpus import Corpus, Utterance, load
 from ds_jax.data.labels import LABELS
 from ds_jax.data.leakage import LeakError
@@ -72,6 +73,47 @@ def test_a_corpus_that_holds_everything_twice_keeps_its_folds_and_leaks_nothing(
         assert len(fold.train) > len(once) / 2
 
 
+# Parts of one file, by their starts and ends in seconds: nested, in a chain, and apart.
+PARTS = [(0, 10), (1, 2), (3, 4), (9, 12), (12, 13), (13, 14), (13.5, 13.6), (20, math.inf)]
+
+
+def parts():
+    made = utterances()[: 4 * len(PARTS)]
+    known = [(f"{number % 4}.wav", *PARTS[number // 4]) for number in range(len(made))]
+    return [
+        dataclasses.replace(u, file=file, start=start, end=end)
+        for u, (file, start, end) in zip(made, known, strict=True)
+    ]
+
+
+def test_parts_that_overlap_share_sound():
+    made = parts()
+    for one in made:
+        expected = {
+            other.name
+            for other in made
+            if other.file == one.file and other.start < one.end and one.start < other.end
+        }
+        assert leakage.same_recordings([one.name], made) == expected
+    first, nested, chained = made[0].name, made[8].name, made[12].name
+    assert leakage.same_recordings([first], made) >= {first, nested, chained}
+    assert leakage.same_recordings([nested, made[16].name], made) == {first, nested, made[16].name}
+    unknown = [dataclasses.replace(u, file="") for u in made]
+    assert leakage.same_recordings([first], unknown) == {first}
+
+
+@pytest.mark.parametrize("protocol", ["stratified", "split_70_30", "speakers"])
+def test_parts_that_overlap_are_in_one_split(protocol):
+    made = parts()
+    for fold in folds.make_folds(made, protocol, 4, 0):
+        leakage.check_splits(fold.splits, made)
+        placed = {name for names in fold.splits.values() for name in names}
+        assert len(placed) < len(made)
+    given = [dataclasses.replace(u, fold=str(number % 3)) for number, u in enumerate(made)]
+    with pytest.raises(LeakError, match="parts of one that overlap"):
+        fold_files.given_folds(given, "none")
+
+
 def test_recordings_with_an_unknown_digest_are_equal_to_no_other():
     unknown = [dataclasses.replace(u, digest="") for u in utterances()]
     expected = folds.make_folds(utterances(), "stratified", 5, 0)
@@ -111,7 +153,7 @@ def test_a_file_with_an_equal_recording_in_two_splits_is_refused(
     path = tmp_path / "folds.json"
     path.write_text(json.dumps({"folds": [good, bad]}))
     with pytest.raises(LeakError, match=f"fold 1: {pair}"):
-        folds.read_folds(path, utterances(GROUPS))
+        fold_files.read_folds(path, utterances(GROUPS))
 
 
 @pytest.mark.parametrize(

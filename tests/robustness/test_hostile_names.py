@@ -12,7 +12,7 @@ from made_up import Page
 from datasets.prepare import prepare
 from ds_jax.commands import corpus as command
 from ds_jax.commands import train
-from ds_jax.data import folds
+from ds_jax.data import fold_files
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions
@@ -61,7 +61,7 @@ def test_hostile_names_are_text_in_a_report_and_unchanged_in_its_tables(tmp_path
     tables = [predictions.read(path) for path in sorted(tmp_path.glob("fold_*/predictions.csv"))]
     names = {u.name for u in utterances}
     assert {*predictions.concatenate(tables).utterances} == names
-    protocol, divided = folds.read_folds(tmp_path / "folds.json", corpus.utterances)
+    protocol, divided = fold_files.read_folds(tmp_path / "folds.json", corpus.utterances)
     assert protocol == "speakers"
     assert {name for fold in divided for name in fold.test} == names
 

@@ -29,7 +29,7 @@ from ds_jax.commands import predict, train
 from ds_jax.data import recordings
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio, spectrogram
+from ds_jax.features import audio, source, spectrogram
 from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -87,7 +87,7 @@ def check_prepared(builder, corpus: str, placed) -> tuple[int, int]:
     prepared = load(builder, corpus)
     text = (Path(builder.data_path) / "skipped.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines(keepends=True)))
-    assert (len(prepared.utterances), prepared.skipped) == (len(placed) - len(rows), len(rows))
+    assert (len(prepared.utterances), len(prepared.skipped)) == (len(placed) - len(rows), len(rows))
     assert np.isfinite(prepared.inputs.astype(np.float64)).any()
     names = {builder_name(corpus, name): path_text(name) for name in placed}
     used = {names[utterance.name] for utterance in prepared.utterances}
@@ -233,7 +233,7 @@ def test_many_channels_need_little_memory(tmp_path, monkeypatch):
         soundfile.SoundFile, "read", lambda self, n, **how: asked.append(n) or read(self, n, **how)
     )
     np.testing.assert_allclose(audio.read(path, 0)[0], malformed.speech(0.5)[:, 0], atol=1e-4)
-    assert max(asked) * 64 <= audio.BLOCK
+    assert max(asked) * 64 <= source.BLOCK
 
 
 @pytest.mark.parametrize(("rate", "passes"), [(999, False), (1000, True), (768_001, False)])

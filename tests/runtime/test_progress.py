@@ -34,6 +34,13 @@ def test_a_bar_shows_how_far_it_is_and_the_time_left(monkeypatch):
     assert "\n" not in screen.getvalue()
 
 
+def test_long_lists_are_shortened():
+    assert progress.few(["a"]) == "a"
+    assert progress.few(list("abcde")) == "a, b, c, d, e"
+    assert progress.few(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert progress.counts({"sad": 1, "calm": 3}) == "calm (3), sad (1)"
+
+
 def test_bytes_are_counted_in_millions(monkeypatch):
     screen = terminal(monkeypatch)
     with progress.bar("downloading", 61_000_000, "B") as bar:
