@@ -354,9 +354,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: The folder is that of an ensemble.
     """
     if directory.name == CHECKPOINTS:
         return [directory]
+    if (directory / MEMBERS).is_dir():
+        raise ValueError(f"{directory} is an ensemble: give one of the runs in its members/")
     found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
     if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(

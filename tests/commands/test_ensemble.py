@@ -108,7 +108,7 @@ def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsy
     shares = [record[name] for name in model.classes]
     np.testing.assert_allclose(shares, np.mean(members, axis=0), rtol=1e-4)
     predict.run(run, [path], "csv")
-    line = capsys.readouterr().out.splitlines()[1]
+    line = capsys.readouterr().out.splitlines()[-1]
     assert [float(cell) for cell in line.split(",")[4:]] == shares
     with pytest.raises(ValueError, match="members"):
         ds_jax.explain(model, path)
