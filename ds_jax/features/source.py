@@ -121,6 +121,10 @@ class Reading:
         """Returns how a file, or a part of it, is read."""
         return Source(path, start, end, self.raw_rate, self.channel)
 
+    def advise(self, rate: int) -> str:
+        """Returns what helps where recordings lack what is above half of a rate in Hz."""
+        return f"train on recordings that were converted to {rate} Hz"
+
     def reading_key(self) -> str:
         """Returns a part of the name of a folder; it differs if recordings are read otherwise."""
         changed = [field for field in fields(Reading) if getattr(self, field.name) != field.default]
