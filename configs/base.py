@@ -138,7 +138,7 @@ def _share(config: ConfigDict, member: ConfigDict) -> None:
         _share(config, part)
 
 
-def use_ds_am_ensemble(config: ConfigDict, models: int = 3) -> None:
+def use_ds_am_best(config: ConfigDict, models: int = 3) -> None:
     """Changes a config to DS-AM's second form on two pictures, and ridges on the same blocks.
 
     Args:
@@ -170,7 +170,7 @@ def use_ds_am_fused(config: ConfigDict) -> None:
     members = {name: get_config() for name in ("acoustics", "modulation", "pictures")}
     use_ridge(members["acoustics"], "compare")
     use_ridge(members["modulation"], "wu")
-    use_ds_am_ensemble(members["pictures"])
+    use_ds_am_best(members["pictures"])
     use_ensemble(config, **members)
 
 
@@ -307,7 +307,7 @@ def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
 SCHEMAS = {
     "ds_am": get_config,
     "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
-    "ensemble": functools.partial(_schema, use_ds_am_ensemble),
+    "ensemble": functools.partial(_schema, use_ds_am_best),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
     "ds_ridge": functools.partial(_schema, use_ds_ridge),
