@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from configs import base, paper
 from ds_jax import cli
 from ds_jax import config as configuration
+from ds_jax.features.source import CHANNELS, RATES
 from ds_jax.runtime import files, shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
@@ -28,13 +29,12 @@ _FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "format
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
-_RAW_RATE = flags.DEFINE_integer(
-    "raw_rate",
-    16_000,
-    "Hz of headerless recordings (.l16, .raw)",
-    lower_bound=1000,
-    upper_bound=768_000,
-)
+_READING = {
+    "channel": flags.DEFINE_enum("channel", None, CHANNELS, "channel that is read; as trained"),
+    "raw_rate": flags.DEFINE_integer(
+        "raw_rate", None, "Hz of headerless files; as trained", *RATES
+    ),
+}
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
@@ -57,7 +57,10 @@ def run(mode: str, paths: list[Path]) -> None:
     checkpoint = files.expand(_CHECKPOINT.value or workdir)
     explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
+    reading = {name: flag.value for name, flag in _READING.items() if flag.present}
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
+    if mode == "evaluate":
+        config.update(reading)
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
         check(config, mode, workdir)
@@ -80,9 +83,9 @@ def run(mode: str, paths: list[Path]) -> None:
             _WINDOW.value,
             _HOP.value,
             explain,
-            _RAW_RATE.value,
+            reading,
         ),
-        "features": lambda: features.run(config, paths, output, labels, _RAW_RATE.value),
+        "features": lambda: features.run(config, paths, output, labels),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: report.run(config, load(config, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
@@ -143,7 +146,7 @@ def _corpora(config: ConfigDict, workdir: Path):
         given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
         raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
     data = files.expand(_DATA.value)
-    return prepare.Corpora(raw, data, False, _AUDIO.value, _RAW_RATE.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value)
 
 
 def _config_file() -> Path:

@@ -37,6 +37,8 @@ def get_config() -> ConfigDict:
     # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
     # recording, for pictures and features alike; 0: nothing.
     config.trim = 0.0
+    config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
+    config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
@@ -177,7 +179,7 @@ def _use_features(config: ConfigDict, system: str, features: str) -> None:
 
 def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     costs = {
-        "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        "linear": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0),
         "rbf": (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0),
     }
     config.model.kernel = kernel

@@ -24,8 +24,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
 from ds_jax.data.corpus import FEATURES, PICTURE
-from ds_jax.features.audio import HEADERLESS_RATE, SUFFIXES, Source
 from ds_jax.features.extract import Settings
+from ds_jax.features.source import SUFFIXES, Source
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import files_below, path_text, printable
@@ -34,6 +34,7 @@ from ds_jax.runtime.progress import few, many
 WAV_OR_FLAC = (".wav", ".flac")  # of two files with one name, the earlier suffix is taken
 SHARD = 256  # recordings in one file of records
 RECORDINGS = "recordings.json"  # the size and the time of each file that was prepared
+REMARKS = "remarks.json"  # the utterance and the detail of each remark, by their kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,6 @@ class CorpusConfig(tfds.core.BuilderConfig):
     Attributes:
         folder: The raw recordings, in the layout in which the corpus is published.
         settings: How pictures are drawn, or which features are computed.
-        raw_rate: The rate in Hz of headerless files.
         found: The recordings that were found in the folder, see `CorpusBuilder.find`; empty if
             only prepared data is there.
         audio: Whether reports are to play recordings; records do not depend on it.
@@ -80,13 +80,12 @@ class CorpusConfig(tfds.core.BuilderConfig):
 
     folder: Path = Path()
     settings: Settings = dataclasses.field(default_factory=PictureSettings)
-    raw_rate: int = HEADERLESS_RATE
     found: Sequence[Recording] = ()
     audio: bool = False
 
     def source(self, recording: Recording) -> Source:
         """Returns how a recording is read."""
-        return Source(recording.path, recording.start, recording.end, self.raw_rate)
+        return self.settings.source(recording.path, recording.start, recording.end)
 
 
 class RecordWriter(tfds.core.ExampleWriter):
@@ -258,9 +257,10 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 file = os.path.relpath(recording.path, folder)
                 self.skipped.append((recording.name, path_text(file), path_text(outcome)))
                 continue
-            seconds, windows, digest, notes = outcome
-            for note in notes:
-                self.remarks.setdefault(note, []).append(recording.path)
+            seconds, windows, digest, remarks = outcome
+            for remark in remarks:
+                named = recording.name, remark.detail
+                self.remarks.setdefault(remark.kind, []).append(named)
             fields = vars(recording) | {"seconds": seconds, "digest": digest}
             fields["utterance"] = fields.pop("name")
             fields |= {name: repr(fields[name]) for name in ("start", "end")}
@@ -277,7 +277,8 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         # TFDS' temporary folder: it gets its final name when all records are written.
         with open(self.data_path / "skipped.csv", "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("utterance", "file", "reason"), *self.skipped])
-        (self.data_path / RECORDINGS).write_text(json.dumps(self.listed), encoding="utf-8")
+        for name, content in ((RECORDINGS, self.listed), (REMARKS, self.remarks)):
+            (self.data_path / name).write_text(json.dumps(content), encoding="utf-8")
 
     def _example_writer(self) -> RecordWriter:
         return RecordWriter(self.info.file_format)
@@ -295,8 +296,6 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if self.skipped:
             report += f", {len(self.skipped)} skipped (see {self.data_path / 'skipped.csv'})"
         print(report)
-        for note, paths in self.remarks.items():
-            warn_of(self.builder_config.folder, paths, note)
 
 
 def list_files(folder: Path, recordings: Iterable[Recording]) -> dict[str, list[int]]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from datasets import synthetic
 from ds_jax.data import corpus
 from ds_jax.data.names import plain
-from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE
+from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
 
@@ -49,14 +48,14 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
-        raw_rate: The rate in Hz of headerless recordings.
+        said: The remarks on recordings that were printed, since a command may load a corpus often.
     """
 
     raw: Path
     data: Path
     synthetic: bool = False
     audio: bool = False
-    raw_rate: int = HEADERLESS_RATE
+    said: set[str] = dataclasses.field(default_factory=set)
 
     def check(self, field: str, name: str) -> str:
         """Checks, before any work, that a corpus exists; returns its full name.
@@ -89,7 +88,14 @@ class Corpora:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
         settings = extract.settings(experiment)
-        builder = prepare(name, self.raw, self.data, settings, self.audio, self.raw_rate)
+        builder = prepare(name, self.raw, self.data, settings, self.audio)
+        from datasets import base  # here, since it imports TFDS
+
+        found = files.read_json(Path(builder.data_path) / base.REMARKS)
+        for line in remarks.lines(found, settings):
+            if (line := f"{name}: {line}") not in self.said:
+                self.said.add(line)
+                print(line)
         trains = name == experiment.corpus
         return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
 
@@ -100,7 +106,6 @@ def prepare(
     data_dir: Path,
     settings: Settings,
     audio: bool = False,
-    raw_rate: int = HEADERLESS_RATE,
 ):
     """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
@@ -111,8 +116,7 @@ def prepare(
 
     Args:
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
-        corpora_dir, data_dir, audio, raw_rate: As `raw`, `data`, `audio` and `raw_rate` of
-            `Corpora`.
+        corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
         settings: How pictures are drawn, or which features are computed.
 
     Raises:
@@ -124,8 +128,6 @@ def prepare(
     name, key = full_name(name, corpora_dir), settings.key()
     folder = Path(corpora_dir) / name
     package = name
-    if raw_rate != HEADERLESS_RATE:
-        key += f"-raw{raw_rate}"
     if name not in KNOWN:
         _check_name(name, corpora_dir)
         package = "manifest"
@@ -143,9 +145,7 @@ def prepare(
         found = []  # the prepared data does without
         builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
     listed = base.list_files(folder, found)
-    config = base.CorpusConfig(
-        name=key, folder=folder, settings=settings, raw_rate=raw_rate, found=found, audio=audio
-    )
+    config = base.CorpusConfig(name=key, folder=folder, settings=settings, found=found, audio=audio)
     if not _find_fault(path, listed):
         absent = "" if found else f"; there are no recordings in {folder} to compare it with"
         print(f"{name}: as prepared in {path}{absent}")
@@ -195,7 +195,7 @@ def _find_fault(path: Path, listed: Mapping[str, list[int]] | None = None) -> st
     if changes := base.describe_changes(files.read_json(path / base.RECORDINGS), listed):
         return f"{path} is of other recordings than there are now: {changes}"
     skipped = (path / "skipped.csv").read_text(encoding="utf-8")
-    if shutil.which("ffmpeg") and "needs ffmpeg" in skipped:
+    if shutil.which("ffmpeg") and ffmpeg.ABSENT in skipped:
         return f"{path} lacks recordings that ffmpeg, which is here now, can decode"
     return ""
 

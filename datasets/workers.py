@@ -4,6 +4,8 @@ Worker processes import this module and what it needs: neither TFDS nor JAX.
 """
 
 import collections
+import errno
+import multiprocessing
 import signal
 import struct
 import zlib
@@ -15,7 +17,8 @@ import loky
 import numpy as np
 
 from ds_jax.features import extract
-from ds_jax.features.audio import Source, remarks
+from ds_jax.features.remarks import Heard, Remark
+from ds_jax.features.source import Source
 from ds_jax.runtime import progress
 
 BATCH = 4  # recordings that a worker takes at a time
@@ -25,8 +28,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 UP = 2  # the PNG filter that stores each row as its difference from the row above
 
 # The seconds of a recording; a grey PNG for each window, or a float32 array of features; the digest
-# of its samples; and `audio.remarks`. Or the reason why the recording cannot be used.
-Outcome = tuple[float, list[bytes] | list[np.ndarray], str, list[str]] | str
+# of its samples; and what is odd about it. Or the reason why the recording cannot be used.
+Outcome = tuple[float, list[bytes] | list[np.ndarray], str, list[Remark]] | str
 
 
 def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iterator[Outcome]:
@@ -49,8 +52,9 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
         # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
         # cache together, each may load what another has half written, and crash.
         first = executor.submit(_represent_batch, batches[0], settings)
-    except OSError as error:  # their semaphores lie in /dev/shm
-        progress.say(f"note: one process works alone: others need /dev/shm ({error.strerror})")
+    except OSError as error:
+        reason = "need /dev/shm" if _lacks_semaphores() else "cannot be started"
+        progress.say(f"note: one process works alone: others {reason} ({error.strerror or error})")
         yield from (represent(path, settings) for path in sources)
         return
     queue = collections.deque()
@@ -65,6 +69,15 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
     except BaseException:  # an interrupt, for example: nobody waits for the other batches
         executor.shutdown(kill_workers=True)
         raise
+
+
+def _lacks_semaphores() -> bool:
+    """Tells whether processes cannot share semaphores, which lie in /dev/shm."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return False
 
 
 def _outcomes(batch: Sequence[Source], future: Future) -> list[Outcome]:
@@ -83,12 +96,13 @@ def _represent_batch(sources: Sequence[Source], settings: extract.Settings) -> l
 
 def represent(source: Source, settings: extract.Settings) -> Outcome:
     """Decodes one recording, and draws its windows or computes its features."""
+    heard = Heard()
     try:
-        seconds, arrays, digest = extract.read(source, settings)
+        seconds, arrays, digest = extract.read(source, settings, heard)
     except (OSError, ValueError) as error:
         return str(error).removeprefix(str(source.path)).lstrip(": ")
     stored = [png(array) if array.dtype == np.uint8 else array for array in arrays]
-    return seconds, stored, digest, remarks(source, settings.sample_rate, settings.trim)
+    return seconds, stored, digest, heard.remarks(settings)
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -14,10 +14,10 @@ from ds_jax.runtime import shutdown, versions
 HELP = Path(__file__).with_name("cli_help.txt")
 # What each mode takes; "config." are the fields of --config. Flags that are not here, such as
 # --debug, go with every mode. Without "config.", the config of the run itself holds.
-_RUN = ("config", "workdir", "corpora_dir", "data_dir", "raw_rate")
+_RUN = ("config", "workdir", "corpora_dir", "data_dir")
 MODES = {
     "train": (*_RUN, "config.", "fold", "audio", "distributed"),
-    "evaluate": (*_RUN, "eval_on", "audio", "distributed"),
+    "evaluate": (*_RUN, "eval_on", "channel", "raw_rate", "audio", "distributed"),
     "predict": (
         "config",
         "workdir",
@@ -26,9 +26,10 @@ MODES = {
         "window",
         "hop",
         "explain",
+        "channel",
         "raw_rate",
     ),
-    "features": ("config", "config.", "output", "labels", "raw_rate"),
+    "features": ("config", "config.", "output", "labels"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),
     "export": ("config", "workdir", "checkpoint"),

@@ -27,7 +27,6 @@ PATHS = {"weights": "weights_sha256", "folds.file": "folds_sha256"}
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
     **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
-    "trim": (0.0, 200.0),
     "train.batch_size": (1, 1 << 16),
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -43,6 +42,8 @@ OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
     "label_map": [],
     "trim": 0.0,
+    "channel": "mix",
+    "raw_rate": 16_000,
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hashes of its files.

@@ -60,7 +60,7 @@ def test_a_home_folder_is_meant_in_every_path(home, called, monkeypatch):
     (home / "own.py").write_text(Path(launch.QUICKSTART).read_text())
     tables = ("--output=~/table.csv", "--labels=~/labels.csv")
     start(monkeypatch, "--mode=features", "--config", "~/own.py", *tables, "~/folder")
-    _, paths, output, labels, _ = called.pop()
+    _, paths, output, labels = called.pop()
     assert (paths, output, labels) == ([home / "folder"], home / "table.csv", f"{home}/labels.csv")
     start(monkeypatch, "--mode=compare", "--workdir=~/compared", "~/one", "~/other")
     assert called.pop() == ([home / "one", home / "other"], home / "compared")

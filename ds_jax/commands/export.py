@@ -165,10 +165,12 @@ def _facts(
     protocol = config.folds.protocol
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
+    cards = [read_card(folder, "epoch") for folder in checkpoints]
     chosen = [
-        {"fold": folder.parent.name, "epoch": read_card(folder, "epoch")["epoch"]}
-        for folder in checkpoints
+        {"fold": folder.parent.name, "epoch": card["epoch"]}
+        for folder, card in zip(checkpoints, cards, strict=True)
     ]
+    answered = {label for card in cards for label in card["trained"]}
     return {
         "file": MODEL,
         "inputs": {
@@ -177,6 +179,7 @@ def _facts(
         },
         "output": f"float32 [batch, {len(config.classes)}], probabilities in the labels' order",
         "labels": list(config.classes),
+        "never_answered": [label for label in config.classes if label not in answered],
         "sample_rate": config.picture.sample_rate,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
@@ -189,6 +192,7 @@ def _facts(
         "selected_on": config.select_on,
         "models": chosen,
         "trim": config.trim,
+        "channel": config.channel,
         "picture": config.picture.to_dict(),
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": [_corpus_licence(config, workdir), WEIGHTS_LICENCE],

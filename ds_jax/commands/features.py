@@ -14,7 +14,6 @@ from ds_jax.data import recordings, tables
 from ds_jax.data.names import plain
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
 from ds_jax.runtime.progress import few, many
@@ -45,7 +44,6 @@ def run(
     arguments: Sequence[str | Path],
     output: Path,
     labels: str = FOLDERS,
-    raw_rate: int = HEADERLESS_RATE,
 ) -> None:
     """Writes a table with a row of features for each recording or window.
 
@@ -59,7 +57,6 @@ def run(
         labels: "folders" (the class of a recording is the name of its folder), "none", or a table:
             a file with a header, a column of names (the first, unless another is called file or the
             like), and labels in the others, see `tables.read`.
-        raw_rate: The rate in Hz of headerless recordings.
 
     Raises:
         FileNotFoundError: The table of labels or the file of weights does not exist.
@@ -82,7 +79,7 @@ def run(
             "--config=configs/deepspectrum.py --output=features.csv FOLDER"
         )
     files.check_writable(output.parent, "--output")
-    found, unusable = recordings.find(arguments, raw_rate)
+    found, unusable = recordings.find(arguments)
     names = _names(found)
     labelled = _label(names, labels)
     names = {recording: name for recording, name in names.items() if name in labelled.cells}

@@ -7,9 +7,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, unpadded
 from ds_jax.features import extract
-from ds_jax.features.audio import HEADERLESS_RATE, Windowing
+from ds_jax.features.audio import Windowing
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.report import images
 from ds_jax.runtime import files
@@ -43,7 +43,7 @@ def run(
     window: float = 0.0,
     hop: float = 0.0,
     explain: str | Path | None = None,
-    raw_rate: int = HEADERLESS_RATE,
+    reading: Mapping[str, Any] | None = None,
 ) -> None:
     """Prints the predictions of a run's models for recordings, each as soon as it is known.
 
@@ -67,7 +67,7 @@ def run(
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.
         explain: A folder for a picture of each window under each attention gate; None draws none.
-        raw_rate: The rate in Hz of headerless recordings.
+        reading: Fields of `source.Reading` that hold in place of the models' own.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
@@ -86,6 +86,7 @@ def run(
     with contextlib.redirect_stdout(sys.stderr):
         checkpoints = find_checkpoints(checkpoint)
         config = systems.load_config(checkpoints)
+        config.update(reading or {})
         settings, classes = extract.settings(config), tuple(config.classes)
         windowing = Windowing(window, hop, to_end=True)
         if not window:
@@ -99,7 +100,7 @@ def run(
             files.check_writable(explain, "--explain")
         if config.synthetic:
             print(SYNTHETIC)
-        found, unusable = recordings.find(arguments, raw_rate)
+        found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
                 predict = systems.implementation(config).load_ensemble(checkpoints)

@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 
-from ds_jax.features import audio, extract, spectrogram
+from ds_jax.features import audio, extract, remarks, spectrogram
+from ds_jax.features.remarks import Heard, Remark
+from ds_jax.features.source import SUFFIXES
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import explain_write_errors, files_below, path_text, printable
 
 STANDARD_INPUT = "-"
-SHOWN = 5  # names shown in a note
 CHUNK = 16  # windows of a recording that a thread represents before it passes them on
 
 
@@ -36,13 +37,11 @@ class Recording(NamedTuple):
         path: The file.
         folder: The given folder that holds it, or the folder of a file that was given by name.
         title: Its name in messages and results.
-        raw_rate: The rate in Hz of a headerless file.
     """
 
     path: Path
     folder: Path
     title: str
-    raw_rate: int = audio.HEADERLESS_RATE
 
 
 class Window(NamedTuple):
@@ -63,13 +62,6 @@ class Window(NamedTuple):
     represented: np.ndarray
 
 
-class Remark(NamedTuple):
-    """What is odd about a recording that can be used, see `audio.remarks`."""
-
-    title: str
-    text: str
-
-
 class Unusable(NamedTuple):
     """An argument, a recording or a part of one that cannot be used.
 
@@ -82,15 +74,16 @@ class Unusable(NamedTuple):
     reason: str
 
 
-def find(
-    arguments: Sequence[str | Path], raw_rate: int = audio.HEADERLESS_RATE
-) -> tuple[list[Recording], list[Unusable]]:
+# What is read of a recording: windows of it, what of it cannot be used, and remarks on its title.
+Item = Window | Unusable | tuple[Remark, str]
+
+
+def find(arguments: Sequence[str | Path]) -> tuple[list[Recording], list[Unusable]]:
     """Finds the recordings that the arguments of a command line name.
 
-    An argument is a file of any name; a folder, whose files with one of `audio.SUFFIXES` are taken
-    at any depth, in the order of their paths and without hidden ones; a pattern such as
-    "*/anger/*.wav" (`**` is any depth), whose matches are taken likewise; or "-". Headerless ones
-    among them have `raw_rate` Hz.
+    An argument is a file of any name; a folder, whose files with one of `SUFFIXES` are taken at any
+    depth, in the order of their paths and without hidden ones; a pattern such as "*/anger/*.wav"
+    (`**` is any depth), whose matches are taken likewise; or "-".
 
     Returns:
         The recordings in the given order, and the arguments that lead to none.
@@ -105,11 +98,11 @@ def find(
         count = len(found)
         for match in map(Path, matches):
             if not match.is_dir():
-                found.append(Recording(match, match.parent, path_text(match), raw_rate))
+                found.append(Recording(match, match.parent, path_text(match)))
                 continue
             paths, errors = files_below(match)
-            paths = [path for path in paths if path.name.lower().endswith(audio.SUFFIXES)]
-            found += [Recording(path, match, path_text(path), raw_rate) for path in paths]
+            paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
+            found += [Recording(path, match, path_text(path)) for path in paths]
             for error in errors:
                 title = path_text(error.filename)
                 unusable.append(Unusable(title, f"{title} cannot be read: {error.strerror}"))
@@ -173,8 +166,8 @@ def process(
     """
     timelines = isinstance(settings, PictureSettings) and settings.is_timeline
     items = _read(recordings, settings, windowing, 2 * batch_size, quiet)
-    rows, started, remarks = 0, None, {}
-    for batch in _batches(items, batch_size, unusable, remarks):
+    rows, started, found = 0, None, {}
+    for batch in _batches(items, batch_size, unusable, found):
         rows = rows or len(batch)  # the first batch is the largest
         inputs = _stack([item.represented for item in batch], timelines)
         previous, started = started, (batch, start(inputs, rows))
@@ -182,10 +175,8 @@ def process(
             yield previous[0], previous[1]()
     if started:
         yield started[0], started[1]()
-    for text, titles in remarks.items():
-        more = ", ..." if len(titles) > SHOWN else ""
-        shown = printable(", ".join(titles[:SHOWN]))
-        progress.say(f"note: {text}: {len(titles)} of the recordings ({shown}{more})")
+    for line in remarks.lines(found, settings):
+        progress.say(line)
 
 
 def complaint(unusable: Sequence[Unusable]) -> str:
@@ -203,7 +194,7 @@ def _why_empty(argument: str, matches: Sequence[str]) -> str:
     if not matches:
         return ": there is no such file"
     return (
-        f" holds no audio: looked for files ending in {', '.join(audio.SUFFIXES)}, at any depth; "
+        f" holds no audio: looked for files ending in {', '.join(SUFFIXES)}, at any depth; "
         "give a recording with another ending by its name"
     )
 
@@ -214,7 +205,7 @@ def _read(
     windowing: audio.Windowing,
     ahead: int,
     quiet: bool,
-) -> Iterator[Window | Remark | Unusable]:
+) -> Iterator[Item]:
     """Reads and represents recordings in order, at most `ahead` of them before they are needed.
 
     The work is done in threads, since most of it runs outside Python: threads start at once, and
@@ -224,7 +215,7 @@ def _read(
     bar = progress.bar("recordings", len(recordings), "recordings", shown=not quiet)
     with bar, ThreadPoolExecutor(joblib.cpu_count()) as pool:
 
-        def submit(windows: Iterator[Window | Remark | Unusable]) -> tuple:
+        def submit(windows: Iterator[Item]) -> tuple:
             return windows, pool.submit(lambda: list(itertools.islice(windows, CHUNK)))
 
         def submit_next(count: int) -> None:
@@ -248,34 +239,35 @@ def _read(
 
 def _windows(
     recording: Recording, settings: extract.Settings, windowing: audio.Windowing
-) -> Iterator[Window | Remark | Unusable]:
-    """Yields the windows of a recording, the parts that cannot be used, and a remark."""
-    title = recording.title
+) -> Iterator[Item]:
+    """Yields the windows of a recording, the parts that cannot be used, and remarks."""
+    title, heard = recording.title, Heard()
     try:
-        source = audio.Source(recording.path, raw_rate=recording.raw_rate)
-        parts = extract.windows(source, settings, windowing)
+        parts = extract.windows(settings.source(recording.path), settings, windowing, heard)
         for seconds, start, end, represented in parts:
             if isinstance(represented, ValueError):
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
                 yield Window(recording, seconds, start, end, represented)
-        for text in audio.remarks(source, settings.sample_rate, settings.trim):
-            yield Remark(title, text)
+        for remark in heard.remarks(settings):
+            yield remark, title
     except (ValueError, OSError) as error:
         reason = str(error).replace(str(recording.path), title)
         yield Unusable(title, reason if title in reason else f"{title}: {reason}")
 
 
 def _batches(
-    items: Iterable[Window | Remark | Unusable],
+    items: Iterable[Item],
     size: int,
     unusable: list[Unusable],
-    remarks: dict[str, list[str]],
+    found: dict[str, list[tuple[str, str]]],
 ) -> Iterator[list[Window]]:
+    """Yields windows in batches; puts aside what cannot be used, and remarks by their kind."""
     batch = []
     for item in items:
-        if isinstance(item, Remark):
-            remarks.setdefault(item.text, []).append(item.title)
+        if isinstance(item[0], Remark):
+            remark, title = item
+            found.setdefault(remark.kind, []).append((title, remark.detail))
             continue
         if isinstance(item, Unusable):
             unusable.append(item)

@@ -10,6 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram
+from ds_jax.features.remarks import Heard
+from ds_jax.features.silence import find_speech
+from ds_jax.features.source import Reading, Source, reading_of
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime.errors import check_choice
 
@@ -54,23 +57,22 @@ SETS = {
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
-    """The choice of a set of features.
+class FeatureSettings(Reading):
+    """The choice of a set of features, and how recordings are read.
 
     Attributes:
         set: A key of `SETS`.
-        trim: As in `audio.find_speech`; 0 cuts nothing off.
 
     Raises:
-        ConfigError: The set does not exist.
+        ConfigError: The set does not exist, or a field of `Reading` is impossible.
     """
 
     set: str
-    trim: float = 0.0
     sample_rate = 16_000  # Hz to which the audio is resampled
     windowing = audio.Windowing()  # takes recordings whole
 
     def __post_init__(self):
+        super().__post_init__()
         check_choice("features", self.set, SETS)
 
     @property
@@ -89,8 +91,11 @@ class FeatureSettings:
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the features differ."""
-        trim = f"-trim{self.trim:g}" if self.trim else ""
-        return f"{self.set}-{SETS[self.set].version}{trim}"
+        return f"{self.set}-{SETS[self.set].version}{self.reading_key()}"
+
+    def advise(self, rate: int) -> str:
+        """Returns what helps where recordings lack what is above half of a rate in Hz."""
+        return f"train on recordings that were converted to {rate} Hz"
 
 
 Settings = PictureSettings | FeatureSettings
@@ -102,10 +107,9 @@ def settings(config: Mapping) -> Settings:
     Raises:
         ConfigError: A field has an impossible value.
     """
-    trim = config.get("trim", 0.0)
     if "features" in config:
-        return FeatureSettings(config["features"], trim)
-    return PictureSettings(**config["picture"], trim=trim)
+        return FeatureSettings(config["features"], **reading_of(config))
+    return PictureSettings(**config["picture"], **reading_of(config))
 
 
 def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.ndarray:
@@ -141,9 +145,14 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
 
 
 def read(
-    source: audio.Source | str | Path, settings: Settings
+    source: Source | str | Path, settings: Settings, heard: Heard | None = None
 ) -> tuple[float, list[np.ndarray], str]:
     """Decodes a recording and draws its pictures or computes its features.
+
+    Args:
+        source: The recording.
+        settings: How pictures are drawn, or which features are computed.
+        heard: As in `audio.read`.
 
     Returns:
         The recording's length in seconds, before it is trimmed; a picture for each window, uint8
@@ -153,15 +162,18 @@ def read(
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
-    samples, rate = audio.read(source, settings.sample_rate)
-    first, stop = audio.find_speech([samples], rate, settings.trim)
+    samples, rate = audio.read(source, settings.sample_rate, heard)
+    first, stop = find_speech([samples], rate, settings.trim)
     parts = settings.windowing.split(samples[first:stop], rate)
     arrays = [_represent(part, rate, settings) for part in parts]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 
 
 def windows(
-    source: audio.Source | str | Path, settings: Settings, windowing: audio.Windowing
+    source: Source | str | Path,
+    settings: Settings,
+    windowing: audio.Windowing,
+    heard: Heard | None = None,
 ) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
@@ -171,6 +183,7 @@ def windows(
         source: The recording.
         settings: How pictures are drawn, or which features are computed.
         windowing: How the recording is cut; the windows of the settings are not used.
+        heard: As in `audio.read`.
 
     Yields:
         The recording's length, the window's start and its end in seconds; and a picture, an array
@@ -180,12 +193,12 @@ def windows(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     if not windowing.window:
-        samples, rate = audio.read(source, settings.sample_rate)
-        first, stop = audio.find_speech([samples], rate, settings.trim)
+        samples, rate = audio.read(source, settings.sample_rate, heard)
+        first, stop = find_speech([samples], rate, settings.trim)
         represented = _represent(samples[first:stop], rate, settings)
         yield len(samples) / rate, first / rate, stop / rate, represented
         return
-    parts = audio.windows(source, settings.sample_rate, windowing, settings.trim)
+    parts = audio.windows(source, settings.sample_rate, windowing, settings.trim, heard)
     for seconds, start, rate, samples in parts:
         try:
             represented = _represent(samples, rate, settings)

@@ -20,6 +20,7 @@ import scipy.fft
 from scipy.sparse import csr_array, eye_array
 
 from ds_jax.features import audio
+from ds_jax.features.source import Reading
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 
 # Raise this whenever the pictures of equal settings change: prepared corpora are then drawn again.
@@ -44,7 +45,6 @@ RANGES = {
     "floor_db": (0.0, math.inf),
     "window": (0.0, math.inf),
     "window_hop": (0.0, math.inf),
-    "trim": (0.0, math.inf),
     "canvas": (16, 4096),
     "size": (32, 4096),
 }
@@ -54,8 +54,8 @@ ON_DEVICE = ("colour_map", "size", "preprocessing")  # fields that do not change
 
 
 @dataclass(frozen=True)
-class PictureSettings:
-    """How a waveform becomes a picture. The defaults are DeepSpectrum's for 16 kHz speech.
+class PictureSettings(Reading):
+    """How a recording becomes a picture. The defaults are DeepSpectrum's for 16 kHz speech.
 
     Attributes:
         sample_rate: Hz to which the audio is resampled; 0 keeps the rate of the file.
@@ -76,7 +76,6 @@ class PictureSettings:
         size: pixels on a side of the network's input; the device resizes the picture.
         preprocessing: "caffe" (the device subtracts the ImageNet means, as Keras does) or
             "deepspectrum" (it does not).
-        trim: As in `audio.find_speech`; 0 cuts nothing off.
 
     Raises:
         ConfigError: A field has the wrong type or is out of its range.
@@ -97,12 +96,11 @@ class PictureSettings:
     colour_map: str = "viridis"
     size: int = 224
     preprocessing: str = "caffe"
-    trim: float = 0.0
 
     def __post_init__(self):
-        for field in fields(self):
-            # The trim is a field of the config itself, since features have it too.
-            name = field.name if field.name == "trim" else f"picture.{field.name}"
+        super().__post_init__()
+        for field in fields(self)[len(fields(Reading)) :]:
+            name = f"picture.{field.name}"
             value = getattr(self, field.name)
             if field.name in RANGES:
                 check_number(name, value, field.type, *RANGES[field.name])
@@ -148,13 +146,19 @@ class PictureSettings:
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the stored pictures differ."""
-        stored = {name: value for name, value in asdict(self).items() if name not in ON_DEVICE}
-        if not self.trim:  # the names of what was prepared before there was this field stay
-            del stored["trim"]
+        unstored = {*ON_DEVICE, *(field.name for field in fields(Reading))}
+        stored = {name: value for name, value in asdict(self).items() if name not in unstored}
         text = json.dumps(stored, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         version = f"-{VERSION}" if VERSION > 1 else ""  # version 1 is older than this number
-        return f"{self.mode}-{self.layout}-{self.canvas}-{digest}{version}"
+        return f"{self.mode}-{self.layout}-{self.canvas}-{digest}{version}{self.reading_key()}"
+
+    def advise(self, rate: int) -> str:
+        """Returns what helps where recordings lack what is above half of a rate in Hz."""
+        return (
+            f"make models or features with --config.picture.sample_rate={rate}, which hear no "
+            "higher frequencies in any recording"
+        )
 
 
 def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from ds_jax.features import audio, spectrogram
+from ds_jax.features import audio, silence, spectrogram
 from ds_jax.features.spectrogram import PictureSettings
 
 
@@ -63,7 +63,7 @@ def _paint(
 def trim(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Cuts silence off as `audio.find_speech` says.
+    """Cuts silence off as `silence.find_speech` says.
 
     Args:
         samples: float32 [n].
@@ -76,7 +76,7 @@ def trim(
     """
     if not settings.trim:
         return samples, length
-    frame, margin = round(audio.TRIM_FRAME * rate), round(audio.TRIM_MARGIN * rate)
+    frame, margin = round(silence.FRAME * rate), round(silence.MARGIN * rate)
     size = samples.shape[0]
     length = jnp.clip(length, 1, size)
     count = size // frame + 1

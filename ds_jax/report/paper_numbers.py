@@ -216,6 +216,8 @@ def _departures_of_input(config: Mapping) -> Iterator[str]:
         yield f"labels were mapped here: {', '.join(config['label_map'])}"
     if config["trim"]:
         yield f"silence around speech was cut off here ({config['trim']:g} dB)"
+    if config["channel"] != "mix":
+        yield f"the {config['channel']} channel was taken here"
     if "picture" not in config:
         return
     if config["picture"]["size"] != PICTURE_SIZE:

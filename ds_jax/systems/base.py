@@ -272,7 +272,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
             a field of their config is impossible or missing.
     """
     cards = [_card(folder) for folder in checkpoints]
-    configs = [ml_collections.ConfigDict(card["config"]) for card in cards]
+    configs = [ml_collections.ConfigDict(configuration.OLDER | card["config"]) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(

@@ -258,6 +258,28 @@ def test_a_synthetic_run_is_called_so(tmp_path):
     assert "nothing was tested" in readme
 
 
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("changed", [False, True])
+def test_the_readme_says_how_recordings_are_read_and_what_is_never_answered(tmp_path, changed):
+    config, trained = tiny.config(), list(LABELS)
+    if changed:
+        config.trim, config.channel = 30.0, "left"
+        trained.remove("DISGUST")
+        trained.remove("SURPRISE")
+    fold = untrained(tmp_path / "fold_00", config)
+    card = files.read_json(fold / "checkpoints/card.json")
+    files.write_json(fold / "checkpoints/card.json", {**card, "trained": trained}, sealed=True)
+    export.run(fold)
+    facts = json.loads((fold / "export/model.json").read_text())
+    readme = (fold / "export/README.md").read_text()
+    expected = (30.0, "left", ["DISGUST", "SURPRISE"]) if changed else (0.0, "mix", [])
+    assert (facts["trim"], facts["channel"], facts["never_answered"]) == expected
+    assert ("What lies 30.0 dB below" in readme) == changed
+    assert ("No silence is cut off" in readme) != changed
+    assert ("the left one is to be taken" in readme) == changed
+    assert ("DISGUST, SURPRISE are never answered" in readme) == changed
+
+
 def test_the_same_run_gives_the_same_bytes_and_names_no_folder(run, exported, tmp_path):
     export.run(run, tmp_path)
     content = (tmp_path / export.MODEL).read_bytes()

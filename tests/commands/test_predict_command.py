@@ -331,19 +331,44 @@ def test_headerless_recordings_have_the_rate_that_is_given(fitted, tmp_path, cap
     tone(tmp_path / "a.wav", rate=8000)
     samples, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
     (tmp_path / "a.raw").write_bytes(samples.tobytes())
-    raw, named = answers(capsys, fitted, [tmp_path], raw_rate=8000)
+    raw, named = answers(capsys, fitted, [tmp_path], reading={"raw_rate": 8000})
     assert raw[1:3] == named[1:3] == (0, 1)
     np.testing.assert_allclose(raw[4], named[4], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["a.m4a", "a.MP4", "a.aac", "a.amr", "a.wma", "a.webm"])
+def test_a_channel_is_that_of_the_models_unless_another_is_given(
+    fitted, tmp_path, capsys, monkeypatch
+):
+    first, second = tone(tmp_path / "a.wav"), tone(tmp_path / "b.wav", pitch=900)
+    both = np.stack([soundfile.read(path)[0] for path in (first, second)], axis=1)
+    soundfile.write(tmp_path / "c.wav", both, 16_000)
+    left, right, mean = answers(capsys, fitted, [tmp_path])
+    assert abs(left[4] - right[4]).max() > 0.1
+    load = systems.load_config
+    for by_flag in (True, False):
+        for channel, expected in (("left", left), ("right", right), ("mix", mean)):
+            reading = {"channel": channel}
+            if not by_flag:
+
+                def of_channel(checkpoints, changes=reading):
+                    config = load(checkpoints)
+                    config.update(changes)
+                    return config
+
+                monkeypatch.setattr(systems, "load_config", of_channel)
+                reading = None
+            (found,) = answers(capsys, fitted, [tmp_path / "c.wav"], reading=reading)
+            np.testing.assert_allclose(found[4], expected[4], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.MP4", "a.3ga", "a.m4r", "a.qcp", "a.ts"])
 def test_formats_of_ffmpeg_are_found_and_named_without_it(
     fitted, tmp_path, capsys, monkeypatch, name
 ):
     tone(tmp_path / "whole.wav")
     (tmp_path / name).write_bytes(b"of a format that only ffmpeg knows")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=rf"{name} needs ffmpeg"):
+    with pytest.raises(ValueError, match=rf"{name} .*ffmpeg.*install it"):
         predict.run(fitted, [tmp_path], "csv")
     assert [row[0] for row in rows(capsys.readouterr().out)] == [f"{tmp_path}/whole.wav"]
 
@@ -360,7 +385,8 @@ def test_an_open_header_is_remarked_on(fitted, tmp_path, capsys):
     captured = capsys.readouterr()
     first, second = rows(captured.out)
     np.testing.assert_array_equal(first[4], second[4])
-    assert f"1 of the recordings ({tmp_path}/b.wav)" in captured.err
+    assert "note: 1 recording read to the end" in captured.err
+    assert f": {tmp_path}/b.wav\n" in captured.err
 
 
 def write_unusable(folder):
@@ -376,7 +402,7 @@ def write_unusable(folder):
     soundfile.write(folder / "nan.wav", wave, 16_000, subtype="FLOAT")
     soundfile.write(folder / "silent name.wav", np.zeros(16_000), 16_000)
     (folder / "gone.wav").symlink_to("nowhere.wav")
-    reasons = {"text.wav": "decoded", "empty.wav": "empty", "cut.wav": "cut short"}
+    reasons = {"text.wav": "ffmpeg", "empty.wav": "empty", "cut.wav": "cut short"}
     reasons |= {"nan.wav": "finite", "silent name.wav": "silent", "odd.raw": "damaged"}
     return reasons | {"gone.wav": "leads nowhere"}
 

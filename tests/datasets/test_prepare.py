@@ -1,6 +1,7 @@
 """Preparing writes what is drawn or computed of recordings, once, and finds it again."""
 
 import csv
+import dataclasses
 import functools
 import shutil
 import subprocess
@@ -228,21 +229,51 @@ def test_changed_recordings_of_a_manifest_are_prepared_anew(tmp_path, capsys):
     assert prepared_names(tmp_path, "mine") == ["a.wav", "b.wav"]
 
 
-def test_a_recording_of_an_open_header_is_remarked_on(tmp_path, caplog):
+def test_what_is_odd_about_recordings_is_said_once_a_call_even_if_they_are_prepared(
+    tmp_path, capsys
+):
     sounds(tmp_path / "emodb", "03a01Fa.wav", "03a02Fa.wav")
-    path = tmp_path / "emodb/03a02Fa.wav"
-    content = path.read_bytes()
-    path.write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
-    assert prepared_names(tmp_path) == ["03a01Fa", "03a02Fa"]
-    assert "1 audio file read to the end of the file" in caplog.text
-    assert "03a02Fa.wav" in caplog.text
+    content = (tmp_path / "emodb/03a02Fa.wav").read_bytes()
+    for name in ("03a02Fa.wav", "03a04Fa.wav"):
+        path = tmp_path / "emodb" / name
+        path.write_bytes(content[:4] + bytes(4) + content[8:40] + bytes(4) + content[44:])
+    experiment = tiny.run_config(**{"picture.canvas": 16}, corpus="emodb")
+    for gone in (False, True):
+        if gone:  # the prepared data alone says so
+            shutil.rmtree(tmp_path / "emodb")
+        corpora = Corpora(tmp_path, tmp_path / "data")
+        for _ in range(2):
+            corpora.load(experiment, "emodb")
+        printed = capsys.readouterr().out
+        assert printed.count("note: 2 recordings read to the end") == 1
+        assert "03a02Fa, 03a04Fa" in printed
+
+
+def test_a_channel_that_is_chosen_is_prepared_beside_the_mean(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    columns = np.random.default_rng(0).normal(0, 0.1, (4000, 2))
+    soundfile.write(folder / "a.wav", columns, 16_000, subtype="FLOAT")
+    (folder / "manifest.csv").write_text("path,label,speaker\na.wav,JOY,ana\n")
+    digests = {}
+    for channel in ("mix", "left", "right"):
+        settings = dataclasses.replace(MFCC, channel=channel)
+        builder = prepare("mine", tmp_path, tmp_path / "data", settings, audio=True)
+        corpus = load(builder, "mine")
+        digests[channel] = corpus.utterances[0].digest
+        assert corpus.recordings["a.wav"].channel == channel  # what reports play
+    assert len(set(digests.values())) == 3
+    soundfile.write(folder / "a.wav", columns[:, 1], 16_000, subtype="FLOAT")
+    mono = load(prepare("mine", tmp_path, tmp_path / "data", MFCC), "mine")
+    assert mono.utterances[0].digest == digests["right"]
 
 
 def test_headerless_recordings_of_another_rate_are_prepared_beside(tmp_path):
     sounds(tmp_path / "elra_s0329", "f/sessa001/spf1a001.l16")
     folders = set()
     for rate, seconds in ((16_000, 0.2), (8000, 0.4)):
-        builder = prepare("elra", tmp_path, tmp_path / "data", SMALL, audio=False, raw_rate=rate)
+        settings = dataclasses.replace(SMALL, raw_rate=rate)
+        builder = prepare("elra", tmp_path, tmp_path / "data", settings)
         (utterance,) = load(builder, "elra").utterances
         assert utterance.seconds == pytest.approx(seconds)
         folders.add(builder.data_path)

@@ -1,6 +1,8 @@
 """Workers draw recordings on all cores, in order and in bounded memory."""
 
+import errno
 import io
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -14,8 +16,8 @@ import pytest
 from recordings import SMALL, sound, sounds
 
 from datasets import base, workers
-from ds_jax.features import audio, extract
-from ds_jax.features.audio import Source
+from ds_jax.features import extract
+from ds_jax.features.source import Source
 from ds_jax.features.spectrogram import PictureSettings
 
 
@@ -46,7 +48,7 @@ def test_an_outcome_is_what_is_stored_or_the_reason_without_the_name(tmp_path):
     path, settings = sound(tmp_path / "a.wav", 0, 1.0), PictureSettings(canvas=16, window=0.4)
     source = Source(path)
     seconds, pngs, digest, remarks = workers.represent(source, settings)
-    assert remarks == audio.remarks(path, 16_000)
+    assert remarks == []
     drawn, read_digest = extract.read(path, settings)[1:]
     assert (seconds, pngs) == (1.0, [workers.png(picture) for picture in drawn])
     assert digest == read_digest
@@ -111,17 +113,23 @@ def test_an_interrupt_reaches_the_caller_alone_and_ends_the_workers(tmp_path, mo
     assert not any(process.is_alive() for process in started)
 
 
-def test_without_shared_memory_one_process_works_alone(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EAGAIN, errno.EMFILE])
+def test_where_processes_cannot_be_started_one_works_alone(tmp_path, monkeypatch, capsys, number):
+    """Shared memory is named as the reason where it is."""
     paths = [sound(tmp_path / f"{number}.wav", number, 0.2) for number in range(9)]
 
     def refuse(*arguments, **options):
-        raise OSError(30, "Read-only file system")
+        raise OSError(number, "the reason")
 
     monkeypatch.setattr(loky, "cpu_count", lambda: 2)
     monkeypatch.setattr(loky, "get_reusable_executor", refuse)
     alone = [workers.represent(path, SMALL) for path in paths]
     assert list(workers.represent_all(paths, SMALL)) == alone
-    assert "/dev/shm (Read-only file system)" in capsys.readouterr().out
+    assert "others cannot be started (the reason)" in capsys.readouterr().out
+    monkeypatch.setattr(multiprocessing.get_context("spawn"), "Lock", refuse, raising=False)
+    assert list(workers.represent_all(paths[:5], SMALL)) == alone[:5]
+    expected = "cannot be started" if number == errno.EMFILE else "need /dev/shm"
+    assert f"others {expected} (the reason)" in capsys.readouterr().out
 
 
 def test_one_core_needs_no_processes(tmp_path, monkeypatch):

@@ -158,17 +158,20 @@ def test_recordings_are_trimmed_alike_in_preparing_and_predicting(tmp_path, trim
     assert (settings.key() == form.key()) == (not trim)
 
 
-def test_the_trim_is_a_field_of_both_kinds_of_configs():
+def test_how_recordings_are_read_is_a_field_of_both_kinds_of_configs():
     config = base.get_config()
-    config.trim = 35
+    config.trim, config.channel, config.raw_rate = 35, "left", 8000
     assert extract.settings(config).trim == 35.0
     base.use_mlr(config, "mfcc")
-    assert extract.settings(config) == FeatureSettings("mfcc", 35.0)
-    config = base.get_config()
-    config.trim = -1.0
-    with pytest.raises(ConfigError) as error:
-        extract.settings(config)
-    assert error.value.field == "trim"
+    assert extract.settings(config) == FeatureSettings(
+        "mfcc", trim=35.0, channel="left", raw_rate=8000
+    )
+    for field, value in (("trim", -1.0), ("channel", "both"), ("raw_rate", 999)):
+        config = base.get_config()
+        config[field] = value
+        with pytest.raises(ConfigError) as error:
+            extract.settings(config)
+        assert error.value.field == field
 
 
 def test_a_config_with_features_has_no_picture():

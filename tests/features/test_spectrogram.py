@@ -304,6 +304,8 @@ def test_only_one_channel_is_drawn(samples):
 
 OTHER = {
     "trim": 40.0,
+    "channel": "left",
+    "raw_rate": 8000,
     "sample_rate": 8000,
     "mode": "chroma",
     "layout": "plain",

@@ -29,7 +29,7 @@ from ds_jax.commands import predict, train
 from ds_jax.data import recordings
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio, spectrogram
+from ds_jax.features import audio, source, spectrogram
 from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
@@ -233,7 +233,7 @@ def test_many_channels_need_little_memory(tmp_path, monkeypatch):
         soundfile.SoundFile, "read", lambda self, n, **how: asked.append(n) or read(self, n, **how)
     )
     np.testing.assert_allclose(audio.read(path, 0)[0], malformed.speech(0.5)[:, 0], atol=1e-4)
-    assert max(asked) * 64 <= audio.BLOCK
+    assert max(asked) * 64 <= source.BLOCK
 
 
 @pytest.mark.parametrize(("rate", "passes"), [(999, False), (1000, True), (768_001, False)])
