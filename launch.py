@@ -59,8 +59,8 @@ def run(mode: str, paths: list[Path]) -> None:
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     reading = {name: flag.value for name, flag in _READING.items() if flag.present}
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
-    if mode == "evaluate":
-        config.update(reading)
+    for experiment in (config, *config.get("members", {}).values()) if mode == "evaluate" else ():
+        experiment.update(reading)
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
         check(config, mode, workdir)

@@ -16,6 +16,7 @@ from ds_jax.data.names import plain
 from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
+from ds_jax.runtime.progress import many
 
 # The published corpora: the folders that hold a builder. `manifest` describes any other corpus.
 KNOWN = tuple(
@@ -157,6 +158,7 @@ def prepare(
         if fault := _find_fault(path, listed):  # another process may have prepared it
             if (path / files.CHECKSUMS).is_file():
                 print(f"{fault}: it is prepared anew")
+            print(f"{name}: preparing {many(len(found), 'recording')} in {path}", flush=True)
             _write(builder, config, data_dir, path)
     return builder(data_dir=data_dir, config=config)
 

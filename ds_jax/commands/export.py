@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -10,9 +10,6 @@ import jax.export
 import jax.numpy as jnp
 import ml_collections
 
-from ds_jax.commands import predict
-from ds_jax.data.folds import PROTOCOLS
-from ds_jax.evaluation.metrics import SCORES
 from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
@@ -20,20 +17,16 @@ from ds_jax.models.layers import Network
 from ds_jax.report import pages
 from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
-from ds_jax.runtime.files import check_writable, read_json, write_bytes, write_json, write_text
+from ds_jax.runtime.files import check_writable, write_bytes, write_json, write_text
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import CHECKPOINTS, EVALUATIONS, FOLDS, REPORT
+from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
+from ds_jax.systems import card
 from ds_jax.systems import network as saved_networks
-from ds_jax.training.checkpoints import read_card
+from ds_jax.systems.model import EXPORTED, EXPORTED_CARD, find_checkpoints
 
-MODEL = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST = 2_000_000_000  # bytes of parameters; JAX's format ends at 2**31 with the program
-WEIGHTS_LICENCE = (
-    "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as "
-    "published with Keras"
-)
 
 
 def run(checkpoint: Path, directory: Path | None = None) -> None:
@@ -53,7 +46,7 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
         OSError: The folder cannot be written.
     """
     checkpoint = checkpoint.absolute()
-    checkpoints = predict.find_checkpoints(checkpoint)
+    checkpoints = find_checkpoints(checkpoint)
     config = systems.load_config(checkpoints)
     settings = _settings(config)
     if directory is None:
@@ -67,12 +60,12 @@ def run(checkpoint: Path, directory: Path | None = None) -> None:
     facts = _facts(config, checkpoints, exported)
     formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
     content = exported.serialize()
-    write_bytes(directory / MODEL, content)
+    write_bytes(directory / EXPORTED, content)
     write_text(directory / "README.md", pages.render("export.md.jinja", **facts, **formats))
-    write_json(directory / "model.json", facts)
+    write_json(directory / EXPORTED_CARD, facts)
     megabytes = len(content) / 1e6
     processes.say(
-        f"exported: {directory / MODEL}, {megabytes:.0f} MB; README.md there says how to use it"
+        f"exported: {directory / EXPORTED}, {megabytes:.0f} MB; README.md there says how to use it"
     )
 
 
@@ -161,72 +154,21 @@ def _facts(
     config: ml_collections.ConfigDict, checkpoints: Sequence[Path], exported: jax.export.Exported
 ) -> dict:
     """Returns the content of model.json."""
-    workdir = checkpoints[0].parents[1]
-    protocol = config.folds.protocol
-    if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
-        protocol = read_json(workdir / FOLDS)["protocol"]
-    cards = [read_card(folder, "epoch") for folder in checkpoints]
-    chosen = [
-        {"fold": folder.parent.name, "epoch": card["epoch"]}
-        for folder, card in zip(checkpoints, cards, strict=True)
-    ]
-    answered = {label for card in cards for label in card["trained"]}
-    return {
-        "file": MODEL,
+    return card.read(config, checkpoints) | {
+        "file": EXPORTED,
         "inputs": {
             "samples": "float32 [batch, n], mono, full scale at 1",
             "lengths": "int32 [batch], samples of each row that are the recording, 1 to n",
         },
         "output": f"float32 [batch, {len(config.classes)}], probabilities in the labels' order",
-        "labels": list(config.classes),
-        "never_answered": [label for label in config.classes if label not in answered],
         "sample_rate": config.picture.sample_rate,
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
         "calling_convention_version": exported.calling_convention_version,
-        "system": systems.title(config),
-        "trained_on": config.corpus,
-        "synthetic": config.synthetic,
-        "protocol": protocol,
-        "protocol_text": PROTOCOLS[protocol],
-        "selected_on": config.select_on,
-        "models": chosen,
         "trim": config.trim,
         "channel": config.channel,
         "picture": config.picture.to_dict(),
-        "scores": list(_scores(workdir, checkpoints, config.corpus)),
-        "licences": [_corpus_licence(config, workdir), WEIGHTS_LICENCE],
     }
-
-
-def _corpus_licence(config: ml_collections.ConfigDict, workdir: Path) -> str:
-    """Returns a sentence about the terms of the recordings that the models were trained on."""
-    if config.synthetic:
-        return "The recordings were generated by ds_jax, and are free of any terms"
-    report = read_json(workdir / REPORT) if (workdir / REPORT).is_file() else {}
-    if report.get("corpus_licence"):
-        return f"{report.get('corpus_title') or config.corpus} is {report['corpus_licence']}"
-    return f"The terms of {config.corpus} are those of whoever recorded it"
-
-
-def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
-    """Yields the scores of the run's reports, and the models that each is about."""
-    names = [folder.parent.name for folder in checkpoints]
-    kept = ("protocol", "selected_on", "n", "classes_present", "shared", "interval", *SCORES)
-    for path in (workdir / REPORT, *sorted(workdir.glob(f"{EVALUATIONS}/*/{REPORT}"))):
-        if not path.is_file():
-            continue
-        report = read_json(path)
-        models = [f"fold_{record['fold']:02}" for record in report["folds"]]
-        if report["corpus"] == corpus:
-            judged_by = "each fold's model, on the utterances that its fold tests"
-        elif models == names:
-            judged_by = "this file"
-        else:
-            judged_by = f"the mean of {len(models)} models"
-        yield {"tested_on": report["corpus"], "judged_by": judged_by} | {
-            name: report[name] for name in kept
-        }
 
 
 def _plain(name: str) -> str:

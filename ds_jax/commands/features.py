@@ -19,7 +19,6 @@ from ds_jax.runtime.files import path_text
 from ds_jax.runtime.progress import few, many
 from ds_jax.systems import base as systems
 from ds_jax.systems import deep_features
-from ds_jax.training import parallel
 
 FORMATS = (".csv", ".arff")
 FOLDERS, NONE = "folders", "none"  # the values of --labels that are no table
@@ -84,11 +83,7 @@ def run(
     labelled = _label(names, labels)
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
-        extractor = deep_features.create_features(config).create_extractor()
-        size = parallel.rows_together()
-        batches = recordings.process(
-            list(names), settings, settings.windowing, size, extractor, unusable
-        )
+        batches = deep_features.process(list(names), config, unusable)
         _write(output, batches, names, labelled, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:

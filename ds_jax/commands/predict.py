@@ -4,7 +4,6 @@ import contextlib
 import csv
 import itertools
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,26 +13,16 @@ from typing import Any, TextIO
 import numpy as np
 
 from ds_jax.data import recordings
-from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable, Window
-from ds_jax.evaluation.predictions import Predicted, unpadded
-from ds_jax.features import extract
-from ds_jax.features.audio import Windowing
-from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
 from ds_jax.report import images
 from ds_jax.runtime import files
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
 from ds_jax.systems import base as systems
-from ds_jax.training import parallel
+from ds_jax.systems.model import Model, Row, find
 
 FORMATS = ("table", "csv", "json")
 SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
-LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
-
-# A window; its probabilities, float64 [classes], the mean over models; and for each attention head
-# its gate, float32 [height, width] in 0..1, the mean over models.
-Row = tuple[Window, np.ndarray, dict[str, np.ndarray]]
 
 
 def run(
@@ -79,108 +68,57 @@ def run(
             "give recordings, folders, patterns or - for standard input: "
             "python launch.py --mode=predict --checkpoint=DIR a.wav"
         )
-    for name, value in {"window": window, "hop": hop}.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"--{name}={value} must be a number of seconds, 0 or more")
     output = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):
-        checkpoints = find_checkpoints(checkpoint)
-        config = systems.load_config(checkpoints)
-        config.update(reading or {})
-        settings, classes = extract.settings(config), tuple(config.classes)
-        windowing = Windowing(window, hop, to_end=True)
-        if not window:
-            windowing = Windowing(settings.windowing.window, hop or settings.windowing.hop)
-        if hop and not windowing.window:
-            raise ValueError(f"--hop={hop} needs --window, the seconds of a window")
-        if explain and not (config.model.get("gates") or config.model.get("gate")):
-            title = systems.title(config)
-            raise ValueError(f"--explain shows attention gates, and {title} has none")
+        model = find(checkpoint, **(reading or {}))
+        windowing = model.windowing(window, hop)
         if explain:
+            model.check_gates()
             files.check_writable(explain, "--explain")
-        if config.synthetic:
+        if model.config.synthetic:
             print(SYNTHETIC)
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                predict = systems.implementation(config).load_ensemble(checkpoints)
-                size, quiet = parallel.rows_together(), output.isatty()
-                batches = recordings.process(
-                    found, settings, windowing, size, predict, unusable, quiet
+                print(
+                    f"{systems.title(model.config)}: loading {many(model.count, 'model')}; the "
+                    "first answer takes up to a minute where nothing was compiled before",
+                    flush=True,
                 )
-                rows = _rows(batches, bool(windowing.window))
+                rows = model.rows(found, windowing, unusable, output.isatty())
                 if explain:
-                    rows = _explain(
-                        rows, classes, found, Path(explain), settings, bool(windowing.window)
-                    )
+                    rows = _explain(rows, model, found, Path(explain), bool(windowing.window))
                 if form == "table":
                     width = max(len(printable(recording.title)) for recording in found)
-                    _write_table(rows, classes, width, output)
+                    _write_table(rows, model.classes, width, output)
                 elif form == "csv":
-                    _write_csv(rows, classes, output)
+                    _write_csv(rows, model.classes, output)
                 else:
-                    head = {"system": systems.title(config), "models": len(checkpoints)}
-                    head |= {"synthetic": config.synthetic, "labels": classes}
-                    _write_json(rows, head, unusable, windowing.to_end, output)
+                    _write_json(rows, model, unusable, windowing.to_end, output)
     if unusable:
         raise ValueError(recordings.complaint(unusable))
 
 
-def find_checkpoints(directory: Path) -> list[Path]:
-    """Finds the `checkpoints` folders of a run's finished folds, or of a fold.
-
-    Args:
-        directory: The folder of a run or of a fold, or a `checkpoints` folder.
-
-    Raises:
-        FileNotFoundError: There is none.
-    """
-    if directory.name == CHECKPOINTS:
-        return [directory]
-    found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
-    if not found and not (directory / CHECKPOINTS).is_dir():
-        raise FileNotFoundError(
-            f"no finished fold in {directory}: give --checkpoint the folder of a run or of a fold"
-        )
-    return found or [directory / CHECKPOINTS]
-
-
-def _rows(batches: Iterable[tuple[Sequence[Window], Predicted]], windowed: bool) -> Iterator[Row]:
-    """Yields the rows of each batch; finally prints how many recordings were long and whole."""
-    long = []
-    for batch, predicted in batches:
-        for index, part in enumerate(batch):
-            if not windowed and part.end > LONG:
-                long.append(part.recording.title)
-            gates = {name: unpadded(gate[index]) for name, gate in predicted.gates.items()}
-            yield part, predicted.probabilities[index], gates
-    if long:
-        print(
-            f"{many(len(long), 'recording')} longer than {LONG:.0f} s and taken whole, such as "
-            f"{long[0]}: --window=3 gives a prediction for every three seconds"
-        )
-
-
 def _explain(
     rows: Iterable[Row],
-    classes: Sequence[str],
+    model: Model,
     found: Sequence[Recording],
     folder: Path,
-    settings: PictureSettings,
     windowed: bool,
 ) -> Iterator[Row]:
     """Draws a picture of each row, in a tree of folders like that of the recordings."""
     paths = {one: Path(os.path.abspath(one.path)) for one in found if one.title != STANDARD_INPUT}
     common = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
-    for part, probabilities, gates in rows:
+    for row in rows:
+        part, probabilities, gates = row
         path = paths.get(part.recording)
         name = str(path.relative_to(common)) if path else "standard_input"
         if windowed:
             name += f"_{part.start:.2f}-{part.end:.2f}"
-        title = f"{classes[probabilities.argmax()]} {probabilities.max():.2f}"
-        content = images.explain(part.represented, settings.colour_map, gates, title)
+        title = f"{model.classes[probabilities.argmax()]} {probabilities.max():.2f}"
+        content = images.explain(part.represented, model.settings.colour_map, gates, title)
         files.write_bytes(folder / f"{name}.png", content)
-        yield part, probabilities, gates
+        yield row
 
 
 def _write_table(rows: Iterable[Row], classes: Sequence[str], width: int, output: TextIO) -> None:
@@ -197,22 +135,23 @@ def _write_table(rows: Iterable[Row], classes: Sequence[str], width: int, output
 def _write_csv(rows: Iterable[Row], classes: Sequence[str], output: TextIO) -> None:
     writer = csv.writer(output, lineterminator="\n")
     writer.writerow(("recording", "start", "end", "prediction", *classes))
-    for part, probabilities, _ in rows:
-        times = round(part.start, 6), round(part.end, 6)
-        label = classes[probabilities.argmax()]
-        writer.writerow([part.recording.title, *times, label, *probabilities.tolist()])
+    for row in rows:
+        writer.writerow(row.record(classes).values())
         output.flush()
 
 
 def _write_json(
     rows: Iterable[Row],
-    head: dict,
+    model: Model,
     unusable: Sequence[Unusable],
     by_length: bool,
     output: TextIO,
 ) -> None:
     """Writes an object with a recording a line; until it is complete it is not valid either."""
-    text, classes = json.dumps(head, ensure_ascii=False), head["labels"]
+    classes = model.classes
+    head = {"system": systems.title(model.config), "models": model.count}
+    head |= {"synthetic": model.config.synthetic, "labels": classes}
+    text = json.dumps(head, ensure_ascii=False)
     print(text.removesuffix("}") + ', "recordings": [', end="", file=output)
     separator = "\n"
     # The groups are made by identity, since a recording may be given twice.

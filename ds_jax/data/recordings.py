@@ -14,20 +14,22 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
 
-from ds_jax.features import audio, extract, remarks, spectrogram
+from ds_jax.features import audio, extract, remarks
 from ds_jax.features.remarks import Heard, Remark
 from ds_jax.features.source import SUFFIXES
-from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import explain_write_errors, files_below, path_text, printable
 
 STANDARD_INPUT = "-"
 CHUNK = 16  # windows of a recording that a thread represents before it passes them on
+
+Paths = str | os.PathLike | Iterable[str | os.PathLike]
+Answer = TypeVar("Answer")
 
 
 class Recording(NamedTuple):
@@ -52,14 +54,22 @@ class Window(NamedTuple):
         seconds: The length of the whole recording.
         start: Seconds.
         end: Seconds.
-        represented: A picture or features.
+        rate: The rate in Hz at which it was read.
+        represented: A picture, features or samples.
     """
 
     recording: Recording
     seconds: float
     start: float
     end: float
+    rate: int
     represented: np.ndarray
+
+    @property
+    def times(self) -> dict[str, str | float]:
+        """The fields with which every record of a window begins; times are in seconds."""
+        start, end = round(self.start, 6), round(self.end, 6)
+        return {"recording": self.recording.title, "start": start, "end": end}
 
 
 class Unusable(NamedTuple):
@@ -78,7 +88,7 @@ class Unusable(NamedTuple):
 Item = Window | Unusable | tuple[Remark, str]
 
 
-def find(arguments: Sequence[str | Path]) -> tuple[list[Recording], list[Unusable]]:
+def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[Unusable]]:
     """Finds the recordings that the arguments of a command line name.
 
     An argument is a file of any name; a folder, whose files with one of `SUFFIXES` are taken at any
@@ -164,12 +174,11 @@ def process(
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
     """
-    timelines = isinstance(settings, PictureSettings) and settings.is_timeline
     items = _read(recordings, settings, windowing, 2 * batch_size, quiet)
     rows, started, found = 0, None, {}
     for batch in _batches(items, batch_size, unusable, found):
         rows = rows or len(batch)  # the first batch is the largest
-        inputs = _stack([item.represented for item in batch], timelines)
+        inputs = extract.batch([item.represented for item in batch], settings)
         previous, started = started, (batch, start(inputs, rows))
         if previous:
             yield previous[0], previous[1]()
@@ -177,6 +186,39 @@ def process(
         yield started[0], started[1]()
     for line in remarks.lines(found, settings):
         progress.say(line)
+
+
+def answer(
+    paths: Paths,
+    unusable: list[Unusable] | None,
+    work: Callable[[list[Recording], list[Unusable]], Iterator[Answer]],
+) -> Iterator[Answer]:
+    """Finds recordings and passes on what some work gives for them, for a caller in Python.
+
+    Args:
+        paths: As `find`, or one path.
+        unusable: A list to which all is added that cannot be used; None makes it an error.
+        work: A function such as `process` of the recordings, and of the list to which it adds.
+
+    Raises:
+        ValueError: A recording cannot be used, and `unusable` is None.
+    """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+    found, bad = find(paths)
+
+    def check() -> None:
+        if bad and unusable is None:
+            raise ValueError(
+                f"{printable(bad[0].reason)}; unusable=[] goes on, and lists what cannot be used"
+            )
+
+    check()
+    for each in work(found, bad) if found else ():
+        check()
+        yield each
+    check()
+    if unusable is not None:
+        unusable += bad
 
 
 def complaint(unusable: Sequence[Unusable]) -> str:
@@ -244,11 +286,11 @@ def _windows(
     title, heard = recording.title, Heard()
     try:
         parts = extract.windows(settings.source(recording.path), settings, windowing, heard)
-        for seconds, start, end, represented in parts:
+        for seconds, start, end, rate, represented in parts:
             if isinstance(represented, ValueError):
                 yield Unusable(title, f"{title} from {start:.2f} to {end:.2f} s: {represented}")
             else:
-                yield Window(recording, seconds, start, end, represented)
+                yield Window(recording, seconds, start, end, rate, represented)
         for remark in heard.remarks(settings):
             yield remark, title
     except (ValueError, OSError) as error:
@@ -278,16 +320,3 @@ def _batches(
             batch = []
     if batch:
         yield batch
-
-
-def _stack(arrays: Sequence[np.ndarray], timelines: bool) -> np.ndarray:
-    """Stacks arrays; sequences get one of few lengths, so that few shapes are compiled."""
-    stacked = extract.stack(arrays)
-    if timelines:
-        more = spectrogram.padded_width(stacked.shape[2]) - stacked.shape[2]
-        stacked = np.pad(stacked, ((0, 0), (0, 0), (0, more)))
-    if stacked.dtype == np.float32 and stacked.ndim == 3:
-        frames = 1 << (stacked.shape[1] - 1).bit_length()
-        padding = ((0, 0), (0, frames - stacked.shape[1]), (0, 0))
-        stacked = np.pad(stacked, padding, constant_values=np.nan)
-    return stacked

@@ -105,6 +105,43 @@ def read(
     return samples, rate
 
 
+def from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> tuple[np.ndarray, int]:
+    """Checks and resamples a waveform, whose samples then equal those of `read`.
+
+    Args:
+        samples: float [n], mono, full scale at 1.
+        rate: Their rate in Hz.
+        sample_rate: The wanted rate in Hz; 0 keeps the rate.
+
+    Returns:
+        As `read`.
+
+    Raises:
+        ValueError: The samples are of another form, empty, not finite or silent, or the rate is
+            impossible.
+    """
+    samples = np.asarray(samples)
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise ValueError(
+            f"samples of type {samples.dtype} must be floats with full scale at 1: divide integers "
+            "of 16 bits by 32768"
+        )
+    if samples.ndim != 1:
+        raise ValueError(
+            f"samples of shape {samples.shape} must be one channel [n]: average the channels, or "
+            "take one"
+        )
+    low, high = sources.RATES
+    if not low <= rate <= high:
+        raise ValueError(f"rate={rate} must be that of the samples, {low} to {high} Hz")
+    wanted = sample_rate or rate
+    blocks = _check("the waveform", [samples.astype(np.float32)] if len(samples) else [])
+    samples = np.concatenate([np.zeros(0, np.float32), *_resample(blocks, rate, wanted)])
+    if not samples.size:
+        raise ValueError(f"the waveform is too short: at {wanted} Hz it has no sample")
+    return samples, wanted
+
+
 def windows(
     source: Source | str | os.PathLike,
     sample_rate: int,
@@ -191,7 +228,7 @@ def _resample(blocks: Iterable[np.ndarray], rate: int, wanted: int) -> Iterator[
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _check(source: Source, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _check(source: Source | str, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Passes blocks on; raises an error if the samples are impossible, silent or missing."""
     low, high = np.inf, -np.inf
     for samples in blocks:

@@ -93,12 +93,20 @@ class FeatureSettings(Reading):
         """Returns a short name for folders; it differs if the features differ."""
         return f"{self.set}-{SETS[self.set].version}{self.reading_key()}"
 
-    def advise(self, rate: int) -> str:
-        """Returns what helps where recordings lack what is above half of a rate in Hz."""
-        return f"train on recordings that were converted to {rate} Hz"
+
+@dataclass(frozen=True)
+class Waveforms(Reading):
+    """Recordings as they are, float32 [n], for models that draw them themselves.
+
+    Attributes:
+        sample_rate: Hz to which the audio is resampled.
+    """
+
+    sample_rate: int
+    windowing = audio.Windowing()
 
 
-Settings = PictureSettings | FeatureSettings
+Settings = PictureSettings | FeatureSettings | Waveforms
 
 
 def settings(config: Mapping) -> Settings:
@@ -163,10 +171,22 @@ def read(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(source, settings.sample_rate, heard)
-    first, stop = find_speech([samples], rate, settings.trim)
-    parts = settings.windowing.split(samples[first:stop], rate)
-    arrays = [_represent(part, rate, settings) for part in parts]
+    arrays = _represent_windows(samples, rate, settings)
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
+
+
+def from_samples(samples: np.ndarray, rate: int, settings: Settings) -> list[np.ndarray]:
+    """Draws the pictures of a waveform or computes its features, as `read` does of a recording.
+
+    Args:
+        samples: float [n], mono, full scale at 1.
+        rate: Hz.
+        settings: How pictures are drawn, or which features are computed.
+
+    Raises:
+        ValueError: The waveform cannot be used, see `audio.from_samples`.
+    """
+    return _represent_windows(*audio.from_samples(samples, rate, settings.sample_rate), settings)
 
 
 def windows(
@@ -174,7 +194,7 @@ def windows(
     settings: Settings,
     windowing: audio.Windowing,
     heard: Heard | None = None,
-) -> Iterator[tuple[float, float, float, np.ndarray | ValueError]]:
+) -> Iterator[tuple[float, float, float, int, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
     Only a few windows of a long recording are in memory at a time.
@@ -186,8 +206,9 @@ def windows(
         heard: As in `audio.read`.
 
     Yields:
-        The recording's length, the window's start and its end in seconds; and a picture, an array
-        of features or, if one of several windows has no features, the error that says why.
+        The recording's length, the window's start and its end in seconds; the rate in Hz at which
+        it was read; and a picture, an array of features or, if one of several windows has no
+        features, the error that says why.
 
     Raises:
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
@@ -196,7 +217,7 @@ def windows(
         samples, rate = audio.read(source, settings.sample_rate, heard)
         first, stop = find_speech([samples], rate, settings.trim)
         represented = _represent(samples[first:stop], rate, settings)
-        yield len(samples) / rate, first / rate, stop / rate, represented
+        yield len(samples) / rate, first / rate, stop / rate, rate, represented
         return
     parts = audio.windows(source, settings.sample_rate, windowing, settings.trim, heard)
     for seconds, start, rate, samples in parts:
@@ -204,13 +225,13 @@ def windows(
             represented = _represent(samples, rate, settings)
         except ValueError as error:  # too few samples, for example
             represented = error
-        yield seconds, start, start + len(samples) / rate, represented
+        yield seconds, start, start + len(samples) / rate, rate, represented
 
 
 def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Puts pictures or features into one array.
 
-    Timelines are padded with 0 on the right, and sequences of frames with NaN at their ends.
+    Timelines are padded with 0 on the right, waveforms and sequences of frames with NaN.
 
     Returns:
         uint8 [n, height, widest], float32 [n, d], or float32 [n, frames of the longest, d].
@@ -225,7 +246,35 @@ def stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return padded
 
 
+def batch(arrays: Sequence[np.ndarray], settings: Settings) -> np.ndarray:
+    """Puts pictures or features into one array, as `stack`.
+
+    Where lengths differ, it gets one of few lengths, so that few shapes are compiled.
+    """
+    stacked, axis = stack(arrays), 1
+    if isinstance(settings, PictureSettings) and settings.is_timeline:
+        axis, wanted = 2, spectrogram.padded_width(stacked.shape[2])
+    elif isinstance(settings, Waveforms):
+        wanted = spectrogram.padded_width(stacked.shape[1])
+    elif stacked.dtype == np.float32 and stacked.ndim == 3:
+        wanted = 1 << (stacked.shape[1] - 1).bit_length()
+    else:
+        return stacked
+    after = [
+        (0, wanted - size if number == axis else 0) for number, size in enumerate(stacked.shape)
+    ]
+    return np.pad(stacked, after, constant_values=0 if axis == 2 else np.nan)
+
+
 def _represent(samples: np.ndarray, rate: int, settings: Settings) -> np.ndarray:
+    if isinstance(settings, Waveforms):
+        return samples
     if isinstance(settings, FeatureSettings):
         return compute(samples, rate, settings)
     return spectrogram.draw(samples, rate, settings)
+
+
+def _represent_windows(samples: np.ndarray, rate: int, settings: Settings) -> list[np.ndarray]:
+    first, stop = find_speech([samples], rate, settings.trim)
+    parts = settings.windowing.split(samples[first:stop], rate)
+    return [_represent(part, rate, settings) for part in parts]

@@ -20,14 +20,16 @@ SUFFIXES = (
     *HEADERLESS,
     # libsndfile decodes these,
     *(".wav", ".wave", ".bwf", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
-    *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".voc", ".gsm", ".8svx"),
+    *(".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist", ".nis", ".voc", ".gsm", ".8svx"),
+    *(".svx", ".avr", ".htk", ".ircam", ".sf", ".paf", ".pvf", ".sd2", ".sds", ".wve"),
     # ffmpeg, where it is installed, these,
     *(".m4a", ".m4b", ".m4p", ".m4r", ".mp4", ".m4v", ".mov", ".3ga", ".3gp", ".3gpp", ".3g2"),
-    *(".aac", ".adts", ".latm", ".amr", ".awb", ".qcp", ".wma", ".wmv", ".asf", ".webm", ".weba"),
-    *(".mka", ".mkv", ".ac3", ".eac3", ".dts", ".ape", ".tta", ".tak", ".wv", ".shn", ".mpc"),
-    *(".mp1", ".mp2", ".mpa", ".mpg", ".mpeg", ".vob", ".ts", ".m2ts", ".mts", ".avi", ".flv"),
-    *(".f4a", ".f4v", ".ra", ".rm", ".spx", ".ogv", ".ogx", ".mxf", ".dsf", ".dff", ".aax"),
-    *(".g722", ".g726", ".g729", ".oma", ".at3", ".mmf"),
+    *(".aac", ".adts", ".latm", ".loas", ".amr", ".awb", ".qcp", ".evrc", ".wma", ".wmv"),
+    *(".asf", ".webm", ".weba", ".mka", ".mkv", ".ac3", ".eac3", ".ac4", ".dts", ".mlp", ".ape"),
+    *(".tta", ".tak", ".wv", ".shn", ".mpc", ".mp1", ".mp2", ".m2a", ".mpa", ".mpg", ".mpeg"),
+    *(".vob", ".ts", ".m2ts", ".mts", ".qt", ".avi", ".flv", ".f4a", ".f4v", ".ra", ".rm", ".spx"),
+    *(".ogv", ".ogm", ".ogx", ".mxf", ".dsf", ".dff", ".aa", ".aax", ".g722", ".g726", ".g729"),
+    *(".oma", ".at3", ".mmf", ".aptx", ".sbc", ".lc3", ".3gpp2"),
     # and dictation machines and telephone exchanges leave these.
     *(".dss", ".ds2", ".dvf", ".msv", ".vox", ".sln", ".ul", ".ulaw", ".al", ".alaw"),
 )
@@ -118,6 +120,10 @@ class Reading:
     def source(self, path: Path, start: float = 0.0, end: float = math.inf) -> Source:
         """Returns how a file, or a part of it, is read."""
         return Source(path, start, end, self.raw_rate, self.channel)
+
+    def advise(self, rate: int) -> str:
+        """Returns what helps where recordings lack what is above half of a rate in Hz."""
+        return f"train on recordings that were converted to {rate} Hz"
 
     def reading_key(self) -> str:
         """Returns a part of the name of a folder; it differs if recordings are read otherwise."""

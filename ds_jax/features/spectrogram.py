@@ -260,7 +260,9 @@ class Plan(NamedTuple):
         hann: float32 [n_fft], the window by which a frame is multiplied.
         weights: float64 [rows of the matrix, n_fft // 2 + 1], which map a frame's power spectrum
             to its rows; None in mode "chroma", whose tuning depends on the audio.
-        rows: int [canvas], the row of the matrix that each row of the picture shows, from the top.
+        rows: int [height], the row of the matrix that each row of the picture shows, from the top.
+        hertz: float64 [height], the frequency at the centre of each row of the picture; NaN in mode
+            "chroma", whose rows are pitch classes.
     """
 
     n_fft: int
@@ -268,6 +270,7 @@ class Plan(NamedTuple):
     hann: np.ndarray
     weights: csr_array | None
     rows: np.ndarray
+    hertz: np.ndarray
 
 
 @lru_cache
@@ -282,6 +285,7 @@ def plan(settings: PictureSettings, rate: int) -> Plan:
     # The first and the last of the fewest Fourier bins that span low to high Hz.
     first, last = math.floor(low * n_fft / rate), math.ceil(high * n_fft / rate)
     weights, count = None, 12
+    borders = np.full(count + 1, np.nan)  # of the matrix' rows, in Hz
     if settings.mode == "mel":
         count = settings.mel_bands
         # A bin is in at most two bands. A dense product is slower, and far slower on busy cores.
@@ -289,18 +293,24 @@ def plan(settings: PictureSettings, rate: int) -> Plan:
         weights = csr_array(bands.astype(np.float64))
         edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
         bottom, top = edges[0], edges[-1]
+        # Band k of a mel filter bank peaks at the mel frequency k + 1 of count + 2.
+        borders = librosa.mel_frequencies(2 * count + 3, fmin=low, fmax=high)[1:-1:2]
     elif settings.mode == "spectrogram":
         count = last - first + 1
         weights = eye_array(n_fft // 2 + 1, format="csr")[first : last + 1]
-        edges = _edges(np.arange(first, last + 1) * (rate / n_fft))
+        edges = borders = _edges(np.arange(first, last + 1) * (rate / n_fft))
         bottom, top = low, high
-    if settings.layout == "plain" or settings.mode == "chroma":
-        rows = count - 1 - pixels_to_cells(settings.canvas, count)
+    height = count if settings.is_timeline else settings.canvas
+    from_top = (np.arange(height) + 0.5) / height
+    if settings.layout != "deepspectrum" or settings.mode == "chroma":
+        rows = count - 1 - pixels_to_cells(height, count)
+        hertz = np.interp(count * (1 - from_top), np.arange(count + 1), borders)
     else:
-        centres = top - (top - bottom) * (np.arange(settings.canvas) + 0.5) / settings.canvas
+        centres = top - (top - bottom) * from_top
         rows = np.searchsorted(edges, centres, side="right") - 1
+        hertz = np.interp(centres, edges, borders)
     hann = librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
-    return Plan(n_fft, settings.hop or n_fft // 2, hann, weights, rows)
+    return Plan(n_fft, settings.hop or n_fft // 2, hann, weights, rows, hertz)
 
 
 def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:
@@ -344,7 +354,7 @@ def _band(settings: PictureSettings, rate: int) -> tuple[float, float]:
 
 def _power(samples: np.ndarray, planned: Plan) -> np.ndarray:
     """Returns the power of all whole frames, float64 [frames, rows], or [frames, bins]."""
-    n_fft, hop, hann, weights, _ = planned
+    n_fft, hop, hann, weights, *_ = planned
     if len(samples) < n_fft:
         samples = np.pad(samples, (0, n_fft - len(samples)))
     frames = np.lib.stride_tricks.sliding_window_view(samples, n_fft)[::hop]

@@ -15,12 +15,13 @@ from jax.experimental import multihost_utils
 
 from ds_jax.runtime import files, progress
 
+_YNN = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
+
 
 def start(distributed: bool = False) -> None:
-    """Prepares JAX; call it before anything else uses a device.
+    """Prepares JAX for a program of its own; call it before anything else uses a device.
 
-    Compiled programs are kept for later runs in the user's cache folder, or in that which
-    `JAX_COMPILATION_CACHE_DIR` names.
+    Compiled programs are kept as `prepare` says.
 
     Args:
         distributed: Whether this process is one of several that train together. They find each
@@ -30,15 +31,9 @@ def start(distributed: bool = False) -> None:
     Raises:
         ValueError: The processes do not find each other, or JAX finds no device.
     """
-    accelerated = entry_points(group="jax_plugins") or find_spec("libtpu")
-    if not accelerated:
+    if not _is_accelerated():
         _keep_freed_memory()
-    if jaxlib.__version__.startswith("0.10.") and not accelerated:
-        # Since jaxlib 0.10 float32 convolutions on the CPU go to YNNPACK, whose weight gradient is
-        # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
-        flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
-        os.environ["XLA_FLAGS"] = f"{flag} {os.environ.get('XLA_FLAGS', '')}".strip()
-    _keep_programs()
+    _prepare_compiler()
     if distributed:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         count, rank = os.environ.get("DS_JAX_PROCESSES"), os.environ.get("DS_JAX_PROCESS")
@@ -53,6 +48,33 @@ def start(distributed: bool = False) -> None:
                 "or leave --distributed out"
             ) from error
     _find_devices()
+
+
+def prepare() -> None:
+    """Prepares JAX in a process that also does other work, which keeps its way to use memory.
+
+    Compiled programs are kept for later runs in the user's cache folder, or in that which
+    `JAX_COMPILATION_CACHE_DIR` names.
+
+    Raises:
+        ValueError: JAX finds no device.
+    """
+    _prepare_compiler()
+    _find_devices()
+
+
+def _is_accelerated() -> bool:
+    return bool(entry_points(group="jax_plugins") or find_spec("libtpu"))
+
+
+def _prepare_compiler() -> None:
+    """Sets the compiler's flags, and the folder of compiled programs."""
+    given = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.__version__.startswith("0.10.") and not _is_accelerated() and _YNN not in given:
+        # Since jaxlib 0.10 float32 convolutions on the CPU go to YNNPACK, whose weight gradient is
+        # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
+        os.environ["XLA_FLAGS"] = f"{_YNN} {given}".strip()
+    _keep_programs()
 
 
 def _keep_programs() -> None:

@@ -189,11 +189,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in system.fields:
         _check_field(name, config.model[name])
     if system.reads == "picture":
-        layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
-        if "pooling" in config.model:
-            layouts = ("deepspectrum", "plain", "timeline")
-        check_choice("picture.layout", settings.layout, layouts)
-        _check_backbone(config, settings)
+        check_backbone(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
         readers = " or ".join(repr(name) for name, each in SYSTEMS.items() if each.sequences)
         allowed = f"a set without frames, or take system={readers}, which alone reads sequences"
@@ -250,8 +246,16 @@ def _check_field(name: str, value: object) -> None:
             raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
 
 
-def _check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
-    """Checks what depends on the backbone: pictures, frozen blocks, gates and layers."""
+def check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
+    """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+    """
+    layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
+    if "pooling" in config.model:
+        layouts = ("deepspectrum", "plain", "timeline")
+    check_choice("picture.layout", picture.layout, layouts)
     model, backbone = config.model, backbone_of(config)
     blocks, outputs = [block.name for block in backbone.blocks], backbone.outputs
     colour_table(picture.colour_map)

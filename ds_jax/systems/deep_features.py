@@ -7,17 +7,22 @@ in its folder.
 import dataclasses
 import hashlib
 import io
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from ds_jax.data import recordings
 from ds_jax.data.corpus import StoredPictures
+from ds_jax.data.recordings import Paths, Recording, Unusable, Window
 from ds_jax.features import extract, spectrogram
+from ds_jax.features.source import Reading
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import backbone_of
@@ -25,12 +30,78 @@ from ds_jax.models.preprocessing import network_input
 from ds_jax.models.timeline import seen_positions, weighted_statistics
 from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.progress import many
+from ds_jax.systems import base as systems
 from ds_jax.systems.network import batched, gather, load_weights
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL
 
 VERSION = 1  # raised whenever the numbers change: features kept from before are then not used
 LONG = 5.0  # seconds after which a line says how fast it went
+
+
+def extract_features(
+    paths: Paths,
+    layers: Sequence[str] = ("fc2",),
+    settings: PictureSettings | None = None,
+    weights: str | os.PathLike = "",
+    unusable: list[Unusable] | None = None,
+) -> list[dict[str, Any]]:
+    """Computes VGG16's features of recordings, as DeepSpectrum does.
+
+    Args:
+        paths: Files of any rate and number of channels, folders and patterns, or one of these, see
+            `recordings.find`.
+        layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2".
+        settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
+            settings for 16 kHz speech.
+        weights: A file of VGG16's ImageNet weights; "" means those that are published with Keras,
+            which are downloaded once: 61 MB, or 553 MB for fc2.
+        unusable: A list to which all is added that cannot be used; None makes it an error.
+
+    Returns:
+        A record of each window: `recording`, `start` and `end` in seconds, and `features`,
+        float32 [d], the layers' features one after the other.
+
+    Raises:
+        ConfigError: There is no such layer, or the pictures do not fit it.
+        FileNotFoundError: The file of weights does not exist.
+        ValueError: A recording cannot be used.
+    """
+    processes.prepare()
+    picture = dataclasses.asdict(settings or PictureSettings())
+    config = {field.name: picture.pop(field.name) for field in dataclasses.fields(Reading)}
+    config |= {"system": "ds_svc", "picture": picture}
+    weights = str(files.expand(weights)) if weights else ""
+    config |= {"model": {"layers": tuple(layers)}, "weights": weights}
+    config = ml_collections.ConfigDict(config)
+    systems.check_backbone(config, extract.settings(config))
+
+    def work(found, bad):
+        return process(found, config, bad)
+
+    return [
+        window.times | {"features": vector}
+        for windows, vectors in recordings.answer(paths, unusable, work)
+        for window, vector in zip(windows, vectors, strict=True)
+    ]
+
+
+def process(
+    found: Sequence[Recording], config: ml_collections.ConfigDict, unusable: list[Unusable]
+) -> Iterator[tuple[list[Window], np.ndarray]]:
+    """Yields windows of recordings and their features, float32 [n, d], as `recordings.process`.
+
+    Args:
+        found: The recordings.
+        config: A config with `picture`, `model.layers` and `weights`.
+        unusable: A list to which all is added that cannot be used.
+
+    Raises:
+        FileNotFoundError, ValueError: As `pretrained.load`.
+    """
+    features, size = create_features(config), parallel.rows_together()
+    windowing, extractor = features.settings.windowing, features.create_extractor()
+    return recordings.process(found, features.settings, windowing, size, extractor, unusable)
 
 
 def create_features(config: ml_collections.ConfigDict) -> "LayerFeatures":

@@ -122,6 +122,9 @@ class FoldState:
         self.writes = not shared or processes.is_first_process()
         self.history: list[dict] = []
         self.losses, self.seconds = np.empty(0, np.float32), 0.0
+        self._is_timed = (
+            False  # whether an epoch has passed, in which something may have been compiled
+        )
         self._events: Events | None = None  # what TensorBoard reads
         self.checkpoints = Epochs(self._directory / CHECKPOINTS, shared)
 
@@ -299,9 +302,10 @@ class FoldState:
         self.save(state)
         self.log()
         left = progress.clock(seconds * (config.train.epochs - self.epoch))
+        left, self._is_timed = f"  at most {left} left" if self._is_timed else "", True
         self.say(
             f"epoch {self.epoch}/{config.train.epochs}  loss {row['train_loss']:.4f}  "
-            f"{text}{row['inputs_per_second']:.1f} inputs/s  at most {left} left"
+            f"{text}{row['inputs_per_second']:.1f} inputs/s{left}"
         )
 
     def _check_finite(self, loss: float, last_step: int) -> None:

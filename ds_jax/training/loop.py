@@ -20,6 +20,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Network, create_network
 from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
+from ds_jax.runtime.files import path_text
 from ds_jax.training import inference, parallel
 from ds_jax.training.fold import FoldState
 from ds_jax.training.input_pipeline import Inputs, create_inputs
@@ -66,6 +67,10 @@ class TrainingSetup:
         They compile when they are first called.
         """
         if layout not in self.steps:
+            processes.say(
+                "compiling the network for this computer: up to a minute on two cores, and seconds "
+                "where it was compiled before"
+            )
             network = self.network(layout)
             self.steps[layout] = (
                 create_train_step(
@@ -150,6 +155,9 @@ def train_folds(
     Raises:
         FloatingPointError: A loss is not finite; the error names the last good checkpoint.
     """
+    processes.say(
+        f"learning curves: pip install tensorboard && tensorboard --logdir={path_text(workdir)}"
+    )
     apart, together = parallel.assign_folds(list(folds), setup.config.parallel)
     # A device that a fold has freed early takes another; several processes would have to agree.
     spare = together if jax.process_count() == 1 else []

@@ -16,13 +16,15 @@ import pytest
 import soundfile
 import tiny
 
-from ds_jax.commands import export, predict
+from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
+from ds_jax.systems.model import EXPORTED, EXPORTED_CARD, find_checkpoints
+from ds_jax.systems.model import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
@@ -48,7 +50,7 @@ def batch_of(waves, size=None, filler=0.0):
 
 def predicted(checkpoint, waves, folder):
     """The probabilities of --mode=predict for waves in files, float64 [waves, 7]."""
-    checkpoints = predict.find_checkpoints(checkpoint)
+    checkpoints = find_checkpoints(checkpoint)
     settings = extract.settings(systems.load_config(checkpoints))
     ensemble, probabilities = network.load_ensemble(checkpoints), []
     for number, samples in enumerate(waves):
@@ -62,7 +64,7 @@ def predicted(checkpoint, waves, folder):
 
 
 def load(directory):
-    return jax.export.deserialize(bytearray((directory / export.MODEL).read_bytes()))
+    return jax.export.deserialize(bytearray((directory / EXPORTED).read_bytes()))
 
 
 def untrained(directory, config):
@@ -121,7 +123,7 @@ def test_a_fold_is_exported_alone(run_copy, waves, tmp_path, monkeypatch):
     fold, content = run_copy / "fold_01", set()
     for given in (fold, fold / "checkpoints"):
         export.run(given)
-        content.add((fold / "export" / export.MODEL).read_bytes())
+        content.add((fold / "export" / EXPORTED).read_bytes())
     assert len(content) == 1
     assert not (fold / "checkpoints" / "export").exists()
     found = load(fold / "export").call(*batch_of(waves))
@@ -154,6 +156,31 @@ def test_other_systems_and_pictures(system, changes, waves, tmp_path, monkeypatc
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_it_answers_from_python_as_the_run_does(run, exported, waves, expected, tmp_path):
+    loaded = load_model(exported)
+    assert loaded.classes == LABELS
+    assert loaded.config.to_dict() == load_model(run).config.to_dict()
+    assert loaded.card == json.loads((exported / EXPORTED_CARD).read_text())
+    found = loaded(waves, RATE)
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for number, samples in enumerate(waves):
+        soundfile.write(tmp_path / f"{number}.wav", samples, RATE, subtype="FLOAT")
+    records = loaded.predict(tmp_path)
+    np.testing.assert_allclose([[each[n] for n in LABELS] for each in records], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="explain the run"):
+        loaded.check_gates()
+
+
+@pytest.mark.parametrize("damaged", [EXPORTED, EXPORTED_CARD])
+def test_a_damaged_export_is_named(exported, tmp_path, damaged):
+    folder = shutil.copytree(exported, tmp_path / "export")
+    content = {EXPORTED: "no program", EXPORTED_CARD: '{"models": []}'}[damaged]
+    (folder / damaged).write_text(content)
+    with pytest.raises(ValueError, match=rf"{damaged} .*export the models again"):
+        load_model(folder)
+
+
 @pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
 def test_real_recordings(run, model, tmp_path):
     paths = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[:: 1042 // 3][:4]
@@ -165,7 +192,7 @@ def test_real_recordings(run, model, tmp_path):
 def test_the_readme_s_program_runs_without_this_program(exported, model, tmp_path):
     readme = (exported / "README.md").read_text(encoding="utf-8")
     program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
-    shutil.copy(exported / export.MODEL, tmp_path)
+    shutil.copy(exported / EXPORTED, tmp_path)
     alone = "import importlib.util\nassert importlib.util.find_spec('ds_jax') is None\n"
     imported = "import sys\nassert not {'flax', 'scipy.fft', 'librosa'} & set(sys.modules)\n"
     (tmp_path / "program.py").write_text(alone + program + imported)
@@ -282,10 +309,10 @@ def test_the_readme_says_how_recordings_are_read_and_what_is_never_answered(tmp_
 
 def test_the_same_run_gives_the_same_bytes_and_names_no_folder(run, exported, tmp_path):
     export.run(run, tmp_path)
-    content = (tmp_path / export.MODEL).read_bytes()
-    assert content == (exported / export.MODEL).read_bytes()
+    content = (tmp_path / EXPORTED).read_bytes()
+    assert content == (exported / EXPORTED).read_bytes()
     assert str(Path(export.__file__).parents[1]).encode() not in content
-    assert {path.name for path in tmp_path.iterdir()} == {export.MODEL, "README.md", "model.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {EXPORTED, "README.md", "model.json"}
 
 
 @pytest.mark.parametrize(

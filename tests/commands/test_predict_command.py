@@ -19,7 +19,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.models import pretrained
 from ds_jax.systems import base as systems
-from ds_jax.systems import network
+from ds_jax.systems import model, network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -87,7 +87,7 @@ def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, caps
     settings = extract.settings(systems.load_config([run / "fold_00" / "checkpoints"]))
     paths = [recording.path for recording in recordings.find([folder])[0]]
     pictures = np.stack([extract.read(path, settings)[1][0] for path in paths])
-    inputs = dict.fromkeys(predict.find_checkpoints(run), np.arange(3))
+    inputs = dict.fromkeys(model.find_checkpoints(run), np.arange(3))
     alone = [one.probabilities for _, one in network.predict(inputs, pictures)]
     assert len(alone) == 3
     assert np.std(alone, axis=0).max() > 1e-3  # the folds differ
@@ -120,7 +120,7 @@ def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
     train.run(config, corpus, workdir, [0])
     capsys.readouterr()
     check(answers(capsys, workdir, [folder / "*.wav", folder / "sub"]), folder)
-    with pytest.raises(ValueError, match="--explain"):
+    with pytest.raises(ValueError, match="gates"):
         predict.run(workdir, [folder], explain=tmp_path / "drawn")
 
 
@@ -142,7 +142,7 @@ def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
         [alone] = answers(capsys, workdir, [name])
         np.testing.assert_allclose(alone[4], shares, atol=1e-5)
     if not gate:
-        with pytest.raises(ValueError, match="--explain"):
+        with pytest.raises(ValueError, match="gates"):
             predict.run(workdir, [folder], explain=drawn)
         return
     answers(capsys, workdir, [folder / "long.wav", folder / "mono.wav"], explain=drawn)
@@ -222,8 +222,9 @@ def test_only_predictions_go_to_standard_output(fitted, folder, capsys, monkeypa
     predict.run(fitted, [folder], "csv")
     captured = capsys.readouterr()
     assert len(rows(captured.out)) == 3
-    first, *notes = captured.err.splitlines()  # and no progress where there is no terminal
+    first, loading, *notes = captured.err.splitlines()
     assert first == "a message"
+    assert "loading 3 models" in loading
     assert all(note.startswith("note: ") for note in notes)  # tones are no speech
 
 
@@ -305,11 +306,11 @@ def test_a_model_of_windows_takes_its_windows_as_in_training(run, tmp_path, caps
 
 def test_a_long_recording_that_is_taken_whole_is_remarked_on(fitted, tmp_path, capsys, monkeypatch):
     tone(tmp_path / "a.wav", seconds=2)
-    monkeypatch.setattr(predict, "LONG", 1.5)
+    monkeypatch.setattr(model, "LONG", 1.5)
     predict.run(fitted, [tmp_path])
-    assert "a.wav: --window=3" in capsys.readouterr().err
+    assert "a.wav: window=3" in capsys.readouterr().err
     predict.run(fitted, [tmp_path], window=2)
-    assert "--window" not in capsys.readouterr().err
+    assert "window=" not in capsys.readouterr().err
 
 
 # What is given.
@@ -439,10 +440,10 @@ def test_impossible_requests_are_refused(fitted, folder, tmp_path):
         predict.run(tmp_path, [folder / "mono.wav"])
     with pytest.raises(ValueError, match="holds no audio"):
         predict.run(fitted, [fitted / "fold_00" / "checkpoints"])
-    with pytest.raises(ValueError, match="--window"):
+    with pytest.raises(ValueError, match="needs window"):
         predict.run(fitted, [folder], hop=0.5)
     for value in (-1, np.inf, np.nan):
-        with pytest.raises(ValueError, match="--window="):
+        with pytest.raises(ValueError, match=r"^window="):
             predict.run(fitted, [folder], window=value)
 
 

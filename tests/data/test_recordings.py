@@ -172,8 +172,8 @@ def test_unusable_recordings_are_named_and_the_others_are_done(tmp_path):
 
 def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch):
     def windows(*_):
-        yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
-        yield 1.5, 1.0, 1.5, ValueError("nothing to hear")
+        yield 1.5, 0.0, 1.0, 16_000, np.zeros((16, 16), np.uint8)
+        yield 1.5, 1.0, 1.5, 16_000, ValueError("nothing to hear")
 
     monkeypatch.setattr(extract, "windows", windows)
     done, unusable, _ = process(
@@ -208,7 +208,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
     def windows(path, *_):
         with lock:
             begun.append(path)
-        yield 1.5, 0.0, 1.0, np.zeros((16, 16), np.uint8)
+        yield 1.5, 0.0, 1.0, 16_000, np.zeros((16, 16), np.uint8)
 
     monkeypatch.setattr(extract, "windows", windows)
     files = [Recording(Path(f"{number}.wav"), Path(), str(number)) for number in range(200)]

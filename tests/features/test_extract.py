@@ -145,10 +145,11 @@ def test_recordings_are_trimmed_alike_in_preparing_and_predicting(tmp_path, trim
     seconds, (prepared,), digest = extract.read(tmp_path / "whole.wav", settings)
     assert seconds == 5.0
     assert digest == extract.read(tmp_path / "whole.wav", form)[2]
-    ((seconds, start, end, predicted),) = extract.windows(
+    ((seconds, start, end, rate, predicted),) = extract.windows(
         tmp_path / "whole.wav", settings, Windowing()
     )
     assert (seconds, start, end) == ((5.0, 1.9, 3.1) if trim else (5.0, 0.0, 5.0))
+    assert rate == 16_000
     np.testing.assert_array_equal(predicted, prepared)
     expected = extract.read(tmp_path / ("speech.wav" if trim else "whole.wav"), form)[1][0]
     np.testing.assert_array_equal(prepared, expected)
@@ -204,15 +205,15 @@ def test_windows_are_the_pictures_of_training_one_by_one(recording, mode):
     settings = PictureSettings(canvas=16, mode=mode, window=0.3, window_hop=0.1)
     found = list(extract.windows(recording, settings, settings.windowing))
     starts = [0.1 * k for k in range(10)]
-    assert [start for _, start, _, _ in found] == pytest.approx(starts)
-    assert [end for _, _, end, _ in found] == pytest.approx([min(s + 0.3, 1) for s in starts])
+    assert [start for _, start, *_ in found] == pytest.approx(starts)
+    assert [end for _, _, end, *_ in found] == pytest.approx([min(s + 0.3, 1) for s in starts])
     expected = extract.read(recording, settings)[1]
-    np.testing.assert_array_equal([array for _, _, _, array in found], expected)
+    np.testing.assert_array_equal([array for *_, array in found], expected)
 
 
 def test_without_a_window_a_recording_is_whole(recording):
     settings = PictureSettings(canvas=16, window=0.25)  # its windows are not asked for
-    ((seconds, start, end, array),) = extract.windows(recording, settings, Windowing())
+    ((seconds, start, end, _, array),) = extract.windows(recording, settings, Windowing())
     assert (seconds, start, end) == (1, 0, 1)
     whole = extract.read(recording, PictureSettings(canvas=16))[1]
     np.testing.assert_array_equal(array, whole[0])

@@ -82,6 +82,74 @@ def test_lines_stand_above_a_bar(monkeypatch):
     assert screen.getvalue().endswith("\rdone\n")
 
 
+def test_a_bar_is_drawn_before_anything_is_done(monkeypatch):
+    screen = terminal(monkeypatch)
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    with progress.bar("compiling", 8, "steps"):
+        wait_for(lambda: "0/8" in screen.getvalue())
+    drawn = screen.getvalue()
+    assert drawn.endswith("\r")  # it is cleared
+    time.sleep(0.05)
+    assert screen.getvalue() == drawn
+
+
+def test_the_time_left_is_that_of_the_units_after_the_first(monkeypatch):
+    terminal(monkeypatch)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.bar("training", 10, "steps") as bar:
+        assert bar.format_dict["rate"] == 0  # and the time left is "?"
+        now[0] = 60  # something was compiled
+        bar.update()
+        assert bar.format_dict["rate"] == 0
+        now[0] += 2
+        bar.update()
+        assert bar.format_dict["rate"] == pytest.approx(0.5)
+
+
+def test_without_a_terminal_a_line_comes_whenever_there_was_none_for_long(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    monkeypatch.setattr(progress, "DELAY", 0.01)
+    monkeypatch.setattr(progress, "TICK", 0.01)
+    with progress.bar("training", 8, "steps") as bar:
+        bar.update(2)
+        time.sleep(0.05)
+        assert log.getvalue() == ""
+        monkeypatch.setattr(progress, "SILENCE", 0.02)
+        wait_for(lambda: log.getvalue().count("\n") >= 2)
+        bar.update(2)
+        wait_for(lambda: "4 of 8" in log.getvalue())
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "training: 2 of 8 steps after 0:00"
+    assert re.fullmatch(r"training: 4 of 8 steps after 0:0\d(, about 0:0\d left)?", lines[-1])
+    time.sleep(0.05)
+    assert log.getvalue().splitlines() == lines
+
+
+def test_a_forgotten_bar_is_silent(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr("sys.stderr", log)
+    for name in ("DELAY", "TICK", "SILENCE"):
+        monkeypatch.setattr(progress, name, 0.01)
+    iterator = iter(progress.bar("reading", 3, "records", range(3)))
+    next(iterator)
+    wait_for(log.getvalue)
+    del iterator
+    time.sleep(0.05)
+    lines = log.getvalue()
+    time.sleep(0.05)
+    assert log.getvalue() == lines
+
+
+def wait_for(condition, seconds=10.0):
+    """Waits until a condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_one_is_singular():
     assert [progress.many(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
 

@@ -1,0 +1,7 @@
+from ds_jax.features.axes import TimeFrequency as TimeFrequency
+from ds_jax.features.axes import spectrogram as spectrogram
+from ds_jax.features.spectrogram import PictureSettings as PictureSettings
+from ds_jax.systems.deep_features import extract_features as extract_features
+from ds_jax.systems.model import Model as Model
+from ds_jax.systems.model import explain as explain
+from ds_jax.systems.model import load as load

@@ -1,0 +1,421 @@
+"""Finished models that answer: those of a run, of a fold, of an ensemble, or of an export."""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from ds_jax import config as configuration
+from ds_jax.data import recordings
+from ds_jax.data.recordings import Paths, Recording, Unusable, Window
+from ds_jax.evaluation.predictions import Predicted, unpadded
+from ds_jax.features import axes, extract
+from ds_jax.features.audio import Windowing
+from ds_jax.features.source import reading_of
+from ds_jax.runtime import files, processes, progress
+from ds_jax.runtime.progress import many
+from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds, member_directories
+from ds_jax.systems import base as systems
+from ds_jax.systems import card
+from ds_jax.training import parallel
+
+EXPORTED, EXPORTED_CARD = "model.stablehlo", "model.json"
+LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
+
+
+class Row(NamedTuple):
+    """What is predicted for a window.
+
+    Attributes:
+        window: The window.
+        probabilities: float64 [classes], the mean over models.
+        gates: By the name of the attention head, float32 [height, width] in 0..1, the mean over
+            models.
+    """
+
+    window: Window
+    probabilities: np.ndarray
+    gates: dict[str, np.ndarray]
+
+    def record(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Returns `recording`, `start`, `end`, `prediction` and each class' probability."""
+        shares = dict(zip(classes, self.probabilities.tolist(), strict=True))
+        return self.window.times | {"prediction": classes[self.probabilities.argmax()]} | shares
+
+
+class Model:
+    """The mean of one or more finished models, see `load`.
+
+    Attributes:
+        config: The config that they were trained by.
+        classes: The classes, in the order of the probabilities.
+        settings: How waveforms are drawn, or which features are computed.
+        count: The number of models.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        settings: extract.Settings,
+        count: int,
+        read_card: Callable[[], dict],
+        load_ensemble: Callable[[], Callable],
+    ):
+        self.config, self.settings, self.count = config, settings, count
+        self.classes = tuple(config.classes)
+        self._read_card, self._load_ensemble = read_card, load_ensemble
+
+    @functools.cached_property
+    def card(self) -> dict[str, Any]:
+        """What is known of the models, as JSON, see `card.read`; of an exported one model.json."""
+        return self._read_card()
+
+    @functools.cached_property
+    def start(self) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+        """The function that predicts a batch, see `base.Implementation.load_ensemble`."""
+        return self._load_ensemble()
+
+    def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
+        """Predicts the emotion of a waveform, or of each waveform of a batch.
+
+        The first call compiles the network, which takes seconds, and so does the first one with a
+        larger number of waveforms; a timeline's network is also compiled for each of few lengths.
+
+        Args:
+            samples: float [n], mono, full scale at 1; or a batch, float [batch, n] or a sequence of
+                waveforms of any lengths.
+            rate: Their rate in Hz; they are resampled to that of the models.
+
+        Returns:
+            Probabilities in the order of `classes`, float32 [classes], or [batch, classes] of a
+            batch. They are the mean over the windows, of models that were trained on windows.
+
+        Raises:
+            ValueError: A waveform is empty, silent or damaged, has channels, or is not of floats.
+        """
+        if not len(samples):
+            raise ValueError("there are no samples: give a waveform [n], or a batch [batch, n]")
+        if getattr(samples, "ndim", 1) == 2 and samples.shape[1] < rate / 1000:
+            raise ValueError(
+                f"samples of shape {samples.shape} are waveforms of less than 1 ms: a batch has "
+                "the shape [batch, n]; of channels [n, channels] take the mean over the last axis"
+            )
+        is_batch = np.ndim(samples[0]) > 0
+        parts, counts = [], []
+        for waveform in samples if is_batch else [samples]:
+            arrays = extract.from_samples(waveform, rate, self.settings)
+            parts += arrays
+            counts.append(len(arrays))
+        rows = min(parallel.rows_together(), 1 << (len(parts) - 1).bit_length())
+        shares = []
+        for first in range(0, len(parts), rows):
+            inputs = extract.batch(parts[first : first + rows], self.settings)
+            shares.append(self.start(inputs, rows)().probabilities)
+        ends = np.cumsum(counts)[:-1]
+        means = [part.mean(axis=0) for part in np.split(np.concatenate(shares), ends)]
+        return np.asarray(means if is_batch else means[0], np.float32)
+
+    def predict(
+        self,
+        paths: Paths,
+        window: float = 0.0,
+        hop: float = 0.0,
+        unusable: list[Unusable] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Predicts the emotions of recordings; `pandas.DataFrame` makes a table of the result.
+
+        Args:
+            paths: Files of any rate and number of channels, folders and patterns, or one of these,
+                see `recordings.find`.
+            window: Seconds; the last window may be shorter, and reaches the end. 0 takes the
+                windows on which the models were trained, if they were, or else the recording whole.
+            hop: Seconds between the starts of windows; 0 means window.
+            unusable: A list to which all is added that cannot be used; None makes it an error.
+
+        Returns:
+            A record of each window: `recording`, `start` and `end` in seconds, `prediction`, and
+            the probability of each class by its name.
+
+        Raises:
+            ValueError: A recording cannot be used, or the models have no such windows.
+        """
+        rows = self.rows_of(paths, window, hop, unusable)
+        return [row.record(self.classes) for row in rows]
+
+    def windowing(self, window: float, hop: float) -> Windowing:
+        """Returns how recordings are cut for a window and a hop in seconds, see `predict`.
+
+        Raises:
+            ValueError: One of them is impossible.
+        """
+        for name, value in {"window": window, "hop": hop}.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a number of seconds, 0 or more")
+        trained = self.settings.windowing
+        if hop and not (window or trained.window):
+            raise ValueError(f"hop={hop} needs window, the seconds of a window")
+        if window:
+            return Windowing(window, hop, to_end=True)
+        return Windowing(trained.window, hop or trained.hop)
+
+    def check_gates(self) -> None:
+        """Checks that the models have attention gates, and that they can be read.
+
+        Raises:
+            ValueError: There are none.
+        """
+        if isinstance(self.settings, extract.Waveforms):
+            raise ValueError("an exported model keeps its attention gates inside: explain the run")
+        if not (self.config.model.get("gates") or self.config.model.get("gate")):
+            raise ValueError(f"{systems.title(self.config)} has no attention gates to explain")
+
+    def rows(
+        self,
+        found: Sequence[Recording],
+        windowing: Windowing,
+        unusable: list[Unusable],
+        quiet: bool = False,
+    ) -> Iterator[Row]:
+        """Yields what is predicted for each window of recordings, as `recordings.process`.
+
+        Finally it prints how many recordings were long and taken whole.
+        """
+        size, long = parallel.rows_together(), []
+        batches = recordings.process(
+            found, self.settings, windowing, size, self.start, unusable, quiet
+        )
+        for batch, predicted in batches:
+            for index, part in enumerate(batch):
+                if not windowing.window and part.end > LONG:
+                    long.append(part.recording.title)
+                gates = {name: unpadded(gate[index]) for name, gate in predicted.gates.items()}
+                yield Row(part, predicted.probabilities[index], gates)
+        if long:
+            progress.say(
+                f"{many(len(long), 'recording')} longer than {LONG:.0f} s and taken whole, such as "
+                f"{long[0]}: window=3 gives a prediction for every three seconds"
+            )
+
+    def rows_of(
+        self,
+        paths: Paths,
+        window: float,
+        hop: float,
+        unusable: list[Unusable] | None,
+    ) -> Iterator[Row]:
+        """Yields what is predicted for each window of recordings, see `predict`."""
+        windowing = self.windowing(window, hop)
+
+        def work(found, bad):
+            return self.rows(found, windowing, bad)
+
+        return recordings.answer(paths, unusable, work)
+
+
+class Ensemble(Model):
+    """The weighted mean of models that read different pictures or features, see `Model`.
+
+    Attributes:
+        parts: Each with its weight, which sum to one.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        parts: Sequence[tuple[float, Model]],
+        read_card: Callable[[], dict],
+    ):
+        first, count = parts[0][1], sum(part.count for _, part in parts)
+        super().__init__(config, first.settings, count, read_card, self._load)
+        self.parts = parts
+
+    def _load(self) -> list[Callable]:
+        return [part.start for _, part in self.parts]
+
+    def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
+        shares = [weight * part(samples, rate) for weight, part in self.parts]
+        return np.sum(shares, axis=0, dtype=np.float32)
+
+    def check_gates(self) -> None:
+        raise ValueError("an ensemble has several gates: explain one of the runs in members/")
+
+    def rows(
+        self,
+        found: Sequence[Recording],
+        windowing: Windowing,
+        unusable: list[Unusable],
+        quiet: bool = False,
+    ) -> Iterator[Row]:
+        each = [
+            part.rows(found, windowing, [] if number else unusable, quiet or number > 0)
+            for number, (_, part) in enumerate(self.parts)
+        ]
+        for rows in zip(*each, strict=True):
+            weighted = zip(self.parts, rows, strict=True)
+            shares = sum(weight * row.probabilities for (weight, _), row in weighted)
+            yield Row(rows[0].window, shares, {})
+
+
+def load(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
+    """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
+
+    Args:
+        path: The folder of a run, of a fold, or one that `--mode=export` has written.
+        channel: Which channel of recordings is read, see `source.Reading`; None means as trained.
+        raw_rate: The rate in Hz of headerless recordings; None means as trained.
+
+    Raises:
+        ConfigError: There is no such channel or rate.
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: A model is damaged, or of another version; or JAX finds no device.
+    """
+    processes.prepare()
+    model = find(path, channel, raw_rate)
+    model.start  # noqa: B018 (loads the weights, so that an error comes here)
+    return model
+
+
+def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
+    """Finds models as `load`, which are loaded when they are first asked for an answer."""
+    folder, given = files.expand(path), {"channel": channel, "raw_rate": raw_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if (folder / EXPORTED).is_file():
+        facts = files.read_json(folder / EXPORTED_CARD)
+        if missing := {"config", "sample_rate", "models"} - set(facts):
+            raise ValueError(
+                f"{folder / EXPORTED_CARD} has no field {min(missing)}: export the models again"
+            )
+        reading = reading_of(facts["config"] | given) | {"trim": 0.0}  # it trims them itself
+        return Model(
+            ml_collections.ConfigDict(facts["config"] | given),
+            extract.Waveforms(facts["sample_rate"], **reading),
+            len(facts["models"]),
+            lambda: facts,
+            lambda: _load_exported(folder / EXPORTED),
+        )
+    if (folder / MEMBERS).is_dir():
+        return _find_ensemble(folder, given)
+    checkpoints = find_checkpoints(folder)
+    config = systems.load_config(checkpoints)
+    config.update(given)
+    return Model(
+        config,
+        extract.settings(config),
+        len(checkpoints),
+        lambda: card.read(config, checkpoints),
+        lambda: systems.implementation(config).load_ensemble(checkpoints),
+    )
+
+
+def _find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
+    """Finds the models of an ensemble; those that read the same inputs read them together."""
+    config = configuration.read(folder)
+    config.update(given)
+    members = [find(each, **given) for each in member_directories(folder, config).values()]
+    together = {}
+    for member in members:
+        together.setdefault(str(member.settings), []).append(member)
+    parts = []
+    for alike in together.values():
+        first, count = alike[0], sum(member.count for member in alike)
+        start = functools.partial(_mean_of, alike)
+        part = Model(first.config, first.settings, count, lambda: {}, start)
+        parts.append((len(alike) / len(members), part))
+    return Ensemble(config, parts, lambda: {"members": [member.card for member in members]})
+
+
+def _mean_of(members: Sequence[Model]) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Returns a function as `Model.start` that gives the mean of models, without gates."""
+    starts = [member.start for member in members]
+
+    def start(inputs, size):
+        waits = [start(inputs, size) for start in starts]
+
+        def mean():
+            shares = [wait().probabilities for wait in waits]
+            return Predicted(np.mean(shares, axis=0), {}, {})
+
+        return mean
+
+    return start
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Finds the `checkpoints` folders of a run's finished folds, or of a fold.
+
+    Args:
+        directory: The folder of a run or of a fold, or a `checkpoints` folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The folder is that of an ensemble.
+    """
+    if directory.name == CHECKPOINTS:
+        return [directory]
+    if (directory / MEMBERS).is_dir():
+        raise ValueError(f"{directory} is an ensemble: give one of the runs in its members/")
+    found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
+    if not found and not (directory / CHECKPOINTS).is_dir():
+        raise FileNotFoundError(
+            f"no finished fold in {directory}: give the folder of a run or of a fold (--checkpoint)"
+        )
+    return found or [directory / CHECKPOINTS]
+
+
+def explain(
+    model: Model,
+    paths: Paths,
+    window: float = 0.0,
+    hop: float = 0.0,
+    unusable: list[Unusable] | None = None,
+) -> list[dict[str, Any]]:
+    """Shows what the attention gates of models let through.
+
+    Args:
+        model: Models with attention gates: DS-AM's.
+        paths, window, hop, unusable: As in `Model.predict`.
+
+    Returns:
+        The records of `Model.predict`, each with `picture`, the picture that the networks read, and
+        `gates`, by the name of the layer that carries the gate: each is an `axes.TimeFrequency`,
+        with axes in seconds and Hz.
+
+    Raises:
+        ValueError: The models have no gates; and as `Model.predict`.
+    """
+    model.check_gates()
+    records = []
+    for row in model.rows_of(paths, window, hop, unusable):
+        part, settings = row.window, model.settings
+        count = round((part.end - part.start) * part.rate)
+        picture = axes.of_picture(part.represented, part.start, count, part.rate, settings)
+        gates = {name: axes.of_gate(gate, picture, settings) for name, gate in row.gates.items()}
+        records.append(row.record(model.classes) | {"picture": picture, "gates": gates})
+    return records
+
+
+def _load_exported(path: Path) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Loads an exported model; returns a function as `Model.start`, of waveforms with NaN after."""
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # the errors of flatbuffers and MLIR have no common class
+        raise ValueError(
+            f"JAX {jax.__version__} cannot read {path} ({error}): export the models again"
+        ) from error
+    call = jax.jit(exported.call)
+
+    def start(inputs, size):
+        lengths = np.ones(size, np.int32)  # of the rows of padding
+        lengths[: len(inputs)] = np.isfinite(inputs).sum(axis=1)
+        samples = np.zeros((size, inputs.shape[1]), np.float32)
+        samples[: len(inputs)] = np.nan_to_num(inputs, nan=0.0)
+        shares = call(samples, lengths)
+        return lambda: Predicted(np.asarray(shares, np.float64)[: len(inputs)], {}, {})
+
+    return start
