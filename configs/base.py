@@ -138,27 +138,15 @@ def _share(config: ConfigDict, member: ConfigDict) -> None:
         _share(config, part)
 
 
-def use_ds_am_best(config: ConfigDict, models: int = 3) -> None:
-    """Changes a config to DS-AM's second form on two pictures, and ridges on the same blocks.
-
-    Args:
-        config: The config.
-        models: How many times each DS-AM is trained, with a seed each.
-    """
+def use_ds_am_best(config: ConfigDict) -> None:
+    """Changes a config to DS-AM's second form on two pictures, with three seeds each."""
     members = {}
-    for picture in ("timeline", "bands"):
-        for number in range(models):
-            member = members[f"{picture}_am{number}"] = get_config()
+    for picture in ("timeline", "deviations"):
+        for number in range(3):
+            member = members[f"{picture}_{number}"] = get_config()
             use_ds_am_statistics(member)
+            member.picture.subtract_band_means = picture == "deviations"
             member.seed = config.get_oneway_ref("seed") + number
-        for pooling, layers in (("statistics", (3, 4)), ("rows", (4, 5))):
-            member = members[f"{picture}_{pooling}"] = get_config()
-            use_ds_ridge(member)
-            member.seed = config.get_oneway_ref("seed")
-            member.model.pooling = pooling
-            member.model.layers = tuple(f"block{layer}_pool" for layer in layers)
-    for name, member in members.items():
-        member.picture.subtract_band_means = name.startswith("bands")
     use_ensemble(config, **members)
 
 

@@ -1,9 +1,9 @@
-"""DS-AM's best: its second form on two pictures, three times each, and ridges on the same blocks.
+"""DS-AM's best: its second form on two kinds of timelines, with three seeds each.
 
     python launch.py --config=configs/ds_am_best.py
 
 Trained and tested on EmoDB, a speaker at a time. `--config.corpus=NAME` takes another corpus or a
-folder of your own, and `--config.folds.protocol` other folds. The probabilities are the mean of ten
+folder of your own, and `--config.folds.protocol` other folds. The probabilities are the mean of six
 members, each of which has its report in `runs/ds_am_best/members/`; docs/results.md says what they
 score, and what they cost.
 """
