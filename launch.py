@@ -59,13 +59,13 @@ def run(mode: str, paths: list[Path]) -> None:
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     reading = {name: flag.value for name, flag in _READING.items() if flag.present}
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
-    if mode == "evaluate":
-        config.update(reading)
+    for experiment in (config, *config.get("members", {}).values()) if mode == "evaluate" else ():
+        experiment.update(reading)
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
         check(config, mode, workdir)
 
-    from ds_jax.commands import compare, corpus, evaluate, export, features, predict, report
+    from ds_jax.commands import compare, corpus, export, features, predict, report
     from ds_jax.runtime import processes
 
     processes.start(_DISTRIBUTED.value)
@@ -73,9 +73,10 @@ def run(mode: str, paths: list[Path]) -> None:
     load = None
     if follows_config and mode != "features":  # the others read no corpora
         load = _corpora(config, workdir).load
+    described = [*config.members.values()][-1] if "members" in config else config  # its pictures
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
-        "evaluate": lambda: evaluate.run(workdir, load(config, _EVAL_ON.value or config.corpus)),
+        "evaluate": lambda: _evaluate(config, load, workdir, _EVAL_ON.value or config.corpus),
         "predict": lambda: predict.run(
             checkpoint,
             paths,
@@ -87,9 +88,9 @@ def run(mode: str, paths: list[Path]) -> None:
         ),
         "features": lambda: features.run(config, paths, output, labels),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
-        "report": lambda: report.run(config, load(config, config.corpus), workdir),
+        "report": lambda: report.run(config, load(described, config.corpus), workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
-        "corpus": lambda: corpus.run(config, load(config, config.corpus), workdir),
+        "corpus": lambda: corpus.run(config, load(described, config.corpus), workdir),
     }
     if mode == "predict" and not _CHECKPOINT.value:
         print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)
@@ -119,7 +120,7 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
     from datasets import prepare
-    from ds_jax.commands import evaluate, paper, train
+    from ds_jax.commands import ensemble, paper, train
     from ds_jax.training import epochs
 
     epochs.report_errors_once()
@@ -127,12 +128,26 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
         return
-    # A table may give other folds than the config asks for.
-    train.check(config, folds if config.corpus in prepare.KNOWN else None)
-    others = [load(config, name) for name in config.eval_on]  # first: they may be missing
-    if train.run(config, load(config, config.corpus), workdir, folds):
-        for other in others:
-            evaluate.run(workdir, other)
+    members = [*config.members.values()] if "members" in config else [config]
+    for member in members:  # a table may give other folds than the config asks for
+        train.check(member, folds if config.corpus in prepare.KNOWN else None)
+    for name in config.eval_on:  # first: they may be missing
+        load(members[0], name)
+    if "members" in config:
+        finished = ensemble.run(config, load, workdir, folds)
+    else:
+        finished = train.run(config, load(config, config.corpus), workdir, folds)
+    for name in config.eval_on if finished else ():
+        _evaluate(config, load, workdir, name)
+
+
+def _evaluate(config: ConfigDict, load: Callable, workdir: Path, name: str) -> None:
+    from ds_jax.commands import ensemble, evaluate
+
+    if "members" in config:
+        ensemble.evaluate_on(config, load, workdir, name)
+    else:
+        evaluate.run(workdir, load(config, name))
 
 
 def _corpora(config: ConfigDict, workdir: Path):

@@ -52,6 +52,8 @@ def get_config() -> ConfigDict:
     config.picture.fmin = 0.0  # Hz
     config.picture.fmax = 0.0  # Hz; 0: half the sample rate
     config.picture.floor_db = 0.0  # dB below the loudest cell; 0: none
+    # Whether a timeline shows each band's difference to its mean over time.
+    config.picture.subtract_band_means = False
     config.picture.window = 0.0  # seconds of a picture; 0: the whole recording
     config.picture.window_hop = 0.0  # seconds between windows; 0: one after the other
     config.picture.canvas = 227  # pixels drawn and stored (DeepSpectrum)
@@ -81,14 +83,19 @@ def get_config() -> ConfigDict:
     return config
 
 
-def use_ds_am_statistics(config: ConfigDict) -> None:
-    """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
-    config.system = "ds_am_statistics"
-    config.select_on = "none"  # a fixed number of epochs, on all training speakers
+def use_timelines(config: ConfigDict) -> None:
+    """Changes a config's pictures to timelines: a pixel a frame, and a row a mel band."""
     config.picture.layout = "timeline"
     config.picture.mel_bands = 64
     config.picture.floor_db = 80.0
     config.picture.colour_map = "gray"
+
+
+def use_ds_am_statistics(config: ConfigDict) -> None:
+    """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
+    use_timelines(config)
+    config.system = "ds_am_statistics"
+    config.select_on = "none"  # a fixed number of epochs, on all training speakers
     config.model = ConfigDict()
     config.model.heads = ("block3_pool", "block4_pool")
     config.model.gate = True  # whether a gate weights frames and bands
@@ -102,6 +109,49 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
+
+
+def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
+    """Changes a config to the mean of several experiments on the same corpus and folds.
+
+    Args:
+        config: The config, whose corpus, classes, folds, weights and so on become the members'.
+        **members: The experiments, each by its name.
+    """
+    choosing = [member.select_on for member in members.values() if "train" in member]
+    config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
+    for name in ("seeds", "parallel", "picture", "model", "train"):
+        del config[name]
+    config.members = ConfigDict()
+    for name, member in members.items():
+        for shared in {*config} & {*member} - {"system", "seed", "select_on", "eval_on", "folds"}:
+            member[shared] = config.get_ref(shared)
+        member.folds = config.folds
+        config.members[name] = member
+
+
+def use_ds_am_ensemble(config: ConfigDict, models: int = 3) -> None:
+    """Changes a config to DS-AM's second form on two pictures, and ridges on the same blocks.
+
+    Args:
+        config: The config.
+        models: How many times each DS-AM is trained, with a seed each.
+    """
+    members = {}
+    for picture in ("timeline", "bands"):
+        for number in range(models):
+            member = members[f"{picture}_am{number}"] = get_config()
+            use_ds_am_statistics(member)
+            member.seed = config.get_oneway_ref("seed") + number
+        for pooling, layers in (("statistics", (3, 4)), ("rows", (4, 5))):
+            member = members[f"{picture}_{pooling}"] = get_config()
+            use_ds_ridge(member)
+            member.seed = config.get_oneway_ref("seed")
+            member.model.pooling = pooling
+            member.model.layers = tuple(f"block{layer}_pool" for layer in layers)
+    for name, member in members.items():
+        member.picture.subtract_band_means = name.startswith("bands")
+    use_ensemble(config, **members)
 
 
 def use_ds_fc(config: ConfigDict) -> None:
@@ -123,6 +173,26 @@ def use_ds_svc(config: ConfigDict) -> None:
     # 553 MB weights.
     config.model.layers = ("block3_pool", "block4_pool")
     _use_svc_model(config, "linear")
+    _without_training(config)
+
+
+def use_ds_ridge(config: ConfigDict) -> None:
+    """Changes a config to a class-balanced kernel ridge on what DS-AM's second form reads."""
+    use_timelines(config)
+    config.system = "ds_ridge"
+    config.model = ConfigDict()
+    config.model.layers = ("block3_pool", "block4_pool")
+    # Of their channels: "mean", "statistics" (mean and standard deviation), or "rows" (the mean
+    # over time of each row of frequencies).
+    config.model.pooling = "statistics"
+    _use_ridge_model(config)
+    _without_training(config)
+
+
+def use_ridge(config: ConfigDict, features: str) -> None:
+    """Changes a config to a class-balanced kernel ridge on a set of features."""
+    _use_features(config, "ridge", features)
+    _use_ridge_model(config)
     _without_training(config)
 
 
@@ -187,6 +257,12 @@ def _use_svc_model(config: ConfigDict, kernel: str) -> None:
     config.model.scaling = "standardised"  # by the training set's mean and deviation; or "none"
 
 
+def _use_ridge_model(config: ConfigDict) -> None:
+    config.model.kernel = "linear"
+    config.model.costs = (0.3, 1.0, 3.0, 10.0, 30.0)  # one over the penalty, as C above
+    config.model.scaling = "standardised"
+
+
 def _without_training(config: ConfigDict) -> None:
     del config.seeds
     del config.train
@@ -211,10 +287,13 @@ def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
 SCHEMAS = {
     "ds_am": get_config,
     "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
+    "ensemble": functools.partial(_schema, use_ds_am_ensemble),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
+    "ds_ridge": functools.partial(_schema, use_ds_ridge),
     "mlr": functools.partial(_schema, use_mlr, features="mfcc"),
     "svc": functools.partial(_schema, use_svc, features="mfcc", kernel="linear"),
+    "ridge": functools.partial(_schema, use_ridge, features="mfcc"),
     "xgboost": functools.partial(_schema, use_xgboost, features="mfcc"),
     "lstm": functools.partial(_schema, use_lstm, features="mfcc"),
     "ffnn": functools.partial(_schema, use_ffnn, features="mfcc"),

@@ -102,7 +102,17 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
     """
     check_choice("system", config.get("system"), schemas)
     schema = schemas[config.system]()
-    _check_group("", config.to_dict(), schema.to_dict(), list(flatten(schema)))
+    values = config.to_dict()
+    members = values.pop("members", {}) if "members" in schema else {}
+    for name in members:  # each is a config of a system of its own
+        try:
+            check_fields(config.members[name], schemas)
+        except ConfigError as error:
+            raise ConfigError(
+                f"members.{name}.{error.field}", error.value, error.allowed
+            ) from error
+    example = {name: value for name, value in schema.to_dict().items() if name != "members"}
+    _check_group("", values, example, list(flatten(schema)))
 
 
 def unknown_field(name: str, value: object, names: Collection[str]) -> ConfigError:
@@ -215,11 +225,16 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
     of them makes the rate of each step. The description ends where its reader adds the place of
     `now`.
     """
-    first, second = (flatten(_with_lists(config)) for config in (before, now))
+    first, second = (
+        flatten(ConfigDict(_complete(_with_lists(config).to_dict()))) for config in (before, now)
+    )
     free = {*FREE_FIELDS, *PATHS}
     if "train" in now and is_scheduled(now.train):
         free.remove(EPOCHS)
-    for name in sorted({*first, *second} - free):
+    for name in sorted({*first, *second}):
+        within = name.split(".", 2)[2] if name.startswith("members.") else name
+        if within in free:
+            continue
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
@@ -243,11 +258,18 @@ def read(workdir: Path) -> ConfigDict:
         FileNotFoundError: There is no run in the folder.
         ValueError: The file is damaged.
     """
-    content = _read_json(workdir)
+    content = _complete(_read_json(workdir))
+    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+
+
+def _complete(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds the fields that a config of an earlier version lacks, with the values that it had."""
     content = OLDER | content
     if "seeds" in content:
-        content["seeds"].setdefault("augmentation", content["seed"])
-    return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
+        content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
+    if "picture" in content:
+        content["picture"] = {"subtract_band_means": False} | content["picture"]
+    return content
 
 
 def recorded(workdir: Path) -> dict[str, Any]:

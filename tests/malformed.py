@@ -154,13 +154,21 @@ def _no_audio(rng: np.random.Generator) -> Iterator[Case]:
             yield Case(f"{kind} as {suffix}", suffix, content, False)
         for index in range(8):
             yield Case(f"bytes {index} as {suffix}", suffix, rng.bytes(2000), None)
-    for suffix in (".m4a", ".mp4", ".aac", ".amr", ".wma", ".webm"):  # with ffmpeg or without
+    # With ffmpeg or without; libsndfile would take any bytes of the last ones for samples.
+    of_ffmpeg = (".m4a", ".mp4", ".aac", ".amr", ".wma", ".webm", ".3ga", ".m4r", ".qcp", ".dts")
+    for suffix in (*of_ffmpeg, ".ts", ".mp3", ".au", ".snd", ".gsm", ".vox"):
         for kind in ("text", "HTML", "zeros", "only RIFF"):
             yield Case(f"{kind} as {suffix}", suffix, contents[kind], False)
-    for kind, beginning in (("MP4", b"\0\0\0\x18ftypM4A "), ("Matroska", b"\x1aE\xdf\xa3")):
+    for kind, beginning in (
+        ("MP4", b"\0\0\0\x18ftypM4A "),
+        ("Matroska", b"\x1aE\xdf\xa3"),
+        ("ADTS", b"\xff\xf1\x50\x80"),
+        ("Windows Media", b"0&\xb2u\x8ef\xcf\x11"),
+    ):
         yield Case(f"the beginning of {kind} as .wav", ".wav", beginning + rng.bytes(500), False)
     yield Case("nothing as .l16", ".l16", b"", False)
-    yield Case("bytes as .l16", ".l16", rng.bytes(8000), True)
+    for suffix in (".l16", ".pcm"):
+        yield Case(f"bytes as {suffix}", suffix, rng.bytes(8000), True)
 
 
 def _without_sound() -> Iterator[Case]:
@@ -209,6 +217,17 @@ def _of_every_format() -> Iterator[Case]:
         for subtype in subtypes.split():
             content = encoded(speech(), RATE, form, subtype)
             yield Case(f"{form} {subtype} as {suffix}", suffix, content, True)
+    gsm = encoded(speech(0.4, 8000), 8000, "RAW", "GSM610")
+    yield Case("GSM without a header", ".gsm", gsm, True)
+    both = np.concatenate([speech(), speech(seed=1)[::-1]], axis=1)
+    for kind, samples in {
+        "channels that differ": both,
+        "a dead channel": both * [1, 0],
+        "a channel of DC": both * [0, 1] + [0.2, 0],
+        "opposite channels of other levels": speech() * [1, -0.5],
+        "long silence": np.concatenate([np.zeros((40_000, 1)), speech(), np.zeros((40_000, 1))]),
+    }.items():
+        yield Case(kind, ".wav", encoded(samples), True)
     loud = encoded(32_768 * speech(), RATE, "WAV", "FLOAT")
     yield Case("floats in the range of integers", ".wav", loud, True)
     bytes_of = (10_000 * speech()).astype("<i2").tobytes()

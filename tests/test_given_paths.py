@@ -7,8 +7,11 @@ import pytest
 from absl.testing import flagsaver
 
 import launch
+from configs import base
+from datasets import prepare
 from ds_jax import cli
-from ds_jax.commands import compare, export, features, predict
+from ds_jax import config as configuration
+from ds_jax.commands import compare, evaluate, export, features, predict
 from ds_jax.runtime import processes, shutdown
 
 # ml_collections reads config files in a way that Python 3.12 drops.
@@ -119,6 +122,25 @@ def test_predict_names_the_run_that_answers_for_it(home, called, monkeypatch, ca
     assert not printed.out
     start(monkeypatch, "--mode=predict", "--checkpoint=run", "a.wav")
     assert not capsys.readouterr().err
+
+
+def test_how_recordings_are_read_is_said_by_the_run_or_by_a_flag(home, called, monkeypatch, capsys):
+    start(monkeypatch, "--mode=predict", "--checkpoint=run", "a.wav")
+    assert called.pop()[-1] == {}
+    start(monkeypatch, "--mode=predict", "--checkpoint=run", "--channel=left", "a.wav")
+    assert called.pop()[-1] == {"channel": "left"}
+    trained = base.get_config()
+    trained.channel = "right"
+    configuration.write(trained, home / "run")
+    monkeypatch.setattr(evaluate, "run", lambda *arguments: None)
+    monkeypatch.setattr(prepare.Corpora, "load", lambda *arguments: called.append(arguments))
+    given = ("--mode=evaluate", "--workdir=~/run", "--eval_on=emovo", "--corpora_dir=~/corpora")
+    for flags, expected in (((), ("right", 16_000)), (("--raw_rate=8000",), ("right", 8000))):
+        start(monkeypatch, *given, *flags)
+        config = called.pop()[1]
+        assert (config.channel, config.raw_rate) == expected
+    assert "from 1000 to" in refusal(capsys, monkeypatch, *given, "--raw_rate=8")
+    assert "--mode=predict" in refusal(capsys, monkeypatch, "--channel=left")
 
 
 def test_a_config_that_lies_elsewhere_is_named(home, called, monkeypatch, capsys):

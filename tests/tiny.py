@@ -39,10 +39,12 @@ SHALLOW = vgg16.create([(channels, 1) for channels in CHANNELS], UNITS)
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),
     "svc": lambda config: base.use_svc(config, "mfcc", "linear"),
+    "ridge": lambda config: base.use_ridge(config, "mfcc"),
     "xgboost": lambda config: base.use_xgboost(config, "mfcc"),
     "lstm": lambda config: base.use_lstm(config, "mfcc"),
     "ffnn": lambda config: base.use_ffnn(config, "mfcc"),
     "ds_svc": base.use_ds_svc,
+    "ds_ridge": base.use_ds_ridge,
     "ds_fc": base.use_ds_fc,
     "ds_am_statistics": base.use_ds_am_statistics,
     "ds_am": lambda config: None,
@@ -217,7 +219,7 @@ def make(system: str) -> tuple[ml_collections.ConfigDict, Corpus]:
         made.train.epochs, made.train.batch_size = 2, 8
     if system == "ds_fc":
         made.model.head = "gap"
-    if system == "ds_am_statistics":
+    if system in ("ds_am_statistics", "ds_ridge"):
         made.picture.canvas, made.picture.size = 227, 224  # which do not apply
         made.picture.mel_bands, inputs = 32, timelines(inputs)
     if system == "xgboost":

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, train
-from ds_jax.data.corpus import Corpus
+from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper as tables
@@ -73,7 +73,7 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
         raise ValueError(f"elra and emomatch are both {config.elra!r}: the tables need two corpora")
     runs = plan(config, read_experiment)
     states = {run.folder: _state(run, workdir) for run in runs.values()}
-    load = _keep_last(load)
+    load = keep_last(load)
     _write(config, runs, states, workdir)
     began, waiting, count = time.monotonic(), list(states.values()).count(WAITING), 0
     for run in {run.folder: run for run in runs.values()}.values():
@@ -170,20 +170,6 @@ def _run(run: Run, load: Load, workdir: Path) -> str:
     except Exception as error:  # of any kind, such as a device's full memory: the others are run
         return f"failed: {sentence(error)}"
     return DONE
-
-
-def _keep_last(load: Load) -> Load:
-    """Keeps the corpus that was loaded last, since the next cell often wants the same inputs."""
-    kept = {}
-
-    def load_or_take(experiment: ConfigDict, name: str) -> Corpus:
-        key = name, str([experiment.get("features"), experiment.get("picture")])
-        if key not in kept:
-            kept.clear()
-            kept[key] = load(experiment, name)
-        return kept[key]
-
-    return load_or_take
 
 
 def _write(

@@ -24,6 +24,7 @@ from ds_jax.runtime.workdir import (
     PREDICTIONS,
     fold_directory,
     is_finished,
+    member_directories,
 )
 from ds_jax.systems import base as systems
 from ds_jax.training.checkpoints import read_card
@@ -95,7 +96,14 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(excluded_duplicates(all_folds, corpus)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
-            made=how_made(workdir, list(finished.values())),
+            made=how_made(
+                workdir,
+                [
+                    fold_directory(part, number)
+                    for part in member_directories(workdir, config).values() or [workdir]
+                    for number in finished
+                ],
+            ),
         )
 
 
@@ -192,7 +200,7 @@ def write(
         skipped=len(corpus.skipped),
         other_labels=dict(Counter(corpus.left_out.values())),
         untrained={name: models for name, models in untrained.items() if models},
-        chosen=systems.SYSTEMS[config.system].chooses,
+        chosen=systems.chooses(config),
         synthetic=config.synthetic,
         paper=paper_numbers.paper_comparison(config, corpus.name, protocol, count),
         settings=configuration.describe(config),

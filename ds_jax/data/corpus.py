@@ -8,6 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -107,6 +108,8 @@ class Corpus:
         licence: The terms of the recordings; empty if unknown.
         classes: The classes of the run that reads the corpus.
         left_out: The names of the utterances whose labels stand for none of them, and the labels.
+        computed: What frozen blocks make of the inputs, on the devices, as long as the corpus is in
+            memory; by what it depends on.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Corpus:
     licence: str = ""
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    computed: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def labels(self) -> np.ndarray:
@@ -262,3 +266,21 @@ def _shape(png: bytes) -> tuple[int, int]:
 def _decode(png: bytes) -> np.ndarray:
     """Decodes a grey PNG; uint8 [height, width]."""
     return np.asarray(PIL.Image.open(io.BytesIO(png)))
+
+
+def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str], Corpus]:
+    """Keeps the corpus that was loaded last, since the next experiment often wants the same inputs.
+
+    Args:
+        load: Returns the corpus of a name with the inputs that a config describes.
+    """
+    kept = {}
+
+    def load_or_take(config: Mapping, name: str) -> Corpus:
+        key = name, str([config.get("features"), config.get("picture")])
+        if key not in kept:
+            kept.clear()
+            kept[key] = load(config, name)
+        return kept[key]
+
+    return load_or_take

@@ -9,7 +9,7 @@ import numpy as np
 from ds_jax.features.silence import Loudness
 from ds_jax.features.source import Decoded, Reading
 from ds_jax.runtime.files import printable
-from ds_jax.runtime.progress import many
+from ds_jax.runtime.progress import few, many
 
 HEARD = 4  # blocks of a recording that are judged by their bands
 # Speech has sound above this; telephones transmit 300 to 3400 Hz. The share of the power from here
@@ -23,7 +23,6 @@ ALIKE = 0.866  # a channel's correlation with the mean of two that correlate by 
 DEAD = 1e-5  # the share of the loudest channel's power below which another one is dead
 PAUSE = 1.5  # seconds of silence around speech that are remarked on
 PAUSE_TRIM = 40.0  # dB; how silence is found there
-SHOWN = 5  # names in a line
 
 
 class Remark(NamedTuple):
@@ -155,6 +154,4 @@ def lines(found: Mapping[str, Iterable[Sequence[str]]], settings: Reading) -> It
         if kind == "rate":
             lowest = min(int(detail.partition(" ")[0]) for _, detail in pairs)
         text = text.format(rate=settings.sample_rate, advice=settings.advise(lowest))
-        more = ", ..." if len(names) > SHOWN else ""
-        listed = printable(", ".join(names[:SHOWN]))
-        yield f"note: {many(len(names), 'recording')} {text}: {listed}{more}"
+        yield f"note: {many(len(names), 'recording')} {text}: {printable(few(names))}"

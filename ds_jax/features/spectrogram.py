@@ -50,6 +50,7 @@ RANGES = {
 }
 LEAST_WIDTH = 64  # pixels of a timeline, and LEAST_BANDS its height: VGG16 halves both five times
 LEAST_BANDS = 32
+BAND_RANGE = 30.0  # dB around a band's mean over time that the colours of a timeline span
 ON_DEVICE = ("colour_map", "size", "preprocessing")  # fields that do not change stored pictures
 
 
@@ -69,6 +70,8 @@ class PictureSettings(Reading):
         fmin: Hz, lowest frequency.
         fmax: Hz, highest frequency; 0 means half the rate.
         floor_db: dB below the maximum at which the colours end; 0 means no floor.
+        subtract_band_means: whether a timeline shows by how many dB, at most 30, a band is above or
+            below its mean over time, which takes away what a microphone or a voice always adds.
         window: seconds of audio in a picture; 0 puts the whole recording into one.
         window_hop: seconds between the starts of windows; 0 means window.
         canvas: pixels on a side of the stored picture.
@@ -90,6 +93,7 @@ class PictureSettings(Reading):
     fmin: float = 0.0
     fmax: float = 0.0
     floor_db: float = 0.0
+    subtract_band_means: bool = False
     window: float = 0.0
     window_hop: float = 0.0
     canvas: int = 227
@@ -106,6 +110,9 @@ class PictureSettings(Reading):
                 check_number(name, value, field.type, *RANGES[field.name])
             elif field.name in CHOICES:
                 check_choice(name, value, CHOICES[field.name])
+            elif field.type is bool:
+                if not isinstance(value, bool):
+                    raise ConfigError(name, value, "True or False")
             elif not value or not isinstance(value, str):
                 raise ConfigError(name, value, "the name of a colour map")
             object.__setattr__(self, field.name, field.type(value))  # 1 and 1.0 give one key
@@ -117,6 +124,9 @@ class PictureSettings(Reading):
             _band(self, self.sample_rate)
         if self.is_timeline:
             self._check_timeline()
+        elif self.subtract_band_means:
+            allowed = "False where picture.layout is not 'timeline'"
+            raise ConfigError("picture.subtract_band_means", True, allowed)
 
     def _check_timeline(self) -> None:
         if self.mode != "mel":
@@ -147,6 +157,8 @@ class PictureSettings(Reading):
     def key(self) -> str:
         """Returns a short name for folders; it differs if the stored pictures differ."""
         unstored = {*ON_DEVICE, *(field.name for field in fields(Reading))}
+        if not self.subtract_band_means:  # names from before there was this field stay
+            unstored.add("subtract_band_means")
         stored = {name: value for name, value in asdict(self).items() if name not in unstored}
         text = json.dumps(stored, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -180,7 +192,13 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
     cells = matrix(samples, rate, settings)
     low, high = cells.min(), cells.max()
     if settings.is_timeline:
-        picture = colour_indices(np, cells, low, high, settings).T[::-1]
+        if settings.subtract_band_means:
+            cells = 10 * np.log10(np.maximum(cells, AMIN))
+            cells = np.maximum(cells, cells.max() - (settings.floor_db or np.inf))
+            shares = (cells - cells.mean(axis=0) + BAND_RANGE) / (2 * BAND_RANGE)
+            picture = np.clip(256 * shares, 0, 255).astype(np.uint8).T[::-1]
+        else:
+            picture = colour_indices(np, cells, low, high, settings).T[::-1]
         after = ((0, 0), (0, max(0, LEAST_WIDTH - len(cells))))
         return np.maximum(np.pad(picture, after), 1)  # 0 is left for what is no picture
     cells = cells[pixels_to_cells(settings.canvas, len(cells))]  # only these need a logarithm

@@ -286,7 +286,9 @@ class TimelineNetwork(DeepSpectrumNetwork):
         return {
             name: (
                 maps[name].astype(jnp.float32),
-                _seen(maps[name].shape, x["widths"] // self._pixels(name), x.get("hidden")),
+                seen_positions(
+                    maps[name].shape, x["widths"] // self._pixels(name), x.get("hidden")
+                ),
             )
             for name in self.head.heads
         }
@@ -296,7 +298,9 @@ class TimelineNetwork(DeepSpectrumNetwork):
         return 1 if name == "picture" else 2 ** (self.backbone.outputs.index(name) + 1)
 
 
-def _seen(shape: Sequence[int], widths: jax.Array, hidden: jax.Array | None) -> jax.Array:
+def seen_positions(
+    shape: Sequence[int], widths: jax.Array, hidden: jax.Array | None = None
+) -> jax.Array:
     """Returns 1 where a position of a map is real and not hidden, float32 [batch, height, width].
 
     Args:

@@ -52,7 +52,9 @@ def write(
 ) -> None:
     """Writes report.json and report.html, with examples from the predictions in `sources`."""
     summary.write(directory / REPORT, result)
-    timelines = result.settings.get("picture.layout") == "timeline"
+    # The pictures of an ensemble are those of its last member.
+    layouts = [v for name, v in result.settings.items() if name.endswith("picture.layout")]
+    timelines = layouts[-1:] == ["timeline"]
     errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
 

@@ -4,15 +4,17 @@ config.json folds.json                                       the experiment and 
 fold_00/ checkpoints/ metrics.jsonl predictions.csv          a fold; with gates also gates.npz
 report.json report.html                                      all folds together
 evaluations/<corpus>/ predictions.csv report.json report.html
+members/<name>/                                              the run of each member of an ensemble
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 CONFIG, FOLDS = "config.json", "folds.json"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 METRICS, PREDICTIONS, GATES = "metrics.jsonl", "predictions.csv", "gates.npz"
 REPORT, PAGE = "report.json", "report.html"
-EVALUATIONS = "evaluations"
+EVALUATIONS, MEMBERS = "evaluations", "members"
 
 
 def fold_directory(workdir: Path, number: int) -> Path:
@@ -38,3 +40,8 @@ def finished_folds(workdir: Path) -> list[Path]:
 def evaluation_directory(workdir: Path, corpus: str) -> Path:
     """Returns the folder of an evaluation on another corpus."""
     return workdir / EVALUATIONS / corpus
+
+
+def member_directories(workdir: Path, config: Mapping) -> dict[str, Path]:
+    """Returns the folders of the runs that an ensemble is the mean of, by the members' names."""
+    return {name: workdir / MEMBERS / name for name in config.get(MEMBERS, ())}

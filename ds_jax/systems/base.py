@@ -5,6 +5,7 @@ take seconds to import.
 """
 
 import importlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -112,9 +113,15 @@ SYSTEMS = {
     "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),
     "mlr": System("MLR", "features", _CLASSIFIER, ()),
     "svc": System("SVC", "features", _CLASSIFIER, _SVC, "C"),
+    "ridge": System("Ridge", "features", _CLASSIFIER, _SVC, "C"),
     "xgboost": System("XGBoost", "features", _CLASSIFIER, _TREES),
     "ds_svc": System("DS-SVC", "picture", _CLASSIFIER, ("layers", *_SVC), "C"),
+    "ds_ridge": System("DS-ridge", "picture", _CLASSIFIER, ("layers", "pooling", *_SVC), "C"),
 }
+
+ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
+# The fields that an ensemble and its members have in common, besides `folds`.
+SHARED = ("corpus", "classes", "label_map", "synthetic", "trim", "channel", "raw_rate")
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
 NUMBERS = {
@@ -134,11 +141,15 @@ CHOICES = {
     "head": ("fc", "gap"),
     "kernel": ("linear", "rbf"),
     "scaling": ("standardised", "none"),
+    "pooling": ("mean", "statistics", "rows"),
 }
 
 
 def title(config: Mapping) -> str:
     """Returns the name of a config's system in reports, for example "DS-AM" or "SVC on MSF"."""
+    if "members" in config:
+        titles = Counter(title(member) for member in config["members"].values())
+        return "mean of " + ", ".join(f"{count} {name}" for name, count in titles.items())
     name = SYSTEMS[config["system"]].title
     if "features" in config:
         return f"{name} on {SETS[config['features']].title}"
@@ -158,6 +169,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         ConfigError: There is no such system, a field is missing or has an impossible value, or two
             fields do not agree.
     """
+    if config.get("system") == ENSEMBLE:
+        _check_members(config)
+        return
     system = SYSTEMS.get(config.get("system"))
     if system is None:
         raise ConfigError("system", config.get("system"), one_of(SYSTEMS))
@@ -180,6 +194,29 @@ def check(config: ml_collections.ConfigDict) -> None:
         readers = " or ".join(repr(name) for name, each in SYSTEMS.items() if each.sequences)
         allowed = f"a set without frames, or take system={readers}, which alone reads sequences"
         raise ConfigError("features", settings.set, allowed)
+
+
+def _check_members(config: ml_collections.ConfigDict) -> None:
+    """Checks the members of an ensemble, which are experiments of their own on the same folds."""
+    if not config.members:
+        raise ConfigError("members", {}, "one config or more, each under a name")
+    for name, member in config.members.items():
+        group = f"members.{name}"
+        if not name.isidentifier():
+            raise ConfigError(group, name, "a name of letters, digits and _")
+        for field in (*SHARED, "folds"):
+            if member.get(field) != config[field]:
+                raise ConfigError(
+                    f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
+                )
+        system = SYSTEMS.get(member.get("system"))
+        if system and system.chooses == "epoch" and member.select_on != config.select_on:
+            allowed = f"{config.select_on!r}, as select_on is"
+            raise ConfigError(f"{group}.select_on", member.select_on, allowed)
+        try:
+            check(member)
+        except ConfigError as error:
+            raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
@@ -216,6 +253,8 @@ def check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) 
         ConfigError: A field has an impossible value.
     """
     layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
+    if "pooling" in config.model:
+        layouts = ("deepspectrum", "plain", "timeline")
     check_choice("picture.layout", picture.layout, layouts)
     model, backbone = config.model, backbone_of(config)
     blocks, outputs = [block.name for block in backbone.blocks], backbone.outputs
@@ -238,7 +277,8 @@ def check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) 
             allowed = f"{many(len(given), 'number')}, one for each of {field}, and not all 0"
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
-        _check_list("model.layers", model.layers, backbone.feature_layers)
+        known = outputs if "pooling" in model else backbone.feature_layers
+        _check_list("model.layers", model.layers, known)
     if needs_full_weights(config) and picture.size != backbone.size:
         top = " and ".join(backbone.top_layers)
         allowed = (
@@ -255,9 +295,14 @@ def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
         raise ConfigError(field, tuple(names), allowed)
 
 
+def chooses(config: Mapping) -> str:
+    """Returns what a config's system chooses: "epoch", "C" or ""."""
+    return "" if config["system"] == ENSEMBLE else SYSTEMS[config["system"]].chooses
+
+
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     """Returns what was chosen in a fold, from the rows of its metrics.jsonl."""
-    match SYSTEMS[config.system].chooses:
+    match chooses(config):
         case "epoch":
             if config.select_on == "none":
                 return {"epoch": rows[-1]["epoch"]}

@@ -14,10 +14,12 @@ import skops.io
 import threadpoolctl
 import xgboost
 from sklearn import svm
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from ds_jax.evaluation.metrics import confusion, uar
 from ds_jax.runtime.errors import ConfigError
@@ -166,15 +168,89 @@ class SVC(Classifier):
             raise ConfigError("model.costs", costs, "a single cost: there are no inner folds")
         settings, tried = {"C": costs[0], "temperature": 1.0}, []
         if inner:
-            settings, tried = _choose(model, costs, inputs, labels, inner)
+            settings, tried = cls._choose(model, costs, inputs, labels, inner)
         space = _space(model, inputs)
-        svc = _support_vectors(settings["C"], _kernel(space, inputs), labels)
-        return cls(classes, space | {"svc": svc}, settings, tried)
+        machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels)
+        return cls(classes, space | {cls.machine: machine}, settings, tried)
+
+    machine = "svc"  # what the fitted machine is called in the model's file
+
+    @staticmethod
+    def _fit_kernel(cost: float, kernel: np.ndarray, labels: np.ndarray) -> svm.SVC:
+        # break_ties: it decides for the highest decision value, which is the most probable label.
+        svc = svm.SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=STEPS)
+        return svc.fit(kernel, labels)
+
+    @staticmethod
+    def _decide(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
+        """Returns float64 [n, k]: a vote for each class beaten, and less than half for how clearly.
+
+        For two classes scikit-learn has a single value, positive for the second.
+        """
+        decisions = svc.decision_function(kernel)
+        return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2
+
+    @classmethod
+    def _choose(cls, model, costs, inputs, labels, inner):
+        """Returns the settings, and the UAR of each cost."""
+        # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the
+        # inputs. The threads of BLAS would get in their way and add up in another order.
+        parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
+        folds = (
+            joblib.delayed(cls._held_out)(model, costs, inputs, labels, *fold) for fold in inner
+        )
+        with threadpoolctl.threadpool_limits(1):
+            decisions = np.concatenate(parallel(folds), axis=1)
+        truth = labels[np.concatenate([held_out for _, held_out in inner])]
+        # Rounded, since equal scores may differ by their last digit.
+        count = decisions.shape[2]
+        scores = [round(float(uar(confusion(truth, x.argmax(1), count))), 12) for x in decisions]
+        best = int(np.argmax(scores))
+        settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
+        tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
+        return settings, tried
+
+    @classmethod
+    def _held_out(cls, model, costs, inputs, labels, train, held_out) -> np.ndarray:
+        """Returns float64 [costs, held-out rows, classes], minus infinity for untrained classes."""
+        classes = _classes(labels[train])
+        space = _space(model, inputs[train])
+        within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
+        decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
+        for cost, rows in zip(costs, decisions, strict=True):
+            machine = cls._fit_kernel(cost, within, labels[train])
+            rows[:, classes] = cls._decide(machine, across)
+        return decisions
 
     def _scores(self, inputs):
         """Returns the softmax of the decision values, whose order a temperature leaves alone."""
-        decisions = _decisions(self.fitted["svc"], _kernel(self.fitted, inputs))
+        decisions = self._decide(self.fitted[self.machine], _kernel(self.fitted, inputs))
         return scipy.special.softmax(decisions / self.settings["temperature"], axis=1)
+
+
+class Ridge(SVC):
+    """Kernel ridge regression on one-hot targets, whose classes weigh alike in the loss.
+
+    Its inverse penalty C, in units of the kernel's mean diagonal, and its temperature are chosen as
+    those of `SVC`.
+    """
+
+    machine = "ridge"
+
+    @staticmethod
+    def _fit_kernel(cost: float, kernel: np.ndarray, labels: np.ndarray) -> KernelRidge:
+        weights = compute_sample_weight("balanced", labels)
+        # Balanced classes have a mean of one over their number, which stands for an intercept.
+        classes = _classes(labels)
+        targets = (labels[:, None] == classes) - 1 / len(classes)
+        penalty = float(np.trace(kernel, dtype=np.float64)) / len(kernel) / cost
+        ridge = KernelRidge(alpha=penalty, kernel="precomputed")
+        return ridge.fit(kernel.astype(np.float64), targets, weights)
+
+    @staticmethod
+    def _decide(ridge: KernelRidge, kernel: np.ndarray) -> np.ndarray:
+        """Returns float64 [n, k]."""
+        return ridge.predict(kernel.astype(np.float64))
 
 
 def fit(
@@ -188,11 +264,11 @@ def fit(
     """Fits a classifier on all rows given.
 
     Args:
-        kind: `MLR`, `SVC` or `XGBoost`.
+        kind: `MLR`, `SVC`, `Ridge` or `XGBoost`.
         model: The fields of `config.model`, which `base.check` has passed.
         inputs: float32 [n, d], training rows only.
         labels: int [n], indices of classes.
-        inner: For `SVC`, rows of `inputs` that are fitted and rows that are held out.
+        inner: For `SVC` and `Ridge`, rows of `inputs` that are fitted and rows that are held out.
         seed: The seed by which XGBoost draws features; nothing else is random.
 
     Raises:
@@ -261,48 +337,6 @@ def _classes(labels: np.ndarray) -> np.ndarray:
     return classes
 
 
-def _choose(
-    model: Mapping,
-    costs: list[float],
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    inner: Sequence[InnerFold],
-) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Returns the settings, and the UAR of each cost."""
-    # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the inputs.
-    # The threads of BLAS would get in their way and add up in another order.
-    parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
-    folds = (joblib.delayed(_held_out)(model, costs, inputs, labels, *fold) for fold in inner)
-    with threadpoolctl.threadpool_limits(1):
-        decisions = np.concatenate(parallel(folds), axis=1)
-    truth = labels[np.concatenate([held_out for _, held_out in inner])]
-    # Rounded, since equal scores may differ by their last digit.
-    count = decisions.shape[2]
-    scores = [round(float(uar(confusion(truth, x.argmax(1), count))), 12) for x in decisions]
-    best = int(np.argmax(scores))
-    settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
-    tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
-    return settings, tried
-
-
-def _held_out(
-    model: Mapping,
-    costs: list[float],
-    inputs: np.ndarray,
-    labels: np.ndarray,
-    train: np.ndarray,
-    held_out: np.ndarray,
-) -> np.ndarray:
-    """Returns float64 [costs, held-out rows, classes], minus infinity for those not in `train`."""
-    classes = _classes(labels[train])
-    space = _space(model, inputs[train])
-    within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
-    decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
-    for cost, rows in zip(costs, decisions, strict=True):
-        rows[:, classes] = _decisions(_support_vectors(cost, within, labels[train]), across)
-    return decisions
-
-
 def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature of the lowest log loss over rows whose label was trained."""
     known = np.isfinite(decisions[np.arange(len(labels)), labels])
@@ -340,17 +374,11 @@ def _kernel(space: dict, inputs: np.ndarray) -> np.ndarray:
     )
 
 
-def _support_vectors(cost: float, kernel: np.ndarray, labels: np.ndarray) -> svm.SVC:
-    # break_ties: it decides for the highest decision value, which is the most probable label.
-    svc = svm.SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=STEPS)
-    return svc.fit(kernel, labels)
-
-
-def _decisions(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
-    """Returns float64 [n, k]: a vote for each class beaten, and less than half for how clearly."""
-    decisions = svc.decision_function(kernel)
-    # For two classes scikit-learn has a single value, positive for the second.
-    return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2
-
-
-KINDS = {"mlr": MLR, "svc": SVC, "xgboost": XGBoost, "ds_svc": SVC}  # by system
+KINDS = {  # by system
+    "mlr": MLR,
+    "svc": SVC,
+    "ridge": Ridge,
+    "xgboost": XGBoost,
+    "ds_svc": SVC,
+    "ds_ridge": Ridge,
+}

@@ -1,4 +1,4 @@
-"""Layers of a pretrained backbone as features of pictures.
+"""Layers of a pretrained backbone as features of pictures, squares and timelines.
 
 DeepSpectrum reads fc2 of VGG16. Features are computed once for a corpus, on all devices, and kept
 in its folder.
@@ -21,12 +21,13 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.corpus import StoredPictures
 from ds_jax.data.recordings import Paths, Recording, Unusable, Window
-from ds_jax.features import extract
+from ds_jax.features import extract, spectrogram
 from ds_jax.features.source import Reading
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import backbone_of
 from ds_jax.models.preprocessing import network_input
+from ds_jax.models.timeline import seen_positions, weighted_statistics
 from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
@@ -104,39 +105,49 @@ def process(
 
 
 def create_features(config: ml_collections.ConfigDict) -> "LayerFeatures":
-    """Loads the parameters that a config's features need: its picture, `model.layers`, `weights`.
+    """Loads the parameters that the features of a config's pictures and `model` need.
 
     Raises:
         FileNotFoundError, ValueError: As `pretrained.load`.
     """
-    backbone, layers = backbone_of(config), tuple(config.model.layers)
-    return LayerFeatures(backbone, layers, extract.settings(config), load_weights(config))
+    backbone, model = backbone_of(config), config.model
+    pooling = model.get("pooling", "mean")
+    settings, weights = extract.settings(config), load_weights(config)
+    return LayerFeatures(backbone, tuple(model.layers), settings, weights, pooling)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerFeatures:
     """Features of pictures: layers of a backbone.
 
-    A block's output gives the mean of each channel over all positions, the last top layer its units
-    after the ReLU. Means and features are float32.
+    The last top layer gives its units after the ReLU. A block's output gives for each channel, by
+    `pooling`:
+
+    - "mean": the mean over all positions.
+    - "statistics": that, and then the standard deviations (see `timeline.weighted_statistics`).
+    - "rows": the mean over time of each row of frequencies.
+
+    What lies after the end of a timeline does not count. Pooling and features are float32.
 
     Attributes:
         backbone: The network.
         layers: Names among `backbone.feature_layers`, in the order of their features.
         settings: How pictures are coloured, resized and centred.
         weights: The parameters of the layers that these depend on, see `pretrained.load`.
+        pooling: How the positions of a block's output are summed up.
     """
 
     backbone: Backbone
     layers: Sequence[str]
     settings: PictureSettings
     weights: Mapping[str, Mapping[str, np.ndarray]]
+    pooling: str = "mean"
 
     def compute(self, pictures: np.ndarray | StoredPictures, cache: Path | None) -> np.ndarray:
         """Computes the features of all pictures, or reads those that were kept.
 
         Args:
-            pictures: uint8 [n, canvas, canvas], n at least 1, drawn by the settings.
+            pictures: uint8 [n, height, width], n at least 1, drawn by the settings.
             cache: A folder in which a layer's features are kept, a .npz file each; None keeps none.
                 Of several processes the first writes it.
 
@@ -151,7 +162,8 @@ class LayerFeatures:
             described = pictures.shape, _content(pictures)
             for layer in self.layers:
                 digest = self._digest(layer, described)
-                name = f"{self.backbone.name}-{layer}-{self.settings.preprocessing}-{digest}.npz"
+                pooled = layer if self.pooling == "mean" else f"{layer}-{self.pooling}"
+                name = f"{self.backbone.name}-{pooled}-{self.settings.preprocessing}-{digest}.npz"
                 paths[layer] = cache / name
                 kept[layer] = _read(paths[layer], (len(pictures), self._width(layer)))
         # Processes with different files, each on its own disk, would wait for each other for ever.
@@ -172,7 +184,7 @@ class LayerFeatures:
         """Places the weights on the devices.
 
         Returns:
-            A function as `network.batched` returns it, from pictures, uint8 [n, canvas, canvas], to
+            A function as `network.batched` returns it, from pictures, uint8 [n, height, width], to
             float32 [n, features], the layers' features one after the other.
         """
         backbone, settings, dtype = self.backbone, self.settings, parallel.compute_dtype()
@@ -181,12 +193,15 @@ class LayerFeatures:
         trunk, top = backbone.trunk(backbone.blocks, dtype), backbone.top(backbone.units, dtype)
 
         def step(weights, pictures):
-            x = network_input(pictures, settings.colour_map, settings.size, settings.preprocessing)
-            outputs = trunk.apply({"params": weights}, x, 1, last)
-            features = {
-                name: jnp.mean(output.astype(jnp.float32), axis=(1, 2))
-                for name, output in outputs.items()
-            }
+            size, widths = settings.size, None
+            if settings.is_timeline:
+                size, widths = None, jnp.sum(pictures[:, 0] > 0, axis=1, dtype=jnp.int32)
+            x = network_input(pictures, settings.colour_map, size, settings.preprocessing)
+            outputs = trunk.apply({"params": weights}, x, 1, last, widths)
+            features = {}
+            for number, (name, output) in enumerate(outputs.items(), start=1):
+                real = None if widths is None else widths >> number  # each block halves the width
+                features[name] = _pool(output.astype(jnp.float32), real, self.pooling)
             if highest not in outputs:
                 units = top.apply({"params": weights}, outputs[backbone.outputs[-1]])
                 features[highest] = units.astype(jnp.float32)
@@ -210,9 +225,17 @@ class LayerFeatures:
         size = min(parallel.rows_together(), ONE_MODEL.width(len(pictures)) * jax.device_count())
         began, shown = time.monotonic(), processes.is_first_process()
         parts, pending, title = [], [], f"{self.backbone.title} features"
+        # Timelines of about the same width go together, so that less of a batch is padding.
+        order, widths = np.arange(len(pictures)), None
+        if self.settings.is_timeline:
+            widths = spectrogram.widths(pictures)
+            order = np.argsort(widths, kind="stable")
         with progress.bar(title, len(pictures), "pictures", shown=shown) as bar:
             for start in range(0, len(pictures), size):
-                batch = pictures[start : start + size]
+                rows = order[start : start + size]
+                batch = pictures[rows]
+                if widths is not None:
+                    batch = batch[..., : spectrogram.padded_width(widths[rows].max())]
                 # The host prepares and sends a batch while the devices compute the one before.
                 pending.append(extractor(batch, size))
                 if len(pending) > 1:
@@ -223,7 +246,7 @@ class LayerFeatures:
             rate = len(pictures) / seconds
             processes.say(f"{title}: {many(len(pictures), 'picture')}, {rate:.1f} pictures/s")
         ends = np.cumsum([self._width(layer) for layer in self.layers])
-        features = np.split(np.concatenate(parts), ends[:-1], axis=1)
+        features = np.split(np.concatenate(parts)[np.argsort(order)], ends[:-1], axis=1)
         return dict(zip(self.layers, features, strict=True))
 
     def _used(self, layer: str) -> tuple[str, ...]:
@@ -234,8 +257,12 @@ class LayerFeatures:
 
     def _width(self, layer: str) -> int:
         """Returns how many features a layer has."""
-        channels = [block.channels for block in self.backbone.blocks]
-        return [*channels, self.backbone.units][self.backbone.feature_layers.index(layer)]
+        number = self.backbone.feature_layers.index(layer)
+        if number == len(self.backbone.blocks):
+            return self.backbone.units
+        height = self.settings.mel_bands if self.settings.is_timeline else self.settings.size
+        parts = {"mean": 1, "statistics": 2, "rows": height >> (number + 1)}
+        return self.backbone.blocks[number].channels * parts[self.pooling]
 
     def _digest(self, layer: str, described: tuple) -> str:
         """Returns a short name of all that a layer's features depend on."""
@@ -246,6 +273,29 @@ class LayerFeatures:
             for kind in ("kernel", "bias"):
                 digest.update(np.ascontiguousarray(self.weights[name][kind], np.float32))
         return digest.hexdigest()[:16]
+
+
+def _pool(map: jax.Array, widths: jax.Array | None, pooling: str) -> jax.Array:
+    """Pools a map as `LayerFeatures` says.
+
+    Args:
+        map: float32 [batch, height, width, channels].
+        widths: int32 [batch], the columns of each row that count; None where all do.
+        pooling: How.
+
+    Returns:
+        float32 [batch, features].
+    """
+    if pooling == "mean" and widths is None:
+        return jnp.mean(map, axis=(1, 2))
+    if widths is None:
+        widths = jnp.full(len(map), map.shape[2])
+    seen = seen_positions(map.shape, widths)
+    if pooling == "rows":
+        rows = jnp.einsum("bhw,bhwc->bhc", seen, map) / jnp.sum(seen, axis=2)[:, :, None]
+        return rows.reshape(len(map), -1)
+    statistics = weighted_statistics(map, seen)
+    return statistics if pooling == "statistics" else statistics[:, : map.shape[3]]
 
 
 def _content(pictures: np.ndarray | StoredPictures) -> str:

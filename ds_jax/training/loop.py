@@ -105,6 +105,9 @@ def create_setup(
 ) -> TrainingSetup:
     """Puts the corpus on the devices, or prepares to stream it.
 
+    What frozen blocks make of it is kept with the corpus, for experiments that differ in their
+    seeds or their training alone.
+
     Args:
         config: The run's config.
         corpus: The corpus, represented as the config says.
@@ -113,9 +116,17 @@ def create_setup(
     """
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
-    inputs, measured = create_inputs(network, ported, corpus.inputs, corpus.labels), corpus.inputs
-    if isinstance(network, TimelineNetwork):
-        measured = inference.moments(network, ported, inputs, config.train.batch_size)
+    key = str([config.get("picture"), config.model, config.get("weights")])
+    if key not in corpus.computed:
+        corpus.computed.clear()
+        inputs, measured = (
+            create_inputs(network, ported, corpus.inputs, corpus.labels),
+            corpus.inputs,
+        )
+        if isinstance(network, TimelineNetwork):
+            measured = inference.moments(network, ported, inputs, config.train.batch_size)
+        corpus.computed[key] = inputs, measured
+    inputs, measured = corpus.computed[key]
     return TrainingSetup(
         config=config,
         corpus=corpus,

@@ -390,6 +390,18 @@ def test_an_open_header_is_remarked_on(fitted, tmp_path, capsys):
     assert f": {tmp_path}/b.wav\n" in captured.err
 
 
+def test_what_may_change_answers_is_said_once_with_advice_for_the_system(fitted, folder, capsys):
+    tone(folder / "telephone.wav", 8000)
+    for window in (0.0, 0.2):
+        predict.run(fitted, [folder], window=window)
+        printed = capsys.readouterr().err.splitlines()
+        low, narrow = (line for line in printed if line.startswith("note: "))
+        assert low.startswith("note: 2 recordings of a lower rate than 16000 Hz")
+        assert "telephone.wav (8000 Hz)" in low
+        assert narrow.startswith("note: 2 recordings without sound at high frequencies")
+        assert "--config" not in low + narrow  # features have no field for it
+
+
 def write_unusable(folder):
     """Writes files that are no usable recordings; a word of each one's reason by its name."""
     wave = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)

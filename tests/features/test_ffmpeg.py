@@ -185,6 +185,9 @@ def test_real_files_of_ffmpeg_are_read(tmp_path, name):
     samples, rate = audio.read(path, 16_000)
     assert (rate, samples.dtype) == (16_000, np.float32)
     assert len(samples) / rate == pytest.approx(1.0, abs=0.1)
+    whole, rate = audio.read(path, 0)
+    part, _ = audio.read(Source(path, 0.3, 0.7), 0)
+    np.testing.assert_array_equal(part, whole[round(0.3 * rate) : round(0.7 * rate)])
     spectrum = np.abs(np.fft.rfft(samples[4000:12_000]))
     assert spectrum.argmax() * 2 == 440
     path.write_bytes(path.read_bytes()[:-1500])

@@ -140,7 +140,7 @@ def test_a_kind_has_one_line_with_a_count_and_the_first_names():
     assert line.startswith("note: 7 recordings of a lower rate than 16000 Hz")
     assert line.endswith(
         ": 0.wav (8000 Hz), 1.wav (9000 Hz), 2.wav (10000 Hz), "
-        "3.wav (11000 Hz), 4.wav (12000 Hz), ..."
+        "3.wav (11000 Hz), 4.wav (12000 Hz) and 2 more"
     )
     found = {kind: [["a\n.wav", ""]] for kind in ("channels", "open", "silence", "dead")}
     shown = list(remarks.lines(found, PICTURES))

@@ -162,6 +162,25 @@ def test_the_range_of_a_timeline_is_that_of_a_quiet_recording():
     np.testing.assert_array_equal(picture, draw(noise, 16000, replace(TIMELINE, floor_db=0.0)))
 
 
+def test_band_means_are_subtracted_from_decibels():
+    settings, samples = replace(TIMELINE, subtract_band_means=True), sound(1.7)
+    decibels = 10 * np.log10(np.maximum(matrix(samples, 16000, settings), 1e-10)).T[::-1]
+    decibels = np.maximum(decibels, decibels.max() - 80)
+    wanted = 256 * (decibels - decibels.mean(axis=1, keepdims=True) + 30) / 60
+    picture = draw(samples, 16000, settings)
+    assert picture.shape == (64, len(matrix(samples, 16000, settings)))
+    np.testing.assert_allclose(picture, np.clip(wanted, 1, 255), atol=1)
+
+
+def test_a_microphone_does_not_change_what_is_drawn_of_band_means():
+    """A gain in each band moves its mean alike, and nothing else where there is no floor."""
+    settings = replace(TIMELINE, subtract_band_means=True, floor_db=0.0)
+    noise = np.random.default_rng(0).normal(size=16000)
+    louder = draw(8 * noise, 16000, settings)
+    np.testing.assert_allclose(draw(noise, 16000, settings), louder, atol=1)
+    assert np.ptp(louder) > 50
+
+
 def test_a_tone_is_low_in_a_timeline_if_it_is_low():
     rows = [
         draw(np.sin(2 * np.pi * hertz * np.arange(16000) / 16000), 16000, TIMELINE)[:, 10].argmax()
@@ -315,6 +334,7 @@ OTHER = {
     "fmin": 50.0,
     "fmax": 4000.0,
     "floor_db": 80.0,
+    "subtract_band_means": True,
     "window": 4.0,
     "window_hop": 2.0,
     "canvas": 64,
@@ -328,8 +348,10 @@ def test_the_key_changes_with_stored_pictures_and_their_version(monkeypatch):
     default = PictureSettings()
     base = replace(default, window=3.0)  # a window_hop needs one
     assert set(OTHER) == {field.name for field in fields(PictureSettings)}
-    keys = {name: replace(base, **{name: value}).key() for name, value in OTHER.items()}
+    others = OTHER.items() - {("subtract_band_means", True)}  # of timelines alone
+    keys = {name: replace(base, **{name: value}).key() for name, value in others}
     same = {name for name, key in keys.items() if key == base.key()}
+    assert replace(TIMELINE, subtract_band_means=True).key() != TIMELINE.key()
     assert same == {"colour_map", "size", "preprocessing"}
     assert replace(default, floor_db=80).key() == replace(default, floor_db=80.0).key()
     assert re.fullmatch(r"[a-z0-9-]+", base.key())
@@ -353,6 +375,8 @@ def test_the_key_changes_with_stored_pictures_and_their_version(monkeypatch):
         ("n_fft", 511),
         ("mel_bands", True),
         ("canvas", 0),
+        ("subtract_band_means", 1),
+        ("subtract_band_means", True),  # of a picture that is no timeline
         ("size", 16),
         ("colour_map", ""),
         ("window", float("inf")),

@@ -120,6 +120,9 @@ def test_the_card_of_a_model_names_its_system_and_is_checked(copied, system):
     folder = workdir / "fold_00" / CHECKPOINTS
     other = shutil.copytree(folder, workdir / "alone")
     assert systems.load_config([other]).system == system
+    for field in ("trim", "channel", "raw_rate"):  # which earlier versions did not have
+        tiny.tamper(other / CARD, lambda card, field=field: card["config"].pop(field))
+    assert systems.load_config([folder, other]).channel == "mix"
     tiny.tamper(other / CARD, lambda card: card["config"].update(seed=5))
     with pytest.raises(ValueError, match="two experiments: seed is 0"):
         systems.load_config([folder, other])

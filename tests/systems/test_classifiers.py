@@ -8,6 +8,7 @@ import sklearn
 import skops.io
 from scipy import stats
 from sklearn.base import BaseEstimator
+from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
@@ -22,10 +23,15 @@ from ds_jax.runtime.files import read_json
 from ds_jax.systems import classifiers
 from ds_jax.training.checkpoints import CARD
 
-KINDS = {"mlr": classifiers.MLR, "svc": classifiers.SVC, "xgboost": classifiers.XGBoost}
+KINDS = {
+    "mlr": classifiers.MLR,
+    "svc": classifiers.SVC,
+    "ridge": classifiers.Ridge,
+    "xgboost": classifiers.XGBoost,
+}
 VECTORS = {"kernel": "rbf", "costs": (0.01, 0.1, 1.0, 10.0), "scaling": "standardised"}
 TREES = {"trees": 6, "depth": 3, "learning_rate": 0.3, "column_share": 0.5, "bins": 16}
-MODELS = {"mlr": {}, "svc": VECTORS, "xgboost": TREES}
+MODELS = {"mlr": {}, "svc": VECTORS, "ridge": VECTORS, "xgboost": TREES}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -200,6 +206,22 @@ def test_a_single_cost_is_calibrated_too():
     assert alone.settings == {"C": 1.0, "temperature": 1.0}
     with pytest.raises(ConfigError):
         classifiers.fit(classifiers.SVC, VECTORS, inputs, labels, [], 0)
+
+
+def test_a_ridge_weighs_classes_alike_and_is_scikit_learns():
+    inputs, labels = made()
+    rows = np.flatnonzero((labels > 0) | (np.arange(len(labels)) % 3 == 0))  # a rare first class
+    inputs, labels = inputs[rows], labels[rows]
+    model = {"kernel": "linear", "costs": (2.0,), "scaling": "standardised"}
+    ridge = classifiers.fit(classifiers.Ridge, model, inputs, labels, [], 0)
+    standardised = StandardScaler().fit_transform(inputs.astype(float))
+    # The mean diagonal of the kernel of standardised rows is their width.
+    targets = np.where(labels[:, None] == np.arange(7), 1.0, 0.0) - 1 / 7
+    weights = len(labels) / 7 / np.bincount(labels)[labels]
+    reference = Ridge(alpha=inputs.shape[1] / 2, fit_intercept=False)
+    reference.fit(standardised, targets, weights)
+    wanted = scipy.special.softmax(reference.predict(standardised), axis=1)
+    np.testing.assert_allclose(ridge.probabilities(inputs, 7), wanted, rtol=1e-4)
 
 
 def test_linear_regression_is_least_squares_on_one_hot_targets():

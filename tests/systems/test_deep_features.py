@@ -25,6 +25,7 @@ from ds_jax.training import parallel
 
 SETTINGS = PictureSettings(canvas=48, size=64, preprocessing="deepspectrum")
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, 6, 6), np.uint8).repeat(8, 1).repeat(8, 2)
+TIMELINES = PictureSettings(layout="timeline", mel_bands=32, colour_map="gray")
 WEIGHTS = tiny.pretrained()
 TWO = ("block3_pool", "block5_pool")
 LAYERS = tiny.NARROW.feature_layers
@@ -87,6 +88,43 @@ def test_fc2_is_the_layer_after_its_relu():
     assert features.min() == 0
     assert_close(features[:, : tiny.UNITS], directly("fc2", settings, weights, PICTURES[:2]))
     assert_close(features[:, -16:], directly("block5_pool", settings, weights, PICTURES[:2]))
+
+
+def test_rows_and_statistics_of_a_block_are_pooled():
+    layer, (channels, height) = TWO[0], (8, 8)
+    settings, pictures = SETTINGS, jnp.asarray(PICTURES)
+    x = network_input(pictures, settings.colour_map, settings.size, settings.preprocessing)
+    trunk = tiny.NARROW.trunk(tiny.NARROW.blocks)
+    map = np.asarray(jax.jit(trunk.apply)({"params": WEIGHTS}, x)[layer])
+    pooled = {
+        pooling: LayerFeatures(tiny.NARROW, [layer], SETTINGS, WEIGHTS, pooling)
+        for pooling in ("rows", "statistics")
+    }
+    rows = pooled["rows"].compute(PICTURES, None).reshape(7, height, channels)
+    assert_close(rows, map.mean(axis=2))
+    means, deviations = np.split(pooled["statistics"].compute(PICTURES, None), 2, axis=1)
+    assert_close(means, map.mean(axis=(1, 2)))
+    assert_close(deviations, np.sqrt(map.var(axis=(1, 2)) + 1e-4))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "statistics", "rows"])
+def test_the_features_of_a_timeline_do_not_depend_on_those_beside_it(
+    pooling, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(parallel, "WIDTH", 2)
+    rng, widths = np.random.default_rng(0), (100, 64, 155, 71)
+    timelines = np.zeros((4, 32, 155), np.uint8)
+    for row, width in zip(timelines, widths, strict=True):
+        row[:, :width] = rng.integers(1, 256, (32, width))
+    features = LayerFeatures(tiny.NARROW, TWO, TIMELINES, WEIGHTS, pooling)
+    together = features.compute(timelines, tmp_path)
+    # A timeline of 32 bands is 4 rows high after block 3, and 1 after block 5.
+    assert together.shape == (4, {"mean": 24, "statistics": 48, "rows": 48}[pooling])
+    for row, width in zip(range(4), widths, strict=True):
+        alone = features.compute(timelines[row : row + 1, :, :width], None)
+        assert_close(together[row], alone[0])
+    assert len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(features.compute(timelines, tmp_path), together)
 
 
 def test_layers_stand_side_by_side_in_the_order_asked_for():

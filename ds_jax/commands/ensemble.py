@@ -1,0 +1,168 @@
+"""Runs several experiments on the same folds, and averages the probabilities of their models.
+
+Each member of an ensemble is a run of its own in `<workdir>/members/<name>/`, with its own report.
+The workdir has what every run leaves, and each member's predictions stand beside the mean.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from ds_jax import config as configuration
+from ds_jax.commands import evaluate, report, train
+from ds_jax.data import fold_files
+from ds_jax.data.corpus import Corpus, keep_last
+from ds_jax.evaluation import predictions, summary
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.evaluation.summary import RunSummary
+from ds_jax.report import run as run_report
+from ds_jax.runtime import files, locks, processes
+from ds_jax.runtime.workdir import (
+    FOLDS,
+    METRICS,
+    PREDICTIONS,
+    evaluation_directory,
+    fold_directory,
+    member_directories,
+)
+from ds_jax.systems import base as systems
+
+Load = Callable[[ml_collections.ConfigDict, str], Corpus]
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    load: Load,
+    workdir: Path,
+    numbers: Sequence[int] | None = None,
+) -> bool:
+    """Cross-validates each member, and then reports the mean of all.
+
+    Args:
+        config: The experiment; the values of `config.members` are those of the members.
+        load: Returns the corpus of a name with the inputs that a member's config describes.
+        workdir: The folder of the run.
+        numbers: The folds to run, from 0; all if None.
+
+    Returns:
+        Whether all folds of all members are finished.
+
+    Raises:
+        ValueError, BlockingIOError: As `train.run`; or members test different utterances.
+    """
+    configuration.check_same(config, workdir)
+    files.check_writable(workdir)
+    if processes.is_first_process():
+        with report.hold(workdir):
+            configuration.write(config, workdir)
+    load, finished = keep_last(load), True
+    for name, directory in member_directories(workdir, config).items():
+        member = config.members[name]
+        processes.say(f"{name}: {systems.title(member)}")
+        corpus = load(member, member.corpus)
+        finished &= train.run(member, corpus, directory, numbers)
+    if finished and processes.is_first_process():
+        _average_folds(config, corpus, workdir)
+        if config.folds.protocol != "whole_corpus":
+            report.run(config, corpus, workdir)
+    processes.wait_for_others("ensemble")
+    return finished
+
+
+def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> None:
+    """Writes folds.json and each fold's predictions.csv, the mean of the members'."""
+    members = member_directories(workdir, config)
+    contents = {name: (folder / FOLDS).read_bytes() for name, folder in members.items()}
+    tests = {}
+    for name, folder in members.items():
+        select_on = config.members[name].select_on
+        _, of_member = fold_files.read_folds(
+            folder / FOLDS, corpus.utterances, select_on, verify=True
+        )
+        tests[name] = [fold.test for fold in of_member]
+    first = next(iter(members))
+    for name, tested in tests.items():
+        if tested != tests[first]:
+            raise ValueError(
+                f"{members[name] / FOLDS} tests other utterances than {members[first] / FOLDS}: "
+                "members of an ensemble need the same folds; delete the folder of one and run again"
+            )
+    with report.hold(workdir):
+        files.write_bytes(workdir / FOLDS, contents[first])
+    for number, names in enumerate(tests[first]):
+        directory = fold_directory(workdir, number)
+        files.make_folder(directory)
+        files.write_text(directory / METRICS, "")  # nothing is trained here
+        tested = {*names}
+        utterances = [u for u in corpus.utterances if u.name in tested]
+        parts = {name: fold_directory(folder, number) for name, folder in members.items()}
+        predictions.write(directory, utterances, _mean(parts, utterances), corpus.classes)
+
+
+def evaluate_on(
+    config: ml_collections.ConfigDict, load: Load, workdir: Path, corpus_name: str
+) -> RunSummary | None:
+    """Tests each member on a corpus as `evaluate.run` does, and then the mean of all.
+
+    Args:
+        config: The config of the run.
+        load: As in `run`.
+        workdir: The folder of the run.
+        corpus_name: The corpus to test on.
+
+    Returns:
+        The content of report.json; None in processes that do not write.
+
+    Raises:
+        FileNotFoundError, ValueError: As `evaluate.run`.
+    """
+    load, results = keep_last(load), {}
+    members = member_directories(workdir, config)
+    for name, folder in members.items():
+        corpus = load(config.members[name], corpus_name)
+        results[name] = evaluate.run(folder, corpus)
+    if not processes.is_first_process():
+        return None
+    directory = evaluation_directory(workdir, corpus.name)
+    parts = {name: evaluation_directory(folder, corpus.name) for name, folder in members.items()}
+    tested = {*predictions.read(next(iter(parts.values())) / PREDICTIONS).utterances.tolist()}
+    utterances = [u for u in corpus.utterances if u.name in tested]
+    first = next(iter(results.values()))
+    unanswerable = [name for name, models in first.untrained.items() if models == len(first.folds)]
+    made = [result.made for result in results.values()]
+    with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
+        files.remove_unfinished(directory)
+        predictions.write(directory, utterances, _mean(parts, utterances), corpus.classes)
+        pooled = predictions.read_pooled([directory])
+        measured = summary.measure(pooled, predictions.read_heads([directory]), unanswerable)
+        result = dataclasses.replace(
+            first,
+            **measured,
+            system=systems.title(config),
+            selected_on=config.select_on,
+            chosen="",
+            folds=[],
+            settings=configuration.describe(config),
+            evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
+            made=made[0] | {"seconds": sum(each["seconds"] for each in made)},
+        )
+        run_report.write(directory, result, [directory], corpus)
+    processes.say(run_report.headline(result))
+    return result
+
+
+def _mean(parts: Mapping[str, Path], utterances: Sequence) -> Predicted:
+    """Averages the predictions.csv in some folders; the utterances are in its order, by name."""
+    shares = {}
+    for name, folder in parts.items():
+        read = predictions.read(folder / PREDICTIONS)
+        if read.utterances.tolist() != [utterance.name for utterance in utterances]:
+            raise ValueError(
+                f"{folder / PREDICTIONS} has other utterances than the other members: delete "
+                f"{folder} and run again"
+            )
+        shares[name] = read.probabilities
+    return Predicted(np.mean([*shares.values()], axis=0), shares, {})
