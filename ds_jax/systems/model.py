@@ -1,9 +1,9 @@
-"""Finished models that answer: those of a run, of a fold, or of an exported file."""
+"""Finished models that answer: those of a run, of a fold, of an ensemble, or of an export."""
 
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from ds_jax import config as configuration
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Paths, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, unpadded
@@ -19,7 +20,7 @@ from ds_jax.features.audio import Windowing
 from ds_jax.features.source import reading_of
 from ds_jax.runtime import files, processes, progress
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import CHECKPOINTS, finished_folds
+from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds, member_directories
 from ds_jax.systems import base as systems
 from ds_jax.systems import card
 from ds_jax.training import parallel
@@ -217,6 +218,50 @@ class Model:
         return recordings.answer(paths, unusable, work)
 
 
+class Ensemble(Model):
+    """The weighted mean of models that read different pictures or features, see `Model`.
+
+    Attributes:
+        parts: Each with its weight, which sum to one.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        parts: Sequence[tuple[float, Model]],
+        read_card: Callable[[], dict],
+    ):
+        first, count = parts[0][1], sum(part.count for _, part in parts)
+        super().__init__(config, first.settings, count, read_card, self._load)
+        self.parts = parts
+
+    def _load(self) -> list[Callable]:
+        return [part.start for _, part in self.parts]
+
+    def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
+        shares = [weight * part(samples, rate) for weight, part in self.parts]
+        return np.sum(shares, axis=0, dtype=np.float32)
+
+    def check_gates(self) -> None:
+        raise ValueError("an ensemble has several gates: explain one of the runs in members/")
+
+    def rows(
+        self,
+        found: Sequence[Recording],
+        windowing: Windowing,
+        unusable: list[Unusable],
+        quiet: bool = False,
+    ) -> Iterator[Row]:
+        each = [
+            part.rows(found, windowing, [] if number else unusable, quiet or number > 0)
+            for number, (_, part) in enumerate(self.parts)
+        ]
+        for rows in zip(*each, strict=True):
+            weighted = zip(self.parts, rows, strict=True)
+            shares = sum(weight * row.probabilities for (weight, _), row in weighted)
+            yield Row(rows[0].window, shares, {})
+
+
 def load(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
     """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
 
@@ -254,6 +299,8 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             lambda: facts,
             lambda: _load_exported(folder / EXPORTED),
         )
+    if (folder / MEMBERS).is_dir():
+        return _find_ensemble(folder, given)
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
     config.update(given)
@@ -266,6 +313,39 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
     )
 
 
+def _find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
+    """Finds the models of an ensemble; those that read the same inputs read them together."""
+    config = configuration.read(folder)
+    config.update(given)
+    members = [find(each, **given) for each in member_directories(folder, config).values()]
+    together = {}
+    for member in members:
+        together.setdefault(str(member.settings), []).append(member)
+    parts = []
+    for alike in together.values():
+        first, count = alike[0], sum(member.count for member in alike)
+        start = functools.partial(_mean_of, alike)
+        part = Model(first.config, first.settings, count, lambda: {}, start)
+        parts.append((len(alike) / len(members), part))
+    return Ensemble(config, parts, lambda: {"members": [member.card for member in members]})
+
+
+def _mean_of(members: Sequence[Model]) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Returns a function as `Model.start` that gives the mean of models, without gates."""
+    starts = [member.start for member in members]
+
+    def start(inputs, size):
+        waits = [start(inputs, size) for start in starts]
+
+        def mean():
+            shares = [wait().probabilities for wait in waits]
+            return Predicted(np.mean(shares, axis=0), {}, {})
+
+        return mean
+
+    return start
+
+
 def find_checkpoints(directory: Path) -> list[Path]:
     """Finds the `checkpoints` folders of a run's finished folds, or of a fold.
 
@@ -274,9 +354,12 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
+        ValueError: The folder is that of an ensemble.
     """
     if directory.name == CHECKPOINTS:
         return [directory]
+    if (directory / MEMBERS).is_dir():
+        raise ValueError(f"{directory} is an ensemble: give one of the runs in its members/")
     found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
     if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(

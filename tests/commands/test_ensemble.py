@@ -4,11 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import soundfile
 import tiny
 
+import ds_jax
 from configs import base
 from ds_jax import config as configuration
-from ds_jax.commands import ensemble
+from ds_jax.commands import ensemble, predict
 from ds_jax.evaluation import predictions, summary
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
@@ -91,6 +93,25 @@ def test_another_corpus_is_tested_by_the_mean(run):
     np.testing.assert_allclose(tested.probabilities, mean_of(folders), rtol=1e-12)
     assert summary.read(directory / "report.json") == result
     assert (result.trained_on, result.corpus) == ("tiny", "other")
+
+
+def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsys):
+    time = np.arange(16_000) / 16_000
+    speech = (np.sin(2 * np.pi * 200 * time) * np.exp(-time)).astype(np.float32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech, 16_000, subtype="FLOAT")
+    members = [ds_jax.load(run / "members" / name)(speech, 16_000) for name in NAMES]
+    model = ds_jax.load(run)
+    assert model.count == 6
+    np.testing.assert_allclose(model(speech, 16_000), np.mean(members, axis=0), rtol=1e-5)
+    [record] = model.predict(path)
+    shares = [record[name] for name in model.classes]
+    np.testing.assert_allclose(shares, np.mean(members, axis=0), rtol=1e-4)
+    predict.run(run, [path], "csv")
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert [float(cell) for cell in line.split(",")[4:]] == shares
+    with pytest.raises(ValueError, match="members"):
+        ds_jax.explain(model, path)
 
 
 def test_a_member_follows_the_fields_of_the_ensemble():
