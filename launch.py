@@ -73,7 +73,7 @@ def run(mode: str, paths: list[Path]) -> None:
     load = None
     if follows_config and mode != "features":  # the others read no corpora
         load = _corpora(config, workdir).load
-    described = [*config.members.values()][-1] if "members" in config else config  # its pictures
+    described = configuration.last_member(config)
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: _evaluate(config, load, workdir, _EVAL_ON.value or config.corpus),
@@ -128,11 +128,10 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
         return
-    members = [*config.members.values()] if "members" in config else [config]
-    for member in members:  # a table may give other folds than the config asks for
-        train.check(member, folds if config.corpus in prepare.KNOWN else None)
+    # A table may give other folds than the config asks for.
+    train.check(config, folds if config.corpus in prepare.KNOWN else None)
     for name in config.eval_on:  # first: they may be missing
-        load(members[0], name)
+        load(configuration.last_member(config), name)
     if "members" in config:
         finished = ensemble.run(config, load, workdir, folds)
     else:

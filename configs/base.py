@@ -124,13 +124,21 @@ def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
         del config[name]
     config.members = ConfigDict()
     for name, member in members.items():
-        for shared in {*config} & {*member} - {"system", "seed", "select_on", "eval_on", "folds"}:
-            member[shared] = config.get_ref(shared)
-        member.folds = config.folds
+        _share(config, member)
         config.members[name] = member
 
 
-def use_ds_am_ensemble(config: ConfigDict, models: int = 3) -> None:
+def _share(config: ConfigDict, member: ConfigDict) -> None:
+    """Lets the members of an ensemble follow its fields, and those of an ensemble among them."""
+    for name in {*config} & {*member} - {"system", "seed", "select_on", "eval_on", "folds"}:
+        if name != "members":
+            member[name] = config.get_ref(name)
+    member.folds = config.folds
+    for part in member.get("members", {}).values():
+        _share(config, part)
+
+
+def use_ds_am_best(config: ConfigDict, models: int = 3) -> None:
     """Changes a config to DS-AM's second form on two pictures, and ridges on the same blocks.
 
     Args:
@@ -151,6 +159,18 @@ def use_ds_am_ensemble(config: ConfigDict, models: int = 3) -> None:
             member.model.layers = tuple(f"block{layer}_pool" for layer in layers)
     for name, member in members.items():
         member.picture.subtract_band_means = name.startswith("bands")
+    use_ensemble(config, **members)
+
+
+def use_ds_am_fused(config: ConfigDict) -> None:
+    """Changes a config to the mean of DS-AM's ensemble and of ridges on two sets of features.
+
+    ComParE needs openSMILE, whose licence is non-commercial.
+    """
+    members = {name: get_config() for name in ("acoustics", "modulation", "pictures")}
+    use_ridge(members["acoustics"], "compare")
+    use_ridge(members["modulation"], "wu")
+    use_ds_am_best(members["pictures"])
     use_ensemble(config, **members)
 
 
@@ -287,7 +307,7 @@ def _schema(use: Callable[..., None], **options: str) -> ConfigDict:
 SCHEMAS = {
     "ds_am": get_config,
     "ds_am_statistics": functools.partial(_schema, use_ds_am_statistics),
-    "ensemble": functools.partial(_schema, use_ds_am_ensemble),
+    "ensemble": functools.partial(_schema, use_ds_am_best),
     "ds_fc": functools.partial(_schema, use_ds_fc),
     "ds_svc": functools.partial(_schema, use_ds_svc),
     "ds_ridge": functools.partial(_schema, use_ds_ridge),

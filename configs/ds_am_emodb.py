@@ -14,7 +14,7 @@ from configs import base
 def get_config() -> ml_collections.ConfigDict:
     """Returns the experiment."""
     config = base.get_config()
-    base.use_ds_am_ensemble(config)
+    base.use_ds_am_statistics(config)
     config.corpus = "emodb"
     config.folds.protocol = "leave_one_speaker_out"
     return config

@@ -56,6 +56,13 @@ def is_scheduled(train: Mapping) -> bool:
     return "plateau_patience" not in train
 
 
+def last_member(config: ConfigDict) -> ConfigDict:
+    """Returns the config whose inputs a report shows: of an ensemble that of its last member."""
+    while "members" in config:
+        config = [*config.members.values()][-1]
+    return config
+
+
 def load(path: str | Path) -> ConfigDict:
     """Runs a Python file that defines `get_config()`, such as those in configs/.
 

@@ -62,9 +62,12 @@ def run(
     for name, directory in member_directories(workdir, config).items():
         member = config.members[name]
         processes.say(f"{name}: {systems.title(member)}")
-        corpus = load(member, member.corpus)
-        finished &= train.run(member, corpus, directory, numbers)
+        if "members" in member:
+            finished &= run(member, load, directory, numbers)
+        else:
+            finished &= train.run(member, load(member, member.corpus), directory, numbers)
     if finished and processes.is_first_process():
+        corpus = load(configuration.last_member(config), config.corpus)
         _average_folds(config, corpus, workdir)
         if config.folds.protocol != "whole_corpus":
             report.run(config, corpus, workdir)
@@ -122,21 +125,26 @@ def evaluate_on(
     load, results = keep_last(load), {}
     members = member_directories(workdir, config)
     for name, folder in members.items():
-        corpus = load(config.members[name], corpus_name)
-        results[name] = evaluate.run(folder, corpus)
+        member = config.members[name]
+        if "members" in member:
+            results[name] = evaluate_on(member, load, folder, corpus_name)
+        else:
+            results[name] = evaluate.run(folder, load(member, corpus_name))
     if not processes.is_first_process():
         return None
+    corpus = load(configuration.last_member(config), corpus_name)
     directory = evaluation_directory(workdir, corpus.name)
     parts = {name: evaluation_directory(folder, corpus.name) for name, folder in members.items()}
     tested = {*predictions.read(next(iter(parts.values())) / PREDICTIONS).utterances.tolist()}
     utterances = [u for u in corpus.utterances if u.name in tested]
     first = next(iter(results.values()))
-    unanswerable = [name for name, models in first.untrained.items() if models == len(first.folds)]
     made = [result.made for result in results.values()]
     with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
         files.remove_unfinished(directory)
         predictions.write(directory, utterances, _mean(parts, utterances), corpus.classes)
         pooled = predictions.read_pooled([directory])
+        answered = pooled.probabilities.any(axis=0)  # a class that nobody trained has none
+        unanswerable = [name for name, any in zip(corpus.classes, answered, strict=True) if not any]
         measured = summary.measure(pooled, predictions.read_heads([directory]), unanswerable)
         result = dataclasses.replace(
             first,

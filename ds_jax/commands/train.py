@@ -38,7 +38,9 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
-    if "weights" in config:
+    for member in config.get("members", {}).values():
+        check(member, numbers)
+    if "weights" in config and "members" not in config:
         full = needs_full_weights(config)
         pretrained.check(backbone_of(config), config.weights, full=full)
 

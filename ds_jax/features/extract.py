@@ -44,6 +44,7 @@ def _msf_mfcc(samples: np.ndarray) -> np.ndarray:
 SETS = {
     "msf": Set("MSF", (95,), _MSF, modulation.energies),
     "msf_wu": Set("MSF with Wu's measures", (118,), _MSF, modulation.with_measures),
+    "wu": Set("Wu's measures", (46,), _MSF, modulation.statistics_of_measures),
     "mfcc": Set("MFCC", (60,), _MFCC, mfcc.statistics),
     "mfcc_frames": Set("MFCC frames", (None, 12), _MFCC, mfcc.frames),
     "msf_mfcc": Set("MSF+MFCC", (155,), _MSF + _MFCC - 1, _msf_mfcc),  # a sum rises with either

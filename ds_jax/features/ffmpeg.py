@@ -22,6 +22,8 @@ FLOAT32 = 6  # the number of its encoding in the header of Sun's .au
 # wrong samples where they begin in the middle.
 PREROLL = 1.0
 ABSENT = "not on the PATH"
+# What has no header: ffmpeg takes any bytes for samples at 44.1 kHz.
+GUESSED = (".al", ".ul", ".sb", ".ub", ".sw", ".uw")
 # Matroska and WebM, AMR, and Windows Media, whatever the file is called.
 BEGINNINGS = (b"\x1aE\xdf\xa3", b"#!AMR", b"0&\xb2u\x8ef\xcf\x11")
 
@@ -46,8 +48,11 @@ def decode(source: Source, tried: str = "") -> Decoded:
         tried: What libsndfile says of it, if it cannot decode it.
 
     Raises:
-        ValueError: ffmpeg is missing, or cannot decode the recording; or its rate is impossible.
+        ValueError: ffmpeg is missing, or cannot decode the recording; or its rate is impossible or
+            unknown.
     """
+    if source.path.suffix.lower() in GUESSED:
+        raise ValueError(f"{source} has no header that gives its rate: convert it to .wav or .flac")
     program = shutil.which("ffmpeg")
     if program is None:
         reason = f"{source} needs ffmpeg to be decoded, which is"

@@ -62,6 +62,21 @@ def with_measures(samples: np.ndarray) -> np.ndarray:
     return np.concatenate([_decibels(energy), measures(energy).mean(axis=0)]).astype(np.float32)
 
 
+def statistics_of_measures(samples: np.ndarray) -> np.ndarray:
+    """Computes the means and the standard deviations of the 23 measures over frames.
+
+    The measures do not change with the level of the recording (Wu, Falk and Chan, 2011).
+
+    Args:
+        samples: As in `energies`.
+
+    Returns:
+        float32 [46]: the 23 means and the 23 deviations, see `measures`.
+    """
+    values = measures(frames(samples))
+    return np.concatenate([values.mean(axis=0), values.std(axis=0)]).astype(np.float32)
+
+
 def frames(samples: np.ndarray) -> np.ndarray:
     """Computes the energy of frames of 256 ms, 64 ms apart, in each channel and modulation band.
 

@@ -320,26 +320,30 @@ def _find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
     members = [find(each, **given) for each in member_directories(folder, config).values()]
     together = {}
     for member in members:
-        together.setdefault(str(member.settings), []).append(member)
+        parts = member.parts if isinstance(member, Ensemble) else [(1.0, member)]
+        for weight, part in parts:
+            alike = together.setdefault(str(part.settings), [])
+            alike.append((weight / len(members), part))
     parts = []
     for alike in together.values():
-        first, count = alike[0], sum(member.count for member in alike)
-        start = functools.partial(_mean_of, alike)
-        part = Model(first.config, first.settings, count, lambda: {}, start)
-        parts.append((len(alike) / len(members), part))
+        total, first = sum(weight for weight, _ in alike), alike[0][1]
+        shares = [(weight / total, part) for weight, part in alike]
+        count, start = sum(part.count for _, part in alike), functools.partial(_mean_of, shares)
+        parts.append((total, Model(first.config, first.settings, count, lambda: {}, start)))
     return Ensemble(config, parts, lambda: {"members": [member.card for member in members]})
 
 
-def _mean_of(members: Sequence[Model]) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
-    """Returns a function as `Model.start` that gives the mean of models, without gates."""
-    starts = [member.start for member in members]
+def _mean_of(
+    weighted: Sequence[tuple[float, Model]],
+) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Returns a function as `Model.start` that gives the weighted mean of models, without gates."""
+    starts = [(weight, model.start) for weight, model in weighted]
 
     def start(inputs, size):
-        waits = [start(inputs, size) for start in starts]
+        waits = [(weight, start(inputs, size)) for weight, start in starts]
 
         def mean():
-            shares = [wait().probabilities for wait in waits]
-            return Predicted(np.mean(shares, axis=0), {}, {})
+            return Predicted(sum(weight * wait().probabilities for weight, wait in waits), {}, {})
 
         return mean
 

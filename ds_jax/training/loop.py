@@ -116,7 +116,8 @@ def create_setup(
     """
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
-    key = str([config.get("picture"), config.model, config.get("weights")])
+    parts = {name: config.model.get(name) for name in ("freeze", "gates", "heads", "head")}
+    key = str([config.get("picture"), parts, config.get("weights")])
     if key not in corpus.computed:
         corpus.computed.clear()
         inputs, measured = (

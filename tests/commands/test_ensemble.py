@@ -85,6 +85,37 @@ def test_a_finished_run_is_not_run_again(run, monkeypatch):
     assert (run / "fold_00" / "predictions.csv").read_bytes() == before
 
 
+def test_an_ensemble_can_be_a_member(tmp_path):
+    config = tiny.config()
+    config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 2
+    pair, alone = tiny.config(), tiny.make("mlr")[0]
+    base.use_ensemble(pair, ridge=tiny.make("ridge")[0], trees=tiny.make("xgboost")[0])
+    base.use_ensemble(config, alone=alone, pair=pair)
+    config.folds.seed = 3
+    assert pair.members.ridge.folds.seed == 3
+    configuration.check_fields(config, base.SCHEMAS)
+    systems.check(config)
+    assert ensemble.run(config, load, tmp_path)
+    result = ensemble.evaluate_on(config, load, tmp_path, "other")
+    for place in ("fold_00", "evaluations/other"):
+        parts = {
+            name: predictions.read(tmp_path / "members" / name / place / "predictions.csv")
+            for name in ("alone", "pair/members/ridge", "pair/members/trees")
+        }
+        shares = [part.probabilities for part in parts.values()]
+        wanted = shares[0] / 2 + shares[1] / 4 + shares[2] / 4
+        tested = predictions.read(tmp_path / place / "predictions.csv")
+        np.testing.assert_allclose(tested.probabilities, wanted, rtol=1e-12)
+    assert {*result.heads} == {"alone", "pair"}
+    model, waveform = ds_jax.load(tmp_path), np.random.default_rng(0).normal(0, 0.1, 16_000)
+    shares = [
+        ds_jax.load(tmp_path / "members" / name)(waveform, 16_000)
+        for name in ("alone", "pair/members/ridge", "pair/members/trees")
+    ]
+    wanted = shares[0] / 2 + shares[1] / 4 + shares[2] / 4
+    np.testing.assert_allclose(model(waveform, 16_000), wanted, rtol=1e-5)
+
+
 def test_another_corpus_is_tested_by_the_mean(run):
     result = ensemble.evaluate_on(configuration.read(run), load, run, "other")
     directory = run / "evaluations" / "other"

@@ -18,6 +18,7 @@ from ds_jax.runtime.errors import ConfigError
 SHAPES = {
     "msf": (95,),
     "msf_wu": (118,),
+    "wu": (46,),
     "mfcc": (60,),
     "mfcc_frames": (None, 12),
     "msf_mfcc": (155,),
@@ -41,6 +42,7 @@ def reference(name, samples):
     if name == "msf_mfcc":
         return np.concatenate([reference(part, samples) for part in ("msf", "mfcc")])
     functions = {"msf": modulation.energies, "msf_wu": modulation.with_measures}
+    functions["wu"] = modulation.statistics_of_measures
     return (functions | {"mfcc": mfcc.statistics, "mfcc_frames": mfcc.frames})[name](samples)
 
 

@@ -97,6 +97,14 @@ def test_a_text_is_no_sound_whatever_its_name(tmp_path, stand_in, name):
         audio.read(tmp_path / name, 0)
 
 
+def test_a_rate_is_not_guessed(tmp_path, stand_in):
+    stand_in(ANSWER)
+    write(tmp_path / "programs/a.au", noise(0.1, 44_100), 44_100)
+    (tmp_path / "a.UL").write_bytes(bytes(1000))
+    with pytest.raises(ValueError, match=r"a\.UL has no header that gives its rate: convert"):
+        audio.read(tmp_path / "a.UL", 0)
+
+
 def test_gsm_without_a_header_is_read(tmp_path):
     content = soundfile.SoundFile(tmp_path / "a.gsm", "w", 8000, 1, "GSM610", format="RAW")
     with content as file:

@@ -205,6 +205,18 @@ def test_measures_agree_with_loops_and_numpys_line():
         np.testing.assert_allclose(row, expected, rtol=1e-9)
 
 
+def test_statistics_of_measures_do_not_change_with_the_level():
+    samples = noise(1.5)
+    values = modulation.measures(modulation.frames(samples))
+    statistics = modulation.statistics_of_measures(samples)
+    assert (statistics.dtype, statistics.shape) == (np.float32, (46,))
+    np.testing.assert_allclose(statistics[:23], values.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(statistics[23:], np.std(values, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        modulation.statistics_of_measures(samples / 2), statistics, rtol=1e-3
+    )
+
+
 def test_centroids_stand_where_the_energy_is():
     frame = np.zeros((1, 19, 5))
     # Bands 1, 3 and 5 have channels 2, 9 and 18, which lie in the groups 1, 2 and 4.

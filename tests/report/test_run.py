@@ -149,6 +149,13 @@ def test_what_was_excluded_is_counted(tmp_path):
     assert "left out" not in render(tmp_path, made_up.summary(utterances=78)).text
 
 
+def test_the_accuracy_of_one_and_the_same_answer_is_told(tmp_path):
+    result = made_up.summary()
+    assert "38.5" not in render(tmp_path, result).text
+    result.per_class["ANGER"]["support"] = 30
+    assert "38.5" in render(tmp_path, result).text  # 30 of 78
+
+
 def test_scores_without_an_interval_are_printed(tmp_path):
     missing = {"value": 0.5, "low": None, "high": None}
     page = render(tmp_path, made_up.summary(uar=missing, macro_f1=missing | {"value": np.nan}))
