@@ -193,16 +193,28 @@ def draw(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarra
     low, high = cells.min(), cells.max()
     if settings.is_timeline:
         if settings.subtract_band_means:
-            cells = 10 * np.log10(np.maximum(cells, AMIN))
-            cells = np.maximum(cells, cells.max() - (settings.floor_db or np.inf))
-            shares = (cells - cells.mean(axis=0) + BAND_RANGE) / (2 * BAND_RANGE)
-            picture = np.clip(256 * shares, 0, 255).astype(np.uint8).T[::-1]
+            cells = decibels(np, cells, high, settings)
+            picture = deviation_indices(np, cells - cells.mean(axis=0)).T[::-1]
         else:
             picture = colour_indices(np, cells, low, high, settings).T[::-1]
         after = ((0, 0), (0, max(0, LEAST_WIDTH - len(cells))))
         return np.maximum(np.pad(picture, after), 1)  # 0 is left for what is no picture
     cells = cells[pixels_to_cells(settings.canvas, len(cells))]  # only these need a logarithm
     return colour_indices(np, cells, low, high, settings).T[plan(settings, rate).rows]
+
+
+def decibels(xp: ModuleType, cells: Any, high: Any, settings: PictureSettings) -> Any:
+    """Maps powers to decibels, none of which is below the floor; see `colour_indices`."""
+    levels = 10 * xp.log10(xp.maximum(cells, AMIN))
+    if not settings.floor_db:
+        return levels
+    return xp.maximum(levels, 10 * xp.log10(xp.maximum(high, AMIN)) - settings.floor_db)
+
+
+def deviation_indices(xp: ModuleType, deviations: Any) -> Any:
+    """Maps differences in decibels to a band's mean to the indices of colours, uint8."""
+    shares = (deviations + BAND_RANGE) / (2 * BAND_RANGE)
+    return xp.clip(256 * shares, 0, 255).astype(xp.uint8)
 
 
 def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: PictureSettings):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ds_jax.features import audio, silence, spectrogram
-from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.features.spectrogram import LEAST_WIDTH, PictureSettings
 
 
 def draw(samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int) -> jax.Array:
@@ -20,7 +20,8 @@ def draw(samples: jax.Array, length: jax.Array, settings: PictureSettings, rate:
         rate: Hz.
 
     Returns:
-        uint8 [canvas, canvas], indices into a colour map of 256 entries.
+        uint8 [canvas, canvas], indices into a colour map of 256 entries; or a timeline, uint8
+        [mel_bands, width], 0 after its end, whose width is a multiple of 32.
     """
     plan = spectrogram.plan(settings, rate)
     size = samples.shape[0]  # may be symbolic
@@ -56,8 +57,28 @@ def _paint(
     whole = (jnp.arange(cells.shape[0]) < count)[:, None]
     low = jnp.min(cells, where=whole, initial=jnp.inf)
     high = jnp.max(cells, where=whole, initial=0)
+    if settings.is_timeline:
+        return _timeline(cells, whole, low, high, settings)
     cells = cells[spectrogram.pixels_to_cells(settings.canvas, count)]
     return spectrogram.colour_indices(jnp, cells, low, high, settings).T[plan.rows]
+
+
+def _timeline(
+    cells: jax.Array, whole: jax.Array, low: jax.Array, high: jax.Array, settings: PictureSettings
+) -> jax.Array:
+    """Draws cells, float [frames, bands], of which those where `whole`, bool [frames, 1], count."""
+    if settings.subtract_band_means:
+        decibels = spectrogram.decibels(jnp, cells, high, settings)
+        means = jnp.mean(decibels, axis=0, where=whole, keepdims=True)
+        colours = spectrogram.deviation_indices(jnp, decibels - means)
+    else:
+        colours = spectrogram.colour_indices(jnp, cells, low, high, settings)
+    colours = jnp.where(whole, jnp.maximum(colours, 1), 0)
+    # A symbolic width must be known to be no less than the least, and to be halved five times.
+    width = 32 * (colours.shape[0] // 32 + 1) + LEAST_WIDTH
+    colours = jnp.pad(colours, ((0, width - colours.shape[0]), (0, 0)))
+    short = (jnp.arange(width) < LEAST_WIDTH)[:, None]
+    return jnp.where(short, jnp.maximum(colours, 1), colours).T[::-1]
 
 
 def trim(

@@ -107,7 +107,9 @@ _STATISTICS = ("heads", "gate", "dropout", "loss_weights", "freeze")
 _FC = ("head", "dropout", "freeze")
 SYSTEMS = {
     "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True),
-    "ds_am_statistics": System("DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch"),
+    "ds_am_statistics": System(
+        "DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch", exports=True
+    ),
     "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True),
     "lstm": System("LSTM", "features", _NETWORK, ("units", "dense_units"), "epoch", sequences=True),
     "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),

@@ -19,6 +19,7 @@ from ds_jax.runtime import files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
 
 MODEL, CARD = "model.safetensors", "card.json"
+BEST = "best.json"  # the card of a model that was finished before its fold was given more epochs
 CARD_OF_EARLIER_VERSIONS = "classifier.json"  # whose networks kept epochs, and had none
 FIELDS = ("config", "trained", "fold", "sha256")  # of every card
 ADVICE = f"; bring back a copy, or delete the fold's {PREDICTIONS} and start the training again"
@@ -75,17 +76,18 @@ def save_model(directory: Path, variables: Variables, card: Mapping[str, Any]) -
         directory: The folder.
         variables: The network's variables, on the host.
         card: As for `save`, with `epoch` (the one that was selected), `history` (the rows of
-            metrics.jsonl) and `kept` (the epochs from which training can go on).
+            metrics.jsonl) and `kept` (the epoch from which training can go on, in a list).
     """
     save(directory, MODEL, safetensors.numpy.save(flatten(variables)), card)
 
 
-def read_card(directory: Path, *fields: str) -> dict[str, Any]:
+def read_card(directory: Path, *fields: str, card: str = CARD) -> dict[str, Any]:
     """Reads what describes the finished model in a fold's `checkpoints` folder.
 
     Args:
         directory: The folder.
         fields: The fields that the card must have besides those of every card.
+        card: The name of the card's file.
 
     Returns:
         The card as `save` was given it, with `sha256`.
@@ -94,16 +96,16 @@ def read_card(directory: Path, *fields: str) -> dict[str, Any]:
         FileNotFoundError: There is no finished model in the folder.
         ValueError: The card is damaged.
     """
-    path = directory / CARD
+    path = directory / card
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: {_explain_absence(directory)}")
     try:
-        card = files.read_json(path)
+        content = files.read_json(path)
     except ValueError as error:
         raise Damaged(f"{error}{ADVICE}") from error
-    if missing := [name for name in (*FIELDS, *fields) if name not in card]:
+    if missing := [name for name in (*FIELDS, *fields) if name not in content]:
         raise Damaged(f"{path} is damaged: it has no field {missing[0]}{ADVICE}")
-    return card
+    return content
 
 
 def _explain_absence(directory: Path) -> str:
@@ -118,12 +120,13 @@ def _explain_absence(directory: Path) -> str:
     return f"it was deleted{ADVICE}"
 
 
-def load_variables(directory: Path, like: Variables) -> Variables:
+def load_variables(directory: Path, like: Variables, card: str = CARD) -> Variables:
     """Loads the finished model in a fold's `checkpoints` folder.
 
     Args:
         directory: The folder.
         like: Variables of the same network, or their shapes.
+        card: The name of the card's file.
 
     Returns:
         The variables, as host arrays.
@@ -132,16 +135,17 @@ def load_variables(directory: Path, like: Variables) -> Variables:
         FileNotFoundError: There is no finished model in the folder.
         ValueError: It is damaged, or of another network.
     """
-    return unflatten(safetensors.numpy.load(read_model(directory)), like, directory / MODEL)
+    named = safetensors.numpy.load(read_model(directory, card=card))
+    return unflatten(named, like, directory / MODEL)
 
 
-def read_model(directory: Path, name: str = MODEL) -> bytes:
+def read_model(directory: Path, name: str = MODEL, card: str = CARD) -> bytes:
     """Reads the file of the finished model, by its name, and checks it against its card.
 
     Raises:
         FileNotFoundError, ValueError: As `load_variables`.
     """
-    path, sha256 = directory / name, read_card(directory)["sha256"]
+    path, sha256 = directory / name, read_card(directory, card=card)["sha256"]
     content = path.read_bytes() if path.is_file() else b""
     if files.sha256(content) != sha256:
         raise Damaged(f"{path} is damaged: it is not as it was written{ADVICE}")

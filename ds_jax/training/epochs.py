@@ -25,6 +25,7 @@ from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
 from ds_jax.training.checkpoints import (
     ADVICE,
+    BEST,
     CARD,
     MODEL,
     Damaged,
@@ -65,6 +66,8 @@ def _report_unraisable(hook: Callable, unraisable: "sys.UnraisableHookArgs") -> 
 
 class Epochs:
     """The epochs that a fold's `checkpoints` folder keeps, by number: the latest and the best.
+
+    A finished fold that may be given more epochs keeps the last alone: the best is its model.
 
     An epoch that SIGTERM broke off is saved like any other, under the number that it would have
     had at its end. What a killed process left half-written is removed at the start. A damaged
@@ -165,6 +168,12 @@ class Epochs:
             self._manager.save(epoch, args=ocp.args.Composite(**items))
         self.latest = epoch
 
+    def has(self, epoch: int) -> bool:
+        """Tells whether an epoch is saved, after what is being saved."""
+        with self._explained():
+            self._manager.wait_until_finished()
+        return (self.directory / str(epoch)).is_dir()
+
     def restore(self, epoch: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Reads an epoch.
 
@@ -193,12 +202,18 @@ class Epochs:
         if self._writes:
             save_model(self.directory, variables, card)
             _delete_epochs(self.directory, but=card.get("kept", ()))
+            (self.directory / BEST).unlink(missing_ok=True)
         self._wait_for_others("finished")
 
     def reopen(self) -> None:
-        """Takes the finished model's card away, so that training can go on from what was kept."""
-        if self._writes:
+        """Makes the finished model the best so far, so that training can go on from what was kept.
+
+        Without a kept epoch nothing can.
+        """
+        if self._writes and self.latest is None:
             (self.directory / CARD).unlink(missing_ok=True)
+        elif self._writes:
+            (self.directory / CARD).replace(self.directory / BEST)
         self._wait_for_others("reopened")
         self.finished = False
 
@@ -313,7 +328,7 @@ def _put_damaged_aside(directory: Path) -> str:
         last = directory / str(epochs[-1])
         try:
             best = _read(last)[1]["best"] or epochs[-1]
-            _read(directory / str(best))
+            _check_best(directory, best)
             _delete_epochs(directory, but=(*epochs[-KEPT:], best))  # some may be half-deleted
             break
         except Damaged as error:
@@ -322,6 +337,21 @@ def _put_damaged_aside(directory: Path) -> str:
             epochs.pop()
     how = f"going back to epoch {epochs[-1]}" if epochs else "the fold starts anew"
     return f"{damages[0]}: {how}; what comes later is kept as *{DAMAGED}" if damages else ""
+
+
+def _check_best(directory: Path, best: int) -> None:
+    """Checks the best epoch, which may be the finished model alone.
+
+    Raises:
+        Damaged: It is missing, or not as it was written.
+    """
+    card = next((name for name in (CARD, BEST) if (directory / name).is_file()), "")
+    if (directory / str(best)).is_dir() or not card:
+        _read(directory / str(best))
+        return
+    read_model(directory, card=card)
+    if (found := read_card(directory, "epoch", card=card)["epoch"]) != best:
+        raise Damaged(f"{directory} has the model of epoch {found}, and not of the best, {best}")
 
 
 def _put_aside(path: Path) -> None:

@@ -25,7 +25,7 @@ from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import explain_write_errors, make_folder, write_text
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, PREDICTIONS, TENSORBOARD, fold_directory
-from ds_jax.training.checkpoints import load_variables, made, read_card, unflatten
+from ds_jax.training.checkpoints import BEST, load_variables, made, read_card, unflatten
 from ds_jax.training.epochs import Epochs
 from ds_jax.training.input_pipeline import split_batches
 from ds_jax.training.step import TrainState
@@ -257,13 +257,19 @@ class FoldState:
             state: A state of this network, on the host.
         """
         if not self.checkpoints.finished:
-            best, _ = self._restore(self.best_epoch, state)
+            best = self._best_model(state)
             over = _is_tired(self._config, self.history) or is_scheduled(self._config.train)
             card = self._card() | {"epoch": self.best_epoch}
-            card["kept"] = [] if over else sorted({self.best_epoch, self.epoch})
+            card["kept"] = [] if over else [self.epoch]
             card["made"] = made(self._config, sum(row["seconds"] for row in self.history))
-            self.checkpoints.finish(best.model, card)
+            self.checkpoints.finish(best, card)
         return load_variables(self.checkpoints.directory, like=state.variables)
+
+    def _best_model(self, state: TrainState) -> Variables:
+        """Reads the model of the best epoch, which the fold may have been finished with before."""
+        if self.checkpoints.has(self.best_epoch):
+            return self._restore(self.best_epoch, state)[0].model
+        return load_variables(self.checkpoints.directory, like=state.variables, card=BEST)
 
     def _card(self) -> dict:
         # A copy, since an epoch is written while the history grows.

@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.runtime import files, processes
 from ds_jax.training import loop
+from ds_jax.training.checkpoints import read_card
+from ds_jax.training.fold import FoldState
 
 pytestmark = pytest.mark.usefixtures("tiny_weights")
 
@@ -336,6 +339,32 @@ def test_more_epochs_end_as_if_they_had_been_wanted_first(
     before = fold_times(run_copy)
     grown(run_copy, 3)
     assert fold_times(run_copy) == before
+
+
+def test_the_model_of_a_finished_fold_stays_the_best_until_a_later_epoch_is_better(
+    tmp_path, monkeypatch
+):
+    config = tiny.run_config(**{"train.epochs": 3, "train.new_learning_rate": 0.1})
+    corpus, more = tiny.corpus(21), config.copy_and_resolve_references()
+    more.train.epochs = 5
+    train.run(config, corpus, tmp_path / "grown", [1])
+    model = tmp_path / "grown" / "fold_01" / "checkpoints" / "model.safetensors"
+    best = read_card(model.parent)["epoch"]
+    assert best < 3
+    assert kept_epochs(tmp_path / "grown") == [["3"]]
+    before = model.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldState, "batches", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.run(more, corpus, tmp_path / "grown", [1])
+    assert (model.parent / "best.json").exists()
+    train.run(more, corpus, tmp_path / "grown", [1])
+    train.run(more, corpus, tmp_path / "straight", [1])
+    folders = [tmp_path / name / "fold_01" for name in ("grown", "straight")]
+    assert len({(folder / "predictions.csv").read_bytes() for folder in folders}) == 1
+    assert read_card(model.parent)["epoch"] == best
+    assert model.read_bytes() == before
+    assert not (model.parent / "best.json").exists()
 
 
 def test_folds_that_await_more_epochs_are_not_done(run_copy, capsys):

@@ -1,6 +1,7 @@
 """The commands, links and paths of the documents work."""
 
 import itertools
+import json
 import re
 import runpy
 import shlex
@@ -144,6 +145,33 @@ def scaled_down(command, weights):
     return command
 
 
+def write_interviews(folder):
+    """Writes the table of the first hour, and recordings for it."""
+    text = (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
+    rows = re.search(r"^    Datei;.*\n(    .*\n)+", text, re.MULTILINE)[0].split()
+    for seed, name in enumerate(sorted({row.partition(";")[0] for row in rows[1:]})):
+        recordings.sound(folder / name, seed, 4.0)
+    (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
+def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path):
+    write_interviews(tmp_path / "corpora" / "interviews")
+    commands = commands_of(ROOT / "docs" / "first_hour.md")
+    (command,) = (each for each in commands if "--config.corpus=interviews" in each)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    run = [sys.executable, ROOT / "launch.py", *command]
+    finished = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    for said in ("label = Stimmung, speaker = Sprecherin, start = von, end = bis", "unklar (1)"):
+        assert said in finished.stdout
+        assert said in (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
+    report = json.loads((tmp_path / "runs" / "interviews" / "report.json").read_text())
+    assert (report["n"], report["labels"]) == (6, ["Freude", "Langeweile"])
+    assert report["other_labels"] == {"unklar": 1}
+    assert set(report["speakers"]) == {"Ana", "Bea", "Eva"}
+    assert (tmp_path / "runs" / "interviews" / "report.html").is_file()
+
+
 @pytest.mark.slow
 def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
@@ -158,6 +186,7 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     for seed, name in enumerate(names):
         recordings.sound(tmp_path / name, seed, 0.5)
     (tmp_path / "corpora" / "robots" / "manifest.csv").write_text("\n".join(rows))
+    write_interviews(tmp_path / "corpora" / "interviews")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     commands = [command for page in TO_RUN for command in commands_of(page) if command]

@@ -54,6 +54,27 @@ def test_pictures_are_the_same(settings):
         np.testing.assert_array_equal(found, spectrogram.draw(samples, RATE, settings), str(count))
 
 
+@pytest.mark.parametrize("floor_db", [0.0, 80.0])
+@pytest.mark.parametrize("subtract", [False, True], ids=["levels", "deviations"])
+def test_timelines_are_the_same_and_0_after_their_end(floor_db, subtract):
+    settings = PictureSettings(
+        layout="timeline", mel_bands=64, floor_db=floor_db, subtract_band_means=subtract
+    )
+    for count in (1, 768, 16_000, 40_000):
+        samples = speech_like(count)
+        found, expected = (
+            drawn(samples, settings, 40_000),
+            spectrogram.draw(samples, RATE, settings),
+        )
+        assert found.dtype == np.uint8
+        assert found.shape[1] % 32 == 0
+        # The mean of a band is added up in another order, and a level may lie between two colours.
+        difference = spectrogram.unpadded(found).astype(int) - expected
+        assert np.abs(difference).max() <= subtract, str(count)
+        assert np.mean(difference != 0) < 0.02
+        assert not found[:, expected.shape[1] :].any()
+
+
 def test_less_than_a_frame_and_nothing_after_it_is_drawn():
     samples = speech_like(200)
     expected = spectrogram.draw(samples, RATE, PictureSettings())

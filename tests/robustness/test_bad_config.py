@@ -172,6 +172,12 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_emodb", {"folds.protocol": "custom"}, "folds.protocol"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
         ("ds_am_ravdess", {"folds.count": 1}, "folds.count"),
+        ("ds_am_emodb", {"classes": ("joy",)}, "classes"),
+        ("ds_am_emodb", {"classes": ("Freude", "FREUDE")}, "classes"),
+        ("mfcc_svc_elra", {"classes": ("joy", "prediction")}, "classes"),
+        ("mfcc_svc_elra", {"label_map": ("3",)}, "label_map"),
+        ("mfcc_svc_elra", {"label_map": ("3=Freude",)}, "label_map"),
+        ("mfcc_svc_elra", {"label_map": ("3=JOY", "3.0=FEAR")}, "label_map"),
         ("mfcc_svc_elra", {"features": "mfcc_frames"}, "features"),
         ("quickstart", {"eval_on": ("emodb",)}, "eval_on"),  # synthetic speech has two corpora
         ("paper", {"model.freeze": "block9"}, "model.freeze"),
@@ -205,20 +211,27 @@ def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highes
 
 
 @pytest.mark.parametrize(
-    ("content", "error"),
+    ("name", "content", "error"),
     [
-        (None, FileNotFoundError),
-        ("{", ValueError),
-        ('{"folds": []}', ValueError),
-        ('{"protocol": "speker", "folds": [{}]}', ValueError),
+        ("folds.json", None, FileNotFoundError),
+        ("folds.json", "{", ValueError),
+        ("folds.json", '{"folds": []}', ValueError),
+        ("folds.json", '{"protocol": "speker", "folds": [{}]}', ValueError),
+        ("folds.csv", "", ValueError),
+        ("folds.csv", "utterance|fold\na|1\nb|2\n", ValueError),
+        ("folds.csv", "Datei;Gruppe\na;1\nb;2\n", ValueError),
+        ("folds.csv", "file,subset,split\na,train,1\nb,test,2\n", ValueError),
+        ("folds.tsv", "file\tfold\na\t1\na\t2\n", ValueError),
+        ("folds.tsv", "file\tis_test\na\tno\nb\tmaybe\n", ValueError),
+        ("folds.txt", "file,fold\na,1\nb,1.0\n", ValueError),
     ],
 )
-def test_a_file_of_folds_is_checked_before_any_work(content, error, tmp_path):
-    config, path = load("ds_am_emodb"), tmp_path / "folds.json"
+def test_a_file_of_folds_is_checked_before_any_work(name, content, error, tmp_path):
+    config, path = load("ds_am_emodb"), tmp_path / name
     config.folds.file = str(path)
     if content is not None:
         path.write_text(content)
-    with pytest.raises(error, match=r"folds\.json"):
+    with pytest.raises(error, match=re.escape(name)):
         train.check(config)
 
 
