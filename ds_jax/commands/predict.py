@@ -15,7 +15,7 @@ import numpy as np
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
 from ds_jax.report import images
-from ds_jax.runtime import files
+from ds_jax.runtime import files, progress
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
@@ -80,10 +80,9 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                print(
+                progress.say(
                     f"{systems.title(model.config)}: loading {many(model.count, 'model')}; the "
-                    "first answer takes up to a minute where nothing was compiled before",
-                    flush=True,
+                    "first answer takes up to a minute where nothing was compiled before"
                 )
                 rows = model.rows(found, windowing, unusable, output.isatty())
                 if explain:

@@ -243,8 +243,12 @@ def _check(source: Source | str, blocks: Iterable[np.ndarray]) -> Iterator[np.nd
     if low > high:
         raise ValueError(f"{source} is empty: it holds no samples")
     if high - low < SILENCE:
-        where = "the mean of all channels" if source.channel == "mix" else source.channel
-        raise ValueError(f"{source} is silent: its samples ({where}) are all alike")
+        where = ""
+        if isinstance(source, Source):
+            where = (
+                f" ({'the mean of all channels' if source.channel == 'mix' else source.channel})"
+            )
+        raise ValueError(f"{source} is silent: its samples{where} are all alike")
 
 
 def _decode(

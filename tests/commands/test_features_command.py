@@ -328,7 +328,7 @@ def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
         (tmp_path / "in" / f"{number:04}.wav").symlink_to("0000.wav")
     canvas = np.zeros((227, 227), np.uint8)
     monkeypatch.setattr(
-        recordings.extract, "windows", lambda *_: iter([(1.0, 0.0, 1.0, canvas.copy())])
+        recordings.extract, "windows", lambda *_: iter([(1.0, 0.0, 1.0, 16_000, canvas.copy())])
     )
     monkeypatch.setattr(
         LayerFeatures,
