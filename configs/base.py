@@ -118,8 +118,8 @@ def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
         config: The config, whose corpus, classes, folds, weights and so on become the members'.
         **members: The experiments, each by its name.
     """
-    choosing = [member.select_on for member in members.values() if "train" in member]
-    config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
+    chosen = {member.select_on for member in members.values()} - {"dev"}  # which classifiers have
+    config.system, config.select_on = "ensemble", max(chosen, default="dev")
     for name in ("seeds", "parallel", "picture", "model", "train"):
         del config[name]
     config.members = ConfigDict()

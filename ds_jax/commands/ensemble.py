@@ -86,7 +86,8 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
             folder / FOLDS, corpus.utterances, select_on, verify=True
         )
         tests[name] = [fold.test for fold in of_member]
-    first = next(iter(members))
+    # Members without epochs have a dev split, which they are fitted on, and others may have none.
+    first = next(name for name in members if config.members[name].select_on == config.select_on)
     for name, tested in tests.items():
         if tested != tests[first]:
             raise ValueError(

@@ -151,7 +151,8 @@ def title(config: Mapping) -> str:
     """Returns the name of a config's system in reports, for example "DS-AM" or "SVC on MSF"."""
     if "members" in config:
         titles = Counter(title(member) for member in config["members"].values())
-        return "mean of " + ", ".join(f"{count} {name}" for name, count in titles.items())
+        counted = (f"{count} {name}" if count > 1 else name for name, count in titles.items())
+        return f"mean of {', '.join(counted)}"
     name = SYSTEMS[config["system"]].title
     if "features" in config:
         return f"{name} on {SETS[config['features']].title}"
@@ -198,6 +199,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("features", settings.set, allowed)
 
 
+def _trains(config: Mapping) -> bool:
+    """Returns whether a system has epochs, or one of an ensemble's members."""
+    return "train" in config or any(map(_trains, config.get("members", {}).values()))
+
+
 def _check_members(config: ml_collections.ConfigDict) -> None:
     """Checks the members of an ensemble, which are experiments of their own on the same folds."""
     if not config.members:
@@ -211,8 +217,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
                 raise ConfigError(
                     f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
                 )
-        system = SYSTEMS.get(member.get("system"))
-        if system and system.chooses == "epoch" and member.select_on != config.select_on:
+        if _trains(member) and member.select_on != config.select_on:
             allowed = f"{config.select_on!r}, as select_on is"
             raise ConfigError(f"{group}.select_on", member.select_on, allowed)
         try:

@@ -66,7 +66,7 @@ def test_each_fold_is_the_mean_of_the_members(run):
 
 def test_the_report_is_of_all_and_each_member_has_its_own(run):
     result = summary.read(run / "report.json")
-    assert result.system == "mean of 2 FFNN on MFCC, 1 XGBoost on MFCC"
+    assert result.system == "mean of 2 FFNN on MFCC, XGBoost on MFCC"
     assert (result.n, result.chosen, result.selected_on) == (42, "", "dev")
     assert {*result.heads} == {*NAMES}
     assert result.settings["members.second.seed"] == 1
