@@ -180,7 +180,11 @@ def evaluate_on(
             folds=[],
             settings=configuration.describe(config),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
-            made=made[0] | {"seconds": sum(each["seconds"] for each in made)},
+            made=made[0]
+            | {
+                "seconds": sum(each["seconds"] for each in made),
+                "weights": ", ".join(sorted({each["weights"] for each in made} - {""})),
+            },
         )
         run_report.write(directory, result, [directory], corpus)
     processes.say(run_report.headline(result))

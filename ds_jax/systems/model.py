@@ -389,12 +389,14 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The folder is that of an ensemble.
+        ValueError: The folder is that of an ensemble, or of its fold.
     """
     if directory.name == CHECKPOINTS:
         return [directory]
-    if (directory / MEMBERS).is_dir():
-        raise ValueError(f"{directory} is an ensemble: give one of the runs in its members/")
+    if (directory / MEMBERS).is_dir() or (directory.parent / MEMBERS).is_dir():
+        raise ValueError(
+            f"{directory} is an ensemble, or a fold of one: give one of the runs in its members/"
+        )
     found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
     if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(
