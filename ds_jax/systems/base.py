@@ -199,11 +199,6 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("features", settings.set, allowed)
 
 
-def _trains(config: Mapping) -> bool:
-    """Returns whether a system has epochs, or one of an ensemble's members."""
-    return "train" in config or any(map(_trains, config.get("members", {}).values()))
-
-
 def _check_members(config: ml_collections.ConfigDict) -> None:
     """Checks the members of an ensemble, which are experiments of their own on the same folds."""
     if not config.members:
@@ -217,13 +212,23 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
                 raise ConfigError(
                     f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
                 )
-        if _trains(member) and member.select_on != config.select_on:
-            allowed = f"{config.select_on!r}, as select_on is"
-            raise ConfigError(f"{group}.select_on", member.select_on, allowed)
         try:
             check(member)
         except ConfigError as error:
             raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
+        if chooses(member) == "epoch" and member.select_on != config.select_on:
+            allowed = f"{config.select_on!r}, as select_on is"
+            raise ConfigError(f"{group}.select_on", member.select_on, allowed)
+    windows = {
+        tuple(member.get("picture", {}).get(x, 0.0) for x in ("window", "window_hop"))
+        for member in config.members.values()
+        if "members" not in member
+    }
+    if len(windows) > 1:
+        raise ConfigError("members", sorted(windows), "of one picture.window and window_hop")
+    if chooses(config) != "epoch" and config.select_on != "dev":
+        allowed = "'dev', since no member chooses an epoch"
+        raise ConfigError("select_on", config.select_on, allowed)
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
@@ -303,13 +308,16 @@ def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def chooses(config: Mapping) -> str:
-    """Returns what a config's system chooses: "epoch", "C" or ""."""
-    return "" if config["system"] == ENSEMBLE else SYSTEMS[config["system"]].chooses
+    """Returns what a config's system chooses: "epoch", "C" or ""; an ensemble, what members do."""
+    if config["system"] != ENSEMBLE:
+        return SYSTEMS[config["system"]].chooses
+    of_members = {chooses(member) for member in config["members"].values()}
+    return next((choice for choice in ("epoch", "C") if choice in of_members), "")
 
 
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
-    """Returns what was chosen in a fold, from the rows of its metrics.jsonl."""
-    match chooses(config):
+    """Returns what was chosen in a fold, from the rows of its metrics.jsonl, if it has any."""
+    match chooses(config) if rows else "":
         case "epoch":
             if config.select_on == "none":
                 return {"epoch": rows[-1]["epoch"]}
