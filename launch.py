@@ -59,13 +59,13 @@ def run(mode: str, paths: list[Path]) -> None:
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     reading = {name: flag.value for name, flag in _READING.items() if flag.present}
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
-    for experiment in (config, *config.get("members", {}).values()) if mode == "evaluate" else ():
+    for experiment in configuration.experiments(config) if mode == "evaluate" else ():
         experiment.update(reading)
     follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
     if follows_config:
         check(config, mode, workdir)
 
-    from ds_jax.commands import compare, corpus, export, features, predict, report
+    from ds_jax.commands import compare, corpus, export, features, predict
     from ds_jax.runtime import processes
 
     processes.start(_DISTRIBUTED.value)
@@ -88,7 +88,7 @@ def run(mode: str, paths: list[Path]) -> None:
         ),
         "features": lambda: features.run(config, paths, output, labels),
         "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
-        "report": lambda: report.run(config, load(described, config.corpus), workdir),
+        "report": lambda: _report(config, load, workdir),
         "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
         "corpus": lambda: corpus.run(config, load(described, config.corpus), workdir),
     }
@@ -147,6 +147,15 @@ def _evaluate(config: ConfigDict, load: Callable, workdir: Path, name: str) -> N
         ensemble.evaluate_on(config, load, workdir, name)
     else:
         evaluate.run(workdir, load(config, name))
+
+
+def _report(config: ConfigDict, load: Callable, workdir: Path) -> None:
+    from ds_jax.commands import ensemble, report
+
+    if "members" in config:
+        ensemble.report_finished(config, load, workdir)
+    else:
+        report.run(config, load(config, config.corpus), workdir)
 
 
 def _corpora(config: ConfigDict, workdir: Path):

@@ -118,7 +118,7 @@ def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
         config: The config, whose corpus, classes, folds, weights and so on become the members'.
         **members: The experiments, each by its name.
     """
-    choosing = [member.select_on for member in members.values() if "train" in member]
+    choosing = [member.select_on for member in members.values() if _is_trained(member)]
     config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
     for name in ("seeds", "parallel", "picture", "model", "train"):
         del config[name]
@@ -126,6 +126,11 @@ def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
     for name, member in members.items():
         _share(config, member)
         config.members[name] = member
+
+
+def _is_trained(config: ConfigDict) -> bool:
+    """Tells whether a config is of a network, or of an ensemble with one."""
+    return "train" in config or any(map(_is_trained, config.get("members", {}).values()))
 
 
 def _share(config: ConfigDict, member: ConfigDict) -> None:

@@ -3,7 +3,7 @@
     python launch.py --config=configs/deepspectrum.py --mode=features --output=features.csv FOLDER
 
 Pictures are DeepSpectrum's for `-m mel -sr 16000`, and the table has its columns. fc2 needs the
-553 MB weights. The 61 MB file suffices for the means over positions of blocks, such as
+553 MB weights. The 59 MB file suffices for the means over positions of blocks, such as
 --config.model.layers="('block4_pool','block5_pool')". A row for each second, every tenth of a
 second: --config.picture.window=1.0 --config.picture.window_hop=0.1.
 """

@@ -4,7 +4,7 @@
 
 Generates both corpora, draws their pictures, trains on the EmoMatch-like one in four folds of
 whole speakers, tests the four models on the ELRA-like one, and writes report.html. On two cores
-it takes about five minutes. Nothing is downloaded but VGG16's weights.
+it takes less than six minutes. Nothing is downloaded but VGG16's weights.
 
 Synthetic speech proves the plumbing and nothing else: no score of it is evidence.
 """

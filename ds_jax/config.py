@@ -2,10 +2,11 @@
 
 import difflib
 import json
+import re
 import runpy
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ def last_member(config: ConfigDict) -> ConfigDict:
     while "members" in config:
         config = [*config.members.values()][-1]
     return config
+
+
+def experiments(config: ConfigDict) -> Iterator[ConfigDict]:
+    """Yields a config and, of an ensemble, those of all its members."""
+    yield config
+    for member in config.get("members", {}).values():
+        yield from experiments(member)
 
 
 def load(path: str | Path) -> ConfigDict:
@@ -205,12 +213,13 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     if not (workdir / CONFIG).is_file():
         return
     before = read(workdir)
-    epochs, wanted = (flatten(each).get(EPOCHS, 0) for each in (before, config))
-    if wanted < epochs:
-        raise ValueError(
-            f"{workdir / CONFIG} has {EPOCHS}={epochs}, and {wanted} were wanted now: a run may be "
-            "given more epochs, not fewer. Give this one a --workdir of its own."
-        )
+    epochs = flatten(before)
+    for name, wanted in flatten(config).items():
+        if _own_name(name) == EPOCHS and wanted < epochs.get(name, wanted):
+            raise ValueError(
+                f"{workdir / CONFIG} has {name}={epochs[name]}, and {wanted} were wanted now: a "
+                "run may be given more epochs, not fewer. Give this one a --workdir of its own."
+            )
     if different := difference(before, config):
         raise ValueError(
             f"{workdir / CONFIG} is of another experiment: {different} now. Give this one a "
@@ -235,16 +244,19 @@ def difference(before: ConfigDict, now: ConfigDict) -> str:
     first, second = (
         flatten(ConfigDict(_complete(_with_lists(config).to_dict()))) for config in (before, now)
     )
-    free = {*FREE_FIELDS, *PATHS}
-    if "train" in now and is_scheduled(now.train):
-        free.remove(EPOCHS)
     for name in sorted({*first, *second}):
-        within = name.split(".", 2)[2] if name.startswith("members.") else name
-        if within in free:
+        own = _own_name(name)
+        chosen = own != EPOCHS or f"{name.removesuffix('epochs')}plateau_patience" in second
+        if own in {*FREE_FIELDS, *PATHS} and chosen:
             continue
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
     return ""
+
+
+def _own_name(name: str) -> str:
+    """Returns what a field is called in the config of the member of an ensemble that has it."""
+    return re.sub(r"^(members\.[^.]+\.)+", "", name)
 
 
 def write(config: ConfigDict, workdir: Path) -> None:
@@ -330,7 +342,8 @@ def _read_json(workdir: Path) -> dict:
 def describe(config: ConfigDict) -> dict[str, Any]:
     """Returns each field by its full name for a report, which shows files without their folders."""
     values = flatten(_with_lists(config))
-    return values | {name: Path(values[name]).name for name in PATHS if values.get(name)}
+    paths = [name for name, value in values.items() if _own_name(name) in PATHS and value]
+    return values | {name: Path(values[name]).name for name in paths}
 
 
 def flatten(config: ConfigDict, group: str = "") -> dict[str, Any]:

@@ -75,10 +75,32 @@ def run(
     return finished
 
 
+def report_finished(config: ml_collections.ConfigDict, load: Load, workdir: Path) -> RunSummary:
+    """Reports the mean over the folds that all members have finished: `--mode=report`.
+
+    Args:
+        config: The config of the run.
+        load: As in `run`.
+        workdir: The folder of the run.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        FileNotFoundError, ValueError: As `report.run`; or members test different utterances.
+    """
+    load = keep_last(load)
+    for name, directory in member_directories(workdir, config).items():
+        if "members" in config.members[name]:
+            report_finished(config.members[name], load, directory)
+    corpus = load(configuration.last_member(config), config.corpus)
+    _average_folds(config, corpus, workdir)
+    return report.run(config, corpus, workdir)
+
+
 def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> None:
-    """Writes folds.json and each fold's predictions.csv, the mean of the members'."""
+    """Writes folds.json, and predictions.csv of each fold that all members have finished."""
     members = member_directories(workdir, config)
-    contents = {name: (folder / FOLDS).read_bytes() for name, folder in members.items()}
     tests = {}
     for name, folder in members.items():
         select_on = config.members[name].select_on
@@ -86,7 +108,8 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
             folder / FOLDS, corpus.utterances, select_on, verify=True
         )
         tests[name] = [fold.test for fold in of_member]
-    first = next(iter(members))
+    # Members that choose no epoch may have other dev splits.
+    first = next(name for name in members if config.members[name].select_on == config.select_on)
     for name, tested in tests.items():
         if tested != tests[first]:
             raise ValueError(
@@ -94,14 +117,16 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
                 "members of an ensemble need the same folds; delete the folder of one and run again"
             )
     with report.hold(workdir):
-        files.write_bytes(workdir / FOLDS, contents[first])
+        files.write_bytes(workdir / FOLDS, (members[first] / FOLDS).read_bytes())
     for number, names in enumerate(tests[first]):
         directory = fold_directory(workdir, number)
+        parts = {name: fold_directory(folder, number) for name, folder in members.items()}
+        if not all(report.is_done(config.members[name], part) for name, part in parts.items()):
+            continue
         files.make_folder(directory)
         files.write_text(directory / METRICS, "")  # nothing is trained here
         tested = {*names}
         utterances = [u for u in corpus.utterances if u.name in tested]
-        parts = {name: fold_directory(folder, number) for name, folder in members.items()}
         predictions.write(directory, utterances, _mean(parts, utterances), corpus.classes)
 
 
@@ -151,11 +176,15 @@ def evaluate_on(
             **measured,
             system=systems.title(config),
             selected_on=config.select_on,
-            chosen="",
+            chosen=systems.chooses(config),
             folds=[],
             settings=configuration.describe(config),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
-            made=made[0] | {"seconds": sum(each["seconds"] for each in made)},
+            made=made[0]
+            | {
+                "seconds": sum(each["seconds"] for each in made),
+                "weights": ", ".join(sorted({each["weights"] for each in made} - {""})),
+            },
         )
         run_report.write(directory, result, [directory], corpus)
     processes.say(run_report.headline(result))

@@ -75,7 +75,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
         chosen = systems.chosen(config, history)
         sizes = {"train": len(fold.train), "dev": len(fold.dev), "dev_rule": fold.dev_rule}
         fitted = fold.train
-        if "epoch" not in chosen:  # a system without epochs is fitted on dev too
+        if systems.chooses(config) != "epoch":  # a system without epochs is fitted on dev too
             fitted += fold.dev
             sizes, history = {"train": len(fitted)}, []
         trained.append({labels[name] for name in fitted})
@@ -100,7 +100,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
                 workdir,
                 [
                     fold_directory(part, number)
-                    for part in member_directories(workdir, config).values() or [workdir]
+                    for part in _trained_in(config, workdir)
                     for number in finished
                 ],
             ),
@@ -112,6 +112,13 @@ def is_done(config: ml_collections.ConfigDict, directory: Path) -> bool:
     if not is_finished(directory):
         return False
     return "train" not in config or is_over(config, predictions.read_metrics(directory))
+
+
+def _trained_in(config: ml_collections.ConfigDict, workdir: Path) -> list[Path]:
+    """Returns the folders of the runs whose models a run is the mean of: itself, or its members."""
+    members = member_directories(workdir, config).items()
+    parts = [part for name, each in members for part in _trained_in(config.members[name], each)]
+    return parts or [workdir]
 
 
 def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:

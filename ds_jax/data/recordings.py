@@ -154,6 +154,7 @@ def process(
     start: Callable[[np.ndarray, int], Callable[[], Any]],
     unusable: list[Unusable],
     quiet: bool = False,
+    say: Callable[[str], None] = progress.say,
 ) -> Iterator[tuple[list[Window], Any]]:
     """Applies a network to recordings, batch after batch of one shape.
 
@@ -170,6 +171,7 @@ def process(
             batch is padded; returns a function that waits for the result.
         unusable: A list to which everything that cannot be used is added.
         quiet: Whether there is no progress bar, not even on a terminal.
+        say: What prints a line about the recordings.
 
     Yields:
         Windows in the order of the recordings and of time, and the result of their batch.
@@ -185,7 +187,7 @@ def process(
     if started:
         yield started[0], started[1]()
     for line in remarks.lines(found, settings):
-        progress.say(line)
+        say(line)
 
 
 def answer(

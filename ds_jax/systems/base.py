@@ -151,7 +151,8 @@ def title(config: Mapping) -> str:
     """Returns the name of a config's system in reports, for example "DS-AM" or "SVC on MSF"."""
     if "members" in config:
         titles = Counter(title(member) for member in config["members"].values())
-        return "mean of " + ", ".join(f"{count} {name}" for name, count in titles.items())
+        counted = (f"{count} {name}" if count > 1 else name for name, count in titles.items())
+        return f"mean of {', '.join(counted)}"
     name = SYSTEMS[config["system"]].title
     if "features" in config:
         return f"{name} on {SETS[config['features']].title}"
@@ -211,14 +212,23 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
                 raise ConfigError(
                     f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
                 )
-        system = SYSTEMS.get(member.get("system"))
-        if system and system.chooses == "epoch" and member.select_on != config.select_on:
-            allowed = f"{config.select_on!r}, as select_on is"
-            raise ConfigError(f"{group}.select_on", member.select_on, allowed)
         try:
             check(member)
         except ConfigError as error:
             raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
+        if chooses(member) == "epoch" and member.select_on != config.select_on:
+            allowed = f"{config.select_on!r}, as select_on is"
+            raise ConfigError(f"{group}.select_on", member.select_on, allowed)
+    windows = {
+        tuple(member.get("picture", {}).get(x, 0.0) for x in ("window", "window_hop"))
+        for member in config.members.values()
+        if "members" not in member
+    }
+    if len(windows) > 1:
+        raise ConfigError("members", sorted(windows), "of one picture.window and window_hop")
+    if chooses(config) != "epoch" and config.select_on != "dev":
+        allowed = "'dev', since no member chooses an epoch"
+        raise ConfigError("select_on", config.select_on, allowed)
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
@@ -298,13 +308,16 @@ def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 
 def chooses(config: Mapping) -> str:
-    """Returns what a config's system chooses: "epoch", "C" or ""."""
-    return "" if config["system"] == ENSEMBLE else SYSTEMS[config["system"]].chooses
+    """Returns what a config's system chooses: "epoch", "C" or ""; an ensemble, what members do."""
+    if config["system"] != ENSEMBLE:
+        return SYSTEMS[config["system"]].chooses
+    of_members = {chooses(member) for member in config["members"].values()}
+    return next((choice for choice in ("epoch", "C") if choice in of_members), "")
 
 
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
-    """Returns what was chosen in a fold, from the rows of its metrics.jsonl."""
-    match chooses(config):
+    """Returns what was chosen in a fold, from the rows of its metrics.jsonl, if it has any."""
+    match chooses(config) if rows else "":
         case "epoch":
             if config.select_on == "none":
                 return {"epoch": rows[-1]["epoch"]}

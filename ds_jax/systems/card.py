@@ -63,6 +63,30 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
     }
 
 
+def of_ensemble(
+    config: ml_collections.ConfigDict, workdir: Path, members: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what is known of an ensemble: the fields of `read`, and `members`.
+
+    Args:
+        config: The config of its run.
+        workdir: The folder of its run.
+        members: The cards of its members.
+    """
+    licences = dict.fromkeys(text for member in members for text in member["licences"])
+    unanswered = [member["never_answered"] for member in members]
+    return members[0] | {
+        "never_answered": [x for x in config.classes if all(x in each for each in unanswered)],
+        "system": systems.title(config),
+        "selected_on": config.select_on,
+        "models": [model for member in members for model in member["models"]],
+        "scores": list(_scores(workdir, (), config.corpus)),
+        "licences": list(licences),
+        "config": config.to_dict(),
+        "members": list(members),
+    }
+
+
 def _corpus_licence(config: ml_collections.ConfigDict, workdir: Path) -> str:
     """Returns a sentence about the terms of the recordings that the models were trained on."""
     if config.synthetic:

@@ -55,7 +55,7 @@ def extract_features(
         settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
             settings for 16 kHz speech.
         weights: A file of VGG16's ImageNet weights; "" means those that are published with Keras,
-            which are downloaded once: 61 MB, or 553 MB for fc2.
+            which are downloaded once: 59 MB, or 553 MB for fc2.
         unusable: A list to which all is added that cannot be used; None makes it an error.
 
     Returns:

@@ -1,6 +1,8 @@
 """Finished models that answer: those of a run, of a fold, of an ensemble, or of an export."""
 
+import collections
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,6 +183,7 @@ class Model:
         windowing: Windowing,
         unusable: list[Unusable],
         quiet: bool = False,
+        say: Callable[[str], None] = progress.say,
     ) -> Iterator[Row]:
         """Yields what is predicted for each window of recordings, as `recordings.process`.
 
@@ -188,7 +191,7 @@ class Model:
         """
         size, long = parallel.rows_together(), []
         batches = recordings.process(
-            found, self.settings, windowing, size, self.start, unusable, quiet
+            found, self.settings, windowing, size, self.start, unusable, quiet, say
         )
         for batch, predicted in batches:
             for index, part in enumerate(batch):
@@ -197,7 +200,7 @@ class Model:
                 gates = {name: unpadded(gate[index]) for name, gate in predicted.gates.items()}
                 yield Row(part, predicted.probabilities[index], gates)
         if long:
-            progress.say(
+            say(
                 f"{many(len(long), 'recording')} longer than {LONG:.0f} s and taken whole, such as "
                 f"{long[0]}: window=3 gives a prediction for every three seconds"
             )
@@ -251,15 +254,41 @@ class Ensemble(Model):
         windowing: Windowing,
         unusable: list[Unusable],
         quiet: bool = False,
+        say: Callable[[str], None] = progress.say,
     ) -> Iterator[Row]:
-        each = [
-            part.rows(found, windowing, [] if number else unusable, quiet or number > 0)
-            for number, (_, part) in enumerate(self.parts)
-        ]
-        for rows in zip(*each, strict=True):
-            weighted = zip(self.parts, rows, strict=True)
-            shares = sum(weight * row.probabilities for (weight, _), row in weighted)
-            yield Row(rows[0].window, shares, {})
+        """Yields the mean for each window that all parts can use; says once what they all say."""
+        order = {id(recording): number for number, recording in enumerate(found)}
+        bad, each, said = [], [], []
+
+        def say_once(line: str) -> None:
+            if line not in said:
+                said.append(line)
+                say(line)
+
+        for number, (_, part) in enumerate(self.parts):
+            bad.append([])
+            each.append(part.rows(found, windowing, bad[-1], quiet or number > 0, say_once))
+
+        def place(row: Row) -> tuple[int, float]:
+            # Starts are rounded to samples, and parts may read at rates of their own.
+            start = round(row.window.start, 3) if windowing.window else 0.0
+            return order[id(row.window.recording)], start
+
+        rows = [next(those, None) for those in each]
+        while None not in rows:
+            latest = max(map(place, rows))
+            # A window can be too short for one part, and not for another.
+            behind = [i for i, row in enumerate(rows) if place(row) < latest]
+            if not behind:
+                weighted = zip(self.parts, rows, strict=True)
+                shares = sum(weight * row.probabilities for (weight, _), row in weighted)
+                yield Row(rows[0].window, shares, {})
+                behind = range(len(rows))
+            for index in behind:
+                rows[index] = next(each[index], None)
+        for those in each:  # to their remarks
+            collections.deque(those, maxlen=0)
+        unusable += dict.fromkeys(itertools.chain(*bad))
 
 
 def load(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
@@ -330,7 +359,9 @@ def _find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
         shares = [(weight / total, part) for weight, part in alike]
         count, start = sum(part.count for _, part in alike), functools.partial(_mean_of, shares)
         parts.append((total, Model(first.config, first.settings, count, lambda: {}, start)))
-    return Ensemble(config, parts, lambda: {"members": [member.card for member in members]})
+    return Ensemble(
+        config, parts, lambda: card.of_ensemble(config, folder, [each.card for each in members])
+    )
 
 
 def _mean_of(
@@ -358,12 +389,14 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The folder is that of an ensemble.
+        ValueError: The folder is that of an ensemble, or of its fold.
     """
     if directory.name == CHECKPOINTS:
         return [directory]
-    if (directory / MEMBERS).is_dir():
-        raise ValueError(f"{directory} is an ensemble: give one of the runs in its members/")
+    if (directory / MEMBERS).is_dir() or (directory.parent / MEMBERS).is_dir():
+        raise ValueError(
+            f"{directory} is an ensemble, or a fold of one: give one of the runs in its members/"
+        )
     found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
     if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(

@@ -122,9 +122,8 @@ class FoldState:
         self.writes = not shared or processes.is_first_process()
         self.history: list[dict] = []
         self.losses, self.seconds = np.empty(0, np.float32), 0.0
-        self._is_timed = (
-            False  # whether an epoch has passed, in which something may have been compiled
-        )
+        # Whether an epoch has passed, in which something may have been compiled.
+        self._is_timed = False
         self._events: Events | None = None  # what TensorBoard reads
         self.checkpoints = Epochs(self._directory / CHECKPOINTS, shared)
 

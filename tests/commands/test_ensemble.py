@@ -1,6 +1,7 @@
 """An ensemble's probabilities are the mean of its members', on their folds and elsewhere."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ import ds_jax
 from configs import base
 from ds_jax import config as configuration
 from ds_jax.commands import ensemble, predict
+from ds_jax.data import recordings
 from ds_jax.evaluation import predictions, summary
+from ds_jax.features.audio import Windowing
+from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
+from ds_jax.systems import model
 from ds_jax.training import loop
 
 NAMES = ("first", "second", "trees")
@@ -66,9 +71,10 @@ def test_each_fold_is_the_mean_of_the_members(run):
 
 def test_the_report_is_of_all_and_each_member_has_its_own(run):
     result = summary.read(run / "report.json")
-    assert result.system == "mean of 2 FFNN on MFCC, 1 XGBoost on MFCC"
-    assert (result.n, result.chosen, result.selected_on) == (42, "", "dev")
+    assert result.system == "mean of 2 FFNN on MFCC, XGBoost on MFCC"
+    assert (result.n, result.chosen, result.selected_on) == (42, "epoch", "dev")
     assert {*result.heads} == {*NAMES}
+    assert "The epoch was chosen on a development set" in (run / "report.html").read_text("utf-8")
     assert result.settings["members.second.seed"] == 1
     assert result.made["seconds"] == pytest.approx(
         sum(summary.read(run / "members" / name / "report.json").made["seconds"] for name in NAMES)
@@ -95,7 +101,13 @@ def test_an_ensemble_can_be_a_member(tmp_path):
     assert pair.members.ridge.folds.seed == 3
     configuration.check_fields(config, base.SCHEMAS)
     systems.check(config)
+    assert not ensemble.run(config, load, tmp_path, [0])
+    result = ensemble.report_finished(config, load, tmp_path)
+    assert ([fold["fold"] for fold in result.folds], result.missing_folds) == ([0], [1])
     assert ensemble.run(config, load, tmp_path)
+    result = summary.read(tmp_path / "report.json")
+    parts = [summary.read(tmp_path / f"members/{name}/report.json") for name in ("alone", "pair")]
+    assert result.made["seconds"] == pytest.approx(sum(part.made["seconds"] for part in parts))
     result = ensemble.evaluate_on(config, load, tmp_path, "other")
     for place in ("fold_00", "evaluations/other"):
         parts = {
@@ -116,6 +128,67 @@ def test_an_ensemble_can_be_a_member(tmp_path):
     np.testing.assert_allclose(model(waveform, 16_000), wanted, rtol=1e-5)
 
 
+def test_members_trained_on_a_whole_corpus_are_tested_on_another(tmp_path):
+    config = tiny.config()
+    config.corpus, config.folds.protocol = "tiny", "whole_corpus"
+    base.use_ensemble(config, mlr=tiny.make("mlr")[0], ridge=tiny.make("ridge")[0])
+    config.members.ridge.model.costs = (1.0,)
+    systems.check(config)
+    assert ensemble.run(config, load, tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    result = ensemble.evaluate_on(config, load, tmp_path, "other")
+    assert (result.n, result.protocol) == (42, "whole_corpus")
+
+
+class Part(model.Model):
+    """Answers for the windows that it is given, the rest being too short for it."""
+
+    def __init__(self, share, usable):
+        self.share, self.usable, self.count = share, usable, 1
+        self.settings = None
+
+    def rows(self, found, windowing, unusable, quiet=False, say=None):
+        for recording in found:
+            for start in (0.0, 1.0, 2.0):
+                window = recordings.Window(recording, 3.0, start, start + 1, 16_000, None)
+                if (recording.title, start) in self.usable:
+                    yield model.Row(window, np.array([self.share, start]), {})
+                else:
+                    unusable.append(recordings.Unusable(recording.title, f"at {start}"))
+        say("note: they hiss")
+
+
+def test_a_window_that_a_member_cannot_use_is_unusable_and_moves_no_other():
+    found = [recordings.Recording(Path(name), Path(), name) for name in "ab"]
+    every = [(one.title, start) for one in found for start in (0.0, 1.0, 2.0)]
+    parts = [(0.5, Part(0, every)), (0.5, Part(1, [every[i] for i in (0, 1, 3, 5)]))]
+    mean = model.Ensemble(tiny.config(), parts, dict)
+    unusable, said = [], []
+    rows = [*mean.rows(found, Windowing(1.0), unusable, True, said.append)]
+    assert [(row.window.recording.title, row.window.start) for row in rows] == parts[1][1].usable
+    assert all(row.probabilities.tolist() == [0.5, row.window.start] for row in rows)
+    assert [item.title for item in unusable] == ["a", "b"]
+    assert said == ["note: they hiss"]
+
+
+def test_files_of_members_may_move_and_epochs_that_are_chosen_may_grow(tmp_path):
+    config, pair = tiny.config(), tiny.config()
+    scheduled = tiny.make("ds_am_statistics")[0]
+    base.use_ensemble(pair, ffnn=tiny.make("ffnn")[0], scheduled=scheduled)
+    base.use_ensemble(config, pair=pair)
+    before = config.copy_and_resolve_references()
+    config.weights = "/home/ana/weights.h5"
+    config.members.pair.members.ffnn.train.epochs += 1
+    assert not configuration.difference(before, config)
+    files.write_json(tmp_path / "config.json", config.to_dict())
+    with pytest.raises(ValueError, match="ffnn"):
+        configuration.check_same(before, tmp_path)
+    described = configuration.describe(config)
+    assert described["members.pair.members.scheduled.weights"] == "weights.h5"
+    scheduled.train.epochs += 1
+    assert "scheduled.train.epochs" in configuration.difference(before, config)
+
+
 def test_another_corpus_is_tested_by_the_mean(run):
     result = ensemble.evaluate_on(configuration.read(run), load, run, "other")
     directory = run / "evaluations" / "other"
@@ -133,7 +206,11 @@ def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsy
     soundfile.write(path, speech, 16_000, subtype="FLOAT")
     members = [ds_jax.load(run / "members" / name)(speech, 16_000) for name in NAMES]
     model = ds_jax.load(run)
-    assert model.count == 6
+    assert model.count == len(model.card["models"]) == 6
+    assert model.card["system"] == summary.read(run / "report.json").system
+    assert [member["system"] for member in model.card["members"]][2] == "XGBoost on MFCC"
+    assert not model.card["synthetic"]
+    assert model.card["scores"][0]["n"] == 42
     np.testing.assert_allclose(model(speech, 16_000), np.mean(members, axis=0), rtol=1e-5)
     [record] = model.predict(path)
     shares = [record[name] for name in model.classes]
@@ -143,6 +220,8 @@ def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsy
     assert [float(cell) for cell in line.split(",")[4:]] == shares
     with pytest.raises(ValueError, match="members"):
         ds_jax.explain(model, path)
+    with pytest.raises(ValueError, match="members"):
+        ds_jax.load(run / "fold_00")
 
 
 def test_a_member_follows_the_fields_of_the_ensemble():
@@ -167,6 +246,26 @@ def test_a_wrong_field_of_a_member_is_named(field, value, wrong):
     with pytest.raises(ConfigError) as caught:
         systems.check(config)
     assert caught.value.field == wrong
+
+
+def test_all_members_choose_their_epochs_alike():
+    config = tiny.config()
+    base.use_ds_am_fused(config)
+    assert config.select_on == "none"
+    systems.check(config)
+    config, pair = tiny.config(), tiny.config()
+    base.use_ensemble(pair, ffnn=tiny.make("ffnn")[0])
+    pair.select_on = pair.members.ffnn.select_on = "test"
+    base.use_ensemble(config, pair=pair)
+    config.select_on = "dev"
+    with pytest.raises(ConfigError) as caught:
+        systems.check(config)
+    assert caught.value.field == "members.pair.select_on"
+    base.use_ensemble(config := tiny.config(), mlr=tiny.make("mlr")[0])
+    config.select_on = "test"
+    with pytest.raises(ConfigError) as caught:
+        systems.check(config)
+    assert caught.value.field == "select_on"
 
 
 def test_an_unknown_field_of_a_member_is_named():
