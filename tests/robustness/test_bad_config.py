@@ -152,6 +152,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
 @pytest.mark.parametrize(
     ("name", "changes", "named"),
     [
+        ("ds_am_elra", {"train.epochs": 0}, "train.epochs"),
         ("ds_am_elra", {"model.freeze": "block5"}, "model.freeze"),
         ("ds_am_elra", {"model.gates": ("block5_pool",)}, "model.loss_weights"),
         ("ds_am_elra", {"model.loss_weights": (0.0, 0.0)}, "model.loss_weights"),

@@ -5,7 +5,6 @@ import gc
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from ds_jax import cli
 from ds_jax.runtime import errors, shutdown
@@ -35,9 +35,7 @@ def run_each(body, count, grace, resumes=True):
         "    shutdown.listen()",
         *("    " + line for line in body.strip("\n").splitlines()),
     ]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = f"127.0.0.1:{tiny.free_port()}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COORDINATOR_ADDRESS": address}
     processes = [
         subprocess.Popen(
@@ -137,7 +135,7 @@ with shutdown.defer_sigterm():
 """
 
 
-@pytest.mark.parametrize("seconds", [(0, 4), (4, 0)])
+@pytest.mark.parametrize("seconds", [(0, 4), pytest.param((4, 0), marks=pytest.mark.slow)])
 def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
     """JAX aborts the second when the first has left."""
     statuses, outputs, lasted = run_each(SLOW.format(*seconds), 2, grace=20)

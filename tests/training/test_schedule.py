@@ -185,7 +185,10 @@ def test_training_again_gives_the_same_bits(setup, undisturbed, tmp_path):
     assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
 
 
-@pytest.mark.parametrize("checks", [0, 1, 2, 3, 6, 12])
+@pytest.mark.parametrize(
+    "checks",
+    [2, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 3, 6))],
+)
 def test_going_on_after_sigterm_gives_the_same_bits(setup, undisturbed, tmp_path, checks):
     """SIGTERM is looked for before each of three epochs, after each of their two steps and before
     the epoch ends; and before test is predicted."""
