@@ -11,7 +11,6 @@ from ml_collections import ConfigDict, config_flags
 from configs import base, paper
 from ds_jax import cli
 from ds_jax import config as configuration
-from ds_jax.features.source import CHANNELS, RATES
 from ds_jax.runtime import files, shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
@@ -30,10 +29,8 @@ _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trai
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
 _READING = {
-    "channel": flags.DEFINE_enum("channel", None, CHANNELS, "channel that is read; as trained"),
-    "raw_rate": flags.DEFINE_integer(
-        "raw_rate", None, "Hz of headerless files; as trained", *RATES
-    ),
+    "channel": flags.DEFINE_string("channel", None, "channel that is read; as trained"),
+    "raw_rate": flags.DEFINE_integer("raw_rate", None, "Hz of headerless files; as trained"),
 }
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")

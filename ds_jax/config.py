@@ -286,7 +286,7 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
     content = OLDER | content
     if "seeds" in content:
         content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
-    if "picture" in content:
+    if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
     return content
 

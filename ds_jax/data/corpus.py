@@ -124,7 +124,7 @@ class Corpus:
     licence: str = ""
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    computed: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    computed: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
     def labels(self) -> np.ndarray:

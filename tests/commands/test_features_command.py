@@ -251,7 +251,7 @@ def test_an_impossible_table_is_an_error_that_names_the_place(folder, tmp_path, 
 def test_formats_of_ffmpeg_are_named_without_it(folder, tmp_path, monkeypatch):
     (folder / "joy" / "j3.m4a").write_bytes(b"of a format that only ffmpeg knows")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=r"j3\.m4a needs ffmpeg"):
+    with pytest.raises(ValueError, match=r"j3\.m4a .*may need ffmpeg"):
         features.run(experiment(), [folder], tmp_path / "out.csv")
     assert (tmp_path / "out.csv").exists()
 

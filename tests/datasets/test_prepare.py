@@ -34,7 +34,7 @@ def test_prepared_records_are_the_drawn_recordings(tmp_path, monkeypatch, capsys
         sound(tmp_path / f"emodb/wav/{name}.wav", seed, 0.2 + 0.1 * seed, 48_000, channels=2)
     builder = prepare("emodb", tmp_path, tmp_path / "data", SMALL)
     assert builder.info.splits["full"].num_examples == 4
-    assert capsys.readouterr().out == "emodb: 4 utterances\n"
+    assert capsys.readouterr().out.endswith("\nemodb: 4 utterances\n")
     corpus = load(builder, "emodb")
     assert (corpus.title, corpus.licence) == (EmoDb.title, EmoDb.licence)
     assert {u.name: u.label for u in corpus.utterances} == labels

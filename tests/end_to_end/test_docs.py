@@ -154,7 +154,8 @@ def write_interviews(folder):
     (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
 
 
-def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path):
+def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path, monkeypatch):
+    monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
     write_interviews(tmp_path / "corpora" / "interviews")
     commands = commands_of(ROOT / "docs" / "first_hour.md")
     (command,) = (each for each in commands if "--config.corpus=interviews" in each)

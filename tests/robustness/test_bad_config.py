@@ -135,11 +135,10 @@ def test_a_misspelt_or_missing_field_is_named(path, tmp_path):
         assert (refused.value.field, refused.value.value) == (name, None)
 
 
-@pytest.mark.parametrize("system", base.SCHEMAS)
+@pytest.mark.parametrize("system", sorted({*systems.SYSTEMS} - {"ridge", "ds_ridge"}))
 def test_the_fields_of_a_system_are_those_of_its_configs(system):
     schema = configuration.flatten(base.SCHEMAS[system]())
     configs = [config for each in CONFIGS if (config := load(each.values[0])).system == system]
-    assert system in systems.SYSTEMS
     assert configs
     for config in map(configuration.flatten, configs):
         assert list(config) == list(schema)

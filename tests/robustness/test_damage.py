@@ -215,7 +215,7 @@ def test_without_a_whole_epoch_the_fold_starts_anew(setup, undisturbed, begun, t
     for path in inside.glob("*/progress/metadata"):
         cut(path, np.random.default_rng(5))
     predicted = tiny.train_fold(setup, 0, FOLD, tmp_path / "run")
-    said = capsys.readouterr().out.splitlines()
+    _, *said = capsys.readouterr().out.splitlines()  # after the line on learning curves
     assert "the fold starts anew" in said[0]
     assert said[1].startswith("fold 0 epoch 1/4")
     jax.tree.map(np.testing.assert_array_equal, predicted, undisturbed)

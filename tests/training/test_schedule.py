@@ -241,7 +241,7 @@ def test_maps_computed_beforehand_are_those_of_each_timeline(freeze, monkeypatch
 
 def test_streamed_timelines_train_the_same_model(setup, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "fits", lambda size: False)
-    streamed = tiny.setup(setup.config, setup.corpus)
+    streamed = tiny.setup(setup.config, dataclasses.replace(setup.corpus))
     assert streamed.inputs.streamed
     for name, moments in setup.measured.items():
         for found, wanted in zip(streamed.measured[name], moments, strict=True):
