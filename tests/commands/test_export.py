@@ -134,9 +134,9 @@ def test_a_fold_is_exported_alone(run_copy, waves, tmp_path, monkeypatch):
     ("system", "changes"),
     [
         ("ds_fc", {"mode": "spectrogram", "preprocessing": "deepspectrum"}),
-        ("ds_am", {"window": 0.5, "window_hop": 0.3}),
         ("ds_am", {"window": 0.5, "window_hop": 0.3, "trim": 30.0}),
-        ("ds_am", {"trim": 30.0}),
+        pytest.param("ds_am", {"window": 0.5, "window_hop": 0.3}, marks=pytest.mark.slow),
+        pytest.param("ds_am", {"trim": 30.0}, marks=pytest.mark.slow),
     ],
 )
 def test_other_systems_and_pictures(system, changes, waves, tmp_path, monkeypatch):
