@@ -28,12 +28,15 @@ def model():
     return keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
 
 
-@pytest.fixture(autouse=True)
-def params(model, monkeypatch):
+@pytest.fixture(scope="module")
+def params(model):
     """Weights of the real VGG16's shapes, the same in Keras and here."""
-    params = tiny.he_scaled(model.layers)
+    return tiny.he_scaled(model.layers)
+
+
+@pytest.fixture(autouse=True)
+def _given(params, monkeypatch):
     monkeypatch.setattr(pretrained, "load", lambda backbone, path, full: params)
-    return params
 
 
 def experiment(*layers):
