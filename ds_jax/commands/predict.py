@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ds_jax import config as configuration
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
 from ds_jax.report import images
@@ -80,10 +81,13 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                progress.say(
-                    f"{systems.title(model.config)}: loading {many(model.count, 'model')}; the "
-                    "first answer takes up to a minute where nothing was compiled before"
-                )
+                loading = f"{systems.title(model.config)}: loading {many(model.count, 'model')}"
+                experiments = configuration.experiments(model.config)
+                if any("picture" in each or "train" in each for each in experiments):
+                    loading += (
+                        "; the first answer takes up to a minute where nothing was compiled before"
+                    )
+                progress.say(loading)
                 rows = model.rows(found, windowing, unusable, output.isatty())
                 if explain:
                     rows = _explain(rows, model, found, Path(explain), bool(windowing.window))

@@ -157,7 +157,8 @@ def title(config: Mapping) -> str:
     if "features" in config:
         return f"{name} on {SETS[config['features']].title}"
     layers = [layer.removesuffix("_pool") for layer in config["model"].get("layers", ())]
-    return f"{name} ({'+'.join(layers)})" if layers else name
+    pooling = f", {config['model']['pooling']}" if "pooling" in config["model"] else ""
+    return f"{name} ({'+'.join(layers)}{pooling})" if layers else name
 
 
 def implementation(config: ml_collections.ConfigDict) -> Implementation:

@@ -1,0 +1,137 @@
+"""Finished ensembles that answer: the mean of models that read different inputs."""
+
+import collections
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ds_jax import config as configuration
+from ds_jax.data.recordings import Recording, Unusable
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.features.audio import Windowing
+from ds_jax.runtime import progress
+from ds_jax.runtime.workdir import member_directories
+from ds_jax.systems import card
+from ds_jax.systems.model import Model, Row, find
+
+
+class Ensemble(Model):
+    """The weighted mean of models that read different pictures or features, see `Model`.
+
+    Attributes:
+        parts: Each with its weight, which sum to one.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        parts: Sequence[tuple[float, Model]],
+        read_card: Callable[[], dict],
+    ):
+        first, count = parts[0][1], sum(part.count for _, part in parts)
+        super().__init__(config, first.settings, count, read_card, self._load)
+        self.parts = parts
+
+    def _load(self) -> list[Callable]:
+        return [part.start for _, part in self.parts]
+
+    def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
+        shares = [weight * part(samples, rate) for weight, part in self.parts]
+        return np.sum(shares, axis=0, dtype=np.float32)
+
+    def check_gates(self) -> None:
+        raise ValueError("an ensemble has several gates: explain one of the runs in members/")
+
+    def rows(
+        self,
+        found: Sequence[Recording],
+        windowing: Windowing,
+        unusable: list[Unusable],
+        quiet: bool = False,
+        say: Callable[[str], None] = progress.say,
+    ) -> Iterator[Row]:
+        """Yields the mean for each window that all parts can use; says once what they all say."""
+        order = {id(recording): number for number, recording in enumerate(found)}
+        bad, each, said = [], [], []
+
+        def say_once(line: str) -> None:
+            if line not in said:
+                said.append(line)
+                say(line)
+
+        for number, (_, part) in enumerate(self.parts):
+            bad.append([])
+            each.append(part.rows(found, windowing, bad[-1], quiet or number > 0, say_once))
+
+        def place(row: Row) -> tuple[int, float]:
+            # Starts are rounded to samples, and parts may read at rates of their own.
+            start = round(row.window.start, 3) if windowing.window else 0.0
+            return order[id(row.window.recording)], start
+
+        rows = [next(those, None) for those in each]
+        while None not in rows:
+            latest = max(map(place, rows))
+            # A window can be too short for one part, and not for another.
+            behind = [i for i, row in enumerate(rows) if place(row) < latest]
+            if not behind:
+                weighted = zip(self.parts, rows, strict=True)
+                shares = sum(weight * row.probabilities for (weight, _), row in weighted)
+                yield Row(rows[0].window, shares, {})
+                behind = range(len(rows))
+            for index in behind:
+                rows[index] = next(each[index], None)
+        for those in each:  # to their remarks
+            collections.deque(those, maxlen=0)
+        unusable += dict.fromkeys(itertools.chain(*bad))
+
+
+def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
+    """Finds the models of an ensemble; those that read the same inputs read them together.
+
+    Args:
+        folder: The folder of the run.
+        given: Fields of `source.Reading` that hold in place of the models' own.
+
+    Raises:
+        FileNotFoundError, ValueError: As `model.find`.
+    """
+    config = configuration.read(folder)
+    config.update(given)
+    members = [find(each, **given) for each in member_directories(folder, config).values()]
+    together = {}
+    for member in members:
+        parts = member.parts if isinstance(member, Ensemble) else [(1.0, member)]
+        for weight, part in parts:
+            alike = together.setdefault(str(part.settings), [])
+            alike.append((weight / len(members), part))
+    parts = []
+    for alike in together.values():
+        total, first = sum(weight for weight, _ in alike), alike[0][1]
+        shares = [(weight / total, part) for weight, part in alike]
+        count, start = sum(part.count for _, part in alike), functools.partial(_mean_of, shares)
+        parts.append((total, Model(first.config, first.settings, count, lambda: {}, start)))
+    return Ensemble(
+        config, parts, lambda: card.of_ensemble(config, folder, [each.card for each in members])
+    )
+
+
+def _mean_of(
+    weighted: Sequence[tuple[float, Model]],
+) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Returns a function as `Model.start` that gives the weighted mean of models, without gates."""
+    starts = [(weight, model.start) for weight, model in weighted]
+
+    def start(inputs, size):
+        waits = [(weight, start(inputs, size)) for weight, start in starts]
+
+        def mean():
+            return Predicted(sum(weight * wait().probabilities for weight, wait in waits), {}, {})
+
+        return mean
+
+    return start
