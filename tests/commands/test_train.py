@@ -396,7 +396,11 @@ def test_fewer_epochs_are_refused(three_epochs):
 
 
 @pytest.mark.parametrize(
-    "lost", [["predictions.csv"], ["predictions.csv", "checkpoints/card.json"]]
+    "lost",
+    [
+        ["predictions.csv", "checkpoints/card.json"],
+        pytest.param(["predictions.csv"], marks=pytest.mark.slow),
+    ],
 )
 def test_killed_as_it_is_given_more_epochs_it_goes_on(run_copy, three_epochs, lost):
     configuration.write(tiny.run_config(**{"train.epochs": 3}), run_copy)

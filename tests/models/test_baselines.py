@@ -131,7 +131,10 @@ def test_two_lstm_layers_are_those_of_keras():
     np.testing.assert_allclose(ours, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize(("system", "features"), [("ffnn", "mfcc"), ("lstm", "mfcc_frames")])
+@pytest.mark.parametrize(
+    ("system", "features"),
+    [("ffnn", "mfcc"), pytest.param("lstm", "mfcc_frames", marks=pytest.mark.slow)],
+)
 def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     made = config(system, features)
     made.train.epochs, made.train.new_learning_rate = 30, 2e-2

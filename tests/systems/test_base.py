@@ -23,7 +23,14 @@ from ds_jax.systems import classifier_system, classifiers
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training.checkpoints import CARD
 
-every_system = pytest.mark.parametrize("system", systems.SYSTEMS)
+# Ridges differ from support vectors in their fit alone, which has tests of its own.
+every_system = pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if "ridge" in name else name
+        for name in systems.SYSTEMS
+    ],
+)
 
 
 @pytest.fixture

@@ -107,7 +107,9 @@ def test_rows_and_statistics_of_a_block_are_pooled():
     assert_close(deviations, np.sqrt(map.var(axis=(1, 2)) + 1e-4))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "statistics", "rows"])
+@pytest.mark.parametrize(
+    "pooling", ["statistics", *(pytest.param(x, marks=pytest.mark.slow) for x in ("mean", "rows"))]
+)
 def test_the_features_of_a_timeline_do_not_depend_on_those_beside_it(
     pooling, monkeypatch, tmp_path
 ):
@@ -305,6 +307,7 @@ def trial(folder: Path) -> None:
     assert jax.device_count() == 8
 
 
+@pytest.mark.slow
 def test_eight_devices_of_two_processes_give_the_same(tmp_path):
     """Seven pictures leave a device without any; the processes' files differ beforehand."""
     alone = compute(PICTURES, TWO, SETTINGS, WEIGHTS, None)

@@ -133,7 +133,7 @@ def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
         networks.load(tmp_path)
 
 
-@pytest.mark.parametrize("freeze", ["", "block4"])
+@pytest.mark.parametrize("freeze", [pytest.param("", marks=pytest.mark.slow), "block4"])
 def test_networks_loaded_together_predict_the_mean_of_each(tmp_path, corpus, freeze):
     """Whatever is frozen, in batches that are not full, and with heads and gates."""
     config = tiny.config()
