@@ -317,7 +317,13 @@ def three_epochs(narrow, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["goes_on", "anew"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        pytest.param(True, id="goes_on"),
+        pytest.param(False, id="anew", marks=pytest.mark.slow),
+    ],
+)
 def test_more_epochs_end_as_if_they_had_been_wanted_first(
     run_copy, three_epochs, capsys, monkeypatch, kept
 ):

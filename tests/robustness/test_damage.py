@@ -54,7 +54,7 @@ every_damage = pytest.mark.parametrize(
         pytest.param(cut, 40, id="cuts", marks=pytest.mark.slow),
     ],
 )
-once = pytest.mark.parametrize("damage", [flip, cut, remove])
+once = pytest.mark.parametrize("damage", [flip, pytest.param(cut, marks=pytest.mark.slow), remove])
 
 
 def names(run):

@@ -82,7 +82,11 @@ def test_models_predict_from_disk_as_they_did_when_fitted(copied, system):
 
 
 @pytest.mark.usefixtures("tiny_weights")
-@every_system
+@pytest.mark.parametrize(
+    "system",
+    ["ds_am_statistics", "ds_svc", "lstm", "mlr", "xgboost"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("ds_am", "ds_fc", "ds_ridge")],
+)
 def test_all_models_together_predict_the_mean_of_each(finished_runs, system):
     corpus = tiny.make(system)[1]
     checkpoints = sorted(finished_runs(system).glob("fold_*/checkpoints"))
