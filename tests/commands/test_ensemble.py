@@ -91,6 +91,7 @@ def test_a_finished_run_is_not_run_again(run, monkeypatch):
     assert (run / "fold_00" / "predictions.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_ensemble_can_be_a_member(tmp_path):
     config = tiny.config()
     config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 2

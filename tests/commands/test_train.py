@@ -373,6 +373,7 @@ def test_the_model_of_a_finished_fold_stays_the_best_until_a_later_epoch_is_bett
     assert not (model.parent / "best.json").exists()
 
 
+@pytest.mark.slow
 def test_folds_that_await_more_epochs_are_not_done(run_copy, capsys):
     config, corpus = tiny.run_config(**{"train.epochs": 2}), tiny.corpus(21)
     before = fold_times(run_copy)
