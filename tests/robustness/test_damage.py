@@ -25,7 +25,7 @@ from ds_jax.systems import network
 from ds_jax.training.checkpoints import CARD, MODEL
 from ds_jax.training.epochs import Epochs
 
-pytestmark = pytest.mark.usefixtures("narrow")
+pytestmark = [pytest.mark.usefixtures("narrow"), pytest.mark.slow]
 
 FOLD = tiny.fold(range(11), range(11, 14), range(14, 16))
 

@@ -20,7 +20,7 @@ from ds_jax.systems import network
 from ds_jax.training.checkpoints import CARD
 from ds_jax.training.fold import FoldState
 
-pytestmark = pytest.mark.usefixtures("tiny_weights")
+pytestmark = [pytest.mark.usefixtures("tiny_weights"), pytest.mark.slow]
 
 CONFIG = tiny.run_config(**{"folds.count": 2, "train.epochs": 3})
 FULL = "No space left on device"
