@@ -18,6 +18,7 @@ from ds_jax.features.audio import Windowing
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
+from ds_jax.systems import ensemble as finished
 from ds_jax.systems import model
 from ds_jax.training import loop
 
@@ -163,7 +164,7 @@ def test_a_window_that_a_member_cannot_use_is_unusable_and_moves_no_other():
     found = [recordings.Recording(Path(name), Path(), name) for name in "ab"]
     every = [(one.title, start) for one in found for start in (0.0, 1.0, 2.0)]
     parts = [(0.5, Part(0, every)), (0.5, Part(1, [every[i] for i in (0, 1, 3, 5)]))]
-    mean = model.Ensemble(tiny.config(), parts, dict)
+    mean = finished.Ensemble(tiny.config(), parts, dict)
     unusable, said = [], []
     rows = [*mean.rows(found, Windowing(1.0), unusable, True, said.append)]
     assert [(row.window.recording.title, row.window.start) for row in rows] == parts[1][1].usable

@@ -347,6 +347,7 @@ def test_more_epochs_end_as_if_they_had_been_wanted_first(
     assert fold_times(run_copy) == before
 
 
+@pytest.mark.slow
 def test_the_model_of_a_finished_fold_stays_the_best_until_a_later_epoch_is_better(
     tmp_path, monkeypatch
 ):
@@ -387,6 +388,7 @@ def test_folds_that_await_more_epochs_are_not_done(run_copy, capsys):
     assert train.run(config, corpus, run_copy)
 
 
+@pytest.mark.slow
 def test_more_epochs_change_nothing_where_patience_has_ended_a_fold(tmp_path):
     fields = {"train.stop_patience": 1, "train.new_learning_rate": 0.1}
     grown(tmp_path, 12, **fields)

@@ -154,6 +154,7 @@ def write_interviews(folder):
     (folder / "manifest.csv").write_text("\n".join(rows), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path, monkeypatch):
     monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
     write_interviews(tmp_path / "corpora" / "interviews")

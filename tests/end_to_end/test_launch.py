@@ -195,6 +195,7 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     )
 
 
+@pytest.mark.slow
 def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
     workdir = undisturbed[0]
     data = (f"--corpora_dir={corpora}", f"--data_dir={corpora.parent / 'prepared'}")

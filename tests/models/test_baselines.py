@@ -82,6 +82,7 @@ def test_constant_features_stay_finite():
     assert (network.scaling(inputs, slice(None))["scale"] == 1).all()
 
 
+@pytest.mark.slow
 def test_padding_of_a_sequence_changes_nothing():
     network = create("lstm", "mfcc_frames")
     inputs = corpus((9, 12)).inputs

@@ -70,6 +70,7 @@ def test_a_padded_timeline_gives_the_numbers_of_an_unpadded_one(freeze):
             assert np.isnan(wide[:, columns:]).all()
 
 
+@pytest.mark.slow
 def test_what_lies_after_the_end_of_a_timeline_has_no_gradient():
     network = create(freeze="")
     x = network.apply(variables(network), padded(drawn(), 160), method="lower")

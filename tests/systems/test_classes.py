@@ -24,7 +24,9 @@ def speaking(made, classes):
 
 
 @pytest.mark.usefixtures("tiny_weights")
-@pytest.mark.parametrize("system", ["ds_am", "ffnn", "mlr", "svc", "xgboost"])
+@pytest.mark.parametrize(
+    "system", [pytest.param("ds_am", marks=pytest.mark.slow), "ffnn", "mlr", "svc", "xgboost"]
+)
 def test_a_system_of_each_kind_follows_the_classes_of_the_run(system, tmp_path):
     config, corpus = tiny.make(system)
     config.classes, config.folds.count = CLASSES, 2
