@@ -52,6 +52,7 @@ def apply(network, inputs, scaling, seed=0):
     return jax.jit(network.apply)(variables, inputs, mask).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("system", ["lstm", "ffnn"])
 def test_a_feature_s_unit_does_not_matter(system):
     network = create(system)

@@ -144,6 +144,7 @@ def test_of_two_processes_each_has_the_time_that_it_needs(seconds):
     assert 4 <= lasted < 15
 
 
+@pytest.mark.slow
 def test_of_two_processes_neither_waits_longer_than_there_is_time():
     statuses, outputs, lasted = run_each(SLOW.format(0, 60), 2, grace=3)
     assert statuses == [143, 143], outputs

@@ -271,6 +271,7 @@ def test_going_on_after_sigterm_gives_the_same_bits(long, undisturbed, tmp_path,
     assert (going_on in capsys.readouterr().out) == (checks > 0)
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again_at_every_moment_it_ends_with_the_same_bits(
     long, undisturbed, tmp_path, monkeypatch
 ):
