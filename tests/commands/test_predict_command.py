@@ -124,7 +124,8 @@ def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
         predict.run(workdir, [folder], explain=tmp_path / "drawn")
 
 
-@pytest.mark.parametrize("gate", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("gate", [True, False])
 def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
     gate, folder, tmp_path, capsys, monkeypatch
 ):
