@@ -1,4 +1,4 @@
-"""What all tests share: a strict JAX, a narrow VGG16 and finished runs."""
+"""What all tests share: a strict JAX, a small VGG16 and finished runs."""
 
 import functools
 import shutil
@@ -13,7 +13,7 @@ from ds_jax.models import pretrained
 
 @pytest.fixture(scope="module")
 def narrow():
-    """VGG16 as deep as the real one and a few channels wide."""
+    """VGG16 with one convolution a block, a few channels wide."""
     with tiny.narrow_vgg16():
         yield
 

@@ -1,4 +1,4 @@
-"""A VGG16 of a few channels, a corpus of a few pictures, and a config that fits both."""
+"""A VGG16 of few channels and layers, a corpus of a few pictures, and a config that fits both."""
 
 import contextlib
 import dataclasses
@@ -28,13 +28,9 @@ from ds_jax.training.checkpoints import save_model
 from ds_jax.training.loop import TrainingSetup, create_setup
 
 CHANNELS = (4, 6, 8, 16, 16)
-BLOCKS = tuple(
-    (channels, count) for channels, (_, count) in zip(CHANNELS, vgg16.BLOCKS, strict=True)
-)
+BLOCKS = tuple((channels, 1) for channels in CHANNELS)  # one convolution, which compiles sooner
 UNITS = 24  # of fc1 and fc2
 NARROW = vgg16.create(BLOCKS, UNITS)
-# One convolution a block, which compiles sooner; its parameters are among those of `pretrained`.
-SHALLOW = vgg16.create([(channels, 1) for channels in CHANNELS], UNITS)
 
 USES = {
     "mlr": lambda config: base.use_mlr(config, "mfcc"),

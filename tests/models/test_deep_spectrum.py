@@ -16,7 +16,7 @@ from ds_jax.models.create import abstract_variables, create_network
 from ds_jax.models.deep_spectrum import FullyConnectedHead
 from ds_jax.models.vgg16_layers import Trunk
 
-BACKBONE = tiny.SHALLOW
+BACKBONE = tiny.NARROW
 TARGETS = jnp.asarray([0, 3, 6, 1], jnp.int32)
 
 

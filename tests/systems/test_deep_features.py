@@ -194,7 +194,7 @@ OTHERS = {
     "colour map": {"settings": dataclasses.replace(SETTINGS, colour_map="magma")},
     "size": {"settings": dataclasses.replace(SETTINGS, size=48)},
     "preprocessing": {"settings": dataclasses.replace(SETTINGS, preprocessing="caffe")},
-    "weights": {"weights": with_other_weights("block3_conv3")},
+    "weights": {"weights": with_other_weights("block3_conv1")},
     "pictures": {"pictures": PICTURES[::-1]},
     "number of pictures": {"pictures": PICTURES[:6]},
     "shape of pictures": {"pictures": PICTURES.reshape(28, 24, 24)},
