@@ -163,7 +163,7 @@ def test_folds_apart_exchange_nothing_and_a_batch_adds_its_gradients_up_once(tri
     frozen = [f"block{block}_conv" for block in range(1, 6)]
     parameters = sum(
         leaf.size
-        for key, leaf in trials["eight"].items()
+        for key, leaf in trials["one"].items()
         if key.startswith("variables['params']") and not any(name in key for name in frozen)
     )
     assert trials["one"]["collectives_batch"].size == 0
