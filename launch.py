@@ -8,13 +8,14 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from configs import base, paper
+from configs import base, ladder, paper
 from ds_jax import cli
 from ds_jax import config as configuration
 from ds_jax.runtime import files, shutdown
 
 QUICKSTART = str(Path(__file__).parent / "configs" / "quickstart.py")
-SCHEMAS = base.SCHEMAS | {"paper": paper.get_config}
+MANY = {"paper": paper.get_config, "ladder": ladder.get_config}  # configs of many experiments
+SCHEMAS = base.SCHEMAS | MANY
 _RAW = os.environ.get("DS_JAX_CORPORA") or "corpora"
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiment; default the quick start")
 _MODE = flags.DEFINE_enum("mode", "train", list(cli.MODES), "command to run")
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> None:
 def run(mode: str, paths: list[Path]) -> None:
     """Checks flags and config, which takes a second; then imports JAX and runs the command."""
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
-    cli.check_flags(mode, cli.given_flags(), paths, _CONFIG.value.get("system"))
+    many = _CONFIG.value.get("system") in MANY
+    cli.check_flags(mode, cli.given_flags(), paths, many)
     folds = cli.parse_folds(_FOLD.value)
     workdir = files.expand(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
     checkpoint = files.expand(_CHECKPOINT.value or workdir)
@@ -98,7 +100,7 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     """Checks all of a config that needs no JAX, and completes its paths and names of corpora."""
     configuration.check_fields(config, SCHEMAS)
     configuration.expand_paths(config)
-    if config.system != "paper":  # whose empty values stand for those of other configs
+    if config.system not in MANY:  # which check their experiments themselves
         from ds_jax.systems import base as systems
 
         systems.check(config)
@@ -111,19 +113,25 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
     for field in ("corpus", "elra", "emomatch"):
         if field in config:
             config[field] = corpora.check(field, config[field])
+    for name in config.get("corpora", ()):
+        corpora.check("corpora", name)
     if mode == "train" and "eval_on" in config:
         config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
 
 
 def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
     from datasets import prepare
-    from ds_jax.commands import ensemble, paper, train
+    from ds_jax.commands import ensemble, ladder, paper, train
     from ds_jax.training import epochs
 
     epochs.report_errors_once()
     if config.system == "paper":
         paper.check(config, _read_experiment)
         paper.run(config, _read_experiment, load, workdir)
+        return
+    if config.system == "ladder":
+        ladder.check(config)
+        ladder.run(config, load, workdir)
         return
     # A table may give other folds than the config asks for.
     train.check(config, folds if config.corpus in prepare.KNOWN else None)

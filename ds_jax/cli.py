@@ -121,14 +121,14 @@ def given_flags() -> list[str]:
     return [name for name in flags.FLAGS if flags.FLAGS[name].present]
 
 
-def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], system: str) -> None:
+def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], many: bool) -> None:
     """Checks that a mode takes the flags and paths of the command line.
 
     Args:
         mode: The value of --mode.
         names: The flags on the command line.
         paths: The arguments that are no flags.
-        system: The config's system; "paper" is many experiments.
+        many: Whether the config is of many experiments, as that of the paper's tables is.
 
     Raises:
         ValueError: A flag or a path belongs to another mode.
@@ -140,11 +140,11 @@ def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], system
             f"'{paths[0]}' is no flag; recordings belong to --mode=predict or --mode=features, and "
             "folders of runs to --mode=compare"
         )
-    if system == "paper":
+    if many:
         single = [f"--{name}" for name in ("fold", "audio") if name in names]
         single += ["--mode=corpus"] if mode == "corpus" else []
         if single:
-            raise ValueError(f"{single[0]} is for one experiment, and the paper's tables are many")
+            raise ValueError(f"{single[0]} is for one experiment, and this config is of many")
     if mode == "predict" and {"checkpoint", "workdir"} <= {*names}:
         raise ValueError("--workdir does nothing in --mode=predict with --checkpoint: leave it out")
     if mode in ("predict", "export") and {"checkpoint", "config"} <= {*names}:

@@ -67,7 +67,7 @@ def test_every_flag_of_a_mode_exists():
     ],
 )
 def test_flags_of_a_mode_pass(mode, flags, paths):
-    cli.check_flags(mode, flags.split(), list(map(Path, paths.split())), "ds_am")
+    cli.check_flags(mode, flags.split(), list(map(Path, paths.split())), False)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_flags_of_a_mode_pass(mode, flags, paths):
 def test_flags_of_another_mode_are_refused(flag, modes):
     for mode in modes.split():
         with pytest.raises(ValueError, match=f"^--{flag} .*--mode={mode}$"):
-            cli.check_flags(mode, [flag], [], "ds_am")
+            cli.check_flags(mode, [flag], [], False)
 
 
 @pytest.mark.parametrize(
-    ("mode", "flags", "paths", "system", "named"),
+    ("mode", "flags", "paths", "many", "named"),
     [
-        ("predict", ["checkpoint", "workdir"], ["a.wav"], "ds_am", "--workdir"),
-        ("predict", ["checkpoint", "config"], ["a.wav"], "ds_am", "--config"),
-        ("export", ["checkpoint", "config", "workdir"], [], "ds_am", "--config"),
-        ("train", [], ["a.wav"], "ds_am", "'a.wav'"),
-        ("train", [], ["predict", "a.wav"], "ds_am", "--mode=predict"),
-        ("corpus", [], [], "paper", "--mode=corpus"),
-        ("train", ["fold"], [], "paper", "--fold"),
-        ("train", ["audio"], [], "paper", "--audio"),
+        ("predict", ["checkpoint", "workdir"], ["a.wav"], False, "--workdir"),
+        ("predict", ["checkpoint", "config"], ["a.wav"], False, "--config"),
+        ("export", ["checkpoint", "config", "workdir"], [], False, "--config"),
+        ("train", [], ["a.wav"], False, "'a.wav'"),
+        ("train", [], ["predict", "a.wav"], False, "--mode=predict"),
+        ("corpus", [], [], True, "--mode=corpus"),
+        ("train", ["fold"], [], True, "--fold"),
+        ("train", ["audio"], [], True, "--audio"),
     ],
 )
-def test_what_does_not_go_together_is_refused(mode, flags, paths, system, named):
+def test_what_does_not_go_together_is_refused(mode, flags, paths, many, named):
     with pytest.raises(ValueError, match=named):
-        cli.check_flags(mode, flags, list(map(Path, paths)), system)
+        cli.check_flags(mode, flags, list(map(Path, paths)), many)
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
-from ds_jax.commands import evaluate, train
-from ds_jax.data.corpus import Corpus, keep_last
+from ds_jax.commands import cells
+from ds_jax.commands.cells import DONE, WAITING, Load
+from ds_jax.data.corpus import keep_last
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper as tables
 from ds_jax.report import paper_numbers
-from ds_jax.report.paper import ERRORS, Key, Outcome, Run, sentence
+from ds_jax.report.paper import Key, Outcome, Run
 from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 
 OWN_FIELDS = ("system", *paper_numbers.CORPORA)  # of configs/paper.py, which override no cell's
-DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
-
 ReadExperiment = Callable[[str], ConfigDict]
-Load = Callable[[ConfigDict, str], Corpus]
 
 
 def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
@@ -72,7 +70,10 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
     if config.elra == config.emomatch:
         raise ValueError(f"elra and emomatch are both {config.elra!r}: the tables need two corpora")
     runs = plan(config, read_experiment)
-    states = {run.folder: _state(run, workdir) for run in runs.values()}
+    states = {
+        run.folder: cells.state(run.experiment, workdir / run.folder, workdir / run.report)
+        for run in runs.values()
+    }
     load = keep_last(load)
     _write(config, runs, states, workdir)
     began, waiting, count = time.monotonic(), list(states.values()).count(WAITING), 0
@@ -82,7 +83,7 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
             continue
         count += 1
         processes.say(f"{run.folder}: starts, {count} of {waiting}")
-        states[run.folder] = _run(run, load, workdir)
+        states[run.folder] = cells.run(run.experiment, load, workdir / run.folder, run.tested)
         left = progress.clock((time.monotonic() - began) / count * (waiting - count))
         processes.say(f"{run.folder}: {states[run.folder]}; about {left} left for all")
         processes.wait_for_others(run.folder)
@@ -128,48 +129,6 @@ def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
     if exists:
         experiment.update_from_flattened_dict({name: value})
     return exists
-
-
-def _state(run: Run, workdir: Path) -> str:
-    """Returns the state of a run's folder before it is run; what is damaged is run again."""
-    try:
-        configuration.check_same(run.experiment, workdir / run.folder)
-        if configuration.has_grown(run.experiment, workdir / run.folder):
-            return WAITING
-    except ERRORS as error:
-        return f"failed: {sentence(error)}"
-    sources = [*sorted((workdir / run.folder).glob("fold_*")), workdir / run.report]
-    try:
-        summary.read(workdir / run.report / REPORT)
-        damage = next(filter(None, map(files.find_damage, sources)), "")
-    except FileNotFoundError:
-        return WAITING
-    except ValueError as error:
-        damage = sentence(error)
-    if damage:
-        processes.say(damage)
-    return WAITING if damage else DONE
-
-
-def _run(run: Run, load: Load, workdir: Path) -> str:
-    """Runs a cell, and returns its state."""
-    corpus = run.experiment.corpus
-    try:
-        systems.check(run.experiment)
-        tested = load(run.experiment, run.tested)  # before training, since it may be missing
-        trained = tested if run.tested == corpus else load(run.experiment, corpus)
-    except FileNotFoundError as error:
-        processes.say(sentence(error))
-        return MISSING
-    except Exception as error:  # as below
-        return f"not run: {sentence(error)}"
-    try:
-        train.run(run.experiment, trained, workdir / run.folder)
-        if run.tested != corpus:
-            evaluate.run(workdir / run.folder, tested)
-    except Exception as error:  # of any kind, such as a device's full memory: the others are run
-        return f"failed: {sentence(error)}"
-    return DONE
 
 
 def _write(

@@ -1,0 +1,83 @@
+"""Experiments of a page: each is run in a folder of its own, and a failure leaves the others."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ds_jax import config as configuration
+from ds_jax.commands import ensemble, evaluate, train
+from ds_jax.data.corpus import Corpus
+from ds_jax.evaluation import summary
+from ds_jax.report.paper import ERRORS, sentence
+from ds_jax.runtime import files, processes
+from ds_jax.runtime.workdir import REPORT
+from ds_jax.systems import base as systems
+
+DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
+Load = Callable[[ConfigDict, str], Corpus]
+
+
+def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
+    """Returns the state of an experiment before it is run; what is damaged is run again.
+
+    Args:
+        experiment: Its config.
+        workdir: The folder of its run.
+        report: The folder of its report.json.
+
+    Returns:
+        `DONE`, `WAITING`, or a phrase that says why it cannot be run.
+    """
+    try:
+        configuration.check_same(experiment, workdir)
+        if configuration.has_grown(experiment, workdir):
+            return WAITING
+    except ERRORS as error:
+        return f"failed: {sentence(error)}"
+    try:
+        summary.read(report / REPORT)
+        sources = [*sorted(workdir.glob("fold_*")), report]
+        damage = next(filter(None, map(files.find_damage, sources)), "")
+    except FileNotFoundError:
+        return WAITING
+    except ValueError as error:
+        damage = sentence(error)
+    if damage:
+        processes.say(damage)
+    return WAITING if damage else DONE
+
+
+def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:
+    """Runs an experiment, and evaluates it on another corpus if that is the one to be tested.
+
+    Args:
+        experiment: Its config.
+        load: Returns the corpus of a name with the inputs that an experiment describes; raises
+            FileNotFoundError if its recordings are missing.
+        workdir: The folder of its run.
+        tested: The name of the corpus that it is tested on.
+
+    Returns:
+        `DONE`, `MISSING`, or a phrase that says what went wrong.
+    """
+    try:
+        systems.check(experiment)
+        described, corpus = configuration.last_member(experiment), experiment.corpus
+        other = load(described, tested)  # before training, since it may be missing
+        trained = other if tested == corpus else load(described, corpus)
+    except FileNotFoundError as error:
+        processes.say(sentence(error))
+        return MISSING
+    except Exception as error:  # as below
+        return f"not run: {sentence(error)}"
+    try:
+        if "members" in experiment:
+            ensemble.run(experiment, load, workdir)
+        else:
+            train.run(experiment, trained, workdir)
+            if tested != corpus:
+                evaluate.run(workdir, other)
+    except Exception as error:  # of any kind, such as a device's full memory: the others are run
+        return f"failed: {sentence(error)}"
+    return DONE

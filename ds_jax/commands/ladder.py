@@ -1,0 +1,101 @@
+"""Runs rows of experiments on several corpora, and tests each change: configs/ladder.py."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from ds_jax.commands import cells
+from ds_jax.commands.cells import WAITING, Load
+from ds_jax.data.corpus import keep_last
+from ds_jax.models import pretrained, vgg16
+from ds_jax.report import ladder as page
+from ds_jax.report.ladder import Key
+from ds_jax.runtime import files, locks, processes, progress
+from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.systems import base as systems
+
+
+def check(config: ConfigDict) -> None:
+    """Checks all rows before any work.
+
+    Args:
+        config: The config of `configs/ladder.py`.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+        FileNotFoundError: The file of weights is missing.
+    """
+    for field, known in (("only", config.rows), ("references", config.rows)):
+        if unknown := [name for name in config[field] if name not in known]:
+            raise ConfigError(field, unknown[0], one_of(known))
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise ConfigError("seeds", tuple(config.seeds), "one or more numbers, each once")
+    for name, row in config.rows.items():
+        if row.after and row.after not in config.rows:
+            raise ConfigError(f"rows.{name}.after", row.after, f"'' or {one_of(config.rows)}")
+    if absent := [name for name in config.rows if name not in page.ordered(config.rows)]:
+        row = config.rows[absent[0]]
+        raise ConfigError(f"rows.{absent[0]}.after", row.after, "a row that is not after this one")
+    pretrained.check(vgg16.VGG16, config.weights)
+    for (corpus, name, _), experiment in plan(config):
+        try:
+            systems.check(experiment)
+        except ConfigError as error:
+            field = f"rows.{name}.experiment.{error.field} (on {corpus})"
+            raise ConfigError(field, error.value, error.allowed) from error
+
+
+def run(config: ConfigDict, load: Load, workdir: Path) -> None:
+    """Runs the rows that are not done, and writes ladder.md and ladder.json after each.
+
+    A missing corpus or a row that fails is reported, in the tables too, and the rest is run.
+
+    Args:
+        config: The config of `configs/ladder.py`.
+        load: Returns the corpus of a name with the inputs that an experiment describes; raises
+            FileNotFoundError if its recordings are missing.
+        workdir: The folder of the ladder; each run has a folder below it.
+    """
+    runs = dict(plan(config))
+    folders = {key: workdir / page.folder(key) for key in runs}
+    states = {key: cells.state(each, folders[key], folders[key]) for key, each in runs.items()}
+    load = keep_last(load)
+    _write(config, states, workdir)
+    began, waiting, count = time.monotonic(), [*states.values()].count(WAITING), 0
+    for key, experiment in runs.items():
+        title = page.folder(key)
+        if states[key] != WAITING or (config.only and key.row not in config.only):
+            continue
+        count += 1
+        processes.say(f"{title}: starts, {count} of at most {waiting}")
+        states[key] = cells.run(experiment, load, folders[key], key.corpus)
+        spent = progress.clock(time.monotonic() - began)
+        processes.say(f"{title}: {states[key]}; {spent} since the start")
+        processes.wait_for_others(str(title))
+        _write(config, states, workdir)
+    processes.say(f"the ladder: {workdir / page.TABLES}")
+
+
+def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:
+    """Yields each run's key and experiment: corpus by corpus, and rows after those they change."""
+    for corpus, folds in config.corpora.items():
+        for name in page.ordered(config.rows):
+            for seed in config.seeds:
+                experiment = config.rows[name].experiment
+                experiment.corpus, experiment.seed = corpus, seed
+                experiment.folds.update(folds)
+                if "weights" in experiment:
+                    experiment.weights = config.weights
+                # Now that what follows these fields, such as members and their seeds, has them.
+                yield Key(corpus, name, seed), experiment.copy_and_resolve_references()
+
+
+def _write(config: ConfigDict, states: Mapping[Key, str], workdir: Path) -> None:
+    """Writes ladder.md and ladder.json from the reports of the runs."""
+    if not processes.is_first_process():
+        return
+    with locks.hold(workdir / "ladder.lock", f"{workdir}", wait=True):
+        files.remove_unfinished(workdir)
+        page.write(workdir, config, states)
