@@ -105,8 +105,9 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train = ConfigDict()
     config.train.batch_size = 32  # over all devices together
     config.train.epochs = 15
-    # AdamW; the rate rises over a tenth of the steps, and then falls to 0 as a cosine.
-    config.train.learning_rate = 4e-3
+    # AdamW; rates rise over a tenth of the steps, and then fall to 0 as a cosine.
+    config.train.pretrained_learning_rate = 1e-4  # of blocks that are not frozen
+    config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
 

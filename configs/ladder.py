@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
         ("band_means", "differences to band means", {"picture.subtract_band_means": True}),
         ("bands_128", "128 bands", {"picture.mel_bands": 128}),
         ("block_4", "block 4 alone", {"model.heads": ("block4_pool",), "model.loss_weights": (1,)}),
+        ("block_4_trained", "block 4 trained too", {"model.freeze": "block3"}),
         ("frames_512", "frames of 32 ms", {"picture.n_fft": 512}),
         ("no_floor", "no floor", {"picture.floor_db": 0.0}),
         ("no_gate", "no gate", {"model.gate": False}),

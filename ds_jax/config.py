@@ -32,7 +32,6 @@ RANGES = {
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
     **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
-    "train.learning_rate": (1e-12, 1.0),
     "train.weight_decay": (0.0, 1.0),
     "train.label_smoothing": (0.0, 0.99),
 }

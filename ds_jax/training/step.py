@@ -76,22 +76,23 @@ def create_optimiser(
 ) -> optax.GradientTransformation:
     """Creates Adam with one learning rate for ported layers and another for new ones.
 
-    With a fixed number of epochs it is AdamW, with one rate for all layers that are trained.
+    With a fixed number of epochs it is AdamW.
 
     Args:
         train: The fields of `config.train`.
         ported: The layers that are not new, as `network.port` returns them.
     """
+    adam = optax.adam
     if is_scheduled(train):
-        return optax.adamw(train.learning_rate, weight_decay=train.weight_decay)
+        adam = functools.partial(optax.adamw, weight_decay=train.weight_decay)
     paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(ported)}
 
     def group(path, _):
         return "pretrained" if path in paths else "new"
 
-    optimisers = {"new": optax.adam(train.new_learning_rate)}
+    optimisers = {"new": adam(train.new_learning_rate)}
     if "pretrained_learning_rate" in train:
-        optimisers["pretrained"] = optax.adam(train.pretrained_learning_rate)
+        optimisers["pretrained"] = adam(train.pretrained_learning_rate)
     return optax.multi_transform(
         optimisers, lambda params: jax.tree_util.tree_map_with_path(group, params)
     )

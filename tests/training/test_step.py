@@ -127,6 +127,17 @@ def test_each_group_of_layers_has_its_own_rate(setup, freeze, pretrained_rate, n
         assert max(jax.tree.leaves(steps)) == pytest.approx(rate, rel=0.01)
 
 
+def test_a_fixed_number_of_epochs_has_both_rates_and_its_decay():
+    config, _ = tiny.make("ds_am_statistics")
+    params = {"vgg16": {"block4_conv1": np.ones(2)}, "head": {"logits": np.ones(2)}}
+    ported = {"vgg16": params["vgg16"]}
+    optimiser = step_module.create_optimiser(config.train, ported)
+    gradients = jax.tree.map(np.zeros_like, params)  # the decay alone is left
+    updates, _ = optimiser.update(gradients, optimiser.init(params), params)
+    found = updates["vgg16"]["block4_conv1"][0], updates["head"]["logits"][0]
+    np.testing.assert_allclose(found, (-1e-4 * 0.01, -4e-3 * 0.01), rtol=1e-5)
+
+
 def test_fc1_and_fc2_move_at_the_ported_layers_rate():
     config = tiny.config("ds_fc")
     network = dataclasses.replace(
