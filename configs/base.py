@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
     config.trim = 0.0
     config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
     config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
+    # Variants of each training recording, on which models are trained besides: any of "speed=1.1"
+    # (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the recording).
+    config.variants = ()
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()
@@ -87,6 +90,7 @@ def use_timelines(config: ConfigDict) -> None:
     """Changes a config's pictures to timelines: a pixel a frame, and a row a mel band."""
     config.picture.layout = "timeline"
     config.picture.mel_bands = 64
+    config.picture.n_fft, config.picture.hop = 1024, 256  # 64 and 16 ms: harmonics are told apart
     config.picture.floor_db = 80.0
     config.picture.colour_map = "gray"
 

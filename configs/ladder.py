@@ -62,6 +62,9 @@ def get_config() -> ConfigDict:
         ("no_floor", "no floor", {"picture.floor_db": 0.0}),
         ("no_gate", "no gate", {"model.gate": False}),
         ("no_smoothing", "no label smoothing", {"train.label_smoothing": 0.0}),
+        ("pitches", "also 2 semitones up and down", {"variants": ("pitch=-2", "pitch=2")}),
+        ("speeds", "also at other speeds", {"variants": ("speed=0.9", "speed=1.1")}),
+        ("with_noise", "also with noise", {"variants": ("noise=10", "noise=20")}),
         ("trimmed", "silence trimmed at 50 dB", {"trim": 50.0}),
         ("viridis", "viridis colours", {"picture.colour_map": "viridis"}),
     ):

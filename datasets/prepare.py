@@ -88,7 +88,13 @@ class Corpora:
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
-        settings = extract.settings(experiment)
+        loaded = self._load(experiment, name, extract.settings(experiment))
+        if name != experiment.corpus or not experiment.variants:
+            return loaded
+        settings = [extract.settings({**experiment, "variant": v}) for v in experiment.variants]
+        return corpus.with_variants(loaded, [self._load(experiment, name, s) for s in settings])
+
+    def _load(self, experiment, name: str, settings: Settings) -> corpus.Corpus:
         builder = prepare(name, self.raw, self.data, settings, self.audio)
         from datasets import base  # here, since it imports TFDS
 

@@ -44,6 +44,7 @@ OLDER = {
     "trim": 0.0,
     "channel": "mix",
     "raw_rate": 16_000,
+    "variants": [],
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hashes of its files.

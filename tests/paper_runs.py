@@ -42,7 +42,7 @@ def read_experiment(name):
     config = ml_collections.ConfigDict({"system": SYSTEMS[row.system], "corpus": "nobody's"})
     config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
     config.update({"classes": LABELS, "label_map": ()})
-    config.trim, config.channel = 0.0, "mix"
+    config.trim, config.channel, config.variants = 0.0, "mix", ()
     config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
     if row.features == "VGG16":
         config.picture = ml_collections.ConfigDict({"size": 224})

@@ -13,7 +13,7 @@ from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 
 CONFIGS = sorted(
-    path for path in Path("configs").glob("*.py") if path.stem not in ("base", "paper")
+    path for path in Path("configs").glob("*.py") if path.stem not in ("base", "ladder", "paper")
 )
 
 

@@ -63,14 +63,16 @@ class StoredPictures:
     """Pictures on the disk, which are read when rows of them are indexed as in a NumPy array.
 
     Args:
-        read: Returns the PNG at a position of a prepared corpus; several threads call it.
+        read: Returns the picture at a position; several threads call it.
         positions: int [n], the position of each picture.
         shape: The shape of a picture.
     """
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, read: Callable[[int], bytes], positions: np.ndarray, shape: tuple[int, int]):
+    def __init__(
+        self, read: Callable[[int], np.ndarray], positions: np.ndarray, shape: tuple[int, int]
+    ):
         self._read, self._positions = read, positions
         self.shape = (len(positions), *shape)
 
@@ -82,7 +84,7 @@ class StoredPictures:
         positions = self._positions[rows]
         pictures = np.zeros((*positions.shape, *self.shape[1:]), np.uint8)
         for index in np.ndindex(positions.shape):
-            picture = _decode(self._read(int(positions[index])))
+            picture = self._read(int(positions[index]))
             pictures[index][:, : picture.shape[1]] = picture
         return pictures
 
@@ -99,6 +101,7 @@ class Corpus:
             timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
             NaN after their ends.
         owners: int32 [n], the index in `utterances` of each row of `inputs`.
+        variants: How many rows at the end of `inputs` are of variants of the recordings.
         skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
             kept.
@@ -124,6 +127,7 @@ class Corpus:
     licence: str = ""
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    variants: int = 0
     computed: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -147,11 +151,22 @@ class Corpus:
         """The digest of each recording, by its utterance's name."""
         return {utterance.name: utterance.digest for utterance in self.utterances}
 
-    def rows_of(self, names: Iterable[str]) -> np.ndarray:
-        """Returns the rows of `inputs` that come from the named utterances, int32, in order."""
+    @property
+    def recorded_owners(self) -> np.ndarray:
+        """The owners of the rows that are of recordings themselves, in ascending order."""
+        return self.owners[: len(self.owners) - self.variants]
+
+    def rows_of(self, names: Iterable[str], variants: bool = False) -> np.ndarray:
+        """Returns the rows of `inputs` that come from the named utterances, int32, in order.
+
+        Args:
+            names: The utterances.
+            variants: Whether rows of their variants are wanted too, as for training.
+        """
         wanted = set(names)
         mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
-        return np.flatnonzero(mask[self.owners]).astype(np.int32)
+        owners = self.owners if variants else self.recorded_owners
+        return np.flatnonzero(mask[owners]).astype(np.int32)
 
 
 def load(
@@ -231,10 +246,11 @@ def load(
     if stored:
         picture = tfds.features.FeaturesDict({PICTURE: features[PICTURE]})
 
-        def read(position: int) -> bytes:
+        def read(position: int) -> np.ndarray:
             # The rest of an example would take longer to decode than its picture.
             record = source.data_source[position]
-            return picture.deserialize_example_np(record, decoders=undecoded)[PICTURE]
+            example = picture.deserialize_example_np(record, decoders=undecoded)
+            return _decode(example[PICTURE])
 
         inputs = StoredPictures(read, positions, shape)
     else:
@@ -246,6 +262,40 @@ def load(
     known |= {"classes": tuple(classes), "left_out": left_out}
     recordings = builder.playable()
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
+
+
+def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
+    """Adds the inputs of variants of the recordings, on which models are trained besides.
+
+    Args:
+        recorded: The corpus.
+        variants: The same corpus, each with the inputs of a variant.
+    """
+    places = {utterance.name: place for place, utterance in enumerate(recorded.utterances)}
+    owners = [recorded.owners]
+    for variant in variants:
+        own = [places[utterance.name] for utterance in variant.utterances]
+        owners.append(np.asarray(own, np.int32)[variant.owners])
+    return dataclasses.replace(
+        recorded,
+        inputs=_joined([part.inputs for part in (recorded, *variants)]),
+        owners=np.concatenate(owners),
+        variants=sum(map(len, owners[1:])),
+    )
+
+
+def _joined(parts: Sequence[np.ndarray | StoredPictures]) -> np.ndarray | StoredPictures:
+    """Puts inputs one after the other; they are read from the disk if some are stored there."""
+    if not any(isinstance(part, StoredPictures) for part in parts):
+        return extract.stack([row for part in parts for row in part])
+    ends = np.cumsum([len(part) for part in parts])
+
+    def read(position: int) -> np.ndarray:
+        number = int(np.searchsorted(ends, position, side="right"))
+        return parts[number][position - ends[number]]
+
+    shape = np.max([part.shape[1:] for part in parts], axis=0)
+    return StoredPictures(read, np.arange(ends[-1]), tuple(shape.tolist()))
 
 
 def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]) -> None:
@@ -277,7 +327,8 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
     kept = {}
 
     def load_or_take(config: Mapping, name: str) -> Corpus:
-        key = name, str([config.get("features"), config.get("picture")])
+        read = ("features", "picture", "trim", "channel", "raw_rate", "variants")
+        key = name, str([config.get(field) for field in (*read, "classes", "label_map")])
         if key not in kept:
             kept.clear()
             kept[key] = load(config, name)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram
+from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram, variants
 from ds_jax.features.remarks import Heard
 from ds_jax.features.silence import find_speech
 from ds_jax.features.source import Reading, Source, reading_of
@@ -277,5 +277,6 @@ def _represent(samples: np.ndarray, rate: int, settings: Settings) -> np.ndarray
 
 def _represent_windows(samples: np.ndarray, rate: int, settings: Settings) -> list[np.ndarray]:
     first, stop = find_speech([samples], rate, settings.trim)
-    parts = settings.windowing.split(samples[first:stop], rate)
+    varied = variants.vary(samples[first:stop], rate, settings.variant)
+    parts = settings.windowing.split(varied, rate)
     return [_represent(part, rate, settings) for part in parts]

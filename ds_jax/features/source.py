@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ds_jax.features import variants
 from ds_jax.runtime.errors import check_choice, check_number
 
 HEADERLESS = (".l16", ".raw", ".pcm")  # 16-bit little-endian PCM, mono, as ELRA-S0329's .l16
@@ -102,6 +103,7 @@ class Reading:
             `silence.find_speech`; 0 cuts nothing off.
         channel: One of `CHANNELS`; a recording of one channel has this one for each.
         raw_rate: The rate in Hz of files with a suffix of `HEADERLESS`.
+        variant: What is made of a recording after it was read, see `variants.vary`; "" nothing.
 
     Raises:
         ConfigError: A field has the wrong type or is out of its range.
@@ -110,11 +112,14 @@ class Reading:
     trim: float = 0.0
     channel: str = "mix"
     raw_rate: int = HEADERLESS_RATE
+    variant: str = ""
 
     def __post_init__(self):
         check_number("trim", self.trim, float, 0.0, 200.0)
         check_choice("channel", self.channel, CHANNELS)
         check_number("raw_rate", self.raw_rate, int, *RATES)
+        if self.variant:
+            variants.parse(self.variant)
         object.__setattr__(self, "trim", float(self.trim))  # 30 and 30.0 give one key
 
     def source(self, path: Path, start: float = 0.0, end: float = math.inf) -> Source:

@@ -36,7 +36,7 @@ def summarise(corpus: Corpus) -> dict:
         "name": corpus.name,
         "title": corpus.title,
         "utterances": len(utterances),
-        "inputs": len(corpus.inputs),
+        "inputs": len(corpus.recorded_owners),
         "seconds": float(seconds.sum()),
         "classes": [_class(label, utterances) for label in corpus.classes],
         "tables": {aspect: _table(aspect, corpus) for aspect in ASPECTS},
@@ -92,7 +92,7 @@ def examples(
     if corpus.inputs.dtype != np.uint8:
         return []
     selected = []
-    first_rows = np.searchsorted(corpus.owners, np.arange(len(corpus.utterances)))
+    first_rows = np.searchsorted(corpus.recorded_owners, np.arange(len(corpus.utterances)))
     for label in corpus.classes:
         pairs = []
         for speaker in _shown_speakers(corpus.utterances):

@@ -214,6 +214,8 @@ def _departures_of_input(config: Mapping) -> Iterator[str]:
     """Yields how labels, pictures, and the layers that read them, differ from the paper's."""
     if config["label_map"]:
         yield f"labels were mapped here: {', '.join(config['label_map'])}"
+    if config["variants"]:
+        yield f"variants of recordings trained here ({', '.join(config['variants'])})"
     if config["trim"]:
         yield f"silence around speech was cut off here ({config['trim']:g} dB)"
     if config["channel"] != "mix":

@@ -17,7 +17,7 @@ from ds_jax import config as configuration
 from ds_jax.data import folds, labels, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.features import extract
+from ds_jax.features import extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbones import backbone_of, needs_full_weights
@@ -123,7 +123,7 @@ SYSTEMS = {
 
 ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
 # The fields that an ensemble and its members have in common, besides `folds`.
-SHARED = ("corpus", "classes", "label_map", "synthetic", "trim", "channel", "raw_rate")
+SHARED = ("corpus", "classes", "label_map", "synthetic", "trim", "channel", "raw_rate", "variants")
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
 NUMBERS = {
@@ -189,6 +189,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
     settings = extract.settings(config)
+    _check_variants(config.variants)
     _check_select_on(config, system)
     for name in system.fields:
         _check_field(name, config.model[name])
@@ -230,6 +231,14 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if chooses(config) != "epoch" and config.select_on != "dev":
         allowed = "'dev', since no member chooses an epoch"
         raise ConfigError("select_on", config.select_on, allowed)
+
+
+def _check_variants(given: Sequence[str]) -> None:
+    """Checks each variant of training recordings."""
+    for variant in given:
+        variants.parse(variant)
+    if len(set(given)) < len(given):
+        raise ConfigError("variants", tuple(given), "different variants")
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:

@@ -93,12 +93,13 @@ def _fit_fold(
     directory: Path,
 ) -> Classifier:
     """Fits on train and dev together: without epochs dev has nothing to choose."""
-    rows = corpus.rows_of(fold.train + fold.dev)
+    rows = corpus.rows_of(fold.train + fold.dev, variants=True)
     leakage.check_rows(f"fold {number}: the fit", rows, corpus, fold.splits, ("train", "dev"))
     inner = []
     for names in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
         held_out = np.isin(rows, corpus.rows_of(names))
-        same = np.isin(rows, corpus.rows_of(leakage.same_recordings(names, corpus.utterances)))
+        same = leakage.same_recordings(names, corpus.utterances)
+        same = np.isin(rows, corpus.rows_of(same, variants=True))
         inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
     kind, labels = KINDS[config.system], corpus.labels[rows]
     began = time.monotonic()

@@ -111,7 +111,10 @@ class FoldState:
         shared: bool,
     ):
         self.number, self._config, self._corpus, self._splits = number, config, corpus, fold.splits
-        self.rows = {split: corpus.rows_of(names) for split, names in fold.splits.items()}
+        self.rows = {
+            split: corpus.rows_of(names, variants=split == "train")
+            for split, names in fold.splits.items()
+        }
         present = {*corpus.labels[self.rows["train"]].tolist()}
         self.trained = [name for k, name in enumerate(corpus.classes) if k in present]
         self._check_rows("scaling", self.rows["train"], "train")

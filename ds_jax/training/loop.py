@@ -235,8 +235,12 @@ def _lengths(setup: TrainingSetup, layout: Layout, folds: Mapping[int, Fold]) ->
     corpus, size = setup.corpus, setup.config.train.batch_size
 
     def length(*splits: str) -> int:
-        names = [fold.splits[split] for fold in folds.values() for split in splits]
-        longest = max((len(corpus.rows_of(each)) for each in names), default=0)
+        lengths = [
+            len(corpus.rows_of(fold.splits[split], variants=split == "train"))
+            for fold in folds.values()
+            for split in splits
+        ]
+        longest = max(lengths, default=0)
         return setup.inputs.length(-(-longest // size), layout.width(size))
 
     selection = {setup.config.select_on} - {"none"}

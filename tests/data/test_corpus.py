@@ -1,14 +1,17 @@
 """A prepared corpus in memory: labels become classes, and pictures may stay on the disk."""
 
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 import soundfile
+import tiny
 
+from configs import base
 from datasets import prepare
 from ds_jax.data import corpus
-from ds_jax.data.corpus import StoredPictures
+from ds_jax.data.corpus import StoredPictures, keep_last, with_variants
 from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
 from ds_jax.features.spectrogram import PictureSettings
@@ -133,3 +136,32 @@ def test_pictures_that_are_too_many_for_memory_are_read_when_indexed(tmp_path, m
     np.testing.assert_array_equal(found.inputs[:], expected.inputs)
     rows = np.asarray([[4, 1], [1, 5]])
     np.testing.assert_array_equal(found.inputs[rows], expected.inputs[rows])
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_rows_of_variants_follow_those_of_the_recordings(stored):
+    recorded = tiny.timelines(tiny.corpus(5, windows=2))
+    varied = tiny.timelines(tiny.corpus(4, seed=1))  # one has no usable variant
+    if stored:
+        inputs, shape = varied.inputs, varied.inputs.shape[1:]
+        pictures = StoredPictures(inputs.__getitem__, np.arange(len(inputs)), shape)
+        varied = dataclasses.replace(varied, inputs=pictures)
+    both = with_variants(recorded, [varied, varied])
+    assert (len(both.inputs), both.variants) == (18, 8)
+    assert both.rows_of(["u01", "u04"]).tolist() == [2, 3, 8, 9]
+    assert both.rows_of(["u01", "u04"], variants=True).tolist() == [2, 3, 8, 9, 11, 15]
+    np.testing.assert_array_equal(both.labels[10:14], varied.labels)
+    for row, source in ((9, recorded.inputs[9]), (11, varied.inputs[1]), (17, varied.inputs[3])):
+        width = source.shape[1]
+        np.testing.assert_array_equal(both.inputs[row][:, :width], source)
+        assert not both.inputs[row][:, width:].any()
+
+
+def test_another_reading_is_another_corpus():
+    loaded = []
+    load = keep_last(lambda config, name: loaded.append(name) or name)
+    config = base.get_config()
+    for changes in ({}, {}, {"trim": 50.0}, {"variants": ("speed=0.9",)}, {"train.epochs": 3}):
+        config.update_from_flattened_dict(changes)
+        load(config, "emodb")
+    assert len(loaded) == 3

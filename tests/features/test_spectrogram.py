@@ -325,6 +325,7 @@ OTHER = {
     "trim": 40.0,
     "channel": "left",
     "raw_rate": 8000,
+    "variant": "speed=0.9",
     "sample_rate": 8000,
     "mode": "chroma",
     "layout": "plain",

@@ -90,7 +90,7 @@ def test_each_departure_is_named(name, changes, part):
 
 def test_every_config_can_be_asked():
     for path in Path("configs").glob("*.py"):
-        if path.stem not in ("base", "paper"):
+        if path.stem not in ("base", "ladder", "paper"):
             compared(path.stem)
 
 

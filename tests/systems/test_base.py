@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from ds_jax.commands import evaluate, train
+from ds_jax.data.corpus import with_variants
 from ds_jax.data.folds import make_folds
 from ds_jax.evaluation import predictions
 from ds_jax.models.vgg16 import VGG16
@@ -147,9 +148,11 @@ def test_the_card_of_a_model_names_its_system_and_is_checked(copied, system):
         systems.load_config([other])
 
 
-def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_path):
-    config, corpus = tiny.make("svc")
-    calls = []
+@pytest.mark.parametrize("variants", [0, 2])
+def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_path, variants):
+    """Variants are fitted with their recordings, and choose nothing."""
+    config, recorded = tiny.make("svc")
+    corpus, calls = with_variants(recorded, [recorded] * variants), []
 
     def fit(kind, model, inputs, labels, inner, seed):
         calls.append((kind, inputs, inner))
@@ -160,14 +163,16 @@ def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_p
     fit_folds = classifier_system.fit(config, corpus, "speakers")
     with pytest.raises(KeyboardInterrupt):
         next(fit_folds({0: fold}, tmp_path))
-    rows = corpus.rows_of(fold.train + fold.dev)
+    rows = corpus.rows_of(fold.train + fold.dev, variants=True)
     [(kind, inputs, inner)] = calls
     assert kind is classifiers.SVC
     np.testing.assert_array_equal(inputs, corpus.inputs[rows])
-    speaker = np.asarray([corpus.utterances[row].speaker for row in rows])
+    assert len(rows) == (1 + variants) * len(fold.train + fold.dev)
+    speaker = np.asarray([corpus.utterances[owner].speaker for owner in corpus.owners[rows]])
     assert len(inner) == len(set(speaker)) == 2
     for fitted, held_out in inner:
-        assert sorted([*fitted, *held_out]) == list(range(len(rows)))
+        assert (rows[held_out] < len(recorded.inputs)).all()
+        assert len(fitted) + (1 + variants) * len(held_out) == len(rows)
         assert not set(speaker[fitted]) & set(speaker[held_out])
 
 

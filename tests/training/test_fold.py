@@ -4,10 +4,12 @@ import struct
 
 import numpy as np
 import pytest
+import tiny
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
-from ds_jax.training.fold import Events, plateaus
+from ds_jax.data.corpus import with_variants
+from ds_jax.training.fold import Events, FoldState, plateaus
 
 
 def test_plateaus_lower_the_rates_and_gains_start_the_count_again():
@@ -54,3 +56,13 @@ def test_numbers_come_back_and_what_went_before_is_purged(tmp_path, first):
     times = [event.wall_time for event in rest]
     assert all(np.diff(times) >= 0)
     assert times[0] > 1e9
+
+
+def test_variants_train_and_neither_choose_nor_test(tmp_path):
+    recorded = tiny.corpus(6)
+    corpus = with_variants(recorded, [recorded])
+    fold = tiny.fold(range(3), range(3, 4), range(4, 6))
+    state = FoldState(tiny.config(), corpus, 0, fold, tmp_path, False)
+    found = {split: rows.tolist() for split, rows in state.rows.items()}
+    assert found == {"train": [0, 1, 2, 6, 7, 8], "dev": [3], "test": [4, 5]}
+    assert sorted(state.order().tolist()) == found["train"]
