@@ -2,16 +2,11 @@
 
 import contextlib
 import json
-import socket
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import RecordWriter
 
 from ds_jax import config as configuration
 from ds_jax.config import is_scheduled
@@ -22,11 +17,12 @@ from ds_jax.evaluation import metrics
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models.create import Variables
 from ds_jax.runtime import processes, progress
-from ds_jax.runtime.files import explain_write_errors, make_folder, write_text
+from ds_jax.runtime.files import write_text
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import CHECKPOINTS, METRICS, PREDICTIONS, TENSORBOARD, fold_directory
 from ds_jax.training.checkpoints import BEST, load_variables, made, read_card, unflatten
 from ds_jax.training.epochs import Epochs
+from ds_jax.training.events import Events
 from ds_jax.training.input_pipeline import split_batches
 from ds_jax.training.step import TrainState
 
@@ -364,45 +360,3 @@ def _scores(predicted: Predicted, corpus: Corpus, rows: np.ndarray) -> dict[str,
         "accuracy": float(metrics.accuracy(matrix)),
         "uar": float(metrics.uar(matrix)),
     }
-
-
-class Events:
-    """A file of TensorBoard's events, written at once: tensorboardX' thread hangs on a full disk.
-
-    Args:
-        directory: The folder that the file goes to.
-        step: The first step to come; TensorBoard forgets it and later ones of older files.
-    """
-
-    def __init__(self, directory: Path, step: int):
-        self._directory = directory
-        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
-        with explain_write_errors(directory):
-            make_folder(directory)
-            self._writer = RecordWriter(str(directory / name))
-        self._add(file_version="brain.Event:2")
-        if step > 1:
-            self._add(
-                step=step, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            )
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds numbers by their names.
-
-        Raises:
-            OSError: The disk is full, or gone.
-        """
-        with explain_write_errors(self._directory):
-            for name, value in values.items():
-                self._add(step=step, summary=summary.scalar(name, value))
-            self._writer.flush()
-
-    def _add(self, **fields) -> None:
-        """Adds an event, which is in memory until the file is flushed or closed."""
-        event = event_pb2.Event(wall_time=time.time(), **fields)
-        self._writer.write(event.SerializeToString())
-
-    def close(self) -> None:
-        """Closes the file."""
-        with explain_write_errors(self._directory):
-            self._writer.close()
