@@ -1,5 +1,7 @@
 """The entry point: flags, and the command that --mode names."""
 
+import importlib
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +27,9 @@ _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder fo
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "corpus that --mode=evaluate tests on")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "run or fold to predict with, or to export")
-_FORMAT = flags.DEFINE_enum("format", "table", ("table", "csv", "json"), "format of predictions")
+_FORMAT = flags.DEFINE_enum(
+    "format", None, [*itertools.chain(*cli.FORMATS.values())], "of predictions, or of an export"
+)
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
@@ -51,7 +55,7 @@ def run(mode: str, paths: list[Path]) -> None:
     logging.set_verbosity(logging.INFO if _DEBUG.value else logging.WARNING)  # Orbax is talkative
     many = _CONFIG.value.get("system") in MANY
     cli.check_flags(mode, cli.given_flags(), paths, many)
-    folds = cli.parse_folds(_FOLD.value)
+    form, folds = cli.choose_format(mode, _FORMAT.value), cli.parse_folds(_FOLD.value)
     workdir = files.expand(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
     checkpoint = files.expand(_CHECKPOINT.value or workdir)
     explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
@@ -64,9 +68,9 @@ def run(mode: str, paths: list[Path]) -> None:
     if follows_config:
         check(config, mode, workdir)
 
-    from ds_jax.commands import compare, corpus, export, features, predict
     from ds_jax.runtime import processes
 
+    command = importlib.import_module(f"ds_jax.commands.{mode}")  # others import more
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
     load = None
@@ -76,20 +80,22 @@ def run(mode: str, paths: list[Path]) -> None:
     commands = {
         "train": lambda: _train(config, load, workdir, folds),
         "evaluate": lambda: _evaluate(config, load, workdir, _EVAL_ON.value or config.corpus),
-        "predict": lambda: predict.run(
+        "predict": lambda: command.run(
             checkpoint,
             paths,
-            _FORMAT.value,
+            form,
             _WINDOW.value,
             _HOP.value,
             explain,
             reading,
         ),
-        "features": lambda: features.run(config, paths, output, labels),
-        "compare": lambda: compare.run(paths, workdir if _WORKDIR.value else None),
+        "features": lambda: command.run(config, paths, output, labels),
+        "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None),
         "report": lambda: _report(config, load, workdir),
-        "export": lambda: export.run(checkpoint, workdir / "export" if _WORKDIR.value else None),
-        "corpus": lambda: corpus.run(config, load(described, config.corpus), workdir),
+        "export": lambda: command.run(
+            checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
+        ),
+        "corpus": lambda: command.run(config, load(described, config.corpus), workdir),
     }
     if mode == "predict" and not _CHECKPOINT.value:
         print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)

@@ -32,11 +32,13 @@ MODES = {
     "features": ("config", "config.", "output", "labels"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),
-    "export": ("config", "workdir", "checkpoint"),
+    "export": ("config", "workdir", "checkpoint", "format"),
     "corpus": (*_RUN, "config."),
 }
 # The modes that take recordings or runs besides flags.
 MODES_WITH_PATHS = ("predict", "features", "compare")
+# What --format can be, by mode; the first if it is not given.
+FORMATS = {"predict": ("table", "csv", "json"), "export": ("stablehlo", "onnx")}
 
 
 def parse(arguments: Sequence[str], default: str) -> list[str]:
@@ -157,6 +159,22 @@ def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], many: 
                 f"--{name} is for --mode={' and --mode='.join(modes)} and does nothing in "
                 f"--mode={mode}"
             )
+
+
+def choose_format(mode: str, given: str | None) -> str:
+    """Returns the format of a mode's output, if it has one.
+
+    Args:
+        mode: The value of --mode.
+        given: The value of --format; None if it is not given.
+
+    Raises:
+        ValueError: It belongs to another mode.
+    """
+    allowed = FORMATS.get(mode, ("",))
+    if given is not None and given not in allowed:
+        raise ValueError(f"--format={given}: --mode={mode} writes {' or '.join(allowed)}")
+    return given or allowed[0]
 
 
 def parse_folds(text: str) -> list[int] | None:

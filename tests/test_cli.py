@@ -62,7 +62,7 @@ def test_every_flag_of_a_mode_exists():
         ("compare", "workdir", "a b"),
         ("report", "config workdir corpora_dir data_dir audio", ""),
         ("export", "config workdir", ""),
-        ("export", "checkpoint workdir", ""),
+        ("export", "checkpoint workdir format", ""),
         ("corpus", "config config.corpus workdir corpora_dir data_dir", ""),
     ],
 )
@@ -132,3 +132,13 @@ def test_folds_are_parsed(text, folds):
 def test_other_texts_are_no_folds(text):
     with pytest.raises(ValueError, match=f"^--fold={text}:"):
         cli.parse_folds(text)
+
+
+def test_formats_belong_to_modes():
+    assert cli.choose_format("train", None) == ""
+    for mode, formats in cli.FORMATS.items():
+        assert cli.choose_format(mode, None) == formats[0]
+        assert [cli.choose_format(mode, form) for form in formats] == [*formats]
+    for mode, form in (("predict", "onnx"), ("export", "csv"), ("train", "csv")):
+        with pytest.raises(ValueError, match=f"^--format={form}: --mode={mode} "):
+            cli.choose_format(mode, form)

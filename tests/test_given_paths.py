@@ -68,7 +68,10 @@ def test_a_home_folder_is_meant_in_every_path(home, called, monkeypatch):
     start(monkeypatch, "--mode=compare", "--workdir=~/compared", "~/one", "~/other")
     assert called.pop() == ([home / "one", home / "other"], home / "compared")
     start(monkeypatch, "--mode=export", "--checkpoint=~/run", "--workdir=~/for_robots")
-    assert called.pop() == (home / "run", home / "for_robots" / "export")
+    assert called.pop() == (home / "run", home / "for_robots" / "export", "stablehlo")
+    workdir = ("--workdir=~/for_robots", "--format=onnx")
+    start(monkeypatch, "--mode=export", "--checkpoint=~/run", *workdir)
+    assert called.pop() == (home / "run", home / "for_robots" / "export_onnx", "onnx")
 
 
 def test_a_home_folder_is_meant_in_a_config(home, called, monkeypatch):

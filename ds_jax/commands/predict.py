@@ -22,7 +22,6 @@ from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems.model import Model, Row, find
 
-FORMATS = ("table", "csv", "json")
 SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 
 
@@ -52,7 +51,7 @@ def run(
         checkpoint: The folder of a run, whose finished folds' models are averaged, or of a fold.
         arguments: Files of any rate and number of channels that libsndfile or ffmpeg decodes,
             folders, patterns, and "-" for the bytes of a recording on standard input.
-        form: An element of `FORMATS`.
+        form: "table", "csv" or "json".
         window: Seconds; the last window may be shorter, and reaches the end. 0 takes the windows
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.

@@ -73,6 +73,7 @@ class Backbone:
             real columns of each input, if not all are. It returns the outputs by name; with
             `first > 1` the batch is the output of the block below, and is among them.
         top: Builds the module of the fully connected layers above, `top(units, dtype)`.
+        trunk_onnx, top_onnx: Add the same to an ONNX graph, see `vgg16_onnx`.
         top_layers: The names of these layers.
         units: The units of each of these layers.
         size: Pixels, the side of the one input that the top layers' parameters fit.
@@ -90,6 +91,8 @@ class Backbone:
     blocks: tuple[Block, ...]
     trunk: Callable
     top: Callable
+    trunk_onnx: Callable
+    top_onnx: Callable
     top_layers: tuple[str, ...]
     units: int
     size: int

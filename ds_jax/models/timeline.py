@@ -21,6 +21,8 @@ from ds_jax.models.layers import BatchNorm, Outputs, drop
 from ds_jax.models.preprocessing import network_input
 
 LIMIT = 6.0  # standard deviations at which standardised channels are cut off
+LEAST_WEIGHT = 1e-6  # is added to the sum of weights, since a row of padding has none
+LEAST_VARIANCE = 1e-4  # is added to variances, so that deviations have a gradient everywhere
 # Augmentation: the least share of a timeline that is seen, the most pixels (3.07 s of the default
 # frames), and the largest share of its time and of its height that is hidden.
 LEAST_SHARE, MOST_PIXELS, MOST_HIDDEN = 0.6, 192, 0.3
@@ -95,13 +97,13 @@ def weighted_statistics(x: jax.Array, weights: jax.Array) -> jax.Array:
 
     Returns:
         float32 [batch, 2 x channels], the means and then the deviations; the latter are those of a
-        channel whose variance is larger by 1e-4, so that they have a gradient everywhere.
+        channel whose variance is larger by `LEAST_VARIANCE`.
     """
-    total = jnp.sum(weights, axis=(1, 2))[:, None] + 1e-6  # a row of padding has none
+    total = jnp.sum(weights, axis=(1, 2))[:, None] + LEAST_WEIGHT
     mean = jnp.einsum("bhw,bhwc->bc", weights, x) / total
     centred = x - mean[:, None, None]
     variance = jnp.einsum("bhw,bhwc->bc", weights, jnp.square(centred)) / total
-    return jnp.concatenate([mean, jnp.sqrt(variance + 1e-4)], axis=1)
+    return jnp.concatenate([mean, jnp.sqrt(variance + LEAST_VARIANCE)], axis=1)
 
 
 class StatisticsHeads(nn.Module):

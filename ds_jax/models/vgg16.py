@@ -14,7 +14,7 @@ UNITS = 4096  # in fc1 and in fc2 (table 1)
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
 
 
-# Flax is imported when a module is built: a config is checked without it.
+# Flax and onnx are imported when they are used: a config is checked without them.
 def _trunk(*arguments, **options):
     from ds_jax.models.vgg16_layers import Trunk
 
@@ -25,6 +25,18 @@ def _top(*arguments, **options):
     from ds_jax.models.vgg16_layers import FullyConnected
 
     return FullyConnected(*arguments, **options)
+
+
+def _trunk_onnx(*arguments):
+    from ds_jax.models import vgg16_onnx
+
+    return vgg16_onnx.trunk(*arguments)
+
+
+def _top_onnx(*arguments):
+    from ds_jax.models import vgg16_onnx
+
+    return vgg16_onnx.top(*arguments)
 
 
 def create(blocks: Sequence[tuple[int, int]], units: int) -> Backbone:
@@ -48,6 +60,8 @@ def create(blocks: Sequence[tuple[int, int]], units: int) -> Backbone:
         ),
         trunk=_trunk,
         top=_top,
+        trunk_onnx=_trunk_onnx,
+        top_onnx=_top_onnx,
         top_layers=("fc1", "fc2"),
         units=units,
         size=224,

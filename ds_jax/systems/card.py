@@ -17,6 +17,15 @@ WEIGHTS_LICENCE = (
     "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as "
     "published with Keras"
 )
+# What nobody should do with a model, whatever it was trained on.
+NOT_FOR = (
+    "decisions about people: hiring, school, credit, insurance, police, borders, or detecting lies",
+    "recognising emotions at work or in education, which Article 5 of the EU's AI Act prohibits "
+    "but for medical or safety reasons",
+    "diagnosis or therapy: it was never tested on patients",
+    "listening to people who do not know of it, or did not agree",
+    "claims about what somebody feels: it tells apart how recordings of its corpus sound",
+)
 
 
 def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict[str, Any]:
@@ -30,7 +39,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         `labels` (the classes), `never_answered` (those that no training had), `system`,
         `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `models` (their folds
         and, of networks, epochs), `scores` (of the run's reports, and by which models), `licences`
-        (sentences) and `config`, as JSON.
+        (sentences), `not_for` (what they must not be used for) and `config`, as JSON.
 
     Raises:
         ValueError: A file of the run is damaged.
@@ -59,6 +68,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "models": models,
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": licences,
+        "not_for": list(NOT_FOR),
         "config": config.to_dict(),
     }
 

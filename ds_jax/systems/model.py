@@ -24,7 +24,7 @@ from ds_jax.systems import base as systems
 from ds_jax.systems import card
 from ds_jax.training import parallel
 
-EXPORTED, EXPORTED_CARD = "model.stablehlo", "model.json"
+EXPORTED, EXPORTED_ONNX, EXPORTED_CARD = "model.stablehlo", "model.onnx", "model.json"
 LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
 
 
@@ -254,6 +254,11 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             len(facts["models"]),
             lambda: facts,
             lambda: _load_exported(folder / EXPORTED),
+        )
+    if (folder / EXPORTED_ONNX).is_file():
+        raise ValueError(
+            f"{folder / EXPORTED_ONNX} is for ONNX Runtime, as README.md there shows: give the "
+            "run, or an export of it without --format=onnx"
         )
     if (folder / MEMBERS).is_dir():
         from ds_jax.systems import ensemble  # here, since it is made of what is found here

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import exports
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -15,63 +16,23 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+from exports import RATE, batch_of, predicted, untrained
 
 from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio, extract
+from ds_jax.features import audio
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
-from ds_jax.systems import network
-from ds_jax.systems.model import EXPORTED, EXPORTED_CARD, find_checkpoints
+from ds_jax.systems.model import EXPORTED, EXPORTED_CARD
 from ds_jax.systems.model import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
-RATE = 16_000
 CORPORA = os.environ.get("DS_JAX_CORPORA", "")
-
-
-def wave(seconds, seed=0):
-    """A gliding tone in noise."""
-    time = np.arange(int(RATE * seconds)) / RATE
-    noise = np.random.default_rng(seed).normal(0, 0.05, len(time))
-    samples = 0.3 * np.sin(2 * np.pi * (150 + 100 * seed + 300 * time) * time) + noise
-    return samples.astype(np.float32)
-
-
-def batch_of(waves, size=None, filler=0.0):
-    """Waves in one array, with `filler` after their ends, and their lengths."""
-    lengths = np.asarray([len(wave) for wave in waves], np.int32)
-    samples = np.full((len(waves), size or lengths.max()), filler, np.float32)
-    for row, one in zip(samples, waves, strict=True):
-        row[: len(one)] = one
-    return samples, lengths
-
-
-def predicted(checkpoint, waves, folder):
-    """The probabilities of --mode=predict for waves in files, float64 [waves, 7]."""
-    checkpoints = find_checkpoints(checkpoint)
-    settings = extract.settings(systems.load_config(checkpoints))
-    ensemble, probabilities = network.load_ensemble(checkpoints), []
-    for number, samples in enumerate(waves):
-        path = folder / f"{number}.wav"
-        soundfile.write(path, samples, RATE, subtype="FLOAT")
-        windows = np.stack(extract.read(path, settings)[1])
-        padded = np.resize(windows, (6, *windows.shape[1:]))  # so that one shape is compiled
-        predicted = ensemble(padded, 6)().probabilities[: len(windows)]
-        probabilities.append(predicted.mean(axis=0))
-    return np.stack(probabilities)
 
 
 def load(directory):
     return jax.export.deserialize(bytearray((directory / EXPORTED).read_bytes()))
-
-
-def untrained(directory, config):
-    """A fold's folder with the network with which training starts."""
-    state = tiny.state(tiny.setup(config, tiny.corpus(8)))
-    tiny.save(directory / "checkpoints", state.variables, config)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +57,9 @@ def _quick(monkeypatch):
     monkeypatch.setattr(export, "trace", lambda *arguments: exported)
 
 
-@pytest.fixture(scope="module")
-def waves():
-    """The first is shorter than a frame."""
-    return [wave(seconds, seed) for seed, seconds in enumerate((0.01, 0.3, 1.0, 1.7371))]
+@pytest.fixture(scope="module", name="waves")
+def _waves():
+    return exports.waves()
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +105,7 @@ def test_other_systems_and_pictures(system, changes, waves, tmp_path, monkeypatc
     config.trim = changes.get("trim", 0.0)
     config.picture.update({name: value for name, value in changes.items() if name != "trim"})
     if config.trim:
-        silence = 1e-3 * wave(0.5)
-        waves = [np.concatenate([silence, samples, silence, silence]) for samples in waves]
+        waves = exports.with_silence(waves)
     config.picture.size = 32
     fold = untrained(tmp_path / "fold_00", config)
     export.run(fold)

@@ -12,6 +12,7 @@ import soundfile
 import tiny
 from PIL import Image
 
+from ds_jax.cli import FORMATS
 from ds_jax.commands import predict, train
 from ds_jax.data import recordings
 from ds_jax.data.labels import LABELS
@@ -166,7 +167,7 @@ def test_models_of_synthetic_speech_say_so(fitted, folder, capsys, monkeypatch):
         return config
 
     for expected in (False, True):
-        for form in predict.FORMATS:
+        for form in FORMATS["predict"]:
             predict.run(fitted, [folder / "mono.wav"], form)
             captured = capsys.readouterr()
             assert (predict.SYNTHETIC in captured.err) == expected
@@ -450,7 +451,7 @@ def test_impossible_requests_are_refused(fitted, folder, tmp_path):
             predict.run(fitted, [folder], window=value)
 
 
-@pytest.mark.parametrize("form", predict.FORMATS)
+@pytest.mark.parametrize("form", FORMATS["predict"])
 def test_a_reader_that_closes_the_output_is_no_error(fitted, folder, monkeypatch, form):
     """As in `| head -1`: the other end of the pipe is closed before all is written."""
     reader, writer = os.pipe()

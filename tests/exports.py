@@ -1,0 +1,62 @@
+"""Waveforms, and what --mode=predict says of them, for tests of exported models."""
+
+import numpy as np
+import soundfile
+import tiny
+
+from ds_jax.features import extract
+from ds_jax.systems import base as systems
+from ds_jax.systems import network
+from ds_jax.systems.model import find_checkpoints
+
+RATE = 16_000
+
+
+def wave(seconds, seed=0):
+    """A gliding tone in noise."""
+    time = np.arange(int(RATE * seconds)) / RATE
+    noise = np.random.default_rng(seed).normal(0, 0.05, len(time))
+    samples = 0.3 * np.sin(2 * np.pi * (150 + 100 * seed + 300 * time) * time) + noise
+    return samples.astype(np.float32)
+
+
+def waves():
+    """Four waves, the first of which is shorter than a frame."""
+    return [wave(seconds, seed) for seed, seconds in enumerate((0.01, 0.3, 1.0, 1.7371))]
+
+
+def with_silence(waves):
+    """The waves with almost nothing before and after them."""
+    silence = 1e-3 * wave(0.5)
+    return [np.concatenate([silence, samples, silence, silence]) for samples in waves]
+
+
+def batch_of(waves, size=None, filler=0.0):
+    """Waves in one array, with `filler` after their ends, and their lengths."""
+    lengths = np.asarray([len(wave) for wave in waves], np.int32)
+    samples = np.full((len(waves), size or lengths.max()), filler, np.float32)
+    for row, one in zip(samples, waves, strict=True):
+        row[: len(one)] = one
+    return samples, lengths
+
+
+def predicted(checkpoint, waves, folder):
+    """The probabilities of --mode=predict for waves in files, float64 [waves, 7]."""
+    checkpoints = find_checkpoints(checkpoint)
+    settings = extract.settings(systems.load_config(checkpoints))
+    ensemble, probabilities = network.load_ensemble(checkpoints), []
+    for number, samples in enumerate(waves):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, samples, RATE, subtype="FLOAT")
+        windows = np.stack(extract.read(path, settings)[1])
+        padded = np.resize(windows, (6, *windows.shape[1:]))  # so that one shape is compiled
+        predicted = ensemble(padded, 6)().probabilities[: len(windows)]
+        probabilities.append(predicted.mean(axis=0))
+    return np.stack(probabilities)
+
+
+def untrained(directory, config):
+    """A fold's folder with the network with which training starts."""
+    state = tiny.state(tiny.setup(config, tiny.corpus(8)))
+    tiny.save(directory / "checkpoints", state.variables, config)
+    return directory
