@@ -24,6 +24,7 @@ from ds_jax.features.remarks import Heard, Remark
 from ds_jax.features.source import SUFFIXES
 from ds_jax.runtime import progress
 from ds_jax.runtime.files import explain_write_errors, files_below, path_text, printable
+from ds_jax.runtime.progress import few
 
 STANDARD_INPUT = "-"
 CHUNK = 16  # windows of a recording that a thread represents before it passes them on
@@ -93,12 +94,13 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
 
     An argument is a file of any name; a folder, whose files with one of `SUFFIXES` are taken at any
     depth, in the order of their paths and without hidden ones; a pattern such as "*/anger/*.wav"
-    (`**` is any depth), whose matches are taken likewise; or "-".
+    (`**` is any depth), whose matches are taken likewise; or "-". A note is printed about the other
+    files of folders.
 
     Returns:
         The recordings in the given order, and the arguments that lead to none.
     """
-    found, unusable = [], []
+    found, unusable, others = [], [], []
     for argument in map(str, arguments):
         if argument == STANDARD_INPUT:
             found.append(Recording(Path(argument), Path(), argument))
@@ -111,14 +113,20 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
                 found.append(Recording(match, match.parent, path_text(match)))
                 continue
             paths, errors = files_below(match)
-            paths = [path for path in paths if path.name.lower().endswith(SUFFIXES)]
-            found += [Recording(path, match, path_text(path)) for path in paths]
+            for path in paths:
+                if path.name.lower().endswith(SUFFIXES):
+                    found.append(Recording(path, match, path_text(path)))
+                else:
+                    others.append(path)
             for error in errors:
                 title = path_text(error.filename)
                 unusable.append(Unusable(title, f"{title} cannot be read: {error.strerror}"))
         if len(found) == count:
             title = path_text(argument)
             unusable.append(Unusable(title, f"{title}{_why_empty(argument, matches)}"))
+    taken = {recording.path for recording in found}
+    if others := [path for path in dict.fromkeys(others) if path not in taken]:
+        progress.say(_describe_others(others))
     return found, unusable
 
 
@@ -240,6 +248,21 @@ def _why_empty(argument: str, matches: Sequence[str]) -> str:
     return (
         f" holds no audio: looked for files ending in {', '.join(SUFFIXES)}, at any depth; "
         "give a recording with another ending by its name"
+    )
+
+
+def _describe_others(paths: Iterable[Path]) -> str:
+    """Says which files of folders are passed over, with the first few of each suffix."""
+    by_suffix = collections.defaultdict(list)
+    for path in paths:
+        by_suffix[printable(path_text(path.suffix.lower()))].append(printable(path_text(path)))
+    groups = [
+        f"{len(names)} {f'of {suffix}' if suffix else 'without a suffix'} ({few(names)})"
+        for suffix, names in sorted(by_suffix.items())
+    ]
+    return (
+        "note: passed over, since their suffixes are none of recordings (a file that is given by "
+        f"its name is read, whatever it is called): {few(groups)}"
     )
 
 

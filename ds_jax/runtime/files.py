@@ -301,6 +301,8 @@ def files_below(folder: Path) -> tuple[list[Path], list[OSError]]:
             folders.clear()
             continue
         seen.add(real)
+        # Programs leave hidden files, such as .DS_Store, .git or macOS' ._01.wav beside each 01.wav
+        # of a copy, which holds no sound: nobody records into them.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(found), errors

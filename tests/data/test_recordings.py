@@ -74,6 +74,22 @@ def test_an_argument_that_leads_to_nothing_has_a_reason():
 
 
 @pytest.mark.usefixtures("tree")
+def test_files_that_folders_hold_besides_recordings_are_named(capsys):
+    for name in ("b/memo", "b/deep/1.CHUNK", *(f"a/{number:02}.lab" for number in range(7))):
+        Path(name).touch()
+    assert len(found(".", "b", "b/memo")[0]) == 9
+    (note,) = capsys.readouterr().out.splitlines()
+    assert ".hidden" not in note  # nor what is given by its name
+    assert "memo" not in note
+    for group in ("1 of .part (a/1.wav.part)", "1 of .chunk (b/deep/1.CHUNK)", "7 of .lab (a/00.l"):
+        assert group in note
+    found("b")
+    assert "1 without a suffix (b/memo)" in capsys.readouterr().out
+    assert found("b/10.FLAC", "b/deep/er") == (["b/10.FLAC", "b/deep/er/1.wav"], [])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("tree")
 def test_links_are_followed_and_circles_end():
     Path("b/deep/back").symlink_to(Path("b").absolute())
     Path("b/itself").symlink_to(".")
