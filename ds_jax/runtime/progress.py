@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 DELAY = 2.0  # seconds; shorter work shows no bar
 SHOWN = 5  # names in a line
+SURE = 5.0  # seconds of units after the first one before the time left is told from them
 TICK = 1.0  # seconds after which a bar is drawn anew, though nothing was done
 SILENCE = 30.0  # seconds without a line after which one says how far the work is
 
@@ -24,8 +25,9 @@ def bar(
     """Returns a bar on standard error with the time left, which vanishes when the work is done.
 
     The bar is hidden if the work takes less than `DELAY`. Where standard error is no terminal, a
-    line takes its place whenever nothing was printed for `SILENCE`. The time left is told after
-    the second unit, since the first one may be long: something is compiled or opened.
+    line takes its place whenever nothing was printed for `SILENCE`. The time left is told
+    after `SURE` seconds of units after the first one, which may be long, as something is compiled
+    or opened, and which several others may follow at once.
 
     Args:
         title: The name of the work.
@@ -70,8 +72,9 @@ class _Bar(tqdm):
     def format_dict(self) -> dict[str, Any]:
         """What tqdm draws; the rate is that since the first unit, 0 as long as it is unknown."""
         number, began = self._first or (self.n, 0.0)
-        seconds = max(time.monotonic() - began, 1e-9)
-        return super().format_dict | {"rate": (self.n - number) / seconds}
+        seconds = time.monotonic() - began
+        rate = (self.n - number) / seconds if seconds >= SURE else 0
+        return super().format_dict | {"rate": rate}
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Draws the bar on a terminal; prints a line elsewhere if there was none for long.

@@ -102,8 +102,11 @@ def test_the_time_left_is_that_of_the_units_after_the_first(monkeypatch):
         now[0] = 60  # something was compiled
         bar.update()
         assert bar.format_dict["rate"] == 0
-        now[0] += 2
-        bar.update()
+        now[0] += 0.01
+        bar.update(3)  # what was done meanwhile comes at once
+        assert bar.format_dict["rate"] == 0
+        now[0] += 9.99
+        bar.update(2)
         assert bar.format_dict["rate"] == pytest.approx(0.5)
 
 
