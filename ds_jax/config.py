@@ -339,11 +339,17 @@ def _read_json(workdir: Path) -> dict:
     return files.read_json(path)
 
 
+def public(config: ConfigDict) -> ConfigDict:
+    """Returns a config for readers elsewhere: the files that it names are without their folders."""
+    shown = _with_lists(config)
+    paths = [name for name in flatten(shown) if _own_name(name) in PATHS]
+    shown.update_from_flattened_dict({name: Path(flatten(shown)[name]).name for name in paths})
+    return shown
+
+
 def describe(config: ConfigDict) -> dict[str, Any]:
-    """Returns each field by its full name for a report, which shows files without their folders."""
-    values = flatten(_with_lists(config))
-    paths = [name for name, value in values.items() if _own_name(name) in PATHS and value]
-    return values | {name: Path(values[name]).name for name in paths}
+    """Returns each field by its full name for a report, as `public` shows it."""
+    return flatten(public(config))
 
 
 def flatten(config: ConfigDict, group: str = "") -> dict[str, Any]:

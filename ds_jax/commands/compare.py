@@ -33,7 +33,7 @@ def _text(result: dict) -> str:
     runs = [["run", "epoch chosen on", *pages.TITLES.values()]]
     for run in result["runs"]:
         scores = [pages.with_interval(run[score]) for score in pages.TITLES]
-        runs.append([run["name"], run["selected_on"] or "-", *scores])
+        runs.append([run["name"], run["selected_on"], *scores])
     pairs = [["pair", "score", "difference", "p", "p (Holm)", "p (folds)"]]
     for pair in result["pairs"]:
         name = f"{pair['first']} - {pair['second']}"

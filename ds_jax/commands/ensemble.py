@@ -175,7 +175,7 @@ def evaluate_on(
             first,
             **measured,
             system=systems.title(config),
-            selected_on=config.select_on,
+            selected_on=systems.selected_on(config),
             chosen=systems.chooses(config),
             folds=[],
             settings=configuration.describe(config),

@@ -27,6 +27,7 @@ from ds_jax.runtime.workdir import (
     member_directories,
 )
 from ds_jax.systems import base as systems
+from ds_jax.systems.card import hash_of_weights
 from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import is_over
 
@@ -129,10 +130,8 @@ def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
     devices = [card["devices"] for card in cards]
     made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
     made["seconds"] = sum(card["seconds"] for card in cards)
-    given, _ = (made.pop(name, "") for name in configuration.PATHS.values())
-    published = sorted({card["weights"] for card in cards} - {""})
-    made["weights"] = f"sha256:{given}" if given else ", ".join(published)
-    return made
+    made = {name: x for name, x in made.items() if name not in configuration.PATHS.values()}
+    return made | {"weights": hash_of_weights(workdir, cards)}
 
 
 def _recorded(checkpoints: Path) -> dict[str, Any]:
@@ -201,7 +200,7 @@ def write(
         system=systems.title(config),
         protocol=protocol,
         protocol_text=folds.PROTOCOLS.get(protocol, ""),
-        selected_on=config.select_on,
+        selected_on=systems.selected_on(config),
         folds=list(records),
         missing_folds=list(missing_folds),
         skipped=len(corpus.skipped),

@@ -33,7 +33,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
     Returns:
         An object of JSON: "corpus"; "protocol"; "utterances", the number of those tested; "runs",
         for each its "name" (the system, and the folder where systems are the same), "system",
-        "workdir", "selected_on" (empty without epochs) and scores as in report.json; and "pairs",
+        "workdir", "selected_on" and scores as in report.json; and "pairs",
         for each the names "first" and "second" and the result of `significance.compare`, with a
         "p_holm" for each score.
 
@@ -58,7 +58,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
                 "name": name,
                 "system": run.report.system,
                 "workdir": str(run.workdir),
-                "selected_on": run.report.selected_on if run.report.chosen == "epoch" else "",
+                "selected_on": run.report.selected_on,
                 **{score: getattr(run.report, score) for score in SCORES},
             }
             for name, run in zip(names, runs, strict=True)

@@ -175,7 +175,7 @@ def _measured(outcome: Outcome) -> dict:
     run, status, report = outcome
     return {
         "ours": {name: getattr(report, name) for name in SCORES} if report else None,
-        "selected_on": report.selected_on if report else run.experiment.select_on,
+        "selected_on": run.experiment.select_on if run.chooses_epoch else "none",
         "shared": report.shared if report else None,
         "interval": report.interval if report else None,
         "status": status,

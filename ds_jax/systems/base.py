@@ -325,6 +325,11 @@ def chooses(config: Mapping) -> str:
     return next((choice for choice in ("epoch", "C") if choice in of_members), "")
 
 
+def selected_on(config: Mapping) -> str:
+    """Returns the split that chooses the epoch; "none" where no epoch is chosen."""
+    return config["select_on"] if chooses(config) == "epoch" else "none"
+
+
 def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     """Returns what was chosen in a fold, from the rows of its metrics.jsonl, if it has any."""
     match chooses(config) if rows else "":

@@ -1,15 +1,17 @@
 """What is known of finished models: their data, their protocol, their scores and the terms."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from ds_jax import config as configuration
 from ds_jax.data.folds import PROTOCOLS
+from ds_jax.evaluation import summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.runtime.files import read_json
-from ds_jax.runtime.workdir import EVALUATIONS, FOLDS, REPORT
+from ds_jax.runtime.workdir import CONFIG, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.training.checkpoints import read_card
 
@@ -39,7 +41,8 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         `labels` (the classes), `never_answered` (those that no training had), `system`,
         `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `models` (their folds
         and, of networks, epochs), `scores` (of the run's reports, and by which models), `licences`
-        (sentences), `not_for` (what they must not be used for) and `config`, as JSON.
+        (sentences), `not_for` (what they must not be used for), `weights` (the hash of the pretrained
+        parameters, "" without any) and `config` (see `configuration.public`), as JSON.
 
     Raises:
         ValueError: A file of the run is damaged.
@@ -49,9 +52,10 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
     fields = ("epoch",) if systems.SYSTEMS[config.system].chooses == "epoch" else ()
-    models, answered = [], set()
+    models, answered, made = [], set(), []
     for folder in checkpoints:
         card = read_card(folder, *fields)
+        made.append(card.get("made", {}))
         models.append({"fold": folder.parent.name} | {name: card[name] for name in fields})
         answered |= {*card["trained"]}
     licences = [_corpus_licence(config, workdir)]
@@ -64,12 +68,13 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "synthetic": config.synthetic,
         "protocol": protocol,
         "protocol_text": PROTOCOLS[protocol],
-        "selected_on": config.select_on,
+        "selected_on": systems.selected_on(config),
         "models": models,
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": licences,
         "not_for": list(NOT_FOR),
-        "config": config.to_dict(),
+        "weights": hash_of_weights(workdir, made),
+        "config": configuration.public(config).to_dict(),
     }
 
 
@@ -88,13 +93,27 @@ def of_ensemble(
     return members[0] | {
         "never_answered": [x for x in config.classes if all(x in each for each in unanswered)],
         "system": systems.title(config),
-        "selected_on": config.select_on,
+        "selected_on": systems.selected_on(config),
         "models": [model for member in members for model in member["models"]],
         "scores": list(_scores(workdir, (), config.corpus)),
         "licences": list(licences),
-        "config": config.to_dict(),
+        "weights": ", ".join(sorted({member["weights"] for member in members} - {""})),
+        "config": configuration.public(config).to_dict(),
         "members": list(members),
     }
+
+
+def hash_of_weights(workdir: Path, made: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the hash of the pretrained parameters that models began with, such as "sha256:...".
+
+    Args:
+        workdir: The folder of their run.
+        made: What their cards record of their making; older ones lack some of it.
+    """
+    record = configuration.recorded(workdir) if (workdir / CONFIG).is_file() else {}
+    if given := record.get(configuration.PATHS["weights"]):
+        return f"sha256:{given}"
+    return ", ".join(sorted({card.get("weights", "") for card in made} - {""}))
 
 
 def _corpus_licence(config: ml_collections.ConfigDict, workdir: Path) -> str:
@@ -114,7 +133,7 @@ def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator
     for path in (workdir / REPORT, *sorted(workdir.glob(f"{EVALUATIONS}/*/{REPORT}"))):
         if not path.is_file():
             continue
-        report = read_json(path)
+        report = vars(summary.read(path))
         models = [f"fold_{record['fold']:02}" for record in report["folds"]]
         if report["corpus"] == corpus:
             judged_by = "each fold's model, on the utterances that its fold tests"

@@ -130,9 +130,9 @@ def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
 def test_systems_without_epochs_have_none_chosen(three, capsys):
     path = three[0] / "report.json"
     summary.write(path, dataclasses.replace(summary.read(path), chosen="C"))
-    assert compare.run(three)["runs"][0]["selected_on"] == ""
+    assert compare.run(three)["runs"][0]["selected_on"] == "none"
     printed = capsys.readouterr().out
-    assert printed.splitlines()[3].split()[1] == "-"
+    assert printed.splitlines()[3].split()[1] == "none"
     assert "advantage" not in printed
 
 

@@ -56,6 +56,7 @@ def test_a_run_leaves_the_same_files_whatever_the_system(finished_runs, system):
     assert ("MFCC" in report["system"]) == (systems.SYSTEMS[system].reads == "features")
     assert report["shared"]["speakers"] == 0
     assert report["chosen"] == systems.SYSTEMS[system].chooses
+    assert report["selected_on"] == (config.select_on if "train" in config else "none")
     for number, record in enumerate(report["folds"]):
         fold = workdir / f"fold_{number:02}"
         assert (fold / "metrics.jsonl").is_file()

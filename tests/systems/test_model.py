@@ -1,8 +1,11 @@
 """Finished models answer from Python as they do on the command line."""
 
+import json
+
 import numpy as np
 import pytest
 import soundfile
+import tiny
 
 import ds_jax
 from ds_jax.data.labels import LABELS
@@ -138,8 +141,19 @@ def test_the_card_says_what_is_known(model, run):
     assert card["scores"][0]["tested_on"] == "tiny"
     assert WEIGHTS_LICENCE in card["licences"]
     assert card["config"] == model.config.to_dict()
+    assert card["weights"] == ""  # the tests' own have no file
     assert model.classes == LABELS
     assert ds_jax.load(run / "fold_01").count == 1
+
+
+def test_the_card_names_files_without_this_machine_s_folders(run_copy, tmp_path):
+    weights = tmp_path / "own.h5"
+    for path in (run_copy / "config.json", *run_copy.glob("fold_*/checkpoints/card.json")):
+        given = {"weights": str(weights), "weights_sha256": "abc"}
+        tiny.tamper(path, lambda x, given=given: x.get("config", x).update(given))
+    card = ds_jax.load(run_copy).card
+    assert (card["config"]["weights"], card["weights"]) == ("own.h5", "sha256:abc")
+    assert str(tmp_path) not in json.dumps(card)
 
 
 def test_a_missing_run_is_named(tmp_path):
