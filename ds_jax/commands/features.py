@@ -22,6 +22,10 @@ from ds_jax.systems import deep_features
 
 FORMATS = (".csv", ".arff")
 FOLDERS, NONE = "folders", "none"  # the values of --labels that are no table
+COLUMNS = (
+    "a header, a column of the recordings' names below the folder (the first, unless another is "
+    "called path, file or the like) and one or more of labels"
+)
 
 Column = tuple[str, Sequence[str] | None]  # a name, and all values or None if they are numbers
 
@@ -127,14 +131,13 @@ def _label(names: Mapping[Recording, str], labels: str) -> Labels:
 def _read_table(path: Path) -> Labels:
     """Reads a table of labels; names are in the first column, unless another is called so."""
     if not path.is_file():
-        raise FileNotFoundError(f"--labels={path}: there is no such table; or give folders or none")
+        raise FileNotFoundError(
+            f"--labels={path}: there is no such table: give one with {COLUMNS}, or folders or none"
+        )
     table, rows = tables.read(path), {}
     named = [index for index, column in enumerate(table.columns) if column]
     if len(named) < 2:
-        raise ValueError(
-            f"{path}, line 1: the header must name a column of names and one of labels: "
-            f"{table.describe()}"
-        )
+        raise ValueError(f"{path}, line 1: --labels needs {COLUMNS}: {table.describe()}")
     known = ("path", *tables.NAMES)
     first = next((i for i in named if plain(table.columns[i]) in known), named[0])
     named.remove(first)

@@ -237,7 +237,7 @@ def test_tables_of_labels_are_read_as_people_have_them(folder, tmp_path, content
         ("file,label\n,joy\n", ", line 2: .*missing"),
         ("file,label\na.wav,joy,1\n", ", line 2: more fields"),
         ("file|label\na.wav|joy\n", ", line 1: .*commas"),
-        ("file\na.wav\n", ", line 1: "),
+        ("file\na.wav\n", ", line 1: .*one or more of labels"),
         ("", ", line 1: "),
         ("file,label\nbad.wav,joy\n", " .*5 recordings.*'bad.wav'"),
         ("file,label\n\xff,joy\n".encode("latin-1"), ".*UTF-8"),
@@ -312,7 +312,7 @@ def test_impossible_requests_are_refused_before_any_work(folder, tmp_path):
     out = tmp_path / "out.csv"
     with pytest.raises(ValueError, match="give recordings"):
         features.run(experiment(), [], out)
-    with pytest.raises(FileNotFoundError, match="--labels"):
+    with pytest.raises(FileNotFoundError, match=r"--labels.* column of the recordings' names"):
         features.run(experiment(), [folder], out, "labels.csv")
     config = experiment()
     del config.picture
