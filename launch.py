@@ -95,7 +95,9 @@ def run(mode: str, paths: list[Path]) -> None:
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
-        "corpus": lambda: command.run(config, load(described, config.corpus), workdir),
+        "corpus": lambda: command.run(
+            config, load(described, config.corpus, describes=True), workdir
+        ),
     }
     if mode == "predict" and not _CHECKPOINT.value:
         print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)

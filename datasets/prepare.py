@@ -7,7 +7,7 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from datasets import synthetic
@@ -78,8 +78,13 @@ class Corpora:
             raise ValueError(f"{field}={name!r}: {error}") from error
         return full
 
-    def load(self, experiment, name: str) -> corpus.Corpus:
+    def load(self, experiment, name: str, describes: bool = False) -> corpus.Corpus:
         """Prepares a corpus in the form that an experiment's config needs, and loads it.
+
+        Args:
+            experiment: The config.
+            name: As in `prepare`.
+            describes: As in `corpus.load`.
 
         Raises:
             FileNotFoundError, ValueError, OSError: As in `prepare`.
@@ -88,14 +93,22 @@ class Corpora:
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
-        loaded = self._load(experiment, name, extract.settings(experiment))
+        loaded = self._load(experiment, name, extract.settings(experiment), describes)
         if name != experiment.corpus or not experiment.variants:
             return loaded
         settings = [extract.settings({**experiment, "variant": v}) for v in experiment.variants]
-        return corpus.with_variants(loaded, [self._load(experiment, name, s) for s in settings])
+        variants = [self._load(experiment, name, s, describes) for s in settings]
+        return corpus.with_variants(loaded, variants)
 
-    def _load(self, experiment, name: str, settings: Settings) -> corpus.Corpus:
-        builder = prepare(name, self.raw, self.data, settings, self.audio)
+    def _load(self, experiment, name: str, settings: Settings, describes: bool) -> corpus.Corpus:
+        classes, trains = experiment.classes, name == experiment.corpus
+
+        def check(labels: Iterable[str], are_own: bool) -> None:
+            if not (describes and are_own):
+                mapping, all_known = experiment.label_map, trains and are_own
+                corpus.check_labels(name, labels, classes, mapping, all_known)
+
+        builder = prepare(name, self.raw, self.data, settings, self.audio, check)
         from datasets import base  # here, since it imports TFDS
 
         found = files.read_json(Path(builder.data_path) / base.REMARKS)
@@ -103,8 +116,7 @@ class Corpora:
             if (line := f"{name}: {line}") not in self.said:
                 self.said.add(line)
                 print(line)
-        trains = name == experiment.corpus
-        return corpus.load(builder, name, experiment.classes, experiment.label_map, trains)
+        return corpus.load(builder, name, classes, experiment.label_map, trains, describes)
 
 
 def prepare(
@@ -113,6 +125,7 @@ def prepare(
     data_dir: Path,
     settings: Settings,
     audio: bool = False,
+    check: Callable[[Iterable[str], bool], None] = lambda labels, are_own: None,
 ):
     """Returns a builder of the prepared corpus; prepares it unless it was prepared before.
 
@@ -125,6 +138,8 @@ def prepare(
         name: A known corpus or the unique beginning of its name, or a folder with a manifest.
         corpora_dir, data_dir, audio: As `raw`, `data` and `audio` of `Corpora`.
         settings: How pictures are drawn, or which features are computed.
+        check: What may refuse the labels of the utterances, and is told whether they are the user's
+            own, before a recording is read.
 
     Raises:
         FileNotFoundError: The raw recordings are needed, and missing or not laid out as published.
@@ -151,6 +166,8 @@ def prepare(
             raise
         found = []  # the prepared data does without
         builder.check_total(folder, len(files.read_json(path / base.RECORDINGS)))
+    if found:
+        check([recording.label for recording in found], builder.own_labels)
     listed = base.list_files(folder, found)
     config = base.CorpusConfig(name=key, folder=folder, settings=settings, found=found, audio=audio)
     if not _find_fault(path, listed):

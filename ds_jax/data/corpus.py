@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import io
+import json
 import math
+import shlex
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,8 +36,8 @@ class Utterance:
     Attributes:
         name: Unique in its corpus: the file's stem, or its path below the corpus' folder.
         label: The class of the run that its label stands for.
-        speaker: The corpus' name of the speaker.
-        gender: "female", "male" or "unknown".
+        speaker: The corpus' name of the speaker; empty if unknown.
+        gender: "female", "male", "child" or "unknown".
         sentence: The corpus' name of the spoken text; empty where the corpus has none.
         style: "normal", or a style that the corpus marks (ELRA: loud, soft, slow, fast).
         seconds: Duration of the recording.
@@ -175,6 +177,7 @@ def load(
     classes: Sequence[str] = LABELS,
     label_map: Sequence[str] = (),
     trains: bool = True,
+    describes: bool = False,
 ) -> Corpus:
     """Reads a prepared corpus into memory; pictures that are too many for it stay on the disk.
 
@@ -186,6 +189,8 @@ def load(
         trains: Whether the run is trained on this corpus, each label of which must then stand for
             a class or be left out by `label_map`, if the labels are the user's own. Labels of a
             published corpus, or of one that is only tested, are left out.
+        describes: Whether the corpus is only described: the user's own labels that stand for no
+            class are then classes of their own.
 
     Raises:
         FileNotFoundError: Reports are to play recordings, which are missing.
@@ -202,6 +207,7 @@ def load(
     most = HOST_SHARE * psutil.virtual_memory().total
     shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
     known, left_out = labels.classes_of_labels(classes, label_map), {}
+    found, others = {}, {}  # the label of each utterance, and labels that are made classes
     entries = {} if trains else labels.entries(label_map)
     mapped = Counter()  # what the map, which was made for another corpus, says of this one
     records, inputs = [], []  # utterance, window and position of each record
@@ -210,7 +216,10 @@ def load(
         example = source[position]
         texts = {field: example[field].decode() for field in TEXTS}
         texts["name"], label = example["utterance"].decode(), example["label"].decode()
+        if describes and builder.own_labels and normalise(label) not in known:
+            known[normalise(label)] = others[normalise(label)] = label
         window, label_class = int(example["window"]), known.get(normalise(label))
+        found[texts["name"]] = label
         if window == 0 and normalise(label) in entries:
             mapped[f"{label}={label_class}"] += 1
         if not label_class:
@@ -226,9 +235,15 @@ def load(
             inputs.clear()
         else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
-    if left_out and (not records or (trains and builder.own_labels)):
-        unknown = [x for x in left_out.values() if not records or normalise(x) not in known]
-        _refuse_labels(name, classes, Counter(unknown))
+    classes = (*classes, *sorted(others.values()))
+    check_labels(name, found.values(), classes, label_map, trains and builder.own_labels)
+    if others:
+        present = {known[normalise(label)] for label in found.values()}
+        given = _classes_flag([label for label in classes if label in present])
+        progress.say(
+            f"{name}: described as classes of their own, since they stand for none of the run: "
+            f"{', '.join(sorted(others.values()))}. A run needs {given}"
+        )
     if left_out:
         counts = progress.counts(Counter(left_out.values()))
         progress.say(f"{name}: left out, since they stand for no class of the run: {counts}")
@@ -298,13 +313,46 @@ def _joined(parts: Sequence[np.ndarray | StoredPictures]) -> np.ndarray | Stored
     return StoredPictures(read, np.arange(ends[-1]), tuple(shape.tolist()))
 
 
-def _refuse_labels(name: str, classes: Sequence[str], unknown: Mapping[str, int]) -> None:
-    if unknown:
-        raise ValueError(
-            f"{name} has labels that stand for no class: {progress.counts(unknown)}. The run tells "
-            f"{', '.join(classes)} apart: add labels to config.classes, or give them a class or "
-            'none by config.label_map, such as ("3=JOY", "calm=")'
-        )
+def check_labels(
+    name: str,
+    found: Iterable[str],
+    classes: Sequence[str],
+    label_map: Sequence[str],
+    all_known: bool,
+) -> None:
+    """Checks that the labels of a corpus stand for classes of a run.
+
+    Args:
+        name: The name of the corpus.
+        found: The label of each utterance.
+        classes, label_map: As in `load`.
+        all_known: Whether each label must stand for a class, or be left out by the map; else one
+            that stands for a class is enough.
+
+    Raises:
+        ValueError: They do not; the message names those that stand for no class.
+    """
+    known, counts = labels.classes_of_labels(classes, label_map), Counter(found)
+    present = {known[normalise(label)] for label in counts if known.get(normalise(label))}
+    if present and not all_known:
+        return
+    if present:
+        counts = {label: n for label, n in counts.items() if normalise(label) not in known}
+    if not counts:
+        return
+    others = {normalise(label): label for label in sorted(counts)}.values()
+    given = _classes_flag([*sorted(present), *others])
+    raise ValueError(
+        f"{name} has labels that stand for no class: {progress.counts(counts)}. The run tells "
+        f"{', '.join(classes)} apart. To tell these apart too give {given}; or give labels a class "
+        'or none by config.label_map, such as ("3=JOY", "calm=")'
+    )
+
+
+def _classes_flag(names: Iterable[str]) -> str:
+    """Returns the flag by which a run tells some classes apart, as a shell takes it."""
+    listed = ",".join(json.dumps(name, ensure_ascii=False) for name in names)
+    return f"--config.classes={shlex.quote(f'({listed})')}"
 
 
 def _shape(png: bytes) -> tuple[int, int]:

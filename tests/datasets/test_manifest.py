@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from recordings import SMALL, sound, sounds
 
+from configs import base
 from datasets.manifest.manifest_dataset_builder import Builder as Manifest
-from datasets.prepare import prepare
+from datasets.prepare import Corpora, prepare
 from ds_jax.data import tables
 from ds_jax.data.corpus import Utterance, load
 from ds_jax.data.fold_files import given_folds
+from ds_jax.data.labels import LABELS
 from ds_jax.data.names import plain
 from ds_jax.features import audio, spectrogram
 
@@ -121,6 +124,43 @@ def test_columns_that_may_matter_are_refused(tmp_path, column):
     write_manifest(tmp_path, f"path,label,speaker,{column}\na.wav,JOY,ana,1\n")
     with pytest.raises(ValueError, match=rf"{re.escape(repr(column))}(, and none| is not)"):
         Manifest.find(tmp_path)
+
+
+def own_labels(folder: Path) -> tuple[Corpora, ConfigDict]:
+    """A corpus "mine" of files that are no recordings, with labels beside the seven emotions."""
+    labels = ("calm", "anger", "meh", "Calm")
+    rows = [f"{number}.wav,{label},s{number}\n" for number, label in enumerate(labels)]
+    write_manifest(folder / "mine", "path,label,speaker\n" + "".join(rows))
+    for number in range(len(labels)):
+        (folder / f"mine/{number}.wav").write_text("no audio")
+    config = base.get_config()
+    base.use_mlr(config, "mfcc")
+    config.corpus = "mine"
+    return Corpora(folder, folder / "data"), config
+
+
+def test_labels_without_a_class_are_refused_before_a_recording_is_read(tmp_path):
+    corpora, config = own_labels(tmp_path)
+    wanted = r"""--config.classes='\("ANGER","calm","meh"\)'"""
+    with pytest.raises(ValueError, match=rf"Calm \(1\), calm \(1\), meh \(1\).*{wanted}"):
+        corpora.load(config, "mine")
+    config.classes = ("anger", "calm", "meh")
+    with pytest.raises(ValueError, match=r"none can be used.*0\.wav"):  # the next trouble
+        corpora.load(config, "mine")
+    config.classes, config.corpus = ("sad", "afraid"), "emodb"  # which it is only tested for
+    with pytest.raises(ValueError, match="for no class"):
+        corpora.load(config, "mine")
+    assert not [*tmp_path.glob("data/manifest/*/*/skipped.csv")]
+
+
+def test_a_description_takes_other_labels_for_classes(tmp_path, capsys):
+    corpora, config = own_labels(tmp_path)
+    config.label_map = ("meh=",)
+    sounds(tmp_path / "mine", *(f"{number}.wav" for number in range(4)))
+    corpus = corpora.load(config, "mine", describes=True)
+    assert corpus.classes == (*LABELS, "calm")
+    assert [utterance.label for utterance in corpus.utterances] == ["calm", "ANGER", "calm"]
+    assert """ --config.classes='("ANGER","calm")'""" in capsys.readouterr().out
 
 
 def test_all_missing_files_are_named_at_once(tmp_path):
