@@ -84,6 +84,13 @@ GENDERS = {
         ),
         "male",
     ),
+    **dict.fromkeys(
+        (
+            *("c", "child", "children", "kid", "nino", "nina", "infantil", "kind", "bambino"),
+            *("bambina",),
+        ),
+        "child",
+    ),
 }
 
 

@@ -43,9 +43,10 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> N
 def lines(content: Mapping) -> list[str]:
     """Formats the tables of `report.corpus.summarise` as lines of text."""
     tables, equal = content["tables"], content["equal"]
+    speakers = many(len(tables["speaker"]), "speaker") if tables["speaker"] else "unknown speakers"
     text = [
         f"{content['name']}: {many(content['utterances'], 'utterance')}, "
-        f"{progress.clock(content['seconds'])}, {many(len(tables['speaker']), 'speaker')}, "
+        f"{progress.clock(content['seconds'])}, {speakers}, "
         f"{many(len(tables['sentence']), 'sentence')}, {len(content['skipped'])} skipped, "
         f"{sum(map(len, equal))} of equal recordings",
         "",
@@ -56,7 +57,7 @@ def lines(content: Mapping) -> list[str]:
             row["label"],
             row["count"],
             f"{row['count'] / content['utterances']:.3f}",
-            row["speakers"],
+            row["speakers"] if tables["speaker"] else "-",
             row["sentences"],
             f"{row['median']:.1f}" if row["count"] else "-",
         )
@@ -73,9 +74,9 @@ def lines(content: Mapping) -> list[str]:
         f"median {durations['median']:.2f}",
     ]
     for aspect, rows in tables.items():
-        if len(rows) < 2 and aspect in ("gender", "style", "sentence"):
+        if not rows or (len(rows) < 2 and aspect in ("gender", "style", "sentence")):
             continue
-        names = (row["label"].lower()[:8] for row in content["classes"])
+        names = (row["label"] for row in content["classes"])
         head = (aspect, *names, "all", "median s")
         body = [
             (row["value"] or "-", *row["counts"], row["count"], f"{row['median']:.1f}")
@@ -94,4 +95,4 @@ def lines(content: Mapping) -> list[str]:
 
 
 def _describe(utterance: Utterance) -> str:
-    return f"{utterance.name} ({utterance.label}, {utterance.speaker})"
+    return f"{utterance.name} ({utterance.label}, {utterance.speaker or 'unknown speaker'})"

@@ -154,7 +154,7 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
     all_folds = folds.make_folds(
         corpus.utterances, fields.protocol, fields.count, fields.seed, config.select_on
     )
-    if fields.protocol in ("speakers", "sentences") and len(all_folds) < fields.count:
+    if fields.protocol in ("speakers", "sentences", "genders") and len(all_folds) < fields.count:
         processes.say(
             f"folds.count={fields.count}, but {corpus.name} has {len(all_folds)} "
             f"{fields.protocol}: the run has {len(all_folds)} folds, one for each"

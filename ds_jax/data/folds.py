@@ -18,6 +18,7 @@ PROTOCOLS = {
     "speakers": "folds of whole speakers: nobody is heard in both training and test",
     "leave_one_speaker_out": "one fold a speaker, who is heard in its test only",
     "sentences": "folds of whole sentences: no text is spoken in both training and test",
+    "genders": "folds of whole genders, children apart: training and test share none of them",
     "whole_corpus": "one model from the whole corpus, to be tested on other corpora",
     "custom": "folds that a file or the corpus itself gives",
 }
@@ -26,7 +27,12 @@ SPLITS = ("train", "dev", "test")
 SELECT_ON = ("dev", "test", "none")
 
 # The attribute of an utterance by which a rule keeps utterances together.
-_UNITS = {"stratified": "name", "speakers": "speaker", "sentences": "sentence"}
+_UNITS = {
+    "stratified": "name",
+    "speakers": "speaker",
+    "sentences": "sentence",
+    "genders": "gender",
+}
 # Dev is a part of this many of the training utterances, whatever the number of folds.
 _DEV_PARTS = 10
 _MOST = 100_000  # folds
@@ -80,7 +86,7 @@ def make_folds(
     Args:
         utterances: All utterances of the corpus.
         protocol: A key of `PROTOCOLS` except "custom".
-        count: The number of folds or splits. Speakers and sentences give at most one fold each;
+        count: The number of folds or splits. Each unit, such as a speaker, gives at most one fold;
             leave_one_speaker_out and whole_corpus do not use the number.
         seed: Each seed gives other folds.
         select_on: "dev" takes about a tenth of the training utterances as dev, by the protocol's
@@ -170,23 +176,31 @@ def _in_turn(utterances: Sequence[Utterance], first: int, key: str) -> list[str]
     return [name for turn in itertools.zip_longest(*of_each) for name in turn if name is not None]
 
 
-def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int]:
+def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, int | None]:
     """Counts what training and test share.
 
     Returns:
         "speakers", "sentences" and "recordings": the number of those in test that are also in train
-        or dev, summed over folds, without unknown (empty) ones. Recordings are 0 for all folds that
-        this module made, or `fold_files` read.
+        or dev, summed over folds. Where none of those that are known is, and others are unknown
+        (empty), it is None. Recordings are 0 for all folds that this module made, or `fold_files`
+        read.
     """
     by_name, counts = {utterance.name: utterance for utterance in utterances}, Counter()
+    unknown = set()
     for fold in folds:
         trained = fold.train + fold.dev
         for kind, where in (("speakers", "speaker"), ("sentences", "sentence")):
-            both = ({getattr(by_name[name], where) for name in s} for s in (trained, fold.test))
-            counts[kind] += len(set.intersection(*both) - {""})
+            first, second = (
+                {getattr(by_name[name], where) for name in s} for s in (trained, fold.test)
+            )
+            counts[kind] += len((first & second) - {""})
+            unknown |= {kind} if "" in first | second else set()
         known = leakage.same_recordings(trained, utterances)
         counts["recordings"] += len(known.intersection(fold.test))
-    return {kind: counts[kind] for kind in ("speakers", "sentences", "recordings")}
+    return {
+        kind: None if kind in unknown and not counts[kind] else counts[kind]
+        for kind in ("speakers", "sentences", "recordings")
+    }
 
 
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
@@ -213,8 +227,20 @@ def _check_corpus(
     if len(utterances) < needed:
         raise ValueError(f"{protocol!r} needs {needed} utterances and has {len(utterances)}")
     speakers = {utterance.speaker for utterance in utterances}
-    if protocol in ("speakers", "leave_one_speaker_out") and len(speakers) < 2:
-        raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")
+    if protocol in ("speakers", "leave_one_speaker_out"):
+        if "" in speakers:
+            raise ValueError(
+                f"{protocol!r} needs the speaker of every utterance, and some are unknown: choose "
+                "'sentences' or 'genders'"
+            )
+        if len(speakers) < 2:
+            raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")
+    genders = {utterance.gender for utterance in utterances}
+    if protocol == "genders" and (len(genders) < 2 or "unknown" in genders):
+        raise ValueError(
+            "'genders' needs at least 2 genders, and the gender of every utterance: choose another "
+            "protocol for this corpus"
+        )
     if protocol == "sentences" and not _has_sentences(utterances):
         raise ValueError(
             "'sentences' needs at least 2 sentences, and the sentence of every utterance: "
@@ -241,7 +267,8 @@ def _dev_rule(training: Sequence[Utterance], protocol: str) -> str:
     enough = 3 if protocol == "whole_corpus" else 2
     if protocol in ("stratified", "split_70_30"):
         return "stratified"
-    if protocol != "sentences" and len({u.speaker for u in training}) >= enough:
+    speakers = {utterance.speaker for utterance in training}
+    if protocol != "sentences" and len(speakers) >= enough and "" not in speakers:
         return "speakers"
     return "sentences" if _has_sentences(training) else "stratified"
 

@@ -29,8 +29,9 @@ def intervals(predictions: Predictions) -> tuple[Ranges, str]:
     """Computes the 95 % interval of each score of pooled predictions.
 
     The rule is that of `of_clusters`, with speakers as the clusters. One or two speakers are no
-    sample of all speakers: then the clusters are sentences or, if there are fewer than ten or some
-    are unknown, utterances. All rows of a cluster stay together, in several splits too.
+    sample of all speakers, and unknown ones cannot be resampled: then the clusters are sentences
+    or, if there are fewer than ten or some are unknown, utterances. All rows of a cluster stay
+    together, in several splits too.
 
     Returns:
         For "accuracy", "uar" and "macro_f1" (low, high), both None with a single cluster; and the
@@ -86,10 +87,16 @@ def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
         The name of each row's cluster, str [n]; the kind: "speakers", "sentences" or "utterances";
         and a note on the limits of the method, which continues a sentence, or is empty.
     """
-    speakers = len(np.unique(predictions.speakers))
-    if speakers > 2:
+    speakers = np.unique(predictions.speakers)
+    if "" in speakers:
+        note = (
+            "; the speakers are unknown, and as utterances of one are alike, it may be too narrow"
+        )
+    elif len(speakers) > 2:
         return predictions.speakers, "speakers", ""
-    note = f", which speaks of {'this voice' if speakers == 1 else 'these two voices'} only"
+    else:
+        voices = "this voice" if len(speakers) == 1 else "these two voices"
+        note = f", which speaks of {voices} only"
     sentences = np.unique(predictions.sentences)
     if len(sentences) >= _MIN_SENTENCES and "" not in sentences:
         return predictions.sentences, "sentences", note

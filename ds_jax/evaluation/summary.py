@@ -35,7 +35,8 @@ class RunSummary:
         system: The title of the system, such as "DS-AM" or "SVC on MSF".
         protocol: The name of the rule that made the folds, one of `folds.PROTOCOLS`.
         protocol_text: The rule in words.
-        selected_on: The split that chose the epoch, "dev" or "test"; "none" where none was chosen.
+        selected_on: The split that chose the epoch, "dev" or "test"; "none" where none was chosen,
+            as by systems without epochs.
         n: The number of predictions.
         utterances: The number of different utterances among them; None if unknown.
         labels: All labels, in the order of `confusion`.
@@ -48,10 +49,10 @@ class RunSummary:
         calibration: The rows of the reliability diagram, see `metrics.calibration`.
         confusion: How often each label (row) was predicted as each label (column).
         per_class: By label "precision", "recall", "f1" and "support".
-        speakers: The accuracy of each speaker.
+        speakers: The accuracy of each speaker; empty where speakers are unknown.
         speaker_n: The number of predictions for each speaker.
         shared: How many "speakers", "sentences" and "recordings" of a test split are in its train
-            or dev too, summed over folds; None where they were not counted.
+            or dev too, summed over folds; None where they were not counted, or are unknown.
         folds: A record for each fold, see `fold_record`; with the sizes of "train" and "dev", the
             "dev_rule", and the "epoch" or "C" that was chosen, where there are such.
         heads: The three scores of each attention head alone.
@@ -153,7 +154,8 @@ def measure(
     ranges, method = intervals(predictions)
     calibration = metrics.calibration(predictions.labels, predictions.probabilities)
     right = predictions.labels == predictions.predictions
-    names, counts = np.unique(predictions.speakers, return_counts=True)
+    known = predictions.speakers[predictions.speakers != ""]
+    names, counts = np.unique(known, return_counts=True)
     return {
         "n": len(predictions.labels),
         "utterances": len(np.unique(predictions.utterances)),
@@ -205,6 +207,8 @@ def read(path: Path) -> RunSummary:
         ValueError: The file is damaged, or it is not the report of a run.
     """
     content, fields = read_json(path), dataclasses.fields(RunSummary)
+    if content.get("chosen", "epoch") != "epoch":  # earlier versions said "dev"
+        content["selected_on"] = "none"
     for field in fields:
         optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
         if not optional and field.name not in content:

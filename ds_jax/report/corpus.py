@@ -132,7 +132,7 @@ def _class(label: str, utterances: Sequence[Utterance]) -> dict:
         "count": len(members),
         "seconds": sum(seconds),
         "median": float(np.median(seconds)) if members else math.nan,
-        "speakers": len({utterance.speaker for utterance in members}),
+        "speakers": len({utterance.speaker for utterance in members if utterance.speaker}),
         "sentences": len({utterance.sentence for utterance in members if utterance.sentence}),
     }
 

@@ -100,13 +100,15 @@ def headline(result: RunSummary) -> str:
         for name, title in pages.TITLES.items()
     )
     trained = f" trained on {result.trained_on}, tested" if result.trained_on else ""
-    chosen = f", epoch chosen on {result.selected_on}" if result.chosen == "epoch" else ""
-    if result.selected_on == "none":
-        chosen = ", no epoch chosen"
+    chosen = ""
+    if result.chosen == "epoch":
+        chosen = f", epoch chosen on {result.selected_on}"
+        chosen = ", no epoch chosen" if result.selected_on == "none" else chosen
+    unknown = "" if result.speakers else ", SPEAKERS UNKNOWN"
     missing = ", ".join(map(str, result.missing_folds))
     return (
         f"{result.system}{trained} on {result.corpus}, {many(result.n, 'utterance')}, "
-        f"protocol {result.protocol}{chosen}: {scores}"
+        f"protocol {result.protocol}{chosen}{unknown}: {scores}"
         + (f"; MISSING FOLDS: {missing}" if missing else "")
     )
 

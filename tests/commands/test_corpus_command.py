@@ -143,6 +143,28 @@ def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
     assert str(tmp_path / "corpus.html") in printed
 
 
+def test_names_of_classes_are_shown_whole(tmp_path, capsys):
+    classes = ("Overexcitement", "Overexcited calm")
+    some = [utterance(f"u{i}", label, f"s{i}") for i, label in enumerate(classes)]
+    page = look(corpus_of(some, classes=classes), tmp_path)
+    assert "speaker  Overexcitement  Overexcited calm  all" in capsys.readouterr().out
+    assert page.rows["speaker"][0][2:4] == list(classes)
+    (bars,) = (each for each in page.all("ul") if each.get("id") == "classes")
+    assert bars["style"] == "--name: 17ch"
+
+
+def test_unknown_speakers_are_not_counted_as_one(corpus, tmp_path, capsys):
+    nobody = [dataclasses.replace(u, speaker="") for u in corpus.utterances]
+    page = look(dataclasses.replace(corpus, utterances=tuple(nobody)), tmp_path)
+    printed = capsys.readouterr().out
+    assert "6 utterances, 0:26, unknown speakers, 2 sentences" in printed
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
+    assert rows["ANGER"] == ["3", "0.500", "-", "2", "4.0"]
+    assert "speaker" not in rows
+    assert "speaker" not in page.rows
+    assert "of unknown speakers and 2 sentences" in page.text
+
+
 def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
     many = corpus_of([utterance(f"u{i:03}", LABELS[i % 7], f"speaker{i:03}") for i in range(60)])
     page = look(many, tmp_path)

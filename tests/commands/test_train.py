@@ -46,7 +46,7 @@ def test_a_run_leaves_what_the_design_promises(run):
         assert {"checkpoints", "metrics.jsonl", "predictions.csv"} <= names
     result = summary.read(run / "report.json")
     assert result.n == 21
-    assert result.shared == {"speakers": 0, "sentences": 0, "recordings": 0}
+    assert result.shared == {"speakers": 0, "sentences": None, "recordings": 0}
     assert (result.system, result.selected_on, result.chosen) == ("DS-AM", "dev", "epoch")
     assert (result.missing_folds, result.trained_on, result.left_out) == ([], "", 0)
     assert result.settings["model.freeze"] == "block4"

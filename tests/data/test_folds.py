@@ -1,37 +1,17 @@
-"""Folds partition a corpus by their protocol, the same on every machine, and survive their file."""
+"""Folds partition a corpus by their protocol, the same on every machine."""
 
 import dataclasses
 import itertools
-import json
 from collections import Counter
 
 import pytest
+from dealt import RULES, attributes, corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ds_jax.data.corpus import Utterance
-from ds_jax.data.fold_files import given_folds, read_folds, write_folds
 from ds_jax.data.folds import PROTOCOLS, Fold, check, make_folds, shared
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
-
-RULES = ("stratified", "split_70_30", "speakers", "leave_one_speaker_out", "sentences")
-
-
-def corpus(speakers=6, sentences=12, labels=LABELS, skip=7):
-    """Every speaker says every sentence with a label, except each `skip`-th utterance."""
-    utterances = []
-    for speaker, sentence in itertools.product(range(speakers), range(sentences)):
-        if (speaker * sentences + sentence) % skip < skip - 1:
-            name = f"s{speaker:02}_{sentence:02}"
-            label = labels[(speaker + sentence * 3) % len(labels)]
-            spoken = f"s{speaker:02}", "unknown", f"t{sentence}"
-            utterances.append(Utterance(name, label, *spoken, "", 1))
-    return utterances
-
-
-def attributes(utterances, names, attribute):
-    return {getattr(u, attribute) for u in utterances if u.name in set(names)}
 
 
 @settings(deadline=None, max_examples=60)
@@ -198,6 +178,42 @@ def test_women_and_men_choose_the_epoch_in_turn(speakers, women, how, each):
     assert len({*itertools.chain(*devs)}) > 2 * each  # not the same ones in all folds
 
 
+def of_unknown_speakers(utterances):
+    return [dataclasses.replace(u, speaker="") for u in utterances]
+
+
+def with_genders(*genders):
+    """A corpus whose genders come in turn from speaker to speaker."""
+    made = corpus(len(genders) * 2, 8)
+    return [dataclasses.replace(u, gender=genders[int(u.speaker[1:]) % len(genders)]) for u in made]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_folds_of_whole_genders_need_no_speakers(known):
+    utterances = with_genders("female", "male", "child")
+    utterances = utterances if known else of_unknown_speakers(utterances)
+    folds = make_folds(utterances, "genders", 10, 0)
+    assert len(folds) == 3
+    for fold in folds:
+        (tested,) = attributes(utterances, fold.test, "gender")
+        assert tested not in attributes(utterances, fold.train + fold.dev, "gender")
+        assert fold.dev_rule == ("speakers" if known else "sentences")
+    assert {name for fold in folds for name in fold.test} == {u.name for u in utterances}
+
+
+def test_unknown_speakers_are_not_one_speaker():
+    utterances = of_unknown_speakers(corpus())
+    for protocol in ("stratified", "sentences", "whole_corpus"):
+        folds = make_folds(utterances, protocol, 4, 0)
+        assert shared(folds, utterances)["speakers"] is None
+        rule = "stratified" if protocol == "stratified" else "sentences"
+        assert {fold.dev_rule for fold in folds} == {rule}
+    some = corpus()[:20] + of_unknown_speakers(corpus()[20:])
+    one = Fold((some[0].name,), (), (some[1].name, some[-1].name))
+    other = Fold((some[0].name,), (), (some[-1].name,))
+    assert [shared([fold], some)["speakers"] for fold in (one, other)] == [1, None]
+
+
 def without_sentences(utterances):
     return [dataclasses.replace(u, sentence="") for u in utterances]
 
@@ -270,6 +286,10 @@ def test_the_nearest_protocol_is_named():
         (without_sentences(corpus()), "sentences", 5, "sentences"),
         (corpus(5, 1), "sentences", 5, "sentences"),
         (corpus()[1:] + without_sentences(corpus()[:1]), "sentences", 5, "every utterance"),
+        (of_unknown_speakers(corpus()[:1]) + corpus()[1:], "speakers", 5, "every utterance"),
+        (of_unknown_speakers(corpus()), "leave_one_speaker_out", 5, "every utterance"),
+        (with_genders("female", "unknown"), "genders", 5, "every utterance"),
+        (with_genders("female"), "genders", 5, "2 genders"),
         (corpus()[:9], "stratified", 10, "9"),
         (corpus()[:3], "split_70_30", 1, "4 utterances and has 3"),
         (corpus()[:2], "stratified", 2, "nothing is left to train"),
@@ -280,169 +300,6 @@ def test_the_nearest_protocol_is_named():
 def test_a_corpus_that_cannot_be_divided_is_an_error(utterances, protocol, count, message):
     with pytest.raises(ValueError, match=message):
         make_folds(utterances, protocol, count, 0)
-
-
-# Files.
-
-
-@pytest.mark.parametrize(
-    ("protocol", "select_on"),
-    [
-        *itertools.product(RULES, ["dev", "test", "none"]),
-        ("whole_corpus", "dev"),
-        ("whole_corpus", "none"),
-    ],
-)
-def test_folds_survive_their_file(tmp_path, protocol, select_on):
-    utterances, path = corpus(), tmp_path / "folds.json"
-    folds = make_folds(utterances, protocol, 4, 0, select_on)
-    write_folds(path, "emodb", protocol, 0, select_on, folds)
-    assert read_folds(path, utterances, select_on) == (protocol, folds)
-    content = json.loads(path.read_text())
-    fields = {"corpus": "emodb", "protocol": protocol, "seed": 0, "select_on": select_on}
-    assert fields.items() <= content.items()
-    assert content["folds"][-1]["test"] == list(folds[-1].test)
-    before = path.read_bytes()
-    write_folds(path, "emodb", protocol, 0, select_on, folds)
-    assert path.read_bytes() == before
-
-
-def test_a_user_s_file_is_used_unchanged(tmp_path):
-    utterances = corpus()
-    names = [u.name for u in utterances]
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"folds": [{"train": names[5:1:-1], "test": names[:2]}]}))
-    expected = Fold(tuple(names[2:6]), (), tuple(names[:2]))
-    assert read_folds(path, utterances, select_on="test") == ("custom", [expected])
-
-
-@pytest.mark.parametrize("suffix", ["json", "csv"])
-def test_dev_is_taken_from_train_where_a_file_has_none(tmp_path, suffix):
-    utterances = corpus()
-    tested = [u.name for u in utterances if u.speaker == "s00"]
-    trained = [u.name for u in utterances if u.speaker != "s00"]
-    path = tmp_path / f"mine.{suffix}"
-    if suffix == "json":
-        path.write_text(json.dumps({"folds": [{"train": trained, "test": tested}] * 2}))
-    else:
-        rows = [f"{name};Training" for name in trained] + [f"{name};TEST" for name in tested]
-        path.write_text("Name;Split\n" + "\n".join(rows))
-    protocol, folds = read_folds(path, utterances)
-    assert (protocol, len(folds)) == ("custom", 2 if suffix == "json" else 1)
-    for fold in folds:
-        assert fold.test == tuple(tested)
-        assert sorted(fold.train + fold.dev) == trained
-        assert fold.dev_rule == "speakers"
-        splits = (attributes(utterances, names, "speaker") for names in (fold.train, fold.dev))
-        assert not set.intersection(*splits)
-    assert read_folds(path, utterances)[1] == folds
-    others = {read_folds(path, utterances, seed=seed)[1][0].dev for seed in range(9)}
-    assert len(others) > 1
-    assert read_folds(path, utterances, "test")[1][0].train == tuple(trained)
-
-
-@pytest.mark.parametrize("suffix", ["json", "csv"])
-def test_a_file_may_name_what_the_run_leaves_out(tmp_path, capsys, suffix):
-    utterances, path = corpus(), tmp_path / f"mine.{suffix}"
-    kept = [u.name for u in utterances]
-    left_out = {"x1": "calm", "x2": "calm", "x3": "unusable"}
-    if suffix == "json":
-        content = {"train": [*kept[5:], "x1"], "test": [*kept[:5], "x2", "x3"]}
-        path.write_text(json.dumps({"folds": [content]}))
-    else:
-        rows = [f"{name},train" for name in (*kept[5:], "x1")]
-        rows += [f"{name},test" for name in (*kept[:5], "x2", "x3")]
-        path.write_text("utterance,fold\n" + "\n".join(rows))
-    (fold,) = read_folds(path, utterances, "none", left_out=left_out)[1]
-    assert (fold.train, fold.test) == (tuple(kept[5:]), tuple(kept[:5]))
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "3 utterances" in line
-    assert "calm (2), unusable (1)" in line
-    with pytest.raises(ValueError, match=r"\"(train|test)\" names 'x[123]'"):
-        read_folds(path, utterances, "none")
-    with pytest.raises(ValueError, match='fold 0: "test" is left out of the run'):
-        read_folds(path, utterances[5:], "none", left_out=left_out | dict.fromkeys(kept[:5], "a"))
-
-
-def test_equal_recordings_are_in_train_or_in_dev(tmp_path):
-    names = [u.name for u in corpus()]
-    content = {"folds": [{"train": names[1:], "test": names[:1]}]}
-    (tmp_path / "mine.json").write_text(json.dumps(content))
-    pairs = [
-        dataclasses.replace(u, digest=f"{u.sentence} {u.name == names[0]}") for u in corpus()
-    ]  # of all speakers
-    (fold,) = read_folds(tmp_path / "mine.json", pairs)[1]
-    digests = ({u.digest for u in pairs if u.name in s} for s in (fold.train, fold.dev))
-    assert not set.intersection(*digests)
-    alike = [dataclasses.replace(u, digest=str(u.name == names[0])) for u in corpus()]
-    with pytest.raises(ValueError, match='fold 0: "dev" is missing'):
-        read_folds(tmp_path / "mine.json", alike)
-
-
-def with_folds(utterances, given):
-    return [dataclasses.replace(u, fold=given[u.name]) for u in utterances]
-
-
-TABLES = {
-    "folds as numbers": {0: "10", 1: "2", 2: "10", 3: "1"},
-    "folds as names": {0: "b", 1: "a", 2: "b", 3: "a"},
-    "folds as a spreadsheet has them": {0: "fold 10", 1: "Fold_2", 2: "fold 10", 3: "fold 02"},
-}
-
-
-@pytest.mark.parametrize("kind", TABLES)
-def test_a_corpus_may_give_the_fold_that_tests_an_utterance(kind):
-    utterances = corpus()
-    given = {u.name: TABLES[kind][int(u.speaker[1:]) % 4] for u in utterances}
-    folds = given_folds(with_folds(utterances, given))
-    values = {
-        "folds as numbers": [["1"], ["2"], ["10"]],
-        "folds as names": [["a"], ["b"]],
-        "folds as a spreadsheet has them": [["Fold_2", "fold 02"], ["fold 10"]],
-    }[kind]
-    assert len(folds) == len(values)
-    for fold, value in zip(folds, values, strict=True):
-        assert fold.test == tuple(sorted(n for n in given if given[n] in value))
-        assert sorted(fold.train + fold.dev + fold.test) == sorted(given)
-        assert fold.dev_rule == "speakers"
-
-
-def test_a_corpus_may_give_the_splits():
-    utterances = corpus()
-    words = {"s00": "test", "s01": "Validation"}
-    given = {u.name: words.get(u.speaker, "train") for u in utterances}
-    (fold,) = given_folds(with_folds(utterances, given))
-    assert [attributes(utterances, names, "speaker") for names in fold.splits.values()] == [
-        {"s02", "s03", "s04", "s05"},
-        {"s01"},
-        {"s00"},
-    ]
-    assert fold.dev_rule == ""
-    for values, reason in (
-        ({"train"}, '"test" is missing'),
-        ({"train", "2"}, "some utterances have a split, and others '2'"),
-        ({"7"}, "all utterances are of the fold '7'"),
-    ):
-        cycle = itertools.cycle(sorted(values))
-        with pytest.raises(ValueError, match=reason):
-            given_folds(with_folds(utterances, {name: next(cycle) for name in given}))
-
-
-@pytest.mark.parametrize(
-    ("content", "place"),
-    [
-        ("utterance,fold\n", "has no rows"),
-        ("utterance\ns00_00\n", "line 1: .*'fold'"),
-        ("utterance,fold\ns00_00,1\ns00_01,\n", "line 3"),
-        ("utterance,fold\ns00_00,1\ns00_00,2\n", "line 3: 's00_00'"),
-        ("utterance,fold\ns00_00,1\nx,2\n", "fold 0: .*'x'"),
-        ("utterance,fold\ns00_00,1\ns00_01,train\n", "have a split"),
-    ],
-)
-def test_a_bad_table_is_an_error_that_names_the_place(tmp_path, content, place):
-    (tmp_path / "mine.csv").write_text(content)
-    with pytest.raises(ValueError, match=rf"mine\.csv.*{place}"):
-        read_folds(tmp_path / "mine.csv", corpus())
 
 
 @pytest.mark.parametrize("protocol", [*RULES, "whole_corpus"])
@@ -456,62 +313,6 @@ def test_without_a_choice_all_that_is_not_tested_trains(protocol):
         assert fold.dev == ()
         assert fold.dev_rule == ""
         assert sorted([*fold.train, *fold.test]) == sorted(u.name for u in utterances)
-
-
-def test_development_utterances_that_choose_nothing_are_refused(tmp_path):
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps({"folds": [GOOD]}))
-    with pytest.raises(ValueError, match=r'mine\.json, fold 0: "dev"'):
-        read_folds(path, corpus(), select_on="none")
-
-
-def test_the_recordings_of_the_folds_must_be_those_of_the_corpus(tmp_path):
-    utterances = [dataclasses.replace(u, digest=u.name) for u in corpus()]
-    folds = make_folds(utterances, "speakers", 3, 0)
-    write_folds(tmp_path / "folds.json", "emodb", "speakers", 0, "dev", folds, utterances)
-    changed = [dataclasses.replace(utterances[0], digest="another"), *utterances[1:]]
-    assert read_folds(tmp_path / "folds.json", utterances, verify=True)[1] == folds
-    assert read_folds(tmp_path / "folds.json", changed)[1] == folds
-    with pytest.raises(ValueError, match=utterances[0].name):
-        read_folds(tmp_path / "folds.json", changed, verify=True)
-
-
-GOOD = {"train": ["s00_00", "s00_01"], "dev": ["s00_02"], "test": ["s00_03"]}
-
-
-@pytest.mark.parametrize(
-    ("content", "place"),
-    [
-        ("{", ""),
-        (b"\xff\xfe\x00", ""),
-        ("[]", ""),
-        ({"folds": []}, '"folds"'),
-        ({"folds": {}}, '"folds"'),
-        ({"protocol": "speker", "folds": [GOOD]}, "protocol='speker' .*nearest is 'speakers'"),
-        ({"protocol": ["speakers"], "folds": [GOOD]}, "protocol="),
-        ({"protocol": "speakers", "folds": [GOOD]}, "1 speakers"),
-        ({"folds": [GOOD, 3]}, "fold 1: "),
-        ({"folds": [GOOD, GOOD | {"train": []}]}, 'fold 1: "train"'),
-        ({"folds": [GOOD, GOOD | {"test": []}]}, 'fold 1: "test"'),
-        ({"folds": [{"train": ["s00_00"]}]}, 'fold 0: "test"'),
-        ({"folds": [{"train": ["s00_00"], "test": ["s00_01"]}]}, 'fold 0: "dev"'),
-        ({"folds": [GOOD, GOOD | {"test": ["x"]}]}, "fold 1: \"test\" names 'x'"),
-        ({"folds": [GOOD | {"test": list("abcdefg")}]}, "\"test\" names 'a', .*'e' and 2 more"),
-        ({"folds": [GOOD | {"dev": ["s00_00"]}]}, "fold 0: 's00_00' .*train and dev"),
-        ({"folds": [GOOD | {"test": ["s00_02"]}]}, "fold 0: 's00_02' .*dev and test"),
-        ({"folds": [GOOD | {"dev": ["s00_02"] * 2}]}, "fold 0: \"dev\" names 's00_02' twice"),
-        ({"folds": [GOOD | {"dev": "s00_02"}]}, 'fold 0: "dev"'),
-        ({"folds": [GOOD | {"dev": [2]}]}, 'fold 0: "dev"'),
-    ],
-)
-def test_a_bad_file_is_an_error_that_names_the_place(tmp_path, content, place):
-    path = tmp_path / "mine.json"
-    content = json.dumps(content) if isinstance(content, dict) else content
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=rf"mine\.json.*{place}"):
-        read_folds(path, corpus())
-    with pytest.raises(FileNotFoundError, match="none"):
-        read_folds(tmp_path / "none.json", corpus())
 
 
 # What training and test share.
@@ -528,7 +329,7 @@ def test_what_training_and_test_share_is_counted():
     assert shared([one], utterances) == counts(1, 2)
     assert shared([other], utterances) == counts(0, 0)
     assert shared([one, other, one], utterances) == counts(2, 4)
-    assert shared([one], without_sentences(utterances)) == counts(1, 0)
+    assert shared([one], without_sentences(utterances)) == counts(1, None)
 
 
 @pytest.mark.parametrize(

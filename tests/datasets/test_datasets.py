@@ -14,6 +14,7 @@ from datasets.elra_s0329.elra_s0329_dataset_builder import Builder as Elra
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
 from datasets.emomatch_spanish_db.emomatch_spanish_db_dataset_builder import Builder as EmoMatch
 from datasets.emovo.emovo_dataset_builder import Builder as Emovo
+from datasets.mesd.mesd_dataset_builder import Builder as Mesd
 from datasets.prepare import KNOWN, prepare
 from datasets.ravdess.ravdess_dataset_builder import Builder as Ravdess
 from ds_jax.data.corpus import load
@@ -39,12 +40,31 @@ def facts(of) -> tuple:
 
 
 def test_known_corpora_are_the_folders_with_a_builder():
-    assert KNOWN == ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "ravdess")
+    assert KNOWN == ("elra_s0329", "emodb", "emomatch_spanish_db", "emovo", "mesd", "ravdess")
     for name in KNOWN:
         builder = importlib.import_module(f"datasets.{name}.{name}_dataset_builder").Builder
         assert all((builder.title, builder.licence, builder.layout, builder.source)), name
         # A report may play recordings only where known terms allow it.
-        assert bool(builder.audio_terms) == (name in ("emodb", "ravdess"))
+        assert bool(builder.audio_terms) == (name in ("emodb", "mesd", "ravdess"))
+
+
+def test_mesd_says_what_is_spoken_and_not_by_whom(tmp_path, caplog):
+    sounds(
+        tmp_path,
+        *("Anger_C_A_abajo.wav", "Happiness_C_A_lento_dentro.wav", "deep/Sadness_M_A_afuera.wav"),
+        *("disgust_f_b_por_favor.WAV", "Neutral_F_B_Fuera.flac"),
+    )
+    assert found(Mesd, tmp_path) == {
+        "Anger_C_A_abajo": ("ANGER", "", "child", "abajo", "normal"),
+        "Happiness_C_A_lento_dentro": ("JOY", "", "child", "lento", "normal"),
+        "Neutral_F_B_Fuera": ("NEUTRAL", "", "female", "fuera", "normal"),
+        "Sadness_M_A_afuera": ("SADNESS", "", "male", "fuera", "normal"),
+        "disgust_f_b_por_favor": ("DISGUST", "", "female", "por_favor", "normal"),
+    }
+    assert "5 utterances found where 862 or 864 are published" in caplog.text
+    sounds(tmp_path, "Surprise_C_A_abajo.wav")
+    Mesd.find(tmp_path)
+    assert "Surprise_C_A_abajo.wav" in caplog.text
 
 
 def test_emodb_reads_german_letters(tmp_path):

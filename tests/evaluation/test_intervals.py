@@ -116,6 +116,18 @@ def test_two_voices_are_resampled_by_sentence_and_said_to_be_two():
     assert "this voice only" in intervals(one)[1]
 
 
+def test_unknown_speakers_are_no_voice_and_sentences_are_resampled():
+    of_sentence = simulated(30, 8, np.random.default_rng(7), spread=2)
+    answers = of_sentence.labels, of_sentence.predictions
+    for speakers in ([""] * 240, [*"abcd" * 59, *[""] * 4]):
+        unknown = made_of(speakers, *answers, sentences=of_sentence.speakers)
+        found, method = intervals(unknown)
+        assert found == intervals(of_sentence)[0]
+        assert "30 sentences" in method
+        assert "speakers are unknown" in method
+        assert "voice" not in method
+
+
 @pytest.mark.parametrize("sentences", [np.arange(40) % 9, [""] * 40, ["", *range(39)]])
 def test_without_enough_known_sentences_utterances_are_resampled(sentences):
     labels = np.arange(40) % 7

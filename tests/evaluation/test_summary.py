@@ -92,6 +92,14 @@ def test_an_utterance_tested_in_two_splits_is_two_rows_and_one_utterance():
     assert (result.n, result.utterances) == (70, 60)
 
 
+def test_unknown_speakers_have_no_score():
+    some_unknown = np.where(np.arange(60) < 20, some().speakers, "")
+    for speakers, known in ((np.full(60, ""), 0), (some_unknown, 12)):
+        result = summarise(dataclasses.replace(some(), speakers=speakers))
+        assert len(result.speakers) == len(result.speaker_n) == known
+        assert "" not in result.speakers
+
+
 def test_an_empty_test_split_is_an_error():
     with pytest.raises(ValueError, match="empty"):
         summary.measure(some().keep(np.zeros(60, bool)))
@@ -121,6 +129,14 @@ def test_what_was_written_is_read(tmp_path):
     result = summarise(some(), paper={"tables": [4]}, missing_folds=[1])
     summary.write(tmp_path / "report.json", result)
     assert summary.read(tmp_path / "report.json") == result
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("epoch", "dev"), ("C", "none"), ("", "none")])
+def test_earlier_reports_of_systems_without_epochs_said_that_dev_had_chosen(
+    tmp_path, chosen, expected
+):
+    summary.write(tmp_path / "report.json", summarise(some(), chosen=chosen, selected_on="dev"))
+    assert summary.read(tmp_path / "report.json").selected_on == expected
 
 
 def test_a_report_of_an_earlier_version_is_read_with_defaults(tmp_path):

@@ -111,6 +111,28 @@ def test_a_fixed_number_of_epochs_is_told(tmp_path):
     assert "no epoch chosen" in run_report.headline(result)
 
 
+@pytest.mark.parametrize(("chosen", "told"), [("C", "C was chosen by inner"), ("", "nothing but")])
+def test_a_system_without_epochs_says_what_it_chooses(tmp_path, chosen, told):
+    result = made_up.summary(selected_on="none", chosen=chosen)
+    page = render(tmp_path, result).text
+    assert told in page
+    assert "epoch was chosen" not in page
+    assert "epoch" not in run_report.headline(result)
+
+
+def test_unknown_speakers_are_told(tmp_path):
+    unknown = made_up.summary(speakers={}, speaker_n={}, shared={"speakers": None})
+    fields = {"speaker": "", "sentence": "", "seconds": 1.0, "probability": 0.9, "pictures": []}
+    error = run_report.Example("u", label="FEAR", prediction="JOY", label_probability=0.1, **fields)
+    page = render(tmp_path, unknown, errors=[error])
+    assert page.has("unknown-speakers")
+    assert "speakers: not known" in page.text
+    assert "Unknown speaker, 1.0" in page.text
+    assert "UNKNOWN" in run_report.headline(unknown)
+    assert not render(tmp_path, made_up.summary()).has("unknown-speakers")
+    assert "UNKNOWN" not in run_report.headline(made_up.summary())
+
+
 def test_timelines_are_shown_as_wide_as_they_are(tmp_path):
     settings = {"picture.layout": "timeline", "picture.colour_map": "gray"}
     timeline = np.tile(np.arange(1, 71, dtype=np.uint8), (32, 1))
