@@ -182,7 +182,7 @@ def _corpora(config: ConfigDict, workdir: Path):
         given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
         raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
     data = files.expand(_DATA.value)
-    return prepare.Corpora(raw, data, False, _AUDIO.value)
+    return prepare.Corpora(raw, data, False, _AUDIO.value, trains=_MODE.value == "train")
 
 
 def _config_file() -> Path:

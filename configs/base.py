@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.trim = 0.0
     config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
     config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
-    # Variants of each training recording, on which models are trained besides: any of "speed=1.1"
+    # Variants of each training recording, on which models are trained too: any of "speed=1.1"
     # (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the recording).
     config.variants = ()
 
@@ -156,7 +156,7 @@ def use_ds_am_best(config: ConfigDict) -> None:
             member = members[f"{picture}_{number}"] = get_config()
             use_ds_am_statistics(member)
             member.picture.subtract_band_means = picture == "deviations"
-            member.seed = config.get_oneway_ref("seed") + number
+            member.seed = config.get_oneway_ref("seed") * 3 + number
     use_ensemble(config, **members)
 
 
@@ -168,6 +168,8 @@ def use_ds_am_fused(config: ConfigDict) -> None:
     members = {name: get_config() for name in ("acoustics", "modulation", "pictures")}
     use_ridge(members["acoustics"], "compare")
     use_ridge(members["modulation"], "wu")
+    for member in members.values():
+        member.seed = config.get_oneway_ref("seed")
     use_ds_am_best(members["pictures"])
     use_ensemble(config, **members)
 

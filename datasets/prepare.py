@@ -49,6 +49,7 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
+        trains: Whether models are trained, and so on the variants of the recordings too.
         said: The remarks on recordings that were printed, since a command may load a corpus often.
     """
 
@@ -56,6 +57,7 @@ class Corpora:
     data: Path
     synthetic: bool = False
     audio: bool = False
+    trains: bool = True
     said: set[str] = dataclasses.field(default_factory=set)
 
     def check(self, field: str, name: str) -> str:
@@ -93,14 +95,14 @@ class Corpora:
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
-        loaded = self._load(experiment, name, extract.settings(experiment), describes)
-        if name != experiment.corpus or not experiment.variants:
-            return loaded
-        settings = [extract.settings({**experiment, "variant": v}) for v in experiment.variants]
-        variants = [self._load(experiment, name, s, describes) for s in settings]
-        return corpus.with_variants(loaded, variants)
+        given = experiment.variants if self.trains and name == experiment.corpus else ()
+        settings = [extract.settings({**experiment, "variant": each}) for each in ("", *given)]
+        loaded = [self._load(experiment, name, s, describes, len(settings)) for s in settings]
+        return corpus.with_variants(loaded[0], loaded[1:]) if given else loaded[0]
 
-    def _load(self, experiment, name: str, settings: Settings, describes: bool) -> corpus.Corpus:
+    def _load(
+        self, experiment, name: str, settings: Settings, describes: bool, forms: int
+    ) -> corpus.Corpus:
         classes, trains = experiment.classes, name == experiment.corpus
 
         def check(labels: Iterable[str], are_own: bool) -> None:
@@ -116,7 +118,8 @@ class Corpora:
             if (line := f"{name}: {line}") not in self.said:
                 self.said.add(line)
                 print(line)
-        return corpus.load(builder, name, classes, experiment.label_map, trains, describes)
+        mapping = experiment.label_map
+        return corpus.load(builder, name, classes, mapping, trains, describes, forms)
 
 
 def prepare(

@@ -118,15 +118,25 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
     check_choice("system", config.get("system"), schemas)
     schema = schemas[config.system]()
     values = config.to_dict()
-    members = values.pop("members", {}) if "members" in schema else {}
-    for name in members:  # each is a config of a system of its own
+    example, inner = schema.to_dict(), {}  # configs of systems of their own
+    if "members" in example:
+        inner = {f"members.{name}": member for name, member in config.members.items()}
+    if "rows" in example:
+        for name, row in config.rows.items():
+            if "experiment" not in row:
+                raise ConfigError(f"rows.{name}.experiment", None, "a config of one experiment")
+            inner[f"rows.{name}.experiment"] = row.experiment
+            del values["rows"][name]["experiment"]
+        example["rows"] = {name: {"title": "", "after": ""} for name in values["rows"]}
+        (folds, *_) = example["corpora"].values()
+        example["corpora"] = dict.fromkeys(values["corpora"], folds)
+    for group, experiment in inner.items():
         try:
-            check_fields(config.members[name], schemas)
+            check_fields(experiment, schemas)
         except ConfigError as error:
-            raise ConfigError(
-                f"members.{name}.{error.field}", error.value, error.allowed
-            ) from error
-    example = {name: value for name, value in schema.to_dict().items() if name != "members"}
+            raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
+    for content in (values, example):
+        content.pop("members", None)
     _check_group("", values, example, list(flatten(schema)))
 
 
@@ -288,6 +298,9 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
+    if "members" in content:
+        members = content["members"].items()
+        content["members"] = {name: _complete(member) for name, member in members}
     return content
 
 

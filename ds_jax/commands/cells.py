@@ -1,4 +1,4 @@
-"""Experiments of a page: each is run in a folder of its own, and a failure leaves the others."""
+"""Experiments of a page: each is run in a folder of its own; if one fails, the others still run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +36,8 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     except ERRORS as error:
         return f"failed: {sentence(error)}"
     try:
-        summary.read(report / REPORT)
+        if summary.read(report / REPORT).missing_folds:
+            return WAITING
         sources = [*sorted(workdir.glob("fold_*")), report]
         damage = next(filter(None, map(files.find_damage, sources)), "")
     except FileNotFoundError:
@@ -73,6 +74,7 @@ def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:
         return f"not run: {sentence(error)}"
     try:
         if "members" in experiment:
+            del trained, other  # its members load what they read, one after the other
             ensemble.run(experiment, load, workdir)
         else:
             train.run(experiment, trained, workdir)

@@ -27,9 +27,13 @@ def check(config: ConfigDict) -> None:
         ConfigError: A field has an impossible value.
         FileNotFoundError: The file of weights is missing.
     """
-    for field, known in (("only", config.rows), ("references", config.rows)):
-        if unknown := [name for name in config[field] if name not in known]:
-            raise ConfigError(field, unknown[0], one_of(known))
+    for field in ("only", "references", "headlines"):
+        if unknown := [name for name in config[field] if name not in config.rows]:
+            raise ConfigError(field, unknown[0], one_of(config.rows))
+    for name, folds in config.corpora.items():
+        if {*folds} != {"protocol", "count", "seed"}:
+            allowed = "given with protocol, count and seed, and no others"
+            raise ConfigError(f"corpora.{name}", folds.to_dict(), allowed)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise ConfigError("seeds", tuple(config.seeds), "one or more numbers, each once")
     for name, row in config.rows.items():
@@ -63,13 +67,11 @@ def run(config: ConfigDict, load: Load, workdir: Path) -> None:
     states = {key: cells.state(each, folders[key], folders[key]) for key, each in runs.items()}
     load = keep_last(load)
     _write(config, states, workdir)
-    began, waiting, count = time.monotonic(), [*states.values()].count(WAITING), 0
-    for key, experiment in runs.items():
-        title = page.folder(key)
-        if states[key] != WAITING or (config.only and key.row not in config.only):
-            continue
-        count += 1
-        processes.say(f"{title}: starts, {count} of at most {waiting}")
+    rows, began = config.only or config.rows, time.monotonic()
+    waiting = [key for key in runs if states[key] == WAITING and key.row in rows]
+    for count, key in enumerate(waiting, start=1):
+        title, experiment = page.folder(key), runs[key]
+        processes.say(f"{title}: starts, {count} of {len(waiting)}")
         states[key] = cells.run(experiment, load, folders[key], key.corpus)
         spent = progress.clock(time.monotonic() - began)
         processes.say(f"{title}: {states[key]}; {spent} since the start")

@@ -178,6 +178,7 @@ def load(
     label_map: Sequence[str] = (),
     trains: bool = True,
     describes: bool = False,
+    forms: int = 1,
 ) -> Corpus:
     """Reads a prepared corpus into memory; pictures that are too many for it stay on the disk.
 
@@ -191,6 +192,7 @@ def load(
             published corpus, or of one that is only tested, are left out.
         describes: Whether the corpus is only described: the user's own labels that stand for no
             class are then classes of their own.
+        forms: How many forms of the corpus, this one among them, share the memory.
 
     Raises:
         FileNotFoundError: Reports are to play recordings, which are missing.
@@ -204,7 +206,7 @@ def load(
     source = builder.as_data_source(split="full", decoders=undecoded)
     if not len(source):
         raise ValueError(f"{builder.data_path} holds no utterance: delete it and prepare again")
-    most = HOST_SHARE * psutil.virtual_memory().total
+    most = HOST_SHARE * psutil.virtual_memory().total / forms
     shape, stored = (0, 0), False  # of the largest picture so far, and whether all are too large
     known, left_out = labels.classes_of_labels(classes, label_map), {}
     found, others = {}, {}  # the label of each utterance, and labels that are made classes
@@ -280,37 +282,50 @@ def load(
 
 
 def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
-    """Adds the inputs of variants of the recordings, on which models are trained besides.
+    """Adds the inputs of variants of the recordings, on which models are trained too.
+
+    A variant of a recording that cannot be used itself, or is another one by now, is left out.
 
     Args:
         recorded: The corpus.
         variants: The same corpus, each with the inputs of a variant.
     """
-    places = {utterance.name: place for place, utterance in enumerate(recorded.utterances)}
-    owners = [recorded.owners]
+    places = {
+        (utterance.name, utterance.digest): place
+        for place, utterance in enumerate(recorded.utterances)
+    }
+    owners, rows = [recorded.owners], []
     for variant in variants:
-        own = [places[utterance.name] for utterance in variant.utterances]
-        owners.append(np.asarray(own, np.int32)[variant.owners])
+        own = [
+            places.get((utterance.name, utterance.digest), -1) for utterance in variant.utterances
+        ]
+        of_rows = np.asarray(own, np.int32)[variant.owners]
+        rows.append(np.flatnonzero(of_rows >= 0))
+        owners.append(of_rows[rows[-1]])
+    parts = [(recorded.inputs, np.arange(len(recorded.owners)))]
+    parts += [(variant.inputs, used) for variant, used in zip(variants, rows, strict=True)]
     return dataclasses.replace(
         recorded,
-        inputs=_joined([part.inputs for part in (recorded, *variants)]),
+        inputs=_joined(parts),
         owners=np.concatenate(owners),
-        variants=sum(map(len, owners[1:])),
+        variants=sum(map(len, rows)),
     )
 
 
-def _joined(parts: Sequence[np.ndarray | StoredPictures]) -> np.ndarray | StoredPictures:
-    """Puts inputs one after the other; they are read from the disk if some are stored there."""
-    if not any(isinstance(part, StoredPictures) for part in parts):
-        return extract.stack([row for part in parts for row in part])
-    ends = np.cumsum([len(part) for part in parts])
+def _joined(
+    parts: Sequence[tuple[np.ndarray | StoredPictures, np.ndarray]],
+) -> np.ndarray | StoredPictures:
+    """Puts rows of inputs one after the other; some may stay on the disk, and then all are read."""
+    if not any(isinstance(inputs, StoredPictures) for inputs, _ in parts):
+        return extract.stack([inputs[row] for inputs, rows in parts for row in rows])
+    places = [(inputs, row) for inputs, rows in parts for row in rows.tolist()]
 
     def read(position: int) -> np.ndarray:
-        number = int(np.searchsorted(ends, position, side="right"))
-        return parts[number][position - ends[number]]
+        inputs, row = places[position]
+        return inputs[row]
 
-    shape = np.max([part.shape[1:] for part in parts], axis=0)
-    return StoredPictures(read, np.arange(ends[-1]), tuple(shape.tolist()))
+    shape = np.max([inputs.shape[1:] for inputs, _ in parts], axis=0)
+    return StoredPictures(read, np.arange(len(places)), tuple(shape.tolist()))
 
 
 def check_labels(
@@ -376,7 +391,9 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
 
     def load_or_take(config: Mapping, name: str) -> Corpus:
         read = ("features", "picture", "trim", "channel", "raw_rate", "variants")
-        key = name, str([config.get(field) for field in (*read, "classes", "label_map")])
+        values = [config.get(field) for field in (*read, "classes", "label_map")]
+        # Variants are of the corpus alone that an experiment is trained on.
+        key = name, bool(config.get("variants")) and name == config.corpus, str(values)
         if key not in kept:
             kept.clear()
             kept[key] = load(config, name)

@@ -57,15 +57,14 @@ def compare(
             f"train_sizes are {list(train_sizes)} and must be a positive number for each of "
             f"{many(len(first), 'fold')}"
         )
-    pooled = concatenate(first), concatenate(second)
-    names, unit, note = intervals.clusters(pooled[0])
-    pairs = np.stack([intervals.confusions(names, system) for system in pooled], axis=1)
+    _, unit, note = intervals.clusters(concatenate(first))
+    pairs = pairs_of(first, second)
     of_folds = np.stack([_pair_of(*fold) for fold in zip(first, second, strict=True)])
     count = len(pairs)
     swapped, every = _swapped(pairs)
     differences = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
     ranges, range_method = intervals.of_clusters(pairs, unit, differences, lowest=-1.0)
-    ratio = len(names) / sum(train_sizes)
+    ratio = sum(len(fold.labels) for fold in first) / sum(train_sizes)
     result = {}
     for name, difference in differences.items():
         measured = difference(pairs.sum(0))
@@ -84,6 +83,46 @@ def compare(
         "smallest_p": 2 / 2**count if every else 1 / (SWAPS + 1),
         "method": f"{range_method}; p from swapping whole {unit} {ways}{note}",
     }
+
+
+def pairs_of(first: Sequence[Predictions], second: Sequence[Predictions]) -> np.ndarray:
+    """Counts both systems' confusion matrices for each speaker, int64 [clusters, 2, k, k].
+
+    Args:
+        first, second: As in `compare`. The clusters are those of `intervals.clusters`.
+
+    Raises:
+        ValueError: As `compare`.
+    """
+    pooled = [concatenate(system) for system in _aligned(first, second)]
+    names, _, _ = intervals.clusters(pooled[0])
+    return np.stack([intervals.confusions(names, system) for system in pooled], axis=1)
+
+
+def compare_sets(sets: Sequence[np.ndarray]) -> dict:
+    """Compares two systems on several corpora, each of which counts equally.
+
+    The p value is that of `compare`, of the mean difference over the corpora; speakers are swapped
+    within each at random.
+
+    Args:
+        sets: For each corpus the result of `pairs_of`.
+
+    Returns:
+        An object of JSON as that of `compare`, without intervals and without "p_folds".
+    """
+    source, result = np.random.PCG64(intervals.SEED), {}
+    swapped = [_swapped(pairs)[0] for pairs in sets]
+    chosen = [(source.random_raw(SWAPS) % len(every)).astype(np.int64) for every in swapped]
+    for name, score in SCORES.items():
+        measured = np.mean([_difference(score, pairs.sum(0)) for pairs in sets])
+        draws = [
+            _difference(score, every)[rows] for every, rows in zip(swapped, chosen, strict=True)
+        ]
+        p = _p_of_swaps(measured, np.mean(draws, axis=0), every=False)
+        result[name] = {"difference": float(measured), "low": None, "high": None, "p": p}
+    method = f"p from swapping whole clusters in each of {len(sets)} corpora at random"
+    return result | {"clusters": sum(map(len, sets)), "method": f"{method} {SWAPS} times"}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -103,7 +103,8 @@ class Reading:
             `silence.find_speech`; 0 cuts nothing off.
         channel: One of `CHANNELS`; a recording of one channel has this one for each.
         raw_rate: The rate in Hz of files with a suffix of `HEADERLESS`.
-        variant: What is made of a recording after it was read, see `variants.vary`; "" nothing.
+        variant: What is prepared of a recording in its place, see `variants.vary`; "" nothing. It
+            is none of a config's fields, which has `variants`.
 
     Raises:
         ConfigError: A field has the wrong type or is out of its range.
@@ -132,8 +133,13 @@ class Reading:
 
     def reading_key(self) -> str:
         """Returns a part of the name of a folder; it differs if recordings are read otherwise."""
-        changed = [field for field in fields(Reading) if getattr(self, field.name) != field.default]
-        values = [f"-{field.name}{getattr(self, field.name)}" for field in changed]
+        values = [
+            f"-{field.name}{getattr(self, field.name)}"
+            for field in fields(Reading)
+            if field.name != "variant" and getattr(self, field.name) != field.default
+        ]
+        if self.variant:
+            values.append(f"-{variants.key(self.variant)}")
         return "".join(values).replace("_", "")
 
 

@@ -1,12 +1,14 @@
-"""Variants of recordings, such as faster ones, on which models are trained besides."""
+"""Variants of recordings, such as faster ones, on which models are trained too."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import soxr
 
 from ds_jax.runtime.errors import ConfigError
+
+VERSION = 1  # is a part of the names of prepared data: raise it whenever a variant changes
 
 
 def _speed(samples: np.ndarray, rate: int, factor: float) -> np.ndarray:
@@ -15,7 +17,7 @@ def _speed(samples: np.ndarray, rate: int, factor: float) -> np.ndarray:
 
 
 def _pitch(samples: np.ndarray, rate: int, semitones: float) -> np.ndarray:
-    """Scales all frequencies and keeps time, as a shorter or longer vocal tract does."""
+    """Scales all frequencies, pitch and formants alike, and keeps the time."""
     import librosa.effects  # slow to import, and rarely needed
 
     padded = np.pad(samples, (0, max(0, 64 - len(samples))))
@@ -25,10 +27,13 @@ def _pitch(samples: np.ndarray, rate: int, semitones: float) -> np.ndarray:
 
 
 def _noise(samples: np.ndarray, rate: int, snr: float) -> np.ndarray:
-    """Adds white noise, the same to the same recording, that lies so many dB below its mean."""
+    """Adds white noise whose power lies so many dB below the recording's mean power.
+
+    A recording gets the same noise each time, and another at another level.
+    """
     del rate
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64))) * 10 ** (-snr / 20)
-    rng = np.random.default_rng(zlib.crc32(samples.tobytes()))
+    rng = np.random.default_rng([zlib.crc32(samples.tobytes()), round(1000 * (snr + 10))])
     return samples + level * rng.standard_normal(len(samples))
 
 
@@ -38,26 +43,44 @@ KINDS: dict[str, tuple[Callable, float, float]] = {
     "pitch": (_pitch, -12.0, 12.0),  # semitones higher
     "noise": (_noise, -10.0, 80.0),  # dB below the recording
 }
+CHANGES_NOTHING = ("speed=1", "pitch=0")
 
 
-def parse(variant: str) -> tuple[Callable, float]:
-    """Returns what a variant such as "speed=0.9" does to samples at a rate, and by how much.
+def parse(variant: str) -> tuple[str, float]:
+    """Returns the kind and the value of a variant such as "speed=0.9".
 
     Raises:
         ConfigError: There is no such variant.
     """
     kind, _, text = variant.partition("=")
-    function, low, high = KINDS.get(kind, (None, 0.0, 0.0))
+    _, low, high = KINDS.get(kind, (None, np.inf, np.inf))
     try:
         value = float(text)
     except ValueError:
         value = np.nan
-    if not low <= value <= high or function is None:
+    if not low <= value <= high or f"{kind}={value:g}" in CHANGES_NOTHING:
         known = ", ".join(
-            f"{name}=X with X from {a:g} to {b:g}" for name, (_, a, b) in KINDS.items()
+            f"{name}=X with X from {low:g} to {high:g}" for name, (_, low, high) in KINDS.items()
         )
-        raise ConfigError("variants", variant, f"one of {known}")
-    return function, value
+        raise ConfigError("variants", variant, f"{known}, and not {' or '.join(CHANGES_NOTHING)}")
+    return kind, value
+
+
+def check(variants: Sequence[str]) -> None:
+    """Checks that some variants exist, and that they differ.
+
+    Raises:
+        ConfigError: One does not exist, or is given twice.
+    """
+    parsed = [parse(variant) for variant in variants]
+    if len({*parsed}) < len(parsed):
+        raise ConfigError("variants", tuple(variants), "different variants")
+
+
+def key(variant: str) -> str:
+    """Returns a part of the name of a folder, which differs if the variant's samples do."""
+    kind, value = parse(variant)
+    return f"{kind}{value:g}-{VERSION}"
 
 
 def vary(samples: np.ndarray, rate: int, variant: str) -> np.ndarray:
@@ -76,6 +99,6 @@ def vary(samples: np.ndarray, rate: int, variant: str) -> np.ndarray:
     """
     if not variant:
         return samples
-    function, value = parse(variant)
-    varied = function(np.asarray(samples, np.float32), rate, value)
+    kind, value = parse(variant)
+    varied = KINDS[kind][0](np.asarray(samples, np.float32), rate, value)
     return np.clip(varied, -1, 1).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What each row of the ladder scores, and what its change is worth: ladder.json and ladder.md."""
+"""What each row of the ladder scores, and what its step is worth: ladder.json and ladder.md."""
 
-import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from ds_jax.evaluation import comparison, predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.report import pages
+from ds_jax.report.paper import ERRORS, sentence
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT, fold_directory
 
@@ -28,13 +29,23 @@ class Key(NamedTuple):
     seed: int
 
 
+class _Tested(NamedTuple):
+    """What some seeds of a row predict on a corpus; an utterance comes once for each seed."""
+
+    folds: list[Predictions]
+    sizes: list[int]  # of train and dev, fold by fold, in all seeds
+
+
 def folder(key: Key) -> Path:
     """Returns the folder of a run, below that of the ladder."""
     return Path(key.corpus) / key.row / f"seed_{key.seed}"
 
 
 def ordered(rows: Mapping[str, Mapping], after: str = "") -> list[str]:
-    """Returns the names of rows, each after the one that it changes; without those in a circle."""
+    """Returns the names of rows, each after the one that it follows.
+
+    Rows that follow each other in a circle are left out.
+    """
     names = []
     for name, row in rows.items():
         if row["after"] == after:
@@ -52,73 +63,92 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> None:
     """
     content = _collect(workdir, config, states)
     write_json(workdir / "ladder.json", content)
-    write_text(
-        workdir / TABLES,
-        pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content),
-    )
-
-
-class _Tested(NamedTuple):
-    """What the seeds of a row predict on a corpus."""
-
-    folds: list[Predictions]
-    sizes: list[int]  # of train and dev, fold by fold
+    text = pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content)
+    write_text(workdir / TABLES, text)
 
 
 def _collect(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:
-    """Returns the content of ladder.json.
-
-    The runs of a row with several seeds are tested together: their scores are means over seeds, and
-    what all of them predict for a speaker moves as one.
-    """
-    names, corpora, places, pairs = ordered(config.rows), {}, [], []
+    """Returns the content of ladder.json; a row counts with those of its seeds that are done."""
+    rows, corpora = {}, {}
+    for name in ordered(config.rows):
+        row = config.rows[name]
+        others = [row.after, *(config.references if name in config.headlines else ())]
+        others = [other for other in dict.fromkeys(others) if other not in ("", name)]
+        rows[name] = {"title": row.title, "after": row.after, "minus": others}
     for corpus, folds in config.corpora.items():
-        cells, tested = {}, {}
-        for name in names:
+        cells = {}
+        for name in rows:
             keys = [Key(corpus, name, seed) for seed in config.seeds]
-            if waiting := [states[key] for key in keys if states[key] != DONE]:
-                cells[name] = {"status": waiting[0]}
-            else:
-                tested[name] = _read([workdir / folder(key) for key in keys])
-                cells[name] = _cell(workdir, keys, tested[name])
+            done = [key for key in keys if states[key] == DONE]
+            cells[name] = {"status": states[keys[0]]}
+            if done:
+                cell = _cell(tuple(workdir / folder(key) for key in done))
+                cells[name] = cell | {"seeds": [key.seed for key in done], "differences": {}}
         corpora[corpus] = {"folds": folds.to_dict(), "cells": cells}
-        for name in tested:
-            for other in dict.fromkeys((config.rows[name].after, *config.references)):
-                if other in tested and other != name:
-                    places.append((cells[name]["differences"], other))
-                    pairs.append(_compare(tested[name], tested[other]))
+    places, pairs = [], []
+    for name, row in rows.items():
+        for other in row["minus"]:
+            matrices = {}
+            for corpus, part in corpora.items():
+                first, second = part["cells"][name], part["cells"][other]
+                common = sorted({*first.get("seeds", ())} & {*second.get("seeds", ())})
+                if not common:
+                    continue
+                both = [
+                    tuple(workdir / folder(Key(corpus, each, seed)) for seed in common)
+                    for each in (name, other)
+                ]
+                pair, matrices[corpus] = _compare(*both)
+                places.append((first["differences"], other))
+                pairs.append(pair | {"seeds": common})
+            if len(matrices) > 1 and all(each is not None for each in matrices.values()):
+                places.append((row.setdefault("differences", {}), other))
+                pairs.append(significance.compare_sets([*matrices.values()]))
     for (differences, other), pair in zip(places, comparison.adjust(pairs), strict=True):
         differences[other] = pair
-    rows = {
-        name: {"title": config.rows[name].title, "after": config.rows[name].after} for name in names
-    }
     content = {"seeds": list(config.seeds), "references": list(config.references), "rows": rows}
-    return content | {"corpora": corpora, "compared": len(pairs)}
+    return content | {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}
 
 
+@functools.cache  # what is done does not change, and the tables are written after each run
 def _read(workdirs: Sequence[Path]) -> _Tested:
-    """Reads what some runs with the same folds predict; each seed's utterances have other names."""
+    """Reads what some runs with the same folds predict."""
     _, entries = read_entries(workdirs[0] / FOLDS)
-    folds = []
-    for number in range(len(entries)):
-        parts = []
-        for seed, workdir in enumerate(workdirs):
-            part = predictions.read(fold_directory(workdir, number) / PREDICTIONS)
-            names = np.char.add(part.utterances, f"#{seed}")
-            parts.append(dataclasses.replace(part, utterances=names))
-        folds.append(predictions.concatenate(parts))
-    return _Tested(folds, [len(entry["train"]) + len(entry["dev"]) for entry in entries])
+    folds = [
+        predictions.concatenate(
+            [predictions.read(fold_directory(each, number) / PREDICTIONS) for each in workdirs]
+        )
+        for number in range(len(entries))
+    ]
+    sizes = [len(workdirs) * (len(entry["train"]) + len(entry["dev"])) for entry in entries]
+    return _Tested(folds, sizes)
 
 
-def _compare(first: _Tested, second: _Tested) -> dict[str, Any]:
-    sizes = [min(both) for both in zip(first.sizes, second.sizes, strict=True)]
-    return significance.compare(first.folds, second.folds, sizes)
+@functools.cache
+def _compare(*both: Sequence[Path]) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Compares the runs of two rows; where that is impossible, the "note" says why.
+
+    Returns:
+        The comparison, and the result of `significance.pairs_of`, or None.
+    """
+    try:
+        first, second = map(_read, both)
+        sizes = [min(each) for each in zip(first.sizes, second.sizes, strict=True)]
+        result = significance.compare(first.folds, second.folds, sizes)
+        return result, significance.pairs_of(first.folds, second.folds)
+    except ERRORS as error:
+        return {"note": sentence(error)}, None
 
 
-def _cell(workdir: Path, keys: Sequence[Key], tested: _Tested) -> dict[str, Any]:
-    """Returns what a row scores on a corpus, of all seeds together and of each, and its cost."""
-    reports = [summary.read(workdir / folder(key) / REPORT) for key in keys]
-    measured = summary.measure(predictions.concatenate(tested.folds))
+@functools.cache
+def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
+    """Returns what a row scores on a corpus, of its seeds together and of each, and its cost."""
+    try:
+        reports = [summary.read(workdir / REPORT) for workdir in workdirs]
+        measured = summary.measure(predictions.concatenate(_read(workdirs).folds))
+    except ERRORS as error:
+        return {"status": f"failed: {sentence(error)}"}
+    seconds = [report.made.get("seconds", 0.0) for report in reports]
     return {
         "status": DONE,
         "system": reports[0].system,
@@ -129,9 +159,8 @@ def _cell(workdir: Path, keys: Sequence[Key], tested: _Tested) -> dict[str, Any]
         "interval": measured["interval"],
         **{score: measured[score] for score in SCORES},
         "of_seeds": [
-            {"seed": key.seed} | {score: getattr(report, score)["value"] for score in SCORES}
-            for key, report in zip(keys, reports, strict=True)
+            {score: getattr(report, score)["value"] for score in SCORES} for report in reports
         ],
-        "differences": {},  # by the row that is subtracted
-        "seconds": sum(report.made.get("seconds", 0.0) for report in reports),
+        "devices": reports[0].made.get("devices"),
+        "seconds": sum(seconds) / len(seconds),
     }

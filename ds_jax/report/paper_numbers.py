@@ -215,7 +215,8 @@ def _departures_of_input(config: Mapping) -> Iterator[str]:
     if config["label_map"]:
         yield f"labels were mapped here: {', '.join(config['label_map'])}"
     if config["variants"]:
-        yield f"variants of recordings trained here ({', '.join(config['variants'])})"
+        given = ", ".join(config["variants"])
+        yield f"models were trained on variants of the recordings too here ({given})"
     if config["trim"]:
         yield f"silence around speech was cut off here ({config['trim']:g} dB)"
     if config["channel"] != "mix":

@@ -189,7 +189,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
     settings = extract.settings(config)
-    _check_variants(config.variants)
+    variants.check(config.variants)
     _check_select_on(config, system)
     for name in system.fields:
         _check_field(name, config.model[name])
@@ -231,14 +231,6 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if chooses(config) != "epoch" and config.select_on != "dev":
         allowed = "'dev', since no member chooses an epoch"
         raise ConfigError("select_on", config.select_on, allowed)
-
-
-def _check_variants(given: Sequence[str]) -> None:
-    """Checks each variant of training recordings."""
-    for variant in given:
-        variants.parse(variant)
-    if len(set(given)) < len(given):
-        raise ConfigError("variants", tuple(given), "different variants")
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:

@@ -1,14 +1,15 @@
-"""Each row of the ladder is run on each corpus, and is compared with the row that it changes."""
+"""Each row of the ladder is run on each corpus, and is compared with the row that it follows."""
 
 import dataclasses
 
+import numpy as np
 import paper_runs
 import pytest
 
 from configs import ladder as ladder_config
 from ds_jax import config as configuration
 from ds_jax.commands import ladder
-from ds_jax.evaluation import comparison, metrics, predictions
+from ds_jax.evaluation import comparison, metrics, predictions, significance
 from ds_jax.report import ladder as page
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
@@ -30,7 +31,7 @@ def make(**fields):
     del config.corpora.ravdess
     for name in CORPORA:
         config.corpora[name].protocol, config.corpora[name].count = "speakers", 3
-    config.references = ("ds_svc",)
+    config.references, config.headlines = ("ds_svc",), ("statistics",)
     config.update_from_flattened_dict(fields)
     return config
 
@@ -43,51 +44,64 @@ def read(workdir):
     return files.read_json(workdir / "ladder.json"), (workdir / "ladder.md").read_text()
 
 
+def pooled(workdir, *place):
+    folder = workdir / page.folder(page.Key(*place))
+    return predictions.read_pooled(sorted(folder.glob("fold_*")))
+
+
 def test_each_row_is_run_on_each_corpus_with_each_seed(tmp_path, calls):
     ladder.run(make(seeds=(0, 3)), load, tmp_path)
-    keys = [page.Key(*each) for each in zip(CORPORA * 2, ROWS[:1] * 4, (0, 0, 3, 3), strict=True)]
-    for key in keys:
-        config = configuration.read(tmp_path / page.folder(key))
-        assert (config.corpus, config.seed) == (key.corpus, key.seed)
-        assert (config.folds.protocol, config.folds.count) == ("speakers", 3)
     content, text = read(tmp_path)
     assert [*content["rows"]] == ["ds_svc", "statistics", "no_gate"]
     assert len(calls["run"]) == len(CORPORA) * len(ROWS) * 2
     for corpus in CORPORA:
         for name, cell in content["corpora"][corpus]["cells"].items():
-            tested = [
-                predictions.read_pooled(
-                    sorted((tmp_path / corpus / name / f"seed_{seed}").glob("fold_*"))
-                )
-                for seed in (0, 3)
-            ]
-            uars = [float(metrics.uar(each.confusion)) for each in tested]
+            alone = [pooled(tmp_path, corpus, name, seed) for seed in (0, 3)]
+            uars = [float(metrics.uar(each.confusion)) for each in alone]
             assert [seed["uar"] for seed in cell["of_seeds"]] == pytest.approx(uars)
             assert cell["uar"]["value"] == pytest.approx(sum(uars) / 2)
-            assert f"{cell['uar']['value']:.3f}" in text
+            both = metrics.macro_f1(sum(each.confusion for each in alone))
+            assert cell["macro_f1"]["value"] == pytest.approx(float(both))
+            assert (cell["seeds"], f"{cell['uar']['value']:.3f}" in text) == ([0, 3], True)
+            for seed in (0, 3):
+                config = configuration.read(tmp_path / page.folder(page.Key(corpus, name, seed)))
+                assert (config.corpus, config.seed) == (corpus, seed)
+                assert (config.folds.protocol, config.folds.count) == ("speakers", 3)
 
 
-def test_a_row_is_compared_with_the_one_that_it_changes_and_with_the_references(tmp_path, calls):
+def test_a_row_is_compared_with_the_one_that_it_follows_and_some_with_references(tmp_path, calls):
     ladder.run(make(), load, tmp_path)
-    content, text = read(tmp_path)
+    content, _ = read(tmp_path)
+    found, wanted = [], []
     for corpus in CORPORA:
         cells = content["corpora"][corpus]["cells"]
         compared = {name: [*cells[name]["differences"]] for name in ROWS}
-        assert compared == {
-            "ds_svc": [],
-            "statistics": ["ds_svc"],
-            "no_gate": ["statistics", "ds_svc"],
-        }
-        alone = comparison.compare_runs(
-            [tmp_path / corpus / name / "seed_0" for name in ("no_gate", "statistics")]
-        )
-        for score in metrics.SCORES:
-            found, wanted = cells["no_gate"]["differences"]["statistics"][score], alone["pairs"][0]
-            for key in ("difference", "low", "high", "p"):
-                assert found[key] == wanted[score][key]
-            assert found["p_holm"] >= found["p"]
-    assert content["compared"] == 6
-    assert text.count("| `no_gate`: no gate | `statistics` |") == 2
+        assert compared == {"ds_svc": [], "statistics": ["ds_svc"], "no_gate": ["statistics"]}
+        for pair in (("statistics", "ds_svc"), ("no_gate", "statistics")):
+            folders = [tmp_path / corpus / name / "seed_0" for name in pair]
+            alone = comparison.compare_runs(folders)["pairs"][0]["uar"]
+            found.append(cells[pair[0]]["differences"][pair[1]]["uar"])
+            for key in ("difference", "low", "high", "p", "p_folds"):
+                assert found[-1][key] == alone[key]
+    for name, other in (("statistics", "ds_svc"), ("no_gate", "statistics")):
+        found.append(content["rows"][name]["differences"][other]["uar"])
+        each = [
+            content["corpora"][corpus]["cells"][name]["differences"][other] for corpus in CORPORA
+        ]
+        mean = np.mean([pair["uar"]["difference"] for pair in each])
+        assert found[-1]["difference"] == pytest.approx(mean)
+    wanted = significance.holm([pair["p"] for pair in found])
+    assert [pair["p_holm"] for pair in found] == pytest.approx(wanted)
+    assert content["compared"] == len(found) == 6
+
+
+def test_seeds_of_a_speaker_move_as_one(tmp_path, calls):
+    """The same predictions twice are no more evidence than once."""
+    ladder.run(make(), load, tmp_path)
+    folders = [(tmp_path / "emodb" / name / "seed_0",) for name in ("no_gate", "statistics")]
+    once, _ = page._compare(*folders)
+    twice, _ = page._compare(*(folder * 2 for folder in folders))
+    assert once == twice
 
 
 def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
@@ -97,11 +111,15 @@ def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     assert content["corpora"]["emodb"]["cells"]["no_gate"] == {"status": "not run: not reached yet"}
     assert "not run: not reached yet" in text
     ladder.run(make(), load, tmp_path)
-    assert len(calls["run"]) == len(set(calls["run"])) * len(CORPORA) == 6
+    assert len(calls["run"]) == 6
     whole = read(tmp_path)
     ladder.run(make(), load, tmp_path)
     assert len(calls["run"]) == 6
     assert read(tmp_path) == whole
+    ladder.run(make(seeds=(0, 1), only=("no_gate",)), load, tmp_path)
+    cells = read(tmp_path)[0]["corpora"]["emodb"]["cells"]
+    assert [cells[name]["seeds"] for name in ("statistics", "no_gate")] == [[0], [0, 1]]
+    assert cells["no_gate"]["differences"]["statistics"]["seeds"] == [0]
 
 
 def test_a_missing_corpus_leaves_the_others(tmp_path, calls):
@@ -116,6 +134,18 @@ def test_a_missing_corpus_leaves_the_others(tmp_path, calls):
     assert {cell["status"] for cell in cells["emovo"].values()} == {"done"}
 
 
+def test_a_run_without_its_predictions_leaves_the_others(tmp_path, calls):
+    ladder.run(make(), load, tmp_path)
+    page._read.cache_clear()
+    page._cell.cache_clear()
+    page._compare.cache_clear()
+    (tmp_path / "emodb/no_gate/seed_0/fold_01/predictions.csv").unlink()
+    ladder.run(make(only=("ds_svc",)), load, tmp_path)
+    cells = read(tmp_path)[0]["corpora"]["emodb"]["cells"]
+    assert cells["statistics"]["status"] == "done"
+    assert cells["no_gate"]["status"] != "done"
+
+
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
@@ -124,7 +154,7 @@ def test_a_missing_corpus_leaves_the_others(tmp_path, calls):
         ({"seeds": ()}, "seeds"),
         ({"seeds": (1, 1)}, "seeds"),
         ({"rows.no_gate.after": "gate"}, "rows.no_gate.after"),
-        ({"rows.statistics.after": "no_gate"}, "rows.no_gate.after"),
+        ({"rows.statistics.after": "no_gate"}, "rows.statistics.after"),
         (
             {"rows.no_gate.experiment.model.dropout": 2.0},
             "rows.no_gate.experiment.model.dropout (on emodb)",
@@ -137,7 +167,28 @@ def test_an_impossible_field_is_named_before_any_work(fields, field):
     assert refused.value.field == field
 
 
-def test_the_published_ladder_is_possible():
+def test_a_ladder_of_ones_own_is_possible():
+    config = make()
+    config.corpora.mine = config.corpora.emodb
+    config.rows.faster = config.rows.statistics.copy_and_resolve_references()
+    schemas = {"ladder": ladder_config.get_config} | dict(ladder_config.base.SCHEMAS)
+    configuration.check_fields(config, schemas)
+    with config.unlocked():
+        config.rows.faster.experiment.train.epoch = 3
+    with pytest.raises(ConfigError) as refused:
+        configuration.check_fields(config, schemas)
+    assert refused.value.field == "rows.faster.experiment.train.epoch"
+
+
+def test_seeds_of_the_published_ladder_share_no_member():
     config = ladder_config.get_config()
+    config.seeds = (0, 1)
     ladder.check(config)
-    assert len({page.folder(key) for key, _ in ladder.plan(config)}) == 3 * len(config.rows)
+    for name in ("best", "fused"):
+        seeds = []
+        for key, experiment in ladder.plan(config):
+            if (key.corpus, key.row) == ("emodb", name):
+                each = configuration.experiments(experiment)
+                seeds.append({(part.system, part.seed) for part in each if "members" not in part})
+        assert len(seeds) == 2
+        assert not seeds[0] & seeds[1]

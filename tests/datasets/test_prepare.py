@@ -370,7 +370,7 @@ def test_a_unique_beginning_names_a_corpus(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/manifest.csv").touch()
     recorded, spoken = (Corpora(tmp_path, tmp_path, synthetic=made) for made in (False, True))
-    beginnings = ("elra", "emod", "emomatch", "emov", "r", "emovo", "mine")
+    beginnings = ("elra", "emod", "emomatch", "emov", "mes", "r", "emovo", "mine")
     full = [recorded.check("corpus", name) for name in beginnings]
     assert full == [*KNOWN, "emovo", "mine"]
     assert spoken.check("corpus", "elra") == "elra_s0329"
