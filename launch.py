@@ -33,6 +33,7 @@ _FORMAT = flags.DEFINE_enum(
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
 _EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_ENROL = flags.DEFINE_string("enrol", "", "recordings of the person whom adapted models hear")
 _READING = {
     "channel": flags.DEFINE_string("channel", None, "channel that is read; as trained"),
     "raw_rate": flags.DEFINE_integer("raw_rate", None, "Hz of headerless files; as trained"),
@@ -88,6 +89,7 @@ def run(mode: str, paths: list[Path]) -> None:
             _HOP.value,
             explain,
             reading,
+            [files.expand(_ENROL.value)] if _ENROL.value else [],
         ),
         "features": lambda: command.run(config, paths, output, labels),
         "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None),

@@ -26,6 +26,7 @@ MODES = {
         "window",
         "hop",
         "explain",
+        "enrol",
         "channel",
         "raw_rate",
     ),

@@ -35,7 +35,11 @@ RANGES = {
     "train.weight_decay": (0.0, 1.0),
     "train.label_smoothing": (0.0, 0.99),
 }
-CHOICES = {"select_on": ("dev", "test", "none"), "parallel": ("auto", "folds", "batch")}
+CHOICES = {
+    "select_on": ("dev", "test", "none"),
+    "parallel": ("auto", "folds", "batch"),
+    "adapt": ("none", "speaker"),
+}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
 # The fields that a run of an earlier version lacks, with the values that it had.
 OLDER = {
@@ -45,6 +49,7 @@ OLDER = {
     "channel": "mix",
     "raw_rate": 16_000,
     "variants": [],
+    "adapt": "none",
 }
 # What config.json holds besides the fields, as the run began: the versions of the libraries, when
 # and by which command it began, and the hashes of its files.
@@ -55,6 +60,11 @@ RECORDED = (VERSIONS, BEGAN, COMMAND, *PATHS.values())
 def is_scheduled(train: Mapping) -> bool:
     """Tells whether the fields of `config.train` are those of a fixed number of epochs."""
     return "plateau_patience" not in train
+
+
+def adapts(config: Mapping) -> bool:
+    """Tells whether a system standardises by each speaker's own recordings, see `enrolment`."""
+    return config.get("adapt", OLDER["adapt"]) == "speaker"
 
 
 def last_member(config: ConfigDict) -> ConfigDict:

@@ -43,6 +43,7 @@ def read_experiment(name):
     config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
     config.update({"classes": LABELS, "label_map": ()})
     config.trim, config.channel, config.variants = 0.0, "mix", ()
+    config.adapt = "none"
     config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
     if row.features == "VGG16":
         config.picture = ml_collections.ConfigDict({"size": 224})

@@ -57,7 +57,7 @@ def test_every_flag_of_a_mode_exists():
     [
         ("train", "config config.seed fold workdir audio distributed debug mode", ""),
         ("evaluate", "config eval_on workdir corpora_dir data_dir audio distributed", ""),
-        ("predict", "config workdir window hop format explain", "a.wav"),
+        ("predict", "config workdir window hop format explain enrol", "a.wav"),
         ("features", "config config.picture.size output labels", "folder"),
         ("compare", "workdir", "a b"),
         ("report", "config workdir corpora_dir data_dir audio", ""),
@@ -84,6 +84,7 @@ def test_flags_of_a_mode_pass(mode, flags, paths):
         ("window", "train evaluate features compare report export corpus"),
         ("format", "features"),
         ("labels", "predict"),
+        ("enrol", "train evaluate features compare report export corpus"),
         ("distributed", "predict features compare report export corpus"),
         ("audio", "predict features compare export corpus"),
     ],

@@ -88,6 +88,7 @@ def test_a_report_shows_every_field_and_no_folder_of_the_machine():
     [
         ("select_on", "train"),
         ("parallel", "both"),
+        ("adapt", "speakers"),
         ("seed", -1),
         ("folds.seed", 2**31),
         ("seeds.order", -1),
@@ -132,6 +133,25 @@ def test_each_seed_can_be_set_alone_and_follows_the_common_one():
     config.seed = 5
     assert {*config.seeds.values()} == {5}
     assert config.folds.seed == 0
+
+
+def test_older_runs_and_their_members_took_everybody_as_they_come(tmp_path):
+    config = base.get_config()
+    base.use_ds_am_fused(config)
+    configuration.write(config, tmp_path)
+    content = files.read_json(tmp_path / "config.json")
+    for each in (content, *content["members"].values()):
+        del each["adapt"]
+    for each in content["members"]["pictures"]["members"].values():
+        del each["adapt"]
+    files.write_json(tmp_path / "config.json", content, sealed=True)
+    before = configuration.read(tmp_path)
+    assert {each.adapt for each in configuration.experiments(before)} == {"none"}
+    systems.check(before)
+    configuration.check_same(config, tmp_path)
+    config.adapt = "speaker"
+    with pytest.raises(ValueError, match="adapt is 'none' there and 'speaker'"):
+        configuration.check_same(config, tmp_path)
 
 
 def test_a_run_that_is_older_than_the_seed_of_augmentation_goes_on(tmp_path):

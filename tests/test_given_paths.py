@@ -56,9 +56,10 @@ def refusal(capsys, monkeypatch, *arguments):
 
 
 def test_a_home_folder_is_meant_in_every_path(home, called, monkeypatch):
-    start(monkeypatch, "--mode=predict", "--checkpoint=~/run", "--explain=~/seen", "~/a*.wav", "-")
-    checkpoint, paths, *_, explain, _ = called.pop()
-    assert (checkpoint, explain) == (home / "run", home / "seen")
+    given = ("--checkpoint=~/run", "--explain=~/seen", "--enrol=~/ana")
+    start(monkeypatch, "--mode=predict", *given, "~/a*.wav", "-")
+    checkpoint, paths, *_, explain, _, enrol = called.pop()
+    assert (checkpoint, explain, enrol) == (home / "run", home / "seen", [home / "ana"])
     assert paths == [home / "a*.wav", Path("-")]
     (home / "own.py").write_text(Path(launch.QUICKSTART).read_text())
     tables = ("--output=~/table.csv", "--labels=~/labels.csv")
@@ -129,9 +130,9 @@ def test_predict_names_the_run_that_answers_for_it(home, called, monkeypatch, ca
 
 def test_how_recordings_are_read_is_said_by_the_run_or_by_a_flag(home, called, monkeypatch, capsys):
     start(monkeypatch, "--mode=predict", "--checkpoint=run", "a.wav")
-    assert called.pop()[-1] == {}
+    assert called.pop()[-2:] == ({}, [])
     start(monkeypatch, "--mode=predict", "--checkpoint=run", "--channel=left", "a.wav")
-    assert called.pop()[-1] == {"channel": "left"}
+    assert called.pop()[-2] == {"channel": "left"}
     trained = base.get_config()
     trained.channel = "right"
     configuration.write(trained, home / "run")

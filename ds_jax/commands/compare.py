@@ -60,4 +60,13 @@ def _text(result: dict) -> str:
     ]
     if {run["selected_on"] for run in result["runs"]} > {"test"}:
         lines.append("Runs whose epoch the test fold chose have an advantage over the others.")
+    if adapted := [run["name"] for run in result["runs"] if run["adapt"] == "speaker"]:
+        lines.append(
+            "UNLABELLED RECORDINGS OF THE TEST SPEAKERS were used, to standardise by speaker, in "
+            f"{', '.join(adapted)}."
+        )
+        if len(adapted) < len(result["runs"]):
+            lines.append(
+                "The other runs did without: these are two protocols, and not two systems."
+            )
     return "\n".join(lines)

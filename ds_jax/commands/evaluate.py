@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import fold_files, folds, labels, leakage
+from ds_jax.data import enrolment, fold_files, folds, labels, leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -78,11 +78,15 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             f"{workdir / CONFIG} is not the config of the models' training: {different} here. "
             "Bring back the file of the training."
         )
+    if configuration.adapts(fitted_by):
+        enrolment.check(corpus)
     config = fitted_by  # the run may have been given more epochs, and not have trained them yet
-    systems.check_folds({folder: _digest(stored, fold_number(folder.parent)) for folder in rows})
+    for folder in rows:
+        digest = _digest(stored, fold_number(folder.parent))
+        leakage.check_fold(folder, read_card(folder)["fold"], digest)
     trained_with = report.how_made(workdir, directories)["weights"]
     made |= {"devices": [processes.devices()], "weights": trained_with}
-    predicted = systems.implementation(config).predict(rows, corpus.inputs, corpus.directory)
+    predicted = systems.implementation(config).predict(rows, corpus)
     utterances, predicted, records = _average(predicted, rows, corpus)
     parallel.forget_programs()
     if not processes.is_first_process():

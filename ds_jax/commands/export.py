@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from ds_jax.config import adapts
 from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
@@ -175,6 +176,9 @@ def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
         exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
         allowed = f"{exported} to be exported, since others are not all JAX"
         raise ConfigError("system", config.system, allowed)
+    if adapts(config):
+        allowed = "'none' to be exported, since an exported model knows no speaker"
+        raise ConfigError("adapt", config.adapt, allowed)
     settings = extract.settings(config)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
         allowed = "'mel' or 'spectrogram' to be exported"

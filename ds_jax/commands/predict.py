@@ -33,6 +33,7 @@ def run(
     hop: float = 0.0,
     explain: str | Path | None = None,
     reading: Mapping[str, Any] | None = None,
+    enrol: Sequence[str | Path] = (),
 ) -> None:
     """Prints the predictions of a run's models for recordings, each as soon as it is known.
 
@@ -57,11 +58,13 @@ def run(
         hop: Seconds between the starts of windows; 0 means window.
         explain: A folder for a picture of each window under each attention gate; None draws none.
         reading: Fields of `source.Reading` that hold in place of the models' own.
+        enrol: Recordings of the speaker, as `arguments`, for models that need them.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
         ValueError: No recording was given, some cannot be used (the predictions of the others are
-            printed first), or the models have no windows or gates as asked for.
+            printed first), or the models have no windows or gates as asked for; or as
+            `Model.enrol`.
     """
     if not arguments:
         raise ValueError(
@@ -77,6 +80,7 @@ def run(
             files.check_writable(explain, "--explain")
         if model.config.synthetic:
             print(SYNTHETIC)
+        model.enrol(enrol)
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:

@@ -201,6 +201,7 @@ def write(
         protocol=protocol,
         protocol_text=folds.PROTOCOLS.get(protocol, ""),
         selected_on=systems.selected_on(config),
+        adapt=config.adapt,
         folds=list(records),
         missing_folds=list(missing_folds),
         skipped=len(corpus.skipped),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import fold_files, folds
+from ds_jax.data import enrolment, fold_files, folds
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
@@ -70,6 +70,8 @@ def run(
         BlockingIOError: Another process runs one of the folds.
     """
     configuration.check_same(config, workdir)
+    if configuration.adapts(config):
+        enrolment.check(corpus)
     protocol, all_folds = _folds(config, corpus, workdir, numbers or ())
     numbers = range(len(all_folds)) if numbers is None else numbers
     unfinished = [number for number in numbers if not _is_whole(config, workdir, number)]

@@ -130,6 +130,11 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
     return found, unusable
 
 
+def listed(paths: Paths) -> Iterable[str | os.PathLike]:
+    """Returns paths of which a caller in Python may have given a single one."""
+    return [paths] if isinstance(paths, str | os.PathLike) else paths
+
+
 @contextlib.contextmanager
 def standard_input(recordings: Sequence[Recording]) -> Iterator[list[Recording]]:
     """Keeps the bytes of standard input in a file while the block runs.
@@ -213,8 +218,7 @@ def answer(
     Raises:
         ValueError: A recording cannot be used, and `unusable` is None.
     """
-    paths = [paths] if isinstance(paths, str | os.PathLike) else paths
-    found, bad = find(paths)
+    found, bad = find(listed(paths))
 
     def check() -> None:
         if bad and unusable is None:

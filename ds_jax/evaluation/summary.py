@@ -37,6 +37,8 @@ class RunSummary:
         protocol_text: The rule in words.
         selected_on: The split that chose the epoch, "dev" or "test"; "none" where none was chosen,
             as by systems without epochs.
+        adapt: "speaker" where each recording was standardised by all recordings of its speaker in
+            the corpus, without their labels; else "none".
         n: The number of predictions.
         utterances: The number of different utterances among them; None if unknown.
         labels: All labels, in the order of `confusion`.
@@ -87,6 +89,7 @@ class RunSummary:
     protocol: str
     protocol_text: str = ""
     selected_on: str
+    adapt: str = "none"
     n: int
     utterances: int | None = None
     labels: list[str]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds_jax.data import enrolment
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.models.layers import Network, Outputs, TrainedClasses, drop
 
@@ -44,9 +45,7 @@ class FeatureNetwork(Network):
         Returns:
             `centre` and `scale`, float32 [d]; features that do not vary have a scale of 1.
         """
-        frames = inputs[rows].reshape(-1, inputs.shape[-1]).astype(np.float64)
-        frames = frames[~np.isnan(frames[:, 0])]  # NaN stands beyond a sequence's end
-        centre, scale = self.body.measure(frames)
+        centre, scale = self.body.measure(enrolment.frames(inputs[rows]).astype(np.float64))
         # A feature that is constant but for rounding would be blown up.
         scale = np.where(scale > 1e-6 * np.maximum(1e-6, np.abs(centre)), scale, 1)
         return {"centre": centre.astype(np.float32), "scale": scale.astype(np.float32)}

@@ -14,29 +14,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ds_jax.data.enrolment import LIMIT
 from ds_jax.features import spectrogram
 from ds_jax.features.spectrogram import LEAST_WIDTH
 from ds_jax.models.deep_spectrum import DeepSpectrumNetwork
 from ds_jax.models.layers import BatchNorm, Outputs, drop
 from ds_jax.models.preprocessing import network_input
 
-LIMIT = 6.0  # standard deviations at which standardised channels are cut off
 LEAST_WEIGHT = 1e-6  # is added to the sum of weights, since a row of padding has none
 LEAST_VARIANCE = 1e-4  # is added to variances, so that deviations have a gradient everywhere
 # Augmentation: the least share of a timeline that is seen, the most pixels (3.07 s of the default
 # frames), and the largest share of its time and of its height that is hidden.
 LEAST_SHARE, MOST_PIXELS, MOST_HIDDEN = 0.6, 192, 0.3
+STANDARDISE = "standardise_"  # begins the name of each `Standardise`, as Flax makes it
 
 
 class Standardise(nn.Module):
-    """Subtracts the train split's mean of each channel, and divides by its deviation."""
+    """Subtracts the mean of each channel, and divides by its deviation.
+
+    They are those of the train split, or of a speaker who is enrolled; or each row has its own.
+    """
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps float32 [batch, height, width, channels] to the same, at most `LIMIT` from 0."""
-        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1])
-        deviation = self.variable("batch_stats", "deviation", jnp.ones, x.shape[-1])
-        x = (x - mean.value[None, None, None]) / deviation.value[None, None, None]
+    def __call__(self, x: jax.Array, own: Mapping[str, jax.Array] | None = None) -> jax.Array:
+        """Standardises maps.
+
+        Args:
+            x: float32 [batch, height, width, channels].
+            own: `mean` and `deviation` of each row, float32 [batch, channels]; None takes the
+                variables for all rows.
+
+        Returns:
+            float32 as x, at most `LIMIT` from 0.
+        """
+        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1]).value[None]
+        deviation = self.variable("batch_stats", "deviation", jnp.ones, x.shape[-1]).value[None]
+        if own is not None:
+            mean, deviation = own["mean"], own["deviation"]
+        x = (x - mean[:, None, None]) / deviation[:, None, None]
         return jnp.clip(x, -LIMIT, LIMIT)
 
 
@@ -154,7 +169,9 @@ class TimelineNetwork(DeepSpectrumNetwork):
     What `lower` returns and `upper` takes is a dictionary: `widths`, int32 [batch], the pixels of
     each timeline; the outputs that carry a head of all frozen blocks, [batch, height, width, c];
     and, if blocks are trained, what the lowest of them reads, under the name of the block below
-    ("picture" if there is none). `augment` adds `hidden`. Gates are NaN after a timeline's end.
+    ("picture" if there is none). `augment` adds `hidden`. Where speakers are standardised by their
+    own recordings, each `Standardise` has an entry of what it takes. Gates are NaN after a
+    timeline's end.
 
     The attributes are those of `DeepSpectrumNetwork`.
     """
@@ -170,12 +187,14 @@ class TimelineNetwork(DeepSpectrumNetwork):
         """The shape of the smallest timeline; they may have any other width."""
         return self.picture.mel_bands, LEAST_WIDTH
 
-    def scaling(self, inputs: Mapping, rows: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-        """Measures the mean and the deviation of channels on the train split.
+    def scaling(
+        self, inputs: Mapping, rows: np.ndarray | slice
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Measures the mean and the deviation of channels.
 
         Args:
             inputs: What `moments` returned for all timelines of the corpus, on the host.
-            rows: int [m], the rows of the train split.
+            rows: int [m] or a slice, the rows of the train split, or of a speaker.
 
         Returns:
             `mean` and `deviation`, float32 [channels], by the name of each `Standardise`; a channel
@@ -188,7 +207,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
             deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
             deviation[deviation <= 1e-3 * np.maximum(1e-3, np.abs(mean))] = 1
             measured = {"mean": mean.astype(np.float32), "deviation": deviation.astype(np.float32)}
-            scaling[f"standardise_{name}"] = measured
+            scaling[f"{STANDARDISE}{name}"] = measured
         return scaling
 
     def moments(self, x: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, ...]]:
@@ -209,8 +228,14 @@ class TimelineNetwork(DeepSpectrumNetwork):
         """Returns the columns of each timeline of a corpus, int [n]."""
         return spectrogram.widths(inputs)
 
-    def lower(self, pictures: jax.Array) -> dict[str, jax.Array]:
-        """Maps uint8 [batch, bands, width], 0 after a timeline's end, to what `upper` takes."""
+    def lower(self, pictures: jax.Array | Mapping) -> dict[str, Any]:
+        """Maps uint8 [batch, bands, width], 0 after a timeline's end, to what `upper` takes.
+
+        A dictionary has `pictures`, and what is passed on.
+        """
+        if isinstance(pictures, Mapping):
+            passed_on = {name: x for name, x in pictures.items() if name != "pictures"}
+            return self.lower(pictures["pictures"]) | passed_on
         picture = self.picture
         widths = jnp.sum(pictures[:, 0] > 0, axis=1, dtype=jnp.int32)
         x = network_input(pictures, picture.colour_map, None, picture.preprocessing)
@@ -235,7 +260,8 @@ class TimelineNetwork(DeepSpectrumNetwork):
             then of its height.
         """
         unit = 2**self.last_block  # pixels of a column of the highest map
-        maps = {name: map for name, map in x.items() if name != "widths"}
+        own = {name: x[name] for name in x if name.startswith(STANDARDISE)}
+        maps = {name: map for name, map in x.items() if name != "widths" and name not in own}
         units = x["widths"] // unit
 
         def draw(rng, units):
@@ -258,7 +284,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
             wanted = starts[:, None] * columns + jnp.arange(size)[None]
             wanted = jnp.minimum(wanted, map.shape[2] - 1)  # after the crop, anything will do
             cropped[name] = jax.vmap(lambda row, wanted: row[:, wanted])(map, wanted)
-        return {"widths": widths * unit, "hidden": hidden} | cropped
+        return {"widths": widths * unit, "hidden": hidden} | cropped | own
 
     def upper(
         self,
@@ -270,7 +296,8 @@ class TimelineNetwork(DeepSpectrumNetwork):
         """Classifies what `lower` or `augment` returned, see `DeepSpectrumNetwork`."""
         maps, seen = {}, {}
         for name, (map, of_map) in self._maps(x).items():
-            maps[name], seen[name] = self.standardise[name](map), of_map
+            own = x.get(f"{STANDARDISE}{name}")
+            maps[name], seen[name] = self.standardise[name](map, own), of_map
         return self.trained_classes(self.head(maps, seen, mask, train, rngs))
 
     def _maps(self, x: Mapping[str, jax.Array]) -> dict[str, tuple[jax.Array, jax.Array]]:

@@ -221,6 +221,8 @@ def _departures_of_input(config: Mapping) -> Iterator[str]:
         yield f"silence around speech was cut off here ({config['trim']:g} dB)"
     if config["channel"] != "mix":
         yield f"the {config['channel']} channel was taken here"
+    if config["adapt"] == "speaker":
+        yield "every recording was standardised by all recordings of its speaker here"
     if "picture" not in config:
         return
     if config["picture"]["size"] != PICTURE_SIZE:

@@ -104,6 +104,8 @@ def headline(result: RunSummary) -> str:
     if result.chosen == "epoch":
         chosen = f", epoch chosen on {result.selected_on}"
         chosen = ", no epoch chosen" if result.selected_on == "none" else chosen
+    if result.adapt == "speaker":
+        chosen += ", STANDARDISED BY UNLABELLED RECORDINGS OF THE TEST SPEAKERS"
     unknown = "" if result.speakers else ", SPEAKERS UNKNOWN"
     missing = ", ".join(map(str, result.missing_folds))
     return (

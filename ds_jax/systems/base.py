@@ -8,22 +8,19 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax.data import folds, labels, leakage
+from ds_jax.data import folds, labels
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract, variants
 from ds_jax.features.extract import SETS
-from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.models.backbones import backbone_of, needs_full_weights
-from ds_jax.models.colours import colour_table
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
-from ds_jax.runtime.progress import many
+from ds_jax.systems import on_pictures
 
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
 
@@ -39,6 +36,7 @@ class System(NamedTuple):
         chooses: What it chooses besides its parameters: "epoch", "C" or "".
         sequences: Whether it reads features with frames.
         exports: Whether JAX alone can compute its predictions from a waveform.
+        adapts: Whether it can standardise by each speaker's own recordings.
     """
 
     title: str
@@ -48,6 +46,7 @@ class System(NamedTuple):
     chooses: str = ""
     sequences: bool = False
     exports: bool = False
+    adapts: bool = True
 
 
 class Implementation(Protocol):
@@ -68,14 +67,13 @@ class Implementation(Protocol):
         """
 
     def predict(
-        self, rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
+        self, rows: Mapping[Path, np.ndarray], corpus: Corpus
     ) -> Iterator[tuple[Path, Predicted]]:
-        """Predicts inputs with the models of a run, one model in memory at a time.
+        """Predicts inputs of a corpus with the models of a run, one model in memory at a time.
 
         Args:
-            rows: For each fold's `checkpoints` folder the inputs that its model predicts, int [n].
-            inputs: Represented as the run's config says, see `corpus.Corpus`.
-            directory: A folder that may keep what is computed from the inputs.
+            rows: For each fold's `checkpoints` folder the rows that its model predicts, int [n].
+            corpus: The corpus, in memory, as `extract.settings` of the run's config says.
 
         Yields:
             The folder and its model's predictions.
@@ -86,9 +84,13 @@ class Implementation(Protocol):
         """
 
     def load_ensemble(
-        self, checkpoints: Sequence[Path]
+        self, checkpoints: Sequence[Path], enrolled: Any = None
     ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
         """Loads the models of a run, all at once, to predict batch after batch.
+
+        Args:
+            checkpoints: The folders of the models.
+            enrolled: What `load_measure` gives for the speaker's recordings; None if not needed.
 
         Returns:
             A function of inputs, represented as the run's config says, and of the number of rows
@@ -99,6 +101,12 @@ class Implementation(Protocol):
             FileNotFoundError, ValueError: As `predict`.
         """
 
+    def load_measure(self, checkpoints: Sequence[Path]) -> Callable[[np.ndarray, int], Callable]:
+        """Loads what measures recordings for an enrolment: a function as `load_ensemble` returns.
+
+        It gives a tree of arrays, which those of other batches are joined to along the first axis.
+        """
+
 
 _NETWORK, _CLASSIFIER, _SVC = "network", "classifier_system", ("kernel", "costs", "scaling")
 _TREES = ("trees", "depth", "bins", "learning_rate", "column_share")
@@ -106,11 +114,11 @@ _AM = ("gates", "merging", "loss_weights", "freeze")
 _STATISTICS = ("heads", "gate", "dropout", "loss_weights", "freeze")
 _FC = ("head", "dropout", "freeze")
 SYSTEMS = {
-    "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True),
+    "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True, adapts=False),
     "ds_am_statistics": System(
         "DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch", exports=True
     ),
-    "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True),
+    "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True, adapts=False),
     "lstm": System("LSTM", "features", _NETWORK, ("units", "dense_units"), "epoch", sequences=True),
     "ffnn": System("FFNN", "features", _NETWORK, ("units", "dropout"), "epoch"),
     "mlr": System("MLR", "features", _CLASSIFIER, ()),
@@ -123,7 +131,10 @@ SYSTEMS = {
 
 ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
 # The fields that an ensemble and its members have in common, besides `folds`.
-SHARED = ("corpus", "classes", "label_map", "synthetic", "trim", "channel", "raw_rate", "variants")
+SHARED = (
+    *("corpus", "classes", "label_map", "synthetic", "adapt"),
+    *("trim", "channel", "raw_rate", "variants"),
+)
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
 NUMBERS = {
@@ -191,10 +202,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     settings = extract.settings(config)
     variants.check(config.variants)
     _check_select_on(config, system)
+    if configuration.adapts(config) and not system.adapts:
+        adapting = ", ".join(repr(name) for name, each in SYSTEMS.items() if each.adapts)
+        raise ConfigError("adapt", config.adapt, f"'none', or take one of system={adapting}")
     for name in system.fields:
         _check_field(name, config.model[name])
     if system.reads == "picture":
-        check_backbone(config, settings)
+        on_pictures.check(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
         readers = " or ".join(repr(name) for name, each in SYSTEMS.items() if each.sequences)
         allowed = f"a set without frames, or take system={readers}, which alone reads sequences"
@@ -260,55 +274,6 @@ def _check_field(name: str, value: object) -> None:
             raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
 
 
-def check_backbone(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
-    """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-    """
-    layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
-    if "pooling" in config.model:
-        layouts = ("deepspectrum", "plain", "timeline")
-    check_choice("picture.layout", picture.layout, layouts)
-    model, backbone = config.model, backbone_of(config)
-    blocks, outputs = [block.name for block in backbone.blocks], backbone.outputs
-    colour_table(picture.colour_map)
-    check_choice("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
-    if "freeze" in model:
-        check_choice("model.freeze", model.freeze, ("", *blocks))
-    for name in {"gates", "heads"} & set(model):
-        field, given = f"model.{name}", tuple(model[name])
-        _check_list(field, given, outputs)
-        numbers = [outputs.index(output) for output in given]
-        if numbers != sorted(numbers):
-            raise ConfigError(field, given, "in this order: lower ones first")
-        # What training changes must reach all gates; heads are handed the output of frozen blocks.
-        highest = blocks[numbers[0] if name == "gates" else numbers[-1]]
-        if model.freeze and blocks.index(model.freeze) > blocks.index(highest):
-            allowed = f"'' or at most {highest!r}, which carries one of {field}"
-            raise ConfigError("model.freeze", model.freeze, allowed)
-        if len(model.loss_weights) != len(given) or not any(model.loss_weights):
-            allowed = f"{many(len(given), 'number')}, one for each of {field}, and not all 0"
-            raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
-    if "layers" in model:
-        known = outputs if "pooling" in model else backbone.feature_layers
-        _check_list("model.layers", model.layers, known)
-    if needs_full_weights(config) and picture.size != backbone.size:
-        top = " and ".join(backbone.top_layers)
-        allowed = (
-            f"{backbone.size}, since the parameters of {top} fit no other size "
-            f"(model.head='gap' and the layer {outputs[-1]!r} take any)"
-        )
-        raise ConfigError("picture.size", picture.size, allowed)
-
-
-def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Checks that a field names some parts of the backbone."""
-    if not names or not set(names) <= set(known) or len(set(names)) < len(names):
-        allowed = f"one or more of {', '.join(map(repr, known))}, each once"
-        raise ConfigError(field, tuple(names), allowed)
-
-
 def chooses(config: Mapping) -> str:
     """Returns what a config's system chooses: "epoch", "C" or ""; an ensemble, what members do."""
     if config["system"] != ENSEMBLE:
@@ -342,7 +307,9 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
         ValueError: A model is of another label set, or of another experiment than the first; or
             a field of their config is impossible or missing.
     """
-    cards = [_card(folder) for folder in checkpoints]
+    from ds_jax.training.checkpoints import read_card  # here, since it imports JAX
+
+    cards = [read_card(folder) for folder in checkpoints]
     configs = [ml_collections.ConfigDict(configuration.OLDER | card["config"]) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
@@ -373,23 +340,3 @@ def _check_epochs(checkpoints: Sequence[Path], cards: Sequence[Mapping]) -> None
                 f"{folder} was trained for {train['epochs']} epochs, and other folds of the run "
                 f"for up to {most['epochs']}: finish the run first, or name one fold"
             )
-
-
-def check_folds(checkpoints: Mapping[Path, str]) -> None:
-    """Checks that models belong to the folds that they lie in.
-
-    Args:
-        checkpoints: Some folds' `checkpoints` folders, and `leakage.fold_digest` of each fold.
-
-    Raises:
-        FileNotFoundError: There is no model in a folder.
-        ValueError: A model is of another fold, or was fitted on other recordings.
-    """
-    for folder, digest in checkpoints.items():
-        leakage.check_fold(folder, _card(folder)["fold"], digest)
-
-
-def _card(folder: Path) -> dict:
-    from ds_jax.training.checkpoints import read_card  # here, since it imports JAX
-
-    return read_card(folder)

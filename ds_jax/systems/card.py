@@ -39,10 +39,11 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
 
     Returns:
         `labels` (the classes), `never_answered` (those that no training had), `system`,
-        `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `models` (their folds
-        and, of networks, epochs), `scores` (of the run's reports, and by which models), `licences`
-        (sentences), `not_for` (what they must not be used for), `weights` (the hash of the
-        pretrained parameters, "" without any) and `config` (see `configuration.public`), as JSON.
+        `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `adapt`, `models`
+        (their folds and, of networks, epochs), `scores` (of the run's reports, and by which
+        models), `licences` (sentences), `not_for` (what they must not be used for), `weights` (the
+        hash of the pretrained parameters, "" without any) and `config` (see
+        `configuration.public`), as JSON.
 
     Raises:
         ValueError: A file of the run is damaged.
@@ -69,6 +70,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "protocol": protocol,
         "protocol_text": PROTOCOLS[protocol],
         "selected_on": systems.selected_on(config),
+        "adapt": config.adapt,
         "models": models,
         "scores": list(_scores(workdir, checkpoints, config.corpus)),
         "licences": licences,

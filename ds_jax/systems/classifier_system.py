@@ -8,7 +8,8 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from ds_jax.data import folds, leakage
+from ds_jax.config import adapts
+from ds_jax.data import enrolment, folds, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
@@ -27,7 +28,7 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 
     Of several processes every one fits all folds, and the first writes them.
     """
-    inputs = _vectors(config, corpus.inputs, corpus.directory)
+    inputs = _vectors(config, corpus)
 
     def fit_folds(made: Mapping[int, folds.Fold], workdir: Path) -> Iterator:
         shown = processes.is_first_process()
@@ -40,31 +41,30 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
     return fit_folds
 
 
-def predict(
-    rows: Mapping[Path, np.ndarray], inputs: np.ndarray, directory: Path | None = None
-) -> Iterator[tuple[Path, Predicted]]:
+def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
     """Predicts with the classifiers of a run; see `base.Implementation`."""
     config = _config(next(iter(rows)))
-    vectors = _vectors(config, inputs, directory)  # alike in all folds
+    vectors = _vectors(config, corpus)  # alike in all folds
     for checkpoints, of_model in rows.items():
         classifier = classifiers.load(KINDS[config.system], checkpoints)
         shares = classifier.probabilities(vectors[of_model], len(config.classes))
         yield checkpoints, Predicted(shares, {}, {})
 
 
-def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
+def load_ensemble(checkpoints: Sequence[Path], enrolled: np.ndarray | None = None) -> Callable:
     """Loads the classifiers of a run, all at once; see `base.Implementation`."""
     config = _config(checkpoints[0])
     ensemble = [classifiers.load(KINDS[config.system], directory) for directory in checkpoints]
-    extract = None
-    if "picture" in config:
-        extract = deep_features.create_features(config).create_extractor()
+    start_vectors = load_measure(checkpoints)
+    usual = None if enrolled is None else enrolment.measure(enrolled)
 
     def start(inputs, size):
-        wait = extract(inputs, size) if extract else lambda: inputs
+        wait = start_vectors(inputs, size)
 
         def mean():
             vectors = wait()
+            if usual is not None:
+                vectors = enrolment.standardise(vectors, usual)
             shares = [each.probabilities(vectors, len(config.classes)) for each in ensemble]
             parts = [Predicted(each, {}, {}) for each in shares]
             return predictions.mean(parts)
@@ -74,13 +74,20 @@ def load_ensemble(checkpoints: Sequence[Path]) -> Callable:
     return start
 
 
-def _vectors(
-    config: ml_collections.ConfigDict, inputs: np.ndarray, directory: Path | None
-) -> np.ndarray:
-    """Returns float32 [n, d], the vectors of inputs that `directory` may keep files of."""
-    if "features" in config:
-        return inputs
-    return deep_features.create_features(config).compute(inputs, directory)
+def load_measure(checkpoints: Sequence[Path]) -> Callable:
+    """Returns what maps inputs to vectors, float32 [n, d]; see `base.Implementation`."""
+    config = _config(checkpoints[0])
+    if "picture" in config:
+        return deep_features.create_features(config).create_extractor()
+    return lambda inputs, size: lambda: inputs
+
+
+def _vectors(config: ml_collections.ConfigDict, corpus: Corpus) -> np.ndarray:
+    """Returns float32 [n, d], the vectors of a corpus, whose folder may keep files of them."""
+    vectors = corpus.inputs
+    if "picture" in config:
+        vectors = deep_features.create_features(config).compute(corpus.inputs, corpus.directory)
+    return enrolment.standardise_speakers(vectors, corpus) if adapts(config) else vectors
 
 
 def _fit_fold(

@@ -30,7 +30,7 @@ from ds_jax.models.preprocessing import network_input
 from ds_jax.models.timeline import seen_positions, weighted_statistics
 from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.progress import many
-from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 from ds_jax.systems.network import batched, gather, load_weights
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL
@@ -74,7 +74,7 @@ def extract_features(
     weights = str(files.expand(weights)) if weights else ""
     config |= {"model": {"layers": tuple(layers)}, "weights": weights}
     config = ml_collections.ConfigDict(config)
-    systems.check_backbone(config, extract.settings(config))
+    on_pictures.check(config, extract.settings(config))
 
     def work(found, bad):
         return process(found, config, bad)

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax.data.recordings import Recording, Unusable
+from ds_jax.data.recordings import Paths, Recording, Unusable
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features.audio import Windowing
 from ds_jax.runtime import progress
@@ -37,8 +37,12 @@ class Ensemble(Model):
         super().__init__(config, first.settings, count, read_card, self._load)
         self.parts = parts
 
-    def _load(self) -> list[Callable]:
+    def _load(self, enrolled: None) -> list[Callable]:
         return [part.start for _, part in self.parts]
+
+    def enrol(self, paths: Paths) -> None:
+        for _, part in self.parts:
+            part.enrol(paths)
 
     def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
         shares = [weight * part(samples, rate) for weight, part in self.parts]
@@ -113,18 +117,30 @@ def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
     for alike in together.values():
         total, first = sum(weight for weight, _ in alike), alike[0][1]
         shares = [(weight / total, part) for weight, part in alike]
-        count, start = sum(part.count for _, part in alike), functools.partial(_mean_of, shares)
-        parts.append((total, Model(first.config, first.settings, count, lambda: {}, start)))
+        joined = Model(
+            *(first.config, first.settings, sum(part.count for _, part in alike), lambda: {}),
+            *(functools.partial(_mean_of, shares), functools.partial(_measure_all, shares)),
+        )
+        parts.append((total, joined))
     return Ensemble(
         config, parts, lambda: card.of_ensemble(config, folder, [each.card for each in members])
     )
 
 
 def _mean_of(
-    weighted: Sequence[tuple[float, Model]],
+    weighted: Sequence[tuple[float, Model]], enrolled: Sequence | None
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
-    """Returns a function as `Model.start` that gives the weighted mean of models, without gates."""
-    starts = [(weight, model.start) for weight, model in weighted]
+    """Returns a function as `Model.start` that gives the weighted mean of models, without gates.
+
+    Args:
+        weighted: The models, each with its weight.
+        enrolled: What `_measure_all` gave; None without an enrolment.
+    """
+    enrolled = enrolled or [None] * len(weighted)
+    starts = [
+        (weight, model.load_ensemble(measured))
+        for (weight, model), measured in zip(weighted, enrolled, strict=True)
+    ]
 
     def start(inputs, size):
         waits = [(weight, start(inputs, size)) for weight, start in starts]
@@ -133,5 +149,18 @@ def _mean_of(
             return Predicted(sum(weight * wait().probabilities for weight, wait in waits), {}, {})
 
         return mean
+
+    return start
+
+
+def _measure_all(
+    weighted: Sequence[tuple[float, Model]],
+) -> Callable[[np.ndarray, int], Callable[[], tuple]]:
+    """Returns a function as that of `Model.load_measure`, which gives what each model measures."""
+    starts = [model.load_measure() for _, model in weighted]
+
+    def start(inputs, size):
+        waits = [start(inputs, size) for start in starts]
+        return lambda: tuple(wait() for wait in waits)
 
     return start

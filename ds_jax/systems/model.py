@@ -11,7 +11,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from ds_jax.data import recordings
+from ds_jax import config as configuration
+from ds_jax.data import enrolment, recordings
 from ds_jax.data.recordings import Paths, Recording, Unusable, Window
 from ds_jax.evaluation.predictions import Predicted, unpadded
 from ds_jax.features import axes, extract
@@ -56,6 +57,8 @@ class Model:
         classes: The classes, in the order of the probabilities.
         settings: How waveforms are drawn, or which features are computed.
         count: The number of models.
+        load_ensemble: Loads the models, given what `load_measure` measured of a speaker or None.
+        load_measure: Loads what measures a speaker, see `base.Implementation`.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class Model:
         settings: extract.Settings,
         count: int,
         read_card: Callable[[], dict],
-        load_ensemble: Callable[[], Callable],
+        load_ensemble: Callable[[Any], Callable],
+        load_measure: Callable[[], Callable] | None = None,
     ):
         self.config, self.settings, self.count = config, settings, count
         self.classes = tuple(config.classes)
-        self._read_card, self._load_ensemble = read_card, load_ensemble
+        self.load_ensemble, self.load_measure = load_ensemble, load_measure
+        self._read_card, self._enrolled = read_card, None
 
     @functools.cached_property
     def card(self) -> dict[str, Any]:
@@ -78,7 +83,33 @@ class Model:
     @functools.cached_property
     def start(self) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
         """The function that predicts a batch, see `base.Implementation.load_ensemble`."""
-        return self._load_ensemble()
+        return self.load_ensemble(self._enrolled)
+
+    def enrol(self, paths: Paths) -> None:
+        """Measures recordings of the speaker who will be heard, of models that need it.
+
+        Args:
+            paths: As in `predict`; nothing for models that take everybody as they come.
+
+        Raises:
+            ValueError: Recordings are needed, not needed, too few, or unusable.
+        """
+        enrolment.check_given(bool(paths), configuration.adapts(self.config))
+        if not paths:
+            return
+        found, bad = recordings.find(recordings.listed(paths))
+        batches = recordings.process(
+            *(found, self.settings, self.windowing(0, 0), parallel.rows_together()),
+            *(self.load_measure(), bad),
+        )
+        heard, measured = set(), []
+        for windows, of_windows in batches:
+            heard |= {window.recording.path for window in windows}
+            measured.append(of_windows)
+        if bad:
+            raise ValueError(f"the enrolment: {recordings.complaint(bad)}")
+        enrolment.check_count(len(heard))
+        self._enrolled = jax.tree.map(lambda *parts: np.concatenate(parts), *measured)
 
     def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
         """Predicts the emotion of a waveform, or of each waveform of a batch.
@@ -218,21 +249,29 @@ class Model:
         return recordings.answer(paths, unusable, work)
 
 
-def load(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
+def load(
+    path: str | os.PathLike,
+    channel: str | None = None,
+    raw_rate: int | None = None,
+    enrol: Paths = (),
+) -> Model:
     """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
 
     Args:
         path: The folder of a run, of a fold, or one that `--mode=export` has written.
         channel: Which channel of recordings is read, see `source.Reading`; None means as trained.
         raw_rate: The rate in Hz of headerless recordings; None means as trained.
+        enrol: Recordings of the one speaker whom models of adapt='speaker' will hear.
 
     Raises:
         ConfigError: There is no such channel or rate.
         FileNotFoundError: There is no finished model in the folder.
-        ValueError: A model is damaged, or of another version; or JAX finds no device.
+        ValueError: A model is damaged, or of another version; JAX finds no device; or as
+            `Model.enrol`.
     """
     processes.prepare()
     model = find(path, channel, raw_rate)
+    model.enrol(enrol)
     model.start  # noqa: B018 (loads the weights, so that an error comes here)
     return model
 
@@ -253,7 +292,7 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             extract.Waveforms(facts["sample_rate"], **reading),
             len(facts["models"]),
             lambda: facts,
-            lambda: _load_exported(folder / EXPORTED),
+            lambda enrolled: _load_exported(folder / EXPORTED),
         )
     if (folder / EXPORTED_ONNX).is_file():
         raise ValueError(
@@ -267,12 +306,14 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
     config.update(given)
+    implementation = systems.implementation(config)
     return Model(
         config,
         extract.settings(config),
         len(checkpoints),
         lambda: card.read(config, checkpoints),
-        lambda: systems.implementation(config).load_ensemble(checkpoints),
+        lambda enrolled: implementation.load_ensemble(checkpoints, enrolled),
+        lambda: implementation.load_measure(checkpoints),
     )
 
 

@@ -9,7 +9,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from ds_jax.data.corpus import Corpus, StoredPictures
+from ds_jax.config import adapts
+from ds_jax.data import enrolment
+from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted, mean, probabilities_of
 from ds_jax.models import pretrained
 from ds_jax.models.backbones import backbone_of, needs_full_weights
@@ -20,9 +22,10 @@ from ds_jax.models.create import (
     split_frozen,
 )
 from ds_jax.models.layers import Network
+from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.training import inference, loop, parallel
 from ds_jax.training.checkpoints import load_variables, read_card
-from ds_jax.training.input_pipeline import create_inputs
+from ds_jax.training.input_pipeline import Inputs, create_inputs
 from ds_jax.training.parallel import ONE_MODEL
 from ds_jax.training.step import create_predict_step
 
@@ -57,43 +60,70 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
     return config, network, load_variables(directory, like=abstract_variables(network))
 
 
-def predict(
-    rows: Mapping[Path, np.ndarray],
-    inputs: np.ndarray | StoredPictures,
-    directory: Path | None = None,
-) -> Iterator[tuple[Path, Predicted]]:
+def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
     """Predicts with the networks of a run; see `base.Implementation`."""
-    del directory
-    corpus, predict_step = None, None
+    inputs, predict_step = None, None
     for checkpoints, of_model in rows.items():
         config, network, variables = load(checkpoints)
         batch_size = config.train.batch_size
-        if corpus is None:  # the frozen blocks are pretrained, and so alike in all folds of a run
-            corpus = create_inputs(network, variables["params"], inputs)
-            predict_step = create_predict_step(network, corpus, ONE_MODEL)
+        if inputs is None:  # the frozen blocks are pretrained, and so alike in all folds of a run
+            inputs = _inputs(config, network, variables["params"], corpus)
+            predict_step = create_predict_step(network, inputs, ONE_MODEL)
             batches = max(-(-len(some) // batch_size) for some in rows.values())
-            length = corpus.length(batches, ONE_MODEL.width(batch_size))
+            length = inputs.length(batches, ONE_MODEL.width(batch_size))
         variables = ONE_MODEL.place([variables])
         [predicted] = inference.predict(
-            predict_step, variables, corpus, ONE_MODEL, [of_model], batch_size, length
+            predict_step, variables, inputs, ONE_MODEL, [of_model], batch_size, length
         )
         yield checkpoints, predicted
 
 
+def _inputs(
+    config: ml_collections.ConfigDict, network: Network, params: Mapping, corpus: Corpus
+) -> Inputs:
+    """Puts a corpus on the devices; its speakers are standardised as in training."""
+    if not adapts(config):
+        return create_inputs(network, params, corpus.inputs)
+    if not isinstance(network, TimelineNetwork):
+        return create_inputs(network, params, enrolment.standardise_speakers(corpus.inputs, corpus))
+    inputs = create_inputs(network, params, corpus.inputs)
+    measured = inference.moments(network, params, inputs, config.train.batch_size)
+    return inference.adapt(network, inputs, measured, corpus)
+
+
+def load_measure(checkpoints: Sequence[Path]) -> Callable:
+    """Loads what measures inputs for an enrolment; see `base.Implementation`."""
+    _, network, variables = load(checkpoints[0])
+    if not isinstance(network, TimelineNetwork):
+        return lambda inputs, size: lambda: enrolment.frames(inputs)
+    frozen = parallel.replicate(split_frozen(network, variables["params"])[0])
+
+    def moments(params, inputs):
+        x = network.apply({"params": params}, inputs, method="lower")
+        return gather(network.apply({"params": params}, x, method="moments"))
+
+    moments = ONE_MODEL.parallel(moments, models=1, whole=0, spread=1)
+    return batched(lambda inputs, mask: moments(frozen, inputs))
+
+
 def load_ensemble(
-    checkpoints: Sequence[Path],
+    checkpoints: Sequence[Path], enrolled: Any = None
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
     """Loads the networks of a run, all at once; see `base.Implementation`.
 
     The output of the frozen blocks is computed once for all networks: these blocks are pretrained,
     and so alike in all folds of a run.
     """
-    network, shared, ensemble = None, {}, []
+    network, shared, ensemble, usual = None, {}, [], None
     for directory in checkpoints:
         _, network, variables = load(directory)
         frozen, trained = split_frozen(network, variables["params"])
-        shared = shared or parallel.replicate(frozen)
-        ensemble.append(ONE_MODEL.place([{**variables, "params": trained}]))
+        shared, batch_stats = shared or parallel.replicate(frozen), variables["batch_stats"]
+        if enrolled is not None and isinstance(network, TimelineNetwork):
+            batch_stats = {**batch_stats, **network.scaling(enrolled, slice(None))}
+        ensemble.append(ONE_MODEL.place([{"params": trained, "batch_stats": batch_stats}]))
+    if enrolled is not None and not isinstance(network, TimelineNetwork):
+        usual = enrolment.measure(enrolled)
 
     def lower(params, inputs):
         return network.apply({"params": params}, inputs, method="lower")
@@ -112,7 +142,7 @@ def load_ensemble(
     start = batched(forward)
 
     def start_ensemble(inputs, size):
-        wait = start(inputs, size)
+        wait = start(inputs if usual is None else enrolment.standardise(inputs, usual), size)
         return lambda: mean([probabilities_of(*outputs) for outputs in wait()])
 
     return start_ensemble

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ds_jax.data import enrolment
+from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted, probabilities_of
 from ds_jax.models.create import Variables
 from ds_jax.models.timeline import TimelineNetwork
@@ -80,6 +82,27 @@ def moments(network: TimelineNetwork, params: Mapping, inputs: Inputs, batch_siz
     chunks = inputs.chunks(ONE_MODEL, [batches], length, width)
     outputs = list(read_behind(step(variables, *chunk) for chunk in chunks))
     return _join(outputs, len(rows), batch_size)
+
+
+def adapt(network: TimelineNetwork, inputs: Inputs, measured: Any, corpus: Corpus) -> Inputs:
+    """Puts beside each row what the network's `scaling` measures on recordings of its speaker.
+
+    Args:
+        network: The network.
+        inputs: The corpus as steps read it.
+        measured: What `moments` returned.
+        corpus: The corpus.
+    """
+    speakers = enrolment.rows_of_speakers(corpus)
+
+    def spread(*of_speakers):
+        rows = np.empty((len(corpus.owners), *of_speakers[0].shape), np.float32)
+        for (_, numbers), value in zip(speakers, of_speakers, strict=True):
+            rows[numbers] = value
+        return rows
+
+    usual = [network.scaling(measured, numbers) for numbers, _ in speakers]
+    return inputs.put_beside(jax.tree.map(spread, *usual))
 
 
 def _join(outputs: Sequence, count: int, batch_size: int) -> Any:

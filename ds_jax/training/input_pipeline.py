@@ -35,6 +35,8 @@ class Inputs:
         corpus: The corpus' inputs, or what the frozen blocks make of its pictures (an array, or a
             tree of arrays): on every device, or on the host or its disk where it is streamed.
         labels: int32 [n], where the corpus is.
+        beside: What else belongs to each row, by its name: trees of arrays [n, ...], where the
+            corpus is.
         method: The network's method that reads it: "upper" where the frozen blocks' work is done.
         streamed: Whether it is sent to the devices batch by batch.
     """
@@ -43,6 +45,11 @@ class Inputs:
     labels: jax.Array | np.ndarray
     method: str
     streamed: bool
+    beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def put_beside(self, tree: Mapping[str, Any]) -> "Inputs":
+        """Returns the same with more that belongs to each row, a tree of arrays on the host."""
+        return dataclasses.replace(self, beside=tree if self.streamed else parallel.replicate(tree))
 
     def length(self, batches: int, width: int) -> int:
         """Returns how many batches, of `width` rows on a device, a chunk of an epoch holds."""
@@ -80,7 +87,8 @@ class Inputs:
 
         Yields:
             Corpus, labels, rows [devices, length, width], mask and counts, see `Layout.spread`;
-            where the corpus is streamed, the first two hold this chunk alone.
+            where the corpus is streamed, the first two hold this chunk alone. With `beside` the
+            corpus is a dictionary; inputs that are none are its `pictures`.
         """
         starts = range(0, max(map(len, batches)), length)
         spread = (
@@ -88,7 +96,8 @@ class Inputs:
             for start in starts
         )
         if not self.streamed:
-            yield from ((self.corpus, self.labels, *chunk) for chunk in spread)
+            corpus = _join(self.corpus, self.beside)
+            yield from ((corpus, self.labels, *chunk) for chunk in spread)
             return
         spread = list(spread)
         if not spread:
@@ -96,9 +105,14 @@ class Inputs:
         for (rows, mask, counts), pictures in zip(spread, self._read(spread), strict=True):
             parts = len(rows), length * width
             numbers = np.arange(length * width, dtype=np.int32).reshape(length, width)
+
+            def put(x, rows=rows, parts=parts):
+                return layout.put(x[rows].reshape(*parts, *x.shape[1:]))
+
+            pictures = layout.put(pictures.reshape(*parts, *self.corpus.shape[1:]))
             yield (
-                layout.put(pictures.reshape(*parts, *self.corpus.shape[1:])),
-                layout.put(self.labels[rows].reshape(parts)),
+                _join(pictures, jax.tree.map(put, self.beside)),
+                put(self.labels),
                 np.broadcast_to(numbers, rows.shape),
                 mask,
                 counts,
@@ -159,6 +173,13 @@ def create_inputs(
 def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cuts row numbers in batches; the last may be smaller."""
     return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
+def _join(corpus: Any, beside: Mapping[str, Any]) -> Any:
+    """Returns a corpus, or part of one, with what belongs to its rows."""
+    if not beside:
+        return corpus
+    return {**(corpus if isinstance(corpus, Mapping) else {"pictures": corpus}), **beside}
 
 
 def _resident(

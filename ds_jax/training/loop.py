@@ -12,7 +12,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from ds_jax.config import is_scheduled
+from ds_jax.config import adapts, is_scheduled
+from ds_jax.data import enrolment
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import predictions
@@ -45,7 +46,8 @@ class TrainingSetup:
         pretrained: VGG16's ImageNet weights, by layer; empty for networks on features.
         inputs: The corpus as the steps read it.
         optimiser: The optimiser of all folds.
-        measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each.
+        measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each;
+            None where each row has its own scaling.
         steps: The training step and the prediction step of each layout that was needed.
     """
 
@@ -89,7 +91,7 @@ class TrainingSetup:
         """Returns the state that the training of a fold begins with, on the host."""
         network, train, rows = self.network(layout), self.config.train, fold.rows["train"]
         rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
-        measured = network.scaling(self.measured, rows)
+        measured = {} if self.measured is None else network.scaling(self.measured, rows)
         trained = [name in fold.trained for name in self.corpus.classes]
         measured |= {"trained_classes": {"trained": np.asarray(trained, np.float32)}}
         schedule = ()
@@ -114,6 +116,9 @@ def create_setup(
         pretrained: VGG16's ImageNet weights, by layer, see `pretrained.load`; empty for networks
             on features.
     """
+    if adapts(config) and "features" in config:
+        standardised = enrolment.standardise_speakers(corpus.inputs, corpus)
+        corpus = dataclasses.replace(corpus, inputs=standardised)
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
     parts = {name: config.model.get(name) for name in ("freeze", "gates", "heads", "head")}
@@ -128,6 +133,8 @@ def create_setup(
             measured = inference.moments(network, ported, inputs, config.train.batch_size)
         corpus.computed[key] = inputs, measured
     inputs, measured = corpus.computed[key]
+    if adapts(config) and "picture" in config:
+        inputs, measured = inference.adapt(network, inputs, measured, corpus), None
     return TrainingSetup(
         config=config,
         corpus=corpus,

@@ -163,6 +163,24 @@ def test_choosing_on_the_test_side_is_an_advantage_that_is_told(three, tmp_path,
     assert "have an advantage over the others" in capsys.readouterr().out
 
 
+def test_two_protocols_are_told_apart(three, tmp_path, capsys):
+    compare.run(three[:2])
+    assert "UNLABELLED" not in capsys.readouterr().out
+    adapted = [finished(tmp_path / name, 0.7, name, adapt="speaker") for name in ("SVC", "MLR")]
+    assert [run["adapt"] for run in compare.run([three[0], adapted[0]])["runs"]] == [
+        "none",
+        "speaker",
+    ]
+    printed = capsys.readouterr().out
+    assert "UNLABELLED RECORDINGS OF THE TEST SPEAKERS were used" in printed
+    assert "in SVC." in printed
+    assert "two protocols" in printed
+    compare.run(adapted)
+    printed = capsys.readouterr().out
+    assert "in SVC, MLR." in printed
+    assert "two protocols" not in printed
+
+
 def test_a_single_fold_has_no_t_test(three, capsys):
     for workdir in three[:2]:
         content = read_json(workdir / "folds.json")

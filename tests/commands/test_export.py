@@ -291,6 +291,7 @@ def test_an_export_is_three_files_that_name_no_folder(exported):
     [
         ("system", "lstm"),
         ("system", "ds_svc"),
+        ("adapt", "speaker"),
         ("picture.mode", "chroma"),
         ("picture.sample_rate", 0),
     ],

@@ -1,6 +1,7 @@
 """--mode=predict gives recordings seven probabilities, in the form and windows asked for."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -89,7 +90,8 @@ def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, caps
     paths = [recording.path for recording in recordings.find([folder])[0]]
     pictures = np.stack([extract.read(path, settings)[1][0] for path in paths])
     inputs = dict.fromkeys(model.find_checkpoints(run), np.arange(3))
-    alone = [one.probabilities for _, one in network.predict(inputs, pictures)]
+    drawn = dataclasses.replace(tiny.corpus(3), inputs=pictures)
+    alone = [one.probabilities for _, one in network.predict(inputs, drawn)]
     assert len(alone) == 3
     assert np.std(alone, axis=0).max() > 1e-3  # the folds differ
     np.testing.assert_allclose([row[4] for row in found], np.mean(alone, axis=0), atol=1e-6)
@@ -295,7 +297,7 @@ def test_a_model_of_windows_takes_its_windows_as_in_training(run, tmp_path, caps
         return lambda: Predicted(np.full((len(inputs), 7), 1 / 7), {}, {})
 
     monkeypatch.setattr(systems, "load_config", of_windows)
-    monkeypatch.setattr(network, "load_ensemble", lambda checkpoints: uniform)
+    monkeypatch.setattr(network, "load_ensemble", lambda checkpoints, enrolled: uniform)
     times = [row[1:3] for row in answers(capsys, run, [tmp_path])]
     assert times == [(k / 4, min(k / 4 + 0.5, 1.6)) for k in range(6)]
     times = [row[1:3] for row in answers(capsys, run, [tmp_path], window=1)]

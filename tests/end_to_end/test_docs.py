@@ -178,9 +178,10 @@ def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path, monkeypatch):
 def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
     names, rows = ["a.wav", "folder/b.wav", "folder/anger/c.wav"], ["path,label,speaker"]
-    for speaker, label in itertools.product("123", LABELS):
-        names.append(f"corpora/robots/{speaker}/{label}.wav")
-        rows.append(f"{speaker}/{label}.wav,{label},robot{speaker}")
+    names += [f"zoe/{number}.wav" for number in range(10)]
+    for speaker, take, label in itertools.product("123", "12", LABELS):
+        names.append(f"corpora/robots/{speaker}/{label}{take}.wav")
+        rows.append(f"{speaker}/{label}{take}.wav,{label},robot{speaker}")
     for speaker, text, emotion in itertools.product(("03", "08", "09"), "12", "WEAFNT"):
         names.append(f"corpora/emodb/wav/{speaker}a0{text}{emotion}a.wav")
     for speaker, emotion in itertools.product(("f1", "m1", "m2"), EMOVO):

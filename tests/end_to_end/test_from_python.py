@@ -7,6 +7,9 @@ from pathlib import Path
 import matplotlib
 import pytest
 import recordings
+import tiny
+
+from ds_jax.commands import train
 
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "docs" / "tour.ipynb"
@@ -19,7 +22,11 @@ def home(run, tmp_path, tiny_weights, monkeypatch):
     """A current folder with recordings, and a run under all names that the documents use."""
     for seed, name in enumerate(("a.wav", "my.wav", "folder/b.wav", "folder/c.wav")):
         recordings.sound(tmp_path / name, seed, 0.5)
+    recordings.sounds(tmp_path / "zoe", *(f"{number}.wav" for number in range(10)))
     (tmp_path / "runs").mkdir()
+    config, corpus = tiny.make("mlr")
+    config.adapt = "speaker"
+    assert train.run(config, corpus, tmp_path / "runs" / "robots_speaker")
     for name in ("robots", "ds_am_emodb", "quickstart"):
         (tmp_path / "runs" / name).symlink_to(run)
     monkeypatch.chdir(tmp_path)
@@ -28,7 +35,7 @@ def home(run, tmp_path, tiny_weights, monkeypatch):
 
 
 def test_the_documents_programs_run(home):
-    for page, at_least in (("README.md", 1), ("docs/from_python.md", 7)):
+    for page, at_least in (("README.md", 1), ("docs/from_python.md", 8)):
         text = (ROOT / page).read_text(encoding="utf-8")
         blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
         assert len(blocks) >= at_least

@@ -148,7 +148,7 @@ def test_it_learns_and_judges_from_its_checkpoint(system, features, tmp_path):
     judgement = tiny.train_fold(experiment, 0, fold, tmp_path)
     tested = spoken.rows_of(fold.test)
     assert (judgement.probabilities.argmax(axis=1) == spoken.labels[tested]).mean() > 0.5
-    loaded = dict(inference.predict({tmp_path / "fold_00" / "checkpoints": tested}, spoken.inputs))
+    loaded = dict(inference.predict({tmp_path / "fold_00" / "checkpoints": tested}, spoken))
     np.testing.assert_array_equal(
         loaded[tmp_path / "fold_00" / "checkpoints"].probabilities, judgement.probabilities
     )

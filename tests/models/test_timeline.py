@@ -213,6 +213,41 @@ def test_what_is_hidden_does_not_count():
     assert np.abs(np.asarray(seen.logits - apply(x).logits)).max() > 1e-4
 
 
+def test_rows_with_a_scaling_of_their_own_are_standardised_by_it():
+    """As a network is whose variables are theirs; padding, crops and masks change nothing of it."""
+    network, made, rng = create(), variables(create()), np.random.default_rng(2)
+    lower = network.apply(made, padded(drawn(), 250), method="lower")
+    own = {
+        f"standardise_{name}": {
+            "mean": rng.random((3, lower[name].shape[-1])).astype(np.float32),
+            "deviation": 0.5 + rng.random((3, lower[name].shape[-1])).astype(np.float32),
+        }
+        for name in HEADS
+    }
+    pictures = {"pictures": jnp.asarray(padded(drawn(), 250)), **own}
+    together = network.apply(made, pictures, jnp.ones(3))
+    cropped = network.augment({**lower, **own}, jax.random.split(jax.random.key(0), 3))
+    for name, scaling in own.items():
+        jax.tree.map(np.testing.assert_array_equal, cropped[name], scaling)
+    for row, picture in enumerate(drawn()):
+        of_row = jax.tree.map(lambda x, row=row: x[row], own)
+        theirs = {**made, "batch_stats": {**made["batch_stats"], **of_row}}
+        alone = network.apply(theirs, picture[None], jnp.ones(1))
+        np.testing.assert_allclose(together.logits[row], alone.logits[0], rtol=1e-4, atol=1e-5)
+        usual = network.apply(made, picture[None], jnp.ones(1))
+        assert np.abs(np.asarray(usual.logits - alone.logits)).max() > 1e-3
+
+
+def test_speakers_are_standardised_where_no_head_is_trained_below():
+    config, _ = tiny.make("ds_am_statistics")
+    config.adapt = "speaker"
+    systems.check(config)
+    config.model.freeze = "block3"
+    with pytest.raises(ConfigError) as refused:
+        systems.check(config)
+    assert refused.value.field == "model.freeze"
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

@@ -85,6 +85,7 @@ def test_names_are_text_and_never_markup(tmp_path):
     ("identifier", "changes"),
     [
         ("optimistic", {"selected_on": "test"}),
+        ("enrolment", {"adapt": "speaker"}),
         ("synthetic", {"synthetic": True}),
         ("missing", {"missing_folds": [3, 4]}),
         ("paper", {"paper": made_up.paper()}),

@@ -96,7 +96,7 @@ def test_all_models_together_predict_the_mean_of_each(finished_runs, system):
     checkpoints = sorted(finished_runs(system).glob("fold_*/checkpoints"))
     rows = dict.fromkeys(checkpoints, np.arange(5, dtype=np.int32))
     of_system = systems.implementation(systems.load_config(checkpoints))
-    each = [predicted.probabilities for _, predicted in of_system.predict(rows, corpus.inputs)]
+    each = [predicted.probabilities for _, predicted in of_system.predict(rows, corpus)]
     together = of_system.load_ensemble(checkpoints)(corpus.inputs[:5], 8)()
     np.testing.assert_allclose(together.probabilities, np.mean(each, axis=0), atol=1e-5)
     assert len(each) == 3
@@ -135,7 +135,7 @@ def test_the_card_of_a_model_names_its_system_and_is_checked(copied, system):
     folder = workdir / "fold_00" / CHECKPOINTS
     other = shutil.copytree(folder, workdir / "alone")
     assert systems.load_config([other]).system == system
-    for field in ("trim", "channel", "raw_rate"):  # which earlier versions did not have
+    for field in ("trim", "channel", "raw_rate", "adapt"):  # which earlier versions did not have
         tiny.tamper(other / CARD, lambda card, field=field: card["config"].pop(field))
     assert systems.load_config([folder, other]).channel == "mix"
     tiny.tamper(other / CARD, lambda card: card["config"].update(seed=5))
@@ -248,6 +248,8 @@ def test_a_single_cost_is_reported_too(tmp_path):
         ("ds_am", "model.merging", ["late"], ""),
         ("ds_am", "model.loss_weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)], ""),
         ("ds_am", "picture.preprocessing", ["tf"], ""),
+        ("ds_am", "adapt", ["speaker"], ""),
+        ("ds_fc", "adapt", ["speaker"], ""),
         ("ds_svc", "picture.colour_map", ["virdis"], ""),
         ("ds_svc", "model.layers", [(), ("fc1",), ("block5_pool", "block5pool")], ""),
         ("ds_svc", "model.layers", [("block5_pool", "block5_pool")], ""),
