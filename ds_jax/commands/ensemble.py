@@ -178,6 +178,10 @@ def evaluate_on(
             selected_on=systems.selected_on(config),
             chosen=systems.chooses(config),
             folds=[],
+            untrained={
+                name: sum(each.untrained.get(name, 0) for each in results.values())
+                for name in unanswerable
+            },
             settings=configuration.describe(config),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
             made=made[0]

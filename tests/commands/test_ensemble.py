@@ -199,6 +199,21 @@ def test_another_corpus_is_tested_by_the_mean(run):
     np.testing.assert_allclose(tested.probabilities, mean_of(folders), rtol=1e-12)
     assert summary.read(directory / "report.json") == result
     assert (result.trained_on, result.corpus) == ("tiny", "other")
+    assert result.untrained == {}
+
+
+def test_a_class_that_no_member_was_trained_on_is_told(tmp_path):
+    config = tiny.config()
+    config.corpus, config.folds.protocol = "tiny", "whole_corpus"
+    config.classes = (*config.classes, "CALM")
+    base.use_ensemble(config, mlr=tiny.make("mlr")[0], trees=tiny.make("xgboost")[0])
+
+    def with_calm(member, name):
+        return dataclasses.replace(load(member, name), classes=tuple(config.classes))
+
+    assert ensemble.run(config, with_calm, tmp_path)
+    result = ensemble.evaluate_on(config, with_calm, tmp_path, "other")
+    assert result.untrained == {"CALM": 2}
 
 
 def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsys):
