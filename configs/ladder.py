@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
     config.headlines = ("statistics", "best", "fused")  # which are compared with the references
     config.references = ("compare_svc", "ds_svc")
     config.corpora = ConfigDict(sort_keys=False)
-    for name, protocol, count in (
+    for name, protocol, count in (  # the count does not matter where speakers are left out
         ("emodb", "leave_one_speaker_out", 10),
-        ("emovo", "leave_one_speaker_out", 6),
+        ("emovo", "leave_one_speaker_out", 10),
         ("ravdess", "speakers", 6),
     ):
         config.corpora[name] = ConfigDict({"protocol": protocol, "count": count, "seed": 0})
