@@ -26,7 +26,7 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "folder of the run; default runs/<
 _CORPORA = flags.DEFINE_string("corpora_dir", _RAW, "raw recordings, a folder for each corpus")
 _DATA = flags.DEFINE_string("data_dir", "data", "prepared corpora")
 _EVAL_ON = flags.DEFINE_string("eval_on", "", "corpus that --mode=evaluate tests on")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "run or fold to predict with, or to export")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "run or fold that answers, or is exported")
 _FORMAT = flags.DEFINE_enum(
     "format", None, [*itertools.chain(*cli.FORMATS.values())], "of predictions, or of an export"
 )
@@ -38,6 +38,8 @@ _READING = {
     "channel": flags.DEFINE_string("channel", None, "channel that is read; as trained"),
     "raw_rate": flags.DEFINE_integer("raw_rate", None, "Hz of headerless files; as trained"),
 }
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "address at which --mode=serve listens")
+_PORT = flags.DEFINE_integer("port", 8765, "its port; 0: a free one", 0, 65535)
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
@@ -65,7 +67,8 @@ def run(mode: str, paths: list[Path]) -> None:
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
     for experiment in configuration.experiments(config) if mode == "evaluate" else ():
         experiment.update(reading)
-    follows_config = mode not in ("predict", "compare", "export")  # which follow the models'
+    # These follow the models' config.
+    follows_config = mode not in ("predict", "compare", "export", "serve")
     if follows_config:
         check(config, mode, workdir)
 
@@ -97,11 +100,12 @@ def run(mode: str, paths: list[Path]) -> None:
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
+        "serve": lambda: command.run(checkpoint, _HOST.value, _PORT.value, reading),
         "corpus": lambda: command.run(
             config, load(described, config.corpus, describes=True), workdir
         ),
     }
-    if mode == "predict" and not _CHECKPOINT.value:
+    if mode in ("predict", "serve") and not _CHECKPOINT.value:
         print(f"without --checkpoint, the models of {workdir} answer", file=sys.stderr, flush=True)
     commands[mode]()
 

@@ -30,6 +30,7 @@ MODES = {
         "channel",
         "raw_rate",
     ),
+    "serve": ("config", "workdir", "checkpoint", "channel", "host", "port"),
     "features": ("config", "config.", "output", "labels"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),
@@ -148,9 +149,9 @@ def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], many: 
         single += ["--mode=corpus"] if mode == "corpus" else []
         if single:
             raise ValueError(f"{single[0]} is for one experiment, and this config is of many")
-    if mode == "predict" and {"checkpoint", "workdir"} <= {*names}:
-        raise ValueError("--workdir does nothing in --mode=predict with --checkpoint: leave it out")
-    if mode in ("predict", "export") and {"checkpoint", "config"} <= {*names}:
+    if mode in ("predict", "serve") and {"checkpoint", "workdir"} <= {*names}:
+        raise ValueError(f"--workdir does nothing in --mode={mode} with --checkpoint: leave it out")
+    if mode in ("predict", "serve", "export") and {"checkpoint", "config"} <= {*names}:
         raise ValueError(f"--config does nothing in --mode={mode} with --checkpoint: leave it out")
     for name in names:
         flag = "config." if name.startswith("config.") else name

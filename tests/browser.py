@@ -19,15 +19,24 @@ PATIENCE = 120  # seconds without a word from the browser
 
 
 class Browser:
-    """A process of Chromium; a context manager that ends it."""
+    """A process of Chromium, with more flags if need be; a context manager that ends it."""
 
-    def __init__(self, profile: Path):
+    def __init__(self, profile: Path, *flags: str):
         command_end, self._commands = os.pipe()
         self._answers, answer_end = os.pipe()
         # Chromium reads descriptor 3 and writes descriptor 4.
         redirect = f'exec "$@" 3<&{command_end} 4>&{answer_end}'
         self._process = subprocess.Popen(
-            ["bash", "-c", redirect, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
+            [
+                "bash",
+                "-c",
+                redirect,
+                "bash",
+                CHROMIUM,
+                *FLAGS,
+                *flags,
+                f"--user-data-dir={profile}",
+            ],
             pass_fds=(command_end, answer_end),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -63,8 +72,15 @@ class Browser:
         while not any((e["method"], e.get("sessionId")) == (event, session) for e in self.events):
             self.events.append(self._read())
 
-    def open(self, path: Path, width: int, dark: bool = False, script: str = "") -> "Page":
-        """Shows a file in a window of its own, `width` CSS pixels wide; `script` runs before it."""
+    def open(self, path: Path | str, width: int, dark: bool = False, script: str = "") -> "Page":
+        """Shows a file, or an address, in a window of its own.
+
+        Args:
+            path: The file; the address if it is a str.
+            width: CSS pixels.
+            dark: Whether the user prefers dark colours.
+            script: What runs before the page's own.
+        """
         target = self.command("Target.createTarget", url="about:blank")["targetId"]
         attached = self.command("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self, attached["sessionId"])
@@ -78,7 +94,8 @@ class Browser:
         page.command("Emulation.setEmulatedMedia", features=[scheme])
         page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
         self.events = [e for e in self.events if e.get("sessionId") != page.session]
-        page.command("Page.navigate", url=path.absolute().as_uri())
+        address = path if isinstance(path, str) else path.absolute().as_uri()
+        page.command("Page.navigate", url=address)
         self.wait("Page.loadEventFired", page.session)
         return page
 

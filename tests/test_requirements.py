@@ -41,7 +41,7 @@ def required(name):
     [
         (
             ("launch.py", "configs/*.py", "datasets/**/*.py", "ds_jax/**/*.py"),
-            ("requirements.txt", "requirements-opensmile.txt"),
+            ("requirements.txt", "requirements-opensmile.txt", "requirements-serve.txt"),
         ),
         (("tests/**/*.py",), ("requirements-dev.txt",)),
         (

@@ -19,12 +19,13 @@ MAY_IMPORT = {
     "training": ("models", "evaluation", "data", "features", "config", "runtime"),
     "report": ("evaluation", "data", "features", "runtime"),
     "systems": ("training", "models", "evaluation", "data", "features", "config", "runtime"),
+    "serving": ("systems", "report", "evaluation", "features", "runtime"),
     "commands": (
-        *("systems", "report", "training", "models", "evaluation", "data", "features"),
+        *("serving", "systems", "report", "training", "models", "evaluation", "data", "features"),
         *("config", "runtime"),
     ),
 }
-LEVELS = 7  # of rooms, one importing the next
+LEVELS = 8  # of rooms, one importing the next
 NEEDS_JAX = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 WITHOUT_JAX = ("datasets", "config", "cli", "features", "data", "evaluation", "report", "runtime")
 # The twin of the picture on the device, and the start of JAX.

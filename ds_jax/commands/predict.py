@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from ds_jax import config as configuration
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
@@ -20,7 +18,7 @@ from ds_jax.runtime import files, progress
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
-from ds_jax.systems.model import Model, Row, find
+from ds_jax.systems.model import Model, Row, describe, find
 
 SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 
@@ -163,26 +161,17 @@ def _write_json(
     # The groups are made by identity, since a recording may be given twice.
     for _, group in itertools.groupby(rows, lambda row: id(row[0].recording)):
         parts, probabilities, _ = zip(*group, strict=True)
-        # A short last window would count too much; windows of training count as they did there.
-        weights = [part.end - part.start if by_length else 1 for part in parts]
-        mean = np.average(probabilities, axis=0, weights=weights)
         record = {"recording": parts[0].recording.title, "seconds": round(parts[0].seconds, 6)}
-        record |= _prediction(mean, classes)
-        record["windows"] = [
-            {"start": round(part.start, 6), "end": round(part.end, 6)}
-            | _prediction(shares, classes)
+        windows = [
+            (part.start, part.end, shares)
             for part, shares in zip(parts, probabilities, strict=True)
         ]
+        record |= describe(windows, classes, by_length)
         text = json.dumps(record, ensure_ascii=False)
         print(separator + text, end="", file=output, flush=True)
         separator = ",\n"
     reasons = [{"recording": item.title, "reason": item.reason} for item in unusable]
     print('\n], "unusable": ' + json.dumps(reasons, ensure_ascii=False) + "}", file=output)
-
-
-def _prediction(probabilities: np.ndarray, classes: Sequence[str]) -> dict:
-    by_label = dict(zip(classes, probabilities.tolist(), strict=True))
-    return {"prediction": classes[probabilities.argmax()], "probabilities": by_label}
 
 
 @contextlib.contextmanager

@@ -75,7 +75,10 @@ def count_windows(total: int, step: int, larger: Callable = max) -> int:
 
 
 def read(
-    source: Source | str | os.PathLike, sample_rate: int, heard: Heard | None = None
+    source: Source | str | os.PathLike,
+    sample_rate: int,
+    heard: Heard | None = None,
+    longest: float = math.inf,
 ) -> tuple[np.ndarray, int]:
     """Decodes a recording, takes the mean of its channels or one of them, and resamples it.
 
@@ -86,6 +89,7 @@ def read(
         source: The recording.
         sample_rate: The wanted rate in Hz; 0 keeps the rate of the file.
         heard: An empty object, which then knows what is odd about the recording.
+        longest: Seconds of the longest recording that is read, if that is below `LONGEST`.
 
     Returns:
         Samples, float32 [n], full scale at 1; and their rate in Hz.
@@ -93,10 +97,10 @@ def read(
     Raises:
         FileNotFoundError: The file does not exist.
         ValueError: The file cannot be read or decoded, or is cut short, empty, not finite,
-            silent, or longer than `LONGEST`; or it ends before its part.
+            silent, or too long; or it ends before its part.
     """
     source = _source(source)
-    file_rate, blocks = _decode(source, LONGEST, heard)
+    file_rate, blocks = _decode(source, min(longest, LONGEST), heard)
     rate = sample_rate or file_rate
     blocks = _resample(_check(source, blocks), file_rate, rate)
     samples = np.concatenate([np.zeros(0, np.float32), *blocks])
@@ -148,6 +152,7 @@ def windows(
     windowing: Windowing,
     trim: float = 0.0,
     heard: Heard | None = None,
+    longest: float = math.inf,
 ) -> Iterator[tuple[float, float, int, np.ndarray]]:
     """Reads a recording of any length window by window, with a few windows in memory.
 
@@ -160,6 +165,7 @@ def windows(
         windowing: How the recording is cut; its window is above 0.
         trim: As in `find_speech`; the first window starts where the speech does.
         heard: As in `read`.
+        longest: Seconds of the longest recording that is read.
 
     Yields:
         The recording's length and the window's start in seconds, the rate in Hz, and the window's
@@ -169,7 +175,7 @@ def windows(
         FileNotFoundError, ValueError: As in `read`.
     """
     source, lengths = _source(source), []
-    file_rate, blocks = _decode(source, heard=heard)
+    file_rate, blocks = _decode(source, longest, heard)
     rate = sample_rate or file_rate
     blocks = _count(_check(source, blocks), lengths)
     if trim:
@@ -307,9 +313,10 @@ def _limit(
 
 
 def _too_long(source: Source, longest: float) -> str:
+    limit = f"{longest / 60:.0f} min" if longest >= 120 else f"{longest:.0f} s"
     return (
-        f"{source} is longer than {longest / 60:.0f} min, too long to be read whole: cut it into "
-        "utterances, or give --window"
+        f"{source} is longer than {limit}, too long to be read whole: cut it into utterances, or "
+        "give --window"
     )
 
 

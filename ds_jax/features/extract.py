@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,7 @@ def windows(
     settings: Settings,
     windowing: audio.Windowing,
     heard: Heard | None = None,
+    longest: float = math.inf,
 ) -> Iterator[tuple[float, float, float, int, np.ndarray | ValueError]]:
     """Draws pictures or computes features of a recording window by window.
 
@@ -205,6 +207,7 @@ def windows(
         settings: How pictures are drawn, or which features are computed.
         windowing: How the recording is cut; the windows of the settings are not used.
         heard: As in `audio.read`.
+        longest: Seconds of the longest recording that is read.
 
     Yields:
         The recording's length, the window's start and its end in seconds; the rate in Hz at which
@@ -215,12 +218,12 @@ def windows(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     if not windowing.window:
-        samples, rate = audio.read(source, settings.sample_rate, heard)
+        samples, rate = audio.read(source, settings.sample_rate, heard, longest)
         first, stop = find_speech([samples], rate, settings.trim)
         represented = _represent(samples[first:stop], rate, settings)
         yield len(samples) / rate, first / rate, stop / rate, rate, represented
         return
-    parts = audio.windows(source, settings.sample_rate, windowing, settings.trim, heard)
+    parts = audio.windows(source, settings.sample_rate, windowing, settings.trim, heard, longest)
     for seconds, start, rate, samples in parts:
         try:
             represented = _represent(samples, rate, settings)

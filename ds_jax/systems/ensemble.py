@@ -21,11 +21,7 @@ from ds_jax.systems.model import Model, Row, find
 
 
 class Ensemble(Model):
-    """The weighted mean of models that read different pictures or features, see `Model`.
-
-    Attributes:
-        parts: Each with its weight, which sum to one.
-    """
+    """The weighted mean of models that read different pictures or features, see `Model`."""
 
     def __init__(
         self,
@@ -35,7 +31,12 @@ class Ensemble(Model):
     ):
         first, count = parts[0][1], sum(part.count for _, part in parts)
         super().__init__(config, first.settings, count, read_card, self._load)
-        self.parts = parts
+        self._weighted = parts
+
+    @property
+    def parts(self) -> Sequence[tuple[float, Model]]:
+        """The models whose answers are averaged, each with its weight, which sum to one."""
+        return self._weighted
 
     def _load(self, enrolled: None) -> list[Callable]:
         return [part.start for _, part in self.parts]
@@ -109,8 +110,7 @@ def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
     members = [find(each, **given) for each in member_directories(folder, config).values()]
     together = {}
     for member in members:
-        parts = member.parts if isinstance(member, Ensemble) else [(1.0, member)]
-        for weight, part in parts:
+        for weight, part in member.parts:
             alike = together.setdefault(str(part.settings), [])
             alike.append((weight / len(members), part))
     parts = []

@@ -75,6 +75,11 @@ class Model:
         self.load_ensemble, self.load_measure = load_ensemble, load_measure
         self._read_card, self._enrolled = read_card, None
 
+    @property
+    def parts(self) -> Sequence[tuple[float, "Model"]]:
+        """The models whose answers are averaged, each with its weight: this one alone."""
+        return [(1.0, self)]
+
     @functools.cached_property
     def card(self) -> dict[str, Any]:
         """What is known of the models, as JSON, see `card.read`; of an exported one model.json."""
@@ -339,6 +344,35 @@ def find_checkpoints(directory: Path) -> list[Path]:
             f"no finished fold in {directory}: give the folder of a run or of a fold (--checkpoint)"
         )
     return found or [directory / CHECKPOINTS]
+
+
+def describe(
+    windows: Sequence[tuple[float, float, np.ndarray]], classes: Sequence[str], by_length: bool
+) -> dict[str, Any]:
+    """Describes what is predicted for a recording, as JSON.
+
+    Args:
+        windows: The start and the end of each in seconds, and its probabilities, float [classes].
+        classes: The classes, in the order of the probabilities.
+        by_length: Whether long windows count more.
+
+    Returns:
+        `prediction` and `probabilities` (by class) of the windows' mean, and `windows`, each with
+        `start`, `end`, `prediction` and `probabilities`.
+    """
+
+    def of(shares: np.ndarray) -> dict[str, Any]:
+        by_class = dict(zip(classes, shares.tolist(), strict=True))
+        return {"prediction": classes[shares.argmax()], "probabilities": by_class}
+
+    # A short last window would count too much; windows of training count as they did there.
+    weights = [end - start if by_length else 1 for start, end, _ in windows]
+    mean = np.average([shares for *_, shares in windows], axis=0, weights=weights)
+    parts = [
+        {"start": round(start, 6), "end": round(end, 6)} | of(shares)
+        for start, end, shares in windows
+    ]
+    return of(mean) | {"windows": parts}
 
 
 def explain(

@@ -1,0 +1,123 @@
+"""--mode=serve: listens to a microphone in a browser, to robots and to programs."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ds_jax.commands.predict import SYNTHETIC
+from ds_jax.runtime import progress
+from ds_jax.runtime.progress import many
+from ds_jax.systems import base as systems
+from ds_jax.systems.model import find
+
+TOKEN = "DS_JAX_TOKEN"  # in the environment, since everybody on a machine sees its command lines
+LONGEST_END = 10  # seconds in which answers that are under way are given after SIGTERM
+PING = 20.0  # seconds between two questions whether a listener is still there
+
+
+def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | None = None) -> None:
+    """Serves the answers of a run's models until SIGTERM or Ctrl-C.
+
+    On the machine itself it asks for no token. Elsewhere it asks for that of `TOKEN`, or for one
+    that it makes and prints. Nothing is stored.
+
+    Args:
+        checkpoint: As in `predict.run`.
+        host: The address to listen at, such as 127.0.0.1 or 0.0.0.0, or a name of one.
+        port: 0 takes a free one.
+        reading: As in `predict.run`.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        OSError: The address is not this machine's, or is in use.
+        ValueError: A package is missing, or the token is too short.
+    """
+    try:
+        import uvicorn
+
+        from ds_jax.serving import app, guard
+        from ds_jax.serving.judge import Judge
+        from ds_jax.serving.limits import Limits
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--mode=serve needs the package {error.name}: pip install -r requirements-serve.txt"
+        ) from error
+    token = os.environ.get(TOKEN, "")
+    if 0 < len(token) < guard.LEAST_TOKEN:
+        raise ValueError(f"${TOKEN} must have at least {guard.LEAST_TOKEN} characters")
+    with _bind(host, port) as bound:
+        address, port = bound.getsockname()[:2]
+        made = not token and not ipaddress.ip_address(address).is_loopback
+        token = secrets.token_urlsafe(32) if made else token
+        model = find(checkpoint, **(reading or {}))
+        if model.config.synthetic:
+            print(SYNTHETIC)
+        progress.say(
+            f"{systems.title(model.config)}: loading {many(model.count, 'model')}, and compiling "
+            "for utterances of all lengths: some minutes where nothing was compiled before"
+        )
+        model.start  # noqa: B018 (loads the weights, so that an error comes here)
+        shown = f"[{address}]" if ":" in address else address
+        lines = [f"listening at http://{shown}:{port}/" + (f"#token={token}" if made else "")]
+        if token and not made:
+            lines.append(f"clients need the token that ${TOKEN} holds")
+        if not ipaddress.ip_address(address).is_loopback:
+            lines.append(
+                "without encryption: browsers give microphones to pages of this machine alone, "
+                "such as those through ssh -L"
+            )
+        limits = Limits()
+        judge = Judge(model, limits)
+        judge.warm_up()
+        config = uvicorn.Config(
+            app.create(judge, [host], token),
+            log_level="error",
+            access_log=False,
+            ws="websockets-sansio",
+            ws_max_size=limits.message_bytes,
+            ws_ping_interval=PING,
+            ws_ping_timeout=PING,
+            limit_concurrency=limits.connections,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=LONGEST_END,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+        )
+        server = uvicorn.Server(config)
+        asyncio.run(_serve(server, bound, lines))
+
+
+async def _serve(server: Any, bound: socket.socket, lines: list[str]) -> None:
+    """Lets a server run, and prints lines as soon as it listens."""
+    running = asyncio.create_task(server.serve(sockets=[bound]))
+    while not (server.started or running.done()):
+        await asyncio.sleep(0.05)
+    for line in lines if server.started else ():
+        print(line, flush=True)
+    await running
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Takes an address, at which nobody is heard until the server is ready."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with contextlib.ExitStack() as closed_by_an_error:
+            bound = closed_by_an_error.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            closed_by_an_error.pop_all()
+    except OSError as error:
+        raise OSError(
+            f"--host={host} --port={port}: {error.strerror or error}: give another --port, or an "
+            "address of this machine"
+        ) from error
+    return bound

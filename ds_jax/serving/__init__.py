@@ -1,0 +1,1 @@
+"""A server that listens: speech comes in as sound, and goes out as emotions."""

@@ -1,0 +1,231 @@
+"""The application: its addresses, and what each answers."""
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import math
+import os
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from ds_jax.report import pages
+from ds_jax.runtime import errors
+from ds_jax.serving import openapi
+from ds_jax.serving.guard import Guard
+from ds_jax.serving.judge import Judge
+from ds_jax.serving.limits import Refused
+from ds_jax.serving.listen import Listener
+from ds_jax.systems import base as systems
+
+TITLE = "the recording"  # what errors call it: a client knows no path of the server
+_PAGE = Path(__file__).with_name("page")
+_TYPE = "text/javascript; charset=utf-8"
+
+
+def create(judge: Judge, hosts: Sequence[str] = (), token: str = "") -> Guard:
+    """Creates the application.
+
+    Args:
+        judge: Who answers; it works as long as the application does.
+        hosts: Names by which clients know this machine, see `Guard`.
+        token: What clients must know; "" for everybody.
+
+    Returns:
+        An application of ASGI.
+    """
+    service = _Service(judge, token)
+    routes = [
+        Route("/", service.page),
+        Route("/listen.js", _script("listen.js")),
+        Route("/worklet.js", _script("worklet.js")),
+        Route("/healthz", service.health),
+        Route("/openapi.json", service.describe),
+        Route("/predict", service.predict, methods=["POST"]),
+        WebSocketRoute("/listen", service.listen),
+    ]
+    handlers = {Refused: _refuse, HTTPException: _no_such, Exception: _fail}
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=service.lifespan)
+    return Guard(app, hosts, token, service.policy)
+
+
+class _Service:
+    """The answers to all requests."""
+
+    def __init__(self, judge: Judge, token: str):
+        self._judge, self._token, self._limits = judge, token, judge.limits
+        self._listeners = self._uploads = 0
+        model, config = judge.model, judge.model.config
+        self._html = pages.render(
+            "listen.html.jinja",
+            title="Emotions in what you say",
+            system=systems.title(config),
+            models=model.count,
+            classes=model.classes,
+            synthetic=config.synthetic,
+            needs_token=bool(token),
+        )
+        style = re.search(r"<style>(.*?)</style>", self._html, re.DOTALL)[1]
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        self.policy = (
+            f"default-src 'none'; script-src 'self'; style-src 'sha256-{digest}'; img-src data:; "
+            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        """Lets the judge work as long as the application does."""
+        del app
+        work = asyncio.create_task(self._judge.run())
+        try:
+            yield
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def page(self, request: Request) -> Response:
+        """The page with the microphone."""
+        del request
+        return HTMLResponse(self._html)
+
+    async def health(self, request: Request) -> Response:
+        """Whether the server listens, and how much it has to do."""
+        del request
+        judge = self._judge
+        content = {"status": "ok", "listeners": self._listeners}
+        return JSONResponse(content | {"answers": judge.answers, "dispatches": judge.dispatches})
+
+    async def describe(self, request: Request) -> Response:
+        """This interface, for programs."""
+        del request
+        return JSONResponse(openapi.describe(self._judge.model.classes, self._limits))
+
+    async def predict(self, request: Request) -> Response:
+        """Judges the recording in the body of a request."""
+        with self._place("_uploads", self._limits.uploads):
+            window, hop = (_seconds(request, name) for name in ("window", "hop"))
+            with _in_memory() as (path, file):
+                await self._receive(request, file)
+                try:
+                    answer = await self._judge.judge_recording(path, TITLE, window, hop)
+                except ValueError as error:
+                    sentence = errors.sentence(error)
+                    if sentence is None:
+                        raise
+                    raise Refused(422, sentence) from error
+        return JSONResponse(answer)
+
+    async def listen(self, socket: WebSocket) -> None:
+        """Listens to a client until it goes."""
+        try:
+            with self._place("_listeners", self._limits.listeners):
+                await Listener(socket, self._judge, self._token).serve()
+        except Refused as refused:
+            await socket.accept()
+            await socket.send_json({"error": refused.sentence})
+            await socket.close(refused.code)
+
+    @contextlib.contextmanager
+    def _place(self, name: str, most: int) -> Iterator[None]:
+        """Counts a client while the block runs; there is no more than one thread."""
+        if getattr(self, name) >= most:
+            raise Refused(503, f"the server has {most} clients already: try again later", 1013)
+        setattr(self, name, getattr(self, name) + 1)
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) - 1)
+
+    async def _receive(self, request: Request, file: int) -> None:
+        """Writes the body of a request into a file, no more of it than is allowed."""
+        limits = self._limits
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind.startswith("multipart/"):
+            raise Refused(
+                415,
+                f"the body is {kind}: send the bytes of the recording alone, as "
+                "curl --data-binary @a.wav does",
+            )
+        large = Refused(
+            413,
+            f"{TITLE} is larger than {limits.upload_bytes / 1e6:g} MB: send a part of it, or "
+            "as .flac or .mp3",
+        )
+        length = request.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > limits.upload_bytes:
+            raise large
+        size = 0
+        try:
+            async with asyncio.timeout(limits.upload_seconds):
+                async for block in request.stream():
+                    size += len(block)
+                    if size > limits.upload_bytes:
+                        raise large
+                    view = memoryview(block)
+                    while view:
+                        view = view[os.write(file, view) :]
+        except TimeoutError as error:
+            raise Refused(
+                408, f"{TITLE} did not come within {limits.upload_seconds:g} s: send it faster"
+            ) from error
+
+
+def _seconds(request: Request, name: str) -> float:
+    text = request.query_params.get(name, "0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise Refused(400, f"{name}={text[:50]} must be a number of seconds, 0 or more")
+    return value
+
+
+@contextlib.contextmanager
+def _in_memory() -> Iterator[tuple[Path, int]]:
+    """Yields the path and the descriptor of a file that no disk holds, and that is gone after."""
+    file = os.memfd_create("recording", os.MFD_CLOEXEC)
+    try:
+        yield Path(f"/proc/{os.getpid()}/fd/{file}"), file
+    finally:
+        os.close(file)
+
+
+def _script(name: str):
+    text = (_PAGE / name).read_text(encoding="utf-8")
+
+    async def answer(request: Request) -> Response:
+        del request
+        return Response(text, media_type=_TYPE)
+
+    return answer
+
+
+async def _refuse(request: Request, error: Refused) -> Response:
+    del request
+    headers = {"retry-after": "5"} if error.status == 503 else {}
+    if error.status in (408, 413):  # the rest of the body is not wanted
+        headers["connection"] = "close"
+    return JSONResponse({"error": error.sentence}, error.status, headers)
+
+
+async def _no_such(request: Request, error: HTTPException) -> Response:
+    sentence = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}"
+    return JSONResponse(
+        {"error": f"{sentence}; /openapi.json lists what there is"},
+        error.status_code,
+        error.headers,
+    )
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    del request, error  # it is raised again, for whoever runs the server
+    return JSONResponse({"error": "the server failed: its own output says why"}, 500)

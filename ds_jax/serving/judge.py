@@ -1,0 +1,264 @@
+"""Answers for many clients at once: what waits for the same program shares a dispatch."""
+
+import asyncio
+import collections
+import functools
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ds_jax.evaluation.predictions import unpadded
+from ds_jax.features import audio, axes, extract
+from ds_jax.features.axes import TimeFrequency
+from ds_jax.features.silence import find_speech
+from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.serving.limits import Limits, Refused
+from ds_jax.systems.model import Model, describe
+
+TOGETHER = 8  # pictures of a dispatch, at most
+LENGTHS = 64  # recordings of evenly spaced lengths, whose shapes are compiled before the first one
+
+
+class Shown(NamedTuple):
+    """What the models saw of an utterance, and what they let through.
+
+    Attributes:
+        picture: As the models read it.
+        gates: By the name of the layer that carries the gate.
+    """
+
+    picture: TimeFrequency
+    gates: dict[str, TimeFrequency]
+
+
+class _Waiting(NamedTuple):
+    start: Callable
+    inputs: np.ndarray  # [1, ...]
+    answer: asyncio.Future
+
+    def shares_with(self, other: "_Waiting") -> bool:
+        return self.start is other.start and self.inputs.shape == other.inputs.shape
+
+
+class Judge:
+    """Models that answer many at once; `run` must be under way.
+
+    Attributes:
+        model: The models.
+        limits: What they bear.
+        answers, dispatches: How many pictures were judged, and in how many dispatches.
+    """
+
+    def __init__(self, model: Model, limits: Limits):
+        self.model, self.limits = model, limits
+        self.answers = self.dispatches = 0
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._device = ThreadPoolExecutor(1, "device")
+        cores = os.cpu_count() or 1
+        self._work, self._reading = (ThreadPoolExecutor(cores, name) for name in ("work", "read"))
+
+    def warm_up(self) -> int:
+        """Compiles what utterances of all lengths need; returns the number of programs."""
+        rng, count = np.random.default_rng(0), 0
+        for _, part in self.model.parts:
+            rate, shapes = part.settings.sample_rate or 16_000, {}
+            for number in range(1, LENGTHS + 1):
+                length = round(self.limits.piece * rate * number / LENGTHS)
+                noise = rng.normal(0, 0.1, length).astype(np.float32)
+                array = extract.from_samples(noise, rate, part.settings)[0]
+                shapes.setdefault(extract.batch([array], part.settings).shape, array)
+            for array in shapes.values():
+                for rows in (1, TOGETHER):
+                    part.start(extract.batch([array], part.settings), rows)()
+                    count += 1
+        return count
+
+    async def run(self) -> None:
+        """Judges what waits, the oldest first, until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while batch := self._take():
+                    call = functools.partial(_dispatch, batch)
+                    try:
+                        rows = await loop.run_in_executor(self._device, call)
+                    except Exception as error:
+                        rows = [error] * len(batch)
+                    self.dispatches += 1
+                    self.answers += len(batch)
+                    for each, row in zip(batch, rows, strict=True):
+                        _answer(each.answer, row)
+        finally:
+            for pool in (self._device, self._work, self._reading):
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    async def judge(
+        self, samples: np.ndarray, rate: int, shown: bool = False
+    ) -> tuple[np.ndarray, list[Shown]]:
+        """Judges a waveform, as `Model.__call__` does.
+
+        Args:
+            samples: float32 [n], mono, full scale at 1.
+            rate: Hz.
+            shown: Whether pictures and gates are wanted.
+
+        Returns:
+            float64 [classes]; and what the models saw, in each of their windows, if it is wanted
+            and there is one kind of pictures.
+
+        Raises:
+            Refused: Too much is waiting, or the answer takes too long.
+            ValueError: The waveform cannot be judged, see `extract.from_samples`.
+        """
+        shares, parts = 0.0, self.model.parts
+        for weight, part in parts:
+            arrays = await self.work(extract.from_samples, samples, rate, part.settings)
+            rows = await self._answers(part, arrays)
+            shares = shares + weight * np.mean([row[0] for row in rows], axis=0)
+        if not shown or len(parts) > 1 or not isinstance(part.settings, PictureSettings):
+            return shares, []
+        gates = [gates for _, gates in rows]
+        return shares, await self.work(_shown, samples, rate, part.settings, arrays, gates)
+
+    async def judge_recording(
+        self, path: Path, title: str, window: float, hop: float
+    ) -> dict[str, Any]:
+        """Judges a recording, as `Model.predict` does.
+
+        Args:
+            path: The file.
+            title: Its name in errors.
+            window, hop: Seconds, as in `Model.predict`.
+
+        Returns:
+            `seconds`, and what `model.describe` returns.
+
+        Raises:
+            Refused: Too much is waiting, or the answer takes too long.
+            ValueError: The recording, or a window of it, cannot be judged.
+        """
+        loop, windows, by_length, total = asyncio.get_running_loop(), [], False, 0.0
+        for weight, part in self.model.parts:
+            windowing = part.windowing(window, hop)
+            by_length = windowing.to_end
+            if windowing.window > self.limits.piece:
+                raise ValueError(
+                    f"window={windowing.window:g} must be at most {self.limits.piece:g} seconds"
+                )
+            read = functools.partial(self._read, path, title, part, windowing)
+            total, times, arrays = await loop.run_in_executor(self._reading, read)
+            shares = [row[0] * weight for row in await self._answers(part, arrays)]
+            windows.append(dict(zip(times, shares, strict=True)))
+        # Starts are rounded, and parts may read at rates of their own.
+        each = [{round(start, 3): (start, end) for start, end in those} for those in windows]
+        common = sorted(set.intersection(*map(set, each)))
+        sums = [
+            (
+                *each[0][key],
+                sum(those[times[key]] for those, times in zip(windows, each, strict=True)),
+            )
+            for key in common
+        ]
+        return {"seconds": round(total, 6)} | describe(sums, self.model.classes, by_length)
+
+    async def work(self, function: Callable, *arguments: Any) -> Any:
+        """Calls a function that takes a while in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._work, function, *arguments)
+
+    def _read(
+        self, path: Path, title: str, part: Model, windowing: audio.Windowing
+    ) -> tuple[float, list[tuple[float, float]], list[np.ndarray]]:
+        settings, limits = part.settings, self.limits
+        longest = limits.recording if windowing.window else limits.piece
+        total, times, arrays = 0.0, [], []
+        try:
+            windows = extract.windows(settings.source(path), settings, windowing, longest=longest)
+            for seconds, start, end, _, array in windows:
+                if isinstance(array, ValueError):
+                    raise ValueError(f"{path} from {start:.2f} to {end:.2f} s: {array}")
+                if len(times) == limits.windows:
+                    raise ValueError(
+                        f"{path} has more than {limits.windows} windows: give a larger --hop"
+                    )
+                total = seconds
+                times.append((start, end))
+                arrays.append(array)
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error).replace(str(path), title)) from error
+        return total, times, arrays
+
+    async def _answers(
+        self, part: Model, arrays: Sequence[np.ndarray]
+    ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Returns the probabilities and the gates of pictures or features."""
+        if len(self._waiting) + len(arrays) > self.limits.waiting:
+            raise Refused(503, "the server is busy: try again in some seconds", 1013)
+        answers = []
+        for array in arrays:
+            answers.append(asyncio.get_running_loop().create_future())
+            inputs = extract.batch([array], part.settings)
+            self._waiting.append(_Waiting(part.start, inputs, answers[-1]))
+        self._arrived.set()
+        try:
+            async with asyncio.timeout(self.limits.answer_seconds):
+                return await asyncio.gather(*answers)
+        except TimeoutError as error:
+            raise Refused(503, "the server is busy: try again in some seconds", 1013) from error
+
+    def _take(self) -> list[_Waiting]:
+        """Takes the one that has waited longest, and those that can share its dispatch."""
+        batch, others = [], collections.deque()
+        while self._waiting:
+            each = self._waiting.popleft()
+            if each.answer.done():  # nobody waits for it any more
+                continue
+            fits = not batch or (len(batch) < TOGETHER and each.shares_with(batch[0]))
+            (batch if fits else others).append(each)
+        self._waiting = others
+        return batch
+
+
+def _dispatch(batch: Sequence[_Waiting]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    inputs = np.concatenate([each.inputs for each in batch])
+    predicted = batch[0].start(inputs, 1 if len(batch) == 1 else TOGETHER)()
+    return [
+        (shares, {name: gate[row] for name, gate in predicted.gates.items()})
+        for row, shares in enumerate(predicted.probabilities)
+    ]
+
+
+def _answer(future: asyncio.Future, row: Any) -> None:
+    if future.done():
+        return
+    if isinstance(row, Exception):
+        future.set_exception(row)
+    else:
+        future.set_result(row)
+
+
+def _shown(
+    samples: np.ndarray,
+    rate: int,
+    settings: PictureSettings,
+    pictures: Sequence[np.ndarray],
+    gates: Sequence[dict[str, np.ndarray]],
+) -> list[Shown]:
+    """Returns the pictures of a waveform with their gates and axes."""
+    samples, rate = audio.from_samples(samples, rate, settings.sample_rate)
+    first, stop = find_speech([samples], rate, settings.trim)
+    _, step = settings.windowing.samples(rate)
+    shown = []
+    windows = settings.windowing.split(samples[first:stop], rate)
+    for number, (window, pixels, of) in enumerate(zip(windows, pictures, gates, strict=True)):
+        start = (first + number * step) / rate
+        picture = axes.of_picture(pixels, start, len(window), rate, settings)
+        drawn = {n: axes.of_gate(unpadded(gate), picture, settings) for n, gate in of.items()}
+        shown.append(Shown(picture, drawn))
+    return shown

@@ -1,0 +1,54 @@
+"""How much, how long and how many a server takes: whatever is beyond is refused with a sentence."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one server bears.
+
+    Attributes:
+        connections: Open at the same time, of all kinds.
+        listeners: Connections that speak at the same time.
+        uploads: Recordings that are received and read at the same time.
+        waiting: Pictures that wait for the devices; each is a few hundred kilobytes.
+        upload_bytes: Of a recording as it comes.
+        upload_seconds: In which a recording must have come.
+        recording: Seconds of the longest recording.
+        piece: Seconds of the longest utterance or window, to which programs are compiled.
+        windows: Of a recording.
+        message_bytes: Of a message with samples; a second at 48 kHz has 96,000.
+        silence_seconds: After which a listener that sends nothing is let go.
+        send_seconds: After which one that does not read its answers is.
+        answer_seconds: In which an answer must be there.
+        behind: Answers of one listener that may be under way; then its samples are read later.
+    """
+
+    connections: int = 256
+    listeners: int = 64
+    uploads: int = 8
+    waiting: int = 512
+    upload_bytes: int = 20_000_000
+    upload_seconds: float = 30.0
+    recording: float = 600.0
+    piece: float = 16.0
+    windows: int = 600
+    message_bytes: int = 400_000
+    silence_seconds: float = 60.0
+    send_seconds: float = 10.0
+    answer_seconds: float = 60.0
+    behind: int = 8
+
+
+class Refused(Exception):
+    """A request that is not answered.
+
+    Attributes:
+        status: Of HTTP.
+        sentence: What is wrong and what to do.
+        code: The one by which a WebSocket is closed.
+    """
+
+    def __init__(self, status: int, sentence: str, code: int = 1008):
+        super().__init__(sentence)
+        self.status, self.sentence, self.code = status, sentence, code

@@ -1,0 +1,182 @@
+"""One listener: samples come in over a WebSocket, and the emotions of what was said go out."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from ds_jax.report import images, pages
+from ds_jax.runtime import errors
+from ds_jax.serving import guard
+from ds_jax.serving.judge import Judge, Shown
+from ds_jax.serving.limits import Refused
+from ds_jax.serving.speech import Begun, Cutter, Utterance
+from ds_jax.systems.model import describe
+
+FULL_SCALE = 32768  # of 16-bit samples
+DIGITS = 4  # of seconds and hertz on a picture's axes
+
+
+class Listener:
+    """Serves one WebSocket, see docs/on_a_robot.md for what is said over it."""
+
+    def __init__(self, socket: WebSocket, judge: Judge, token: str):
+        self._socket, self._judge, self._limits, self._token = socket, judge, judge.limits, token
+        # What is to be sent, in order; an utterance is a task that judges it. The end is None.
+        self._outgoing: asyncio.Queue = asyncio.Queue(judge.limits.behind)
+        self._answers: set[asyncio.Task] = set()  # those that are not sent yet
+        self._cutter: Cutter | None = None
+        self._shows = False
+
+    async def serve(self) -> None:
+        """Listens until the client, a limit or the server ends it."""
+        await self._socket.accept()
+        try:
+            await self._greet()
+            await self._converse()
+            await self._socket.close()
+        except WebSocketDisconnect:
+            pass
+        except Refused as refused:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+                async with asyncio.timeout(self._limits.send_seconds):
+                    await self._socket.send_json({"error": refused.sentence})
+                    await self._socket.close(refused.code)
+
+    async def _converse(self) -> None:
+        """Listens and answers until one of both ends early, or both are done."""
+        # asyncio.TaskGroup would leave this task counted as cancelled before Python 3.13.
+        tasks = {asyncio.create_task(self._listen()), asyncio.create_task(self._send_answers())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            tasks |= self._answers
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _greet(self) -> None:
+        """Reads the first message, and answers what is listened to."""
+        text = await self._receive()
+        try:
+            wanted = json.loads(text) if isinstance(text, str) else None
+        except ValueError:
+            wanted = None
+        if not isinstance(wanted, dict):
+            raise Refused(400, 'the first message must be text such as {"rate": 16000}', 1003)
+        given = wanted.pop("token", None) or guard.bearer(self._socket.headers)
+        guard.check_token(self._token, given)
+        if unknown := {*wanted} - {"rate", "pictures"}:
+            raise Refused(400, f"there is no field {min(unknown)!r}: rate, pictures, token", 1003)
+        self._shows = wanted.get("pictures") is True
+        try:
+            self._cutter = await self._judge.work(Cutter, wanted.get("rate"), self._limits.piece)
+        except ValueError as error:
+            raise Refused(400, str(error), 1003) from error
+        await self._send({"type": "ready", "classes": self._judge.model.classes})
+
+    async def _listen(self) -> None:
+        """Reads samples until the client says that they end."""
+        while True:
+            message = await self._receive()
+            if isinstance(message, str):
+                if _kind(message) != "end":
+                    raise Refused(
+                        400, 'samples are binary messages; text ends them: {"type": "end"}', 1003
+                    )
+                found = await self._judge.work(self._cutter.end)
+            else:
+                if len(message) % 2:
+                    sentence = f"16-bit samples cannot fill {len(message)} bytes"
+                    raise Refused(400, sentence, 1003)
+                samples = np.frombuffer(message, "<i2").astype(np.float32) / FULL_SCALE
+                found = await self._judge.work(self._cutter.add, samples)
+            for each in found:  # it waits where too many answers are under way
+                if isinstance(each, Begun):
+                    await self._outgoing.put({"type": "speech", "start": round(each.start, 3)})
+                else:
+                    answer = asyncio.create_task(self._answer(each))
+                    self._answers.add(answer)
+                    await self._outgoing.put(answer)
+            if isinstance(message, str):
+                await self._outgoing.put({"type": "end"})
+                await self._outgoing.put(None)
+                return
+
+    async def _answer(self, said: Utterance) -> dict[str, Any]:
+        place = {"start": round(said.start, 3), "end": round(said.end, 3)}
+        try:
+            shares, shown = await self._judge.judge(said.samples, self._cutter.rate, self._shows)
+        except ValueError as error:
+            return {"type": "unusable", **place, "reason": errors.sentence(error) or str(error)}
+        described = describe([(said.start, said.end, shares)], self._judge.model.classes, False)
+        del described["windows"]
+        answer = {"type": "utterance", **place, **described}
+        if self._shows:
+            answer["pictures"] = await self._judge.work(_draw, shown, self._judge.model.config)
+        return answer
+
+    async def _send_answers(self) -> None:
+        while (item := await self._outgoing.get()) is not None:
+            if isinstance(item, asyncio.Task):
+                answer = await item
+                self._answers.discard(item)
+                item = answer
+            await self._send(item)
+
+    async def _send(self, content: dict[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._limits.send_seconds):
+                await self._socket.send_json(content)
+        except TimeoutError as error:
+            raise Refused(408, "the answers are not read: read them", 1008) from error
+
+    async def _receive(self) -> str | bytes:
+        try:
+            async with asyncio.timeout(self._limits.silence_seconds):
+                message = await self._socket.receive()
+        except TimeoutError as error:
+            seconds = f"{self._limits.silence_seconds:g} s"
+            raise Refused(
+                408, f"nothing came for {seconds}: send samples, also of silence"
+            ) from error
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1000))
+        return message.get("text") or message.get("bytes") or b""
+
+
+def _kind(text: str) -> object:
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return None
+    return message.get("type") if isinstance(message, dict) else None
+
+
+def _draw(shown: Sequence[Shown], config) -> list[dict[str, Any]]:
+    """Draws pictures and what gates let through of them, as JSON with PNG files in it."""
+    drawn = []
+    for picture, gates in shown:
+        pixels = images.colour(picture.values, config.picture.colour_map)
+        faded = {
+            name: {
+                "low": round(float(gate.values.min()), DIGITS),
+                "high": round(float(gate.values.max()), DIGITS),
+                "image": pages.picture_uri(images.fade_by_gate(pixels, gate.values)),
+            }
+            for name, gate in gates.items()
+        }
+        axes = {"seconds": _axis(picture.seconds), "hertz": _axis(picture.hertz)}
+        drawn.append({"image": pages.picture_uri(pixels), "gates": faded, **axes})
+    return drawn
+
+
+def _axis(centres: np.ndarray) -> list[float | None]:
+    """Returns the centres of pixels; None for those that have none."""
+    return [round(value, DIGITS) if np.isfinite(value) else None for value in centres.tolist()]
