@@ -6,14 +6,14 @@
 Starts `--mode=serve` as a process of its own. Each client says recordings one after the other, with
 a second of quiet between two, no faster than a person would, as long as it is asked to. It counts
 
-- answers that are lost: that speech begins is told, and then no utterance comes; and recordings in
-  which nothing is heard, which depends on the detector of voices;
+- answers that are lost: that speech begins is told, and then no utterance comes; clients that are
+  dropped; and recordings in which nothing is heard, which depends on the detector of voices;
 - the latency: from the moment at which a client has sent the end of the speech to that at which it
   has the answer. The pause that ends an utterance is part of it;
 - the memory of the server: the median of the last third of the time less that of the first;
 - the answers of a dispatch, and what the processors do besides.
 
-The status is 1 if an answer was lost or memory has grown by more than a bound.
+The status is 1 if an answer was lost, a client dropped, or memory has grown by more than a bound.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ class Client(NamedTuple):
     Attributes:
         begun, answered: How often speech began, and how many utterances were answered.
         said, unheard: Recordings that were said, and those in which nothing was heard.
+        is_dropped: Whether the server closed the connection before it had answered all.
         latencies: Seconds of each answer.
         behind: Seconds by which it sent later than it wanted to, at most.
     """
@@ -61,6 +62,7 @@ class Client(NamedTuple):
     answered: int
     said: int
     unheard: int
+    is_dropped: bool
     latencies: list[float]
     behind: float
 
@@ -101,13 +103,14 @@ def serving(checkpoint: Path) -> Iterator[tuple[str, psutil.Process]]:
 async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: float) -> Client:
     """Says recordings from the given one on until a time by time.monotonic()."""
     counts, latencies, spans, heard = {"speech": 0, "utterance": 0}, [], [], []
-    sent, behind = [], 0.0  # when each message was sent
+    sent, behind, is_dropped = [], 0.0, True  # when each message was sent
     size, quiet = round(BLOCK * RATE), np.zeros(round(QUIET * RATE), "<i2")
-    async with websockets.connect(f"ws://{address}/listen", max_size=None) as socket:
+    async with websockets.connect(f"ws://{address}/listen", ping_interval=None) as socket:
         await socket.send(json.dumps({"rate": RATE}))
         assert json.loads(await socket.recv())["type"] == "ready"
 
         async def listen() -> None:
+            nonlocal is_dropped
             async for text in socket:
                 came, message = time.monotonic(), json.loads(text)
                 if message.get("type") in counts:
@@ -117,9 +120,9 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
                     block = min(int((message["end"] - AROUND) / BLOCK), len(sent) - 1)
                     latencies.append(came - sent[block])
                 elif message.get("type") == "end":
-                    return
+                    is_dropped = False
                 elif "error" in message:
-                    raise ValueError(message["error"])
+                    print(message["error"], flush=True)
 
         listening, number = asyncio.create_task(listen()), first
         began, rest = time.monotonic(), np.zeros(0, "<i2")
@@ -134,13 +137,15 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
                 await asyncio.sleep(max(0.0, wanted - time.monotonic()))
                 sent.append(time.monotonic())
                 behind = max(behind, sent[-1] - wanted)
-                await socket.send(rest[:size].tobytes())
+                with contextlib.suppress(websockets.ConnectionClosed):
+                    await socket.send(rest[:size].tobytes())
                 rest = rest[size:]
-        if not listening.done():
+        with contextlib.suppress(websockets.ConnectionClosed):
             await socket.send(json.dumps({"type": "end"}))
-        await listening
+        with contextlib.suppress(websockets.ConnectionClosed):
+            await listening
     unheard = sum(not any(a < end and start < b for a, b in heard) for start, end in spans)
-    return Client(*counts.values(), len(spans), unheard, latencies, behind)
+    return Client(*counts.values(), len(spans), unheard, is_dropped, latencies, behind)
 
 
 async def speak_together(
@@ -199,6 +204,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "unheard": sum(client.unheard for client in clients),
         "answers": len(latencies),
         "lost": sum(max(0, client.begun - client.answered) for client in clients),
+        "dropped": sum(client.is_dropped for client in clients),
         "latency, s": {
             name: float(np.percentile(latencies, share))
             for name, share in (("p50", 50), ("p90", 90), ("p99", 99))
@@ -214,7 +220,8 @@ def main(arguments: list[str] | None = None) -> dict:
     measuring.table("from the end of speech to the answer", ("", "seconds"), rows)
     print(
         f"{found['answers']} answers to {found['clients']} clients, {found['lost']} lost, "
-        f"{found['unheard']} of {found['recordings']} recordings unheard; "
+        f"{found['dropped']} dropped, {found['unheard']} of {found['recordings']} recordings "
+        "unheard; "
         f"{found['answers of a dispatch']:.1f} answers of a dispatch, "
         f"{found['processors']:.2f} processors; {found['MiB']['last']:.0f} MiB at the end, grown "
         f"by {found['MiB']['grown']:.1f}; load {found['machine']['load']:.1f}"
@@ -225,5 +232,5 @@ def main(arguments: list[str] | None = None) -> dict:
 
 if __name__ == "__main__":
     done = main()
-    if done["lost"] or done["MiB"]["grown"] > BOUND:
-        sys.exit(f"an answer was lost, or memory has grown by more than {BOUND} MiB")
+    if done["lost"] or done["dropped"] or done["MiB"]["grown"] > BOUND:
+        sys.exit(f"an answer or a client was lost, or memory has grown by more than {BOUND} MiB")

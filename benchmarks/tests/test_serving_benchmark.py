@@ -23,7 +23,7 @@ def test_clients_count_answers_and_their_latency(lost):
         async for message in socket:
             if isinstance(message, str):
                 await socket.send(json.dumps({"type": "end"}))
-                continue
+                return
             heard += len(message) // 2
             if heard == serving.RATE:
                 await socket.send(json.dumps({"type": "speech", "start": 0}))
@@ -43,6 +43,7 @@ def test_clients_count_answers_and_their_latency(lost):
     assert [(client.begun, client.answered) for client in clients] == [(1, not lost)] * 2
     assert [(client.said, client.unheard) for client in clients] == [(1, lost)] * 2
     for client in clients:
+        assert not client.is_dropped
         assert all(0.3 <= latency < 5 for latency in client.latencies)
     assert held[-1]["MiB"] > 1
 

@@ -18,7 +18,6 @@ from ds_jax.systems.model import find
 
 TOKEN = "DS_JAX_TOKEN"  # in the environment, since everybody on a machine sees its command lines
 LONGEST_END = 10  # seconds in which answers that are under way are given after SIGTERM
-PING = 20.0  # seconds between two questions whether a listener is still there
 
 
 def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | None = None) -> None:
@@ -81,8 +80,8 @@ def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | Non
             access_log=False,
             ws="websockets-sansio",
             ws_max_size=limits.message_bytes,
-            ws_ping_interval=PING,
-            ws_ping_timeout=PING,
+            # Samples that wait to be read would hold up the answer. Who sends nothing is let go.
+            ws_ping_interval=None,
             limit_concurrency=limits.connections,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=LONGEST_END,
