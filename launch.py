@@ -61,6 +61,7 @@ def run(mode: str, paths: list[Path]) -> None:
     form, folds = cli.choose_format(mode, _FORMAT.value), cli.parse_folds(_FOLD.value)
     workdir = files.expand(_WORKDIR.value or f"runs/{_config_file().stem}").absolute()
     checkpoint = files.expand(_CHECKPOINT.value or workdir)
+    enrol = [files.expand(_ENROL.value)] if _ENROL.value else []
     explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     reading = {name: flag.value for name, flag in _READING.items() if flag.present}
@@ -92,7 +93,7 @@ def run(mode: str, paths: list[Path]) -> None:
             _HOP.value,
             explain,
             reading,
-            [files.expand(_ENROL.value)] if _ENROL.value else [],
+            enrol,
         ),
         "features": lambda: command.run(config, paths, output, labels),
         "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None),
@@ -100,7 +101,7 @@ def run(mode: str, paths: list[Path]) -> None:
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
-        "serve": lambda: command.run(checkpoint, _HOST.value, _PORT.value, reading),
+        "serve": lambda: command.run(checkpoint, _HOST.value, _PORT.value, reading, enrol),
         "corpus": lambda: command.run(
             config, load(described, config.corpus, describes=True), workdir
         ),

@@ -30,7 +30,7 @@ MODES = {
         "channel",
         "raw_rate",
     ),
-    "serve": ("config", "workdir", "checkpoint", "channel", "host", "port"),
+    "serve": ("config", "workdir", "checkpoint", "channel", "enrol", "host", "port"),
     "features": ("config", "config.", "output", "labels"),
     "compare": ("workdir",),
     "report": (*_RUN, "audio"),

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ TOKEN = "DS_JAX_TOKEN"  # in the environment, since everybody on a machine sees 
 LONGEST_END = 10  # seconds in which answers that are under way are given after SIGTERM
 
 
-def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | None = None) -> None:
+def run(
+    checkpoint: Path,
+    host: str,
+    port: int,
+    reading: Mapping[str, Any] | None = None,
+    enrol: Sequence[str | Path] = (),
+) -> None:
     """Serves the answers of a run's models until SIGTERM or Ctrl-C.
 
     On the machine itself it asks for no token. Elsewhere it asks for that of `TOKEN`, or for one
@@ -30,12 +36,12 @@ def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | Non
         checkpoint: As in `predict.run`.
         host: The address to listen at, such as 127.0.0.1 or 0.0.0.0, or a name of one.
         port: 0 takes a free one.
-        reading: As in `predict.run`.
+        reading, enrol: As in `predict.run`.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
         OSError: The address is not this machine's, or is in use.
-        ValueError: A package is missing, or the token is too short.
+        ValueError: A package is missing, or the token is too short; or as `Model.enrol`.
     """
     try:
         import uvicorn
@@ -57,6 +63,7 @@ def run(checkpoint: Path, host: str, port: int, reading: Mapping[str, Any] | Non
         model = find(checkpoint, **(reading or {}))
         if model.config.synthetic:
             print(SYNTHETIC)
+        model.enrol(enrol)
         progress.say(
             f"{systems.title(model.config)}: loading {many(model.count, 'model')}, and compiling "
             "for utterances of all lengths: some minutes where nothing was compiled before"

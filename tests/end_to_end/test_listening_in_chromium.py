@@ -80,7 +80,7 @@ def recordings():
     yield pytest.param(found[0] if found else None, id="a recording", marks=mark)
 
 
-@pytest.mark.parametrize("recording", recordings())
+@pytest.mark.parametrize("recording", [*recordings()])
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (390, True)], ids=["desk", "phone"])
 def test_what_the_microphone_hears_is_judged(run, tmp_path, recording, width, dark):
     samples, rate = (babble(1.5), 16_000) if recording is None else audio.read(recording, 16_000)

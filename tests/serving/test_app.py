@@ -141,7 +141,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_parts(model, monkeypatch):
         predicted = model.start(inputs, rows)()
         return lambda: predicted._replace(probabilities=predicted.probabilities[:, ::-1])
 
-    other = Model(model.config, model.settings, 1, dict, lambda: start)
+    other = Model(model.config, model.settings, 1, dict, lambda enrolled: start)
     weighted = [(0.25, model), (0.75, other)]
     monkeypatch.setattr(Model, "parts", property(lambda self: weighted))
     samples = spoken()
