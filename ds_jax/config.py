@@ -140,14 +140,14 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
         example["rows"] = {name: {"title": "", "after": ""} for name in values["rows"]}
         (folds, *_) = example["corpora"].values()
         example["corpora"] = dict.fromkeys(values["corpora"], folds)
+    for content in (values, example):
+        content.pop("members", None)
+    _check_group("", values, example, list(flatten(schema)))  # first, since members share some
     for group, experiment in inner.items():
         try:
             check_fields(experiment, schemas)
         except ConfigError as error:
             raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
-    for content in (values, example):
-        content.pop("members", None)
-    _check_group("", values, example, list(flatten(schema)))
 
 
 def unknown_field(name: str, value: object, names: Collection[str]) -> ConfigError:

@@ -315,6 +315,7 @@ EMOTIONS = {
     "emodb": ("W", "E", "A", "F", "N", "T"),
     "emovo": ("rab", "dis", "pau", "gio", "neu", "tri", "sor"),
     "emomatch_spanish_db": ("Ira", "Asco", "Miedo", "Alegria", "Neutro", "Tristeza", "Sorpresa"),
+    "mesd": ("Anger", "Disgust", "Fear", "Happiness", "Neutral", "Sadness"),
     "ravdess": ("01", "03", "04", "05", "06", "07", "08"),
     "elra_s0329": "adfjsn",
 }
@@ -335,6 +336,8 @@ def place(corpus: str, index: int, case: Case) -> str:
             return f"{speaker}/{emotion}-{speaker}-{chr(97 + number // 10)}{number % 10}{suffix}"
         case "emomatch_spanish_db":
             return f"{1 + number % 50:02}_{emotion}_{1 + number // 50:02}{suffix}"
+        case "mesd":
+            return f"{emotion}_{'FMC'[number % 3]}_A_{number // 3:03}{suffix}"
         case "ravdess":
             actor, number = 1 + number % 24, number // 24
             return f"Actor_{actor:02}/03-01-{emotion}-01-{number:02}-01-{actor:02}{suffix}"

@@ -1,9 +1,11 @@
 """Configs are checked before any work, and a workdir holds one experiment."""
 
+import functools
 import runpy
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import base
 from ds_jax import config as configuration
@@ -104,6 +106,24 @@ def test_an_impossible_value_is_named(field, value):
     with pytest.raises(ConfigError) as refused:
         configuration.check_values(config)
     assert (refused.value.field, str(refused.value.value)) == (field, str(value))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("folds.count", "3", "folds.count"),  # which the members share
+        ("seed", -1, "seed"),
+        ("members.timeline_0.eval_on", ("emodb",), "members.timeline_0.eval_on"),
+    ],
+)
+def test_an_impossible_field_of_an_ensemble_is_named(field, value, named):
+    content = configuration.load("configs/ds_am_best.py").to_dict()
+    *groups, last = field.split(".")
+    functools.reduce(dict.__getitem__, groups, content)[last] = value
+    config = ConfigDict(content)
+    with pytest.raises(ConfigError) as refused:
+        check(config)
+    assert refused.value.field == named
 
 
 def test_a_workdir_holds_one_experiment(tmp_path):

@@ -219,6 +219,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     """Checks the members of an ensemble, which are experiments of their own on the same folds."""
     if not config.members:
         raise ConfigError("members", {}, "one config or more, each under a name")
+    configuration.check_values(config)
     for name, member in config.members.items():
         group = f"members.{name}"
         if not name.isidentifier():
@@ -228,6 +229,9 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
                 raise ConfigError(
                     f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
                 )
+        if member.eval_on:
+            allowed = "empty: eval_on of the ensemble has all of them tested"
+            raise ConfigError(f"{group}.eval_on", tuple(member.eval_on), allowed)
         try:
             check(member)
         except ConfigError as error:

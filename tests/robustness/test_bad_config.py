@@ -44,7 +44,16 @@ def replaced(config: ConfigDict, changes: dict) -> ConfigDict:
     for name, value in changes.items():
         *groups, last = name.split(".")
         functools.reduce(dict.__getitem__, groups, content)[last] = value
+        if name == "weights":  # which members follow, where it is given on the command line
+            for member in content.get("members", {}).values():
+                member["weights"] = value
     return ConfigDict(content)
+
+
+def own_fields(config: ConfigDict) -> dict:
+    """Returns the fields of a config; the folds of an ensemble's members are those of the run."""
+    fields = configuration.flatten(config)
+    return {name: fields[name] for name in fields if not re.match(r"members\..*\bfolds\.", name)}
 
 
 def check(config: ConfigDict, folder: Path, folds: list[int] | None = None) -> None:
@@ -86,7 +95,7 @@ def test_a_wrong_type_is_named_with_what_is_wanted(path, tmp_path):
     config = load(path)
     check(replaced(config, {"seed": 1}), tmp_path)
     count = 0
-    for name, value in configuration.flatten(config).items():
+    for name, value in own_fields(config).items():
         for wrong in OF_ANOTHER_TYPE[kind(value)]:
             with pytest.raises(ConfigError) as refused:
                 check(replaced(config, {name: wrong}), tmp_path)
@@ -98,11 +107,12 @@ def test_a_wrong_type_is_named_with_what_is_wanted(path, tmp_path):
 @every_config
 def test_an_impossible_value_is_named(path, tmp_path):
     config, seen = load(path), 0
-    for name, value in configuration.flatten(config).items():
+    for name, value in own_fields(config).items():
         tried = list(IMPOSSIBLE.get(kind(value), ()))
         if kind(value) is tuple and value:
             tried.append((-1.0,) * len(value) if isinstance(value[0], float) else (-1,))
-        if kind(value) in (tuple, str) and name not in MAY_BE_EMPTY and config.system != "paper":
+        own = re.sub(r"^(members\.\w+\.)+", "", name)
+        if kind(value) in (tuple, str) and own not in MAY_BE_EMPTY and config.system != "paper":
             tried.append(type(value)())
         for wrong in tried:
             with pytest.raises((ValueError, FileNotFoundError)) as refused:
@@ -118,7 +128,7 @@ def test_an_impossible_value_is_named(path, tmp_path):
 @every_config
 def test_a_misspelt_or_missing_field_is_named(path, tmp_path):
     config = load(path)
-    for name, value in configuration.flatten(config).items():
+    for name, value in own_fields(config).items():
         for wrong in (name[:-1], f"{name}s"):
             # As another field of the same config: on the command line, or in the file.
             with pytest.raises(ConfigError) as refused:
