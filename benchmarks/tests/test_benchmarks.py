@@ -12,6 +12,7 @@ import pytest
 import tiny
 
 from benchmarks import (
+    convolutions,
     cross_validation,
     generated,
     kills,
@@ -342,3 +343,12 @@ def test_the_ratio_nears_one_as_folds_train_longer():
     assert one.rest == 2
     assert cross_validation.ratio(one, separate) == pytest.approx(20 / 50)
     assert cross_validation.ratio(one, separate, 10) == pytest.approx((20 + 9 * 17) / (50 + 9 * 17))
+
+
+def test_convolutions_are_compared_layer_by_layer(tmp_path):
+    names = [name for name, _ in convolutions.layers(224, 224)]
+    assert len(names) == len(set(names)) == 9  # the others are of the same shapes
+    flags = ["--height=4", "--width=4", "--rounds=1", "--batches=3", f"--output={tmp_path / 'x'}"]
+    (layer,) = convolutions.main(flags)["layers"]
+    assert (layer["layer"], layer["tiles"]) == ("block1_conv2", 3)
+    assert min(layer["Winograd"], layer["plain"]) > 0

@@ -9,7 +9,7 @@ import warnings
 
 import librosa
 import numpy as np
-from scipy import stats
+import scipy  # whose parts it imports when they are used: pictures do without them
 
 RATE = 16_000  # Hz
 FRAME = 400  # samples, 25 ms
@@ -59,6 +59,6 @@ def statistics(samples: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         # SciPy warns of coefficients that (almost) do not change, and returns NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
-        shape = [stats.kurtosis(coefficients), stats.skew(coefficients)]
+        shape = [scipy.stats.kurtosis(coefficients), scipy.stats.skew(coefficients)]
     moments = [coefficients.mean(axis=0), coefficients.var(axis=0), coefficients.std(axis=0)]
     return np.concatenate([*moments, *np.nan_to_num(shape)]).astype(np.float32)

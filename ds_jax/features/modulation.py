@@ -14,7 +14,7 @@ start in the first two frames stays in the means.
 import functools
 
 import numpy as np
-from scipy import fft, signal
+import scipy  # whose parts it imports when they are used: pictures do without them
 
 SAMPLE_RATE = 16_000  # Hz; scipy's gammatone of 125 Hz is unstable at 44.1 and 48 kHz
 # Hz. Evenly spaced on the ERB-rate scale of Glasberg and Moore with Slaney's constants (EarQ and
@@ -91,13 +91,13 @@ def frames(samples: np.ndarray) -> np.ndarray:
     """
     samples = np.asarray(samples, np.float64)
     samples = np.pad(samples, (0, max(0, WINDOW * DECIMATION - samples.size)))
-    weights = signal.get_window("hamming", WINDOW) ** 2 * DECIMATION
+    weights = scipy.signal.get_window("hamming", WINDOW) ** 2 * DECIMATION
     gammatones, bands = _filters()
     energy = []
     for gammatone in gammatones:
         envelope = _envelope(samples, *gammatone)
         for band in bands:
-            power = np.square(signal.lfilter(*band, envelope))
+            power = np.square(scipy.signal.lfilter(*band, envelope))
             energy.append(np.lib.stride_tricks.sliding_window_view(power, WINDOW)[::HOP] @ weights)
     return np.stack(energy, axis=1).reshape(-1, len(gammatones), len(bands))
 
@@ -144,8 +144,8 @@ def measures(frames: np.ndarray) -> np.ndarray:
 @functools.cache
 def _filters() -> tuple[list, list]:
     """Returns numerators and denominators of the 19 gammatone and of the 5 modulation filters."""
+    signal, rate = scipy.signal, SAMPLE_RATE / DECIMATION
     gammatones = [signal.gammatone(f, "iir", fs=SAMPLE_RATE) for f in CENTRE_FREQUENCIES]
-    rate = SAMPLE_RATE / DECIMATION
     return gammatones, [signal.iirpeak(f, MODULATION_Q, fs=rate) for f in MODULATION_FREQUENCIES]
 
 
@@ -155,9 +155,9 @@ def _envelope(samples: np.ndarray, numerator: np.ndarray, denominator: np.ndarra
     for start in range(0, samples.size, BLOCK):
         before = min(start, MARGIN)
         block = samples[start - before : start + BLOCK + MARGIN]
-        filtered = signal.lfilter(numerator, denominator, block)
-        analytic = signal.hilbert(filtered, fft.next_fast_len(block.size))[: block.size]
-        envelope = signal.resample_poly(np.abs(analytic), 1, DECIMATION)
+        filtered = scipy.signal.lfilter(numerator, denominator, block)
+        analytic = scipy.signal.hilbert(filtered, scipy.fft.next_fast_len(block.size))[: block.size]
+        envelope = scipy.signal.resample_poly(np.abs(analytic), 1, DECIMATION)
         parts.append(envelope[before // DECIMATION :][: BLOCK // DECIMATION])
     return np.concatenate(parts)
 

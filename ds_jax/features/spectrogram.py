@@ -19,7 +19,7 @@ import numpy as np
 import scipy.fft
 from scipy.sparse import csr_array, eye_array
 
-from ds_jax.features import audio
+from ds_jax.features import audio, mel
 from ds_jax.features.source import Reading
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 
@@ -301,12 +301,11 @@ def plan(settings: PictureSettings, rate: int) -> Plan:
     if settings.mode == "mel":
         count = settings.mel_bands
         # A bin is in at most two bands. A dense product is slower, and far slower on busy cores.
-        bands = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=count, fmin=low, fmax=high)
-        weights = csr_array(bands.astype(np.float64))
-        edges = _symlog(_edges(librosa.mel_frequencies(count, fmin=low, fmax=high)))
+        weights = csr_array(mel.bands(rate, n_fft, count, low, high).astype(np.float64))
+        edges = _symlog(_edges(mel.frequencies(count, low, high)))
         bottom, top = edges[0], edges[-1]
         # Band k of a mel filter bank peaks at the mel frequency k + 1 of count + 2.
-        borders = librosa.mel_frequencies(2 * count + 3, fmin=low, fmax=high)[1:-1:2]
+        borders = mel.frequencies(2 * count + 3, low, high)[1:-1:2]
     elif settings.mode == "spectrogram":
         count = last - first + 1
         weights = eye_array(n_fft // 2 + 1, format="csr")[first : last + 1]
@@ -321,8 +320,9 @@ def plan(settings: PictureSettings, rate: int) -> Plan:
         centres = top - (top - bottom) * from_top
         rows = np.searchsorted(edges, centres, side="right") - 1
         hertz = np.interp(centres, edges, borders)
-    hann = librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
-    return Plan(n_fft, settings.hop or n_fft // 2, hann, weights, rows, hertz)
+    hann = 0.5 + 0.5 * np.cos(np.linspace(-np.pi, np.pi, n_fft + 1)[:-1])
+    hop = settings.hop or n_fft // 2
+    return Plan(n_fft, hop, hann.astype(np.float32), weights, rows, hertz)
 
 
 def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndarray:

@@ -8,7 +8,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 NEVER = -1e9  # the logit of a class that has no probability
 
@@ -37,6 +36,8 @@ class Outputs(flax.struct.PyTreeNode):
             labels: The true labels.
             smoothing: The share of a label that is spread over all classes that can be answered.
         """
+
+        import optax  # here, since predictions do without it
 
         def loss(logits):
             if not smoothing:

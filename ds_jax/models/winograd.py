@@ -19,6 +19,8 @@ from jax.typing import DTypeLike
 TILE = 4  # side of the squares that the output is divided into; those of the input overlap by 2
 # Transforms take most of the time of narrower layers, and padding most of that of smaller maps.
 LEAST_CHANNELS = 32
+# Transforming the kernels takes most of the time of fewer tiles, see benchmarks/convolutions.py.
+LEAST_TILES = 16
 # Rows enough for a fast matrix product, and few enough for transformed tiles to stay in cache.
 TILES_AT_ONCE = 256
 
@@ -85,11 +87,12 @@ def relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Ar
     Returns:
         [batch, height, width, channels].
     """
-
-    def plain(x, kernel, bias):
-        return nn.relu(_plain(x, kernel) + bias[None, None, None])
-
     return _by_platform(_winograd, plain, x, kernel, bias)
+
+
+def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Computes what `relu_convolution` does, in XLA's own operations."""
+    return nn.relu(_plain(x, kernel) + bias[None, None, None])
 
 
 def _relu_convolution_forward(x, kernel, bias):
@@ -151,8 +154,10 @@ def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Arr
     """Calls `cpu` in programs for the CPU where it is faster, and otherwise `default`."""
     fits = (
         isinstance(x.shape[0], int)  # an exported program takes any number of rows
+        and x.shape[0] > 1  # a single picture waits longest for its program to be compiled
         and x.dtype == jnp.float32
         and min(x.shape[1:3]) >= TILE
+        and x.shape[0] * -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE) >= LEAST_TILES
         and min(kernel.shape[2:]) >= LEAST_CHANNELS
     )
     if not fits:

@@ -13,7 +13,6 @@ from ds_jax.config import adapts
 from ds_jax.data import enrolment
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted, mean, probabilities_of
-from ds_jax.models import pretrained
 from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.create import (
     Variables,
@@ -23,22 +22,24 @@ from ds_jax.models.create import (
 )
 from ds_jax.models.layers import Network
 from ds_jax.models.timeline import TimelineNetwork
-from ds_jax.training import inference, loop, parallel
+from ds_jax.training import parallel
 from ds_jax.training.checkpoints import load_variables, read_card
-from ds_jax.training.input_pipeline import Inputs, create_inputs
 from ds_jax.training.parallel import ONE_MODEL
-from ds_jax.training.step import create_predict_step
 
 
 def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Puts the corpus on the devices; see `base.Implementation`."""
+    from ds_jax.training import loop  # here, since answers of finished models need no training
+
     del protocol
     weights = load_weights(config) if "picture" in config else {}
     return functools.partial(loop.train_folds, loop.create_setup(config, corpus, weights))
 
 
-def load_weights(config: ml_collections.ConfigDict) -> pretrained.Params:
-    """Loads the parameters that a config's backbone begins with."""
+def load_weights(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.ndarray]]:
+    """Loads the parameters that a config's backbone begins with, see `pretrained.load`."""
+    from ds_jax.models import pretrained  # here, for the same reason
+
     return pretrained.load(backbone_of(config), config.weights, full=needs_full_weights(config))
 
 
@@ -62,6 +63,9 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
 
 def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
     """Predicts with the networks of a run; see `base.Implementation`."""
+    from ds_jax.training import inference
+    from ds_jax.training.step import create_predict_step
+
     inputs, predict_step = None, None
     for checkpoints, of_model in rows.items():
         config, network, variables = load(checkpoints)
@@ -80,8 +84,11 @@ def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[P
 
 def _inputs(
     config: ml_collections.ConfigDict, network: Network, params: Mapping, corpus: Corpus
-) -> Inputs:
-    """Puts a corpus on the devices; its speakers are standardised as in training."""
+) -> Any:
+    """Puts a corpus on the devices as `Inputs`; its speakers are standardised as in training."""
+    from ds_jax.training import inference
+    from ds_jax.training.input_pipeline import create_inputs
+
     if not adapts(config):
         return create_inputs(network, params, corpus.inputs)
     if not isinstance(network, TimelineNetwork):

@@ -12,7 +12,6 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
-from ds_jax.models import pretrained
 from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
@@ -45,6 +44,8 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
         devices = processes.devices()
     weights = ""
     if "weights" in config and not config.weights:
+        from ds_jax.models import pretrained  # here, since reading a model needs none of it
+
         weights = pretrained.cached(backbone_of(config), full=needs_full_weights(config))
     return {"devices": devices, "seconds": seconds, "weights": weights}
 

@@ -16,20 +16,28 @@ from ds_jax.training.parallel import ONE_MODEL
 
 # Batch, height, width, channels in and out. TILES_AT_ONCE is 256.
 SHAPES = [
-    (1, 4, 4, 32, 32),
+    (2, 4, 4, 32, 32),
     (2, 5, 7, 33, 40),
-    (1, 4, 37, 64, 32),
+    (2, 4, 37, 64, 32),
     (3, 16, 16, 32, 64),
     (19, 16, 16, 32, 32),  # 304 tiles: two pieces of ten maps, one of them zeros
     (2, 68, 66, 32, 32),  # 289 tiles a map: two pieces of nine rows, where seventeen are needed
 ]
 PLAIN_SHAPES = [
     (1, 1, 1, 32, 32),
+    (1, 20, 20, 32, 32),  # a single map
     (2, 3, 9, 32, 32),  # less than a tile high
     (1, 2, 2, 3, 4),
     (2, 20, 12, 3, 64),
     (2, 8, 8, 64, 7),
 ]
+LEAST_TILES = winograd.LEAST_TILES
+
+
+@pytest.fixture(autouse=True)
+def _few_tiles(monkeypatch):
+    """Winograd's convolutions of maps that are too small to gain by them."""
+    monkeypatch.setattr(winograd, "LEAST_TILES", 1)
 
 
 def draw(shape, seed=0):
@@ -102,6 +110,13 @@ def test_the_cpu_multiplies_matrices():
 def test_the_cpu_keeps_the_plain_operation_for_small_maps_and_few_channels(shape):
     text = program(shape, "cpu").as_text()
     assert text.count("stablehlo.convolution") == 3
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_the_cpu_keeps_the_plain_operation_for_few_tiles(monkeypatch, missing):
+    monkeypatch.setattr(winograd, "LEAST_TILES", LEAST_TILES)
+    text = program((LEAST_TILES - missing, 4, 4, 32, 32), "cpu").as_text()
+    assert text.count("stablehlo.convolution") == 3 * missing
 
 
 def test_the_cpu_keeps_the_plain_operation_for_bfloat16():
