@@ -14,6 +14,7 @@ import tiny
 from benchmarks import (
     convolutions,
     cross_validation,
+    exports,
     generated,
     kills,
     measuring,
@@ -28,6 +29,7 @@ from benchmarks import (
 from benchmarks import throughput as throughput_benchmark
 from ds_jax.models import pretrained, vgg16
 from ds_jax.models.backbones import BACKBONES
+from ds_jax.runtime import graphs
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import parallel as devices
 
@@ -352,3 +354,20 @@ def test_convolutions_are_compared_layer_by_layer(tmp_path):
     (layer,) = convolutions.main(flags)["layers"]
     assert (layer["layer"], layer["tiles"]) == ("block1_conv2", 3)
     assert min(layer["Winograd"], layer["plain"]) > 0
+
+
+def test_an_export_is_timed_and_weighed(tmp_path):
+    graph = graphs.Graph()
+    samples = graph.input("samples", np.float32, ("batch", "n"))
+    graph.input("lengths", np.int32, ("batch",))
+    graph.output("probabilities", graphs.total(samples, 1, keep=True), ("batch", 1))
+    (tmp_path / "export_onnx").mkdir()
+    content = graph.serialize("sum", "0", {})
+    (tmp_path / "export_onnx" / "model.onnx").write_bytes(content)
+    (tmp_path / "export_onnx" / "model.json").write_text('{"sample_rate": 100}')
+    found = exports.measure("onnx", tmp_path)
+    assert found["size"] == len(content) / 1e6
+    assert found["memory"] > 10
+    timed = {f"{first}{n} s" for n in exports.SECONDS for first in ("", "first ")} | {"load"}
+    assert set(found) == timed | {"size", "memory"}
+    assert min(found[name] for name in timed) >= 0
