@@ -44,6 +44,7 @@ _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
 _AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
+_FIGURES = flags.DEFINE_string("figures", None, "folder of figures and tables for a paper")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show the traceback of an error")
 
 
@@ -63,6 +64,7 @@ def run(mode: str, paths: list[Path]) -> None:
     checkpoint = files.expand(_CHECKPOINT.value or workdir)
     enrol = [files.expand(_ENROL.value)] if _ENROL.value else []
     explain = files.expand(_EXPLAIN.value) if _EXPLAIN.value else None
+    drawn = files.expand(_FIGURES.value) if _FIGURES.value else None
     output, labels = files.expand(_OUTPUT.value), str(files.expand(_LABELS.value))
     reading = {name: flag.value for name, flag in _READING.items() if flag.present}
     config = configuration.read(workdir) if mode in ("evaluate", "report") else _CONFIG.value
@@ -73,6 +75,10 @@ def run(mode: str, paths: list[Path]) -> None:
     if follows_config:
         check(config, mode, workdir)
 
+    if drawn is not None:
+        from ds_jax.report import figures
+
+        figures.check(drawn)
     from ds_jax.runtime import processes
 
     command = importlib.import_module(f"ds_jax.commands.{mode}")  # others import more
@@ -83,8 +89,10 @@ def run(mode: str, paths: list[Path]) -> None:
         load = _corpora(config, workdir).load
     described = configuration.last_member(config)
     commands = {
-        "train": lambda: _train(config, load, workdir, folds),
-        "evaluate": lambda: _evaluate(config, load, workdir, _EVAL_ON.value or config.corpus),
+        "train": lambda: _train(config, load, workdir, folds, drawn),
+        "evaluate": lambda: _evaluate(
+            config, load, workdir, _EVAL_ON.value or config.corpus, drawn
+        ),
         "predict": lambda: command.run(
             checkpoint,
             paths,
@@ -96,8 +104,8 @@ def run(mode: str, paths: list[Path]) -> None:
             enrol,
         ),
         "features": lambda: command.run(config, paths, output, labels),
-        "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None),
-        "report": lambda: _report(config, load, workdir),
+        "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None, drawn),
+        "report": lambda: _report(config, load, workdir, drawn),
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
@@ -134,7 +142,13 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
         config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
 
 
-def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] | None) -> None:
+def _train(
+    config: ConfigDict,
+    load: Callable,
+    workdir: Path,
+    folds: list[int] | None,
+    drawn: Path | None,
+) -> None:
     from datasets import prepare
     from ds_jax.commands import ensemble, ladder, paper, train
     from ds_jax.training import epochs
@@ -142,11 +156,11 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
     epochs.report_errors_once()
     if config.system == "paper":
         paper.check(config, _read_experiment)
-        paper.run(config, _read_experiment, load, workdir)
+        paper.run(config, _read_experiment, load, workdir, drawn)
         return
     if config.system == "ladder":
         ladder.check(config)
-        ladder.run(config, load, workdir)
+        ladder.run(config, load, workdir, drawn)
         return
     # A table may give other folds than the config asks for.
     train.check(config, folds if config.corpus in prepare.KNOWN else None)
@@ -160,22 +174,24 @@ def _train(config: ConfigDict, load: Callable, workdir: Path, folds: list[int] |
         _evaluate(config, load, workdir, name)
 
 
-def _evaluate(config: ConfigDict, load: Callable, workdir: Path, name: str) -> None:
+def _evaluate(
+    config: ConfigDict, load: Callable, workdir: Path, name: str, drawn: Path | None = None
+) -> None:
     from ds_jax.commands import ensemble, evaluate
 
     if "members" in config:
-        ensemble.evaluate_on(config, load, workdir, name)
+        ensemble.evaluate_on(config, load, workdir, name, drawn)
     else:
-        evaluate.run(workdir, load(config, name))
+        evaluate.run(workdir, load(config, name), drawn)
 
 
-def _report(config: ConfigDict, load: Callable, workdir: Path) -> None:
+def _report(config: ConfigDict, load: Callable, workdir: Path, drawn: Path | None) -> None:
     from ds_jax.commands import ensemble, report
 
     if "members" in config:
-        ensemble.report_finished(config, load, workdir)
+        ensemble.report_finished(config, load, workdir, drawn)
     else:
-        report.run(config, load(config, config.corpus), workdir)
+        report.run(config, load(config, config.corpus), workdir, drawn)
 
 
 def _corpora(config: ConfigDict, workdir: Path):

@@ -16,8 +16,8 @@ HELP = Path(__file__).with_name("cli_help.txt")
 # --debug, go with every mode. Without "config.", the config of the run itself holds.
 _RUN = ("config", "workdir", "corpora_dir", "data_dir")
 MODES = {
-    "train": (*_RUN, "config.", "fold", "audio", "distributed"),
-    "evaluate": (*_RUN, "eval_on", "channel", "raw_rate", "audio", "distributed"),
+    "train": (*_RUN, "config.", "fold", "audio", "figures", "distributed"),
+    "evaluate": (*_RUN, "eval_on", "channel", "raw_rate", "audio", "figures", "distributed"),
     "predict": (
         "config",
         "workdir",
@@ -32,8 +32,8 @@ MODES = {
     ),
     "serve": ("config", "workdir", "checkpoint", "channel", "enrol", "host", "port"),
     "features": ("config", "config.", "output", "labels"),
-    "compare": ("workdir",),
-    "report": (*_RUN, "audio"),
+    "compare": ("workdir", "figures"),
+    "report": (*_RUN, "audio", "figures"),
     "export": ("config", "workdir", "checkpoint", "format"),
     "corpus": (*_RUN, "config."),
 }
@@ -149,6 +149,11 @@ def check_flags(mode: str, names: Collection[str], paths: Sequence[Path], many: 
         single += ["--mode=corpus"] if mode == "corpus" else []
         if single:
             raise ValueError(f"{single[0]} is for one experiment, and this config is of many")
+    elif mode == "train" and "figures" in names:
+        raise ValueError(
+            "--figures is for --mode=report, which draws the figures of a finished run, and does "
+            "nothing in --mode=train of one experiment"
+        )
     if mode in ("predict", "serve") and {"checkpoint", "workdir"} <= {*names}:
         raise ValueError(f"--workdir does nothing in --mode={mode} with --checkpoint: leave it out")
     if mode in ("predict", "serve", "export") and {"checkpoint", "config"} <= {*names}:

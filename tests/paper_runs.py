@@ -128,12 +128,12 @@ def stand_in(patch):
     return calls
 
 
-def run(workdir: Path, calls, config=None, load=corpus) -> tuple[dict, str]:
+def run(workdir: Path, calls, config=None, load=corpus, drawn=None) -> tuple[dict, str]:
     """Runs the tables; `load` makes a corpus of its name. Returns paper.json and paper.html."""
 
     def load_and_note(experiment, name):
         calls["loaded"].append((name, experiment.get("features", "picture")))
         return load(name)
 
-    paper.run(config or experiment(), read_experiment, load_and_note, workdir)
+    paper.run(config or experiment(), read_experiment, load_and_note, workdir, drawn)
     return json.loads((workdir / "paper.json").read_text()), (workdir / "paper.html").read_text()

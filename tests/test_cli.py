@@ -56,11 +56,11 @@ def test_every_flag_of_a_mode_exists():
     ("mode", "flags", "paths"),
     [
         ("train", "config config.seed fold workdir audio distributed debug mode", ""),
-        ("evaluate", "config eval_on workdir corpora_dir data_dir audio distributed", ""),
+        ("evaluate", "config eval_on workdir corpora_dir data_dir audio figures distributed", ""),
         ("predict", "config workdir window hop format explain enrol", "a.wav"),
         ("features", "config config.picture.size output labels", "folder"),
-        ("compare", "workdir", "a b"),
-        ("report", "config workdir corpora_dir data_dir audio", ""),
+        ("compare", "workdir figures", "a b"),
+        ("report", "config workdir corpora_dir data_dir audio figures", ""),
         ("export", "config workdir", ""),
         ("export", "checkpoint workdir format", ""),
         ("corpus", "config config.corpus workdir corpora_dir data_dir", ""),
@@ -87,6 +87,7 @@ def test_flags_of_a_mode_pass(mode, flags, paths):
         ("enrol", "train evaluate features compare report export corpus"),
         ("distributed", "predict features compare report export corpus"),
         ("audio", "predict features compare export corpus"),
+        ("figures", "predict features export corpus serve"),
     ],
 )
 def test_flags_of_another_mode_are_refused(flag, modes):
@@ -106,6 +107,7 @@ def test_flags_of_another_mode_are_refused(flag, modes):
         ("corpus", [], [], True, "--mode=corpus"),
         ("train", ["fold"], [], True, "--fold"),
         ("train", ["audio"], [], True, "--audio"),
+        ("train", ["figures"], [], False, "--figures"),
     ],
 )
 def test_what_does_not_go_together_is_refused(mode, flags, paths, many, named):

@@ -41,7 +41,10 @@ def required(name):
     [
         (
             ("launch.py", "configs/*.py", "datasets/**/*.py", "ds_jax/**/*.py"),
-            ("requirements.txt", "requirements-opensmile.txt", "requirements-serve.txt"),
+            (
+                *("requirements.txt", "requirements-opensmile.txt"),
+                *("requirements-serve.txt", "requirements-figures.txt"),
+            ),
         ),
         (("tests/**/*.py",), ("requirements-dev.txt",)),
         (

@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds_jax.evaluation.comparison import compare_runs
-from ds_jax.report import pages
+from ds_jax.report import figures, forests, latex, pages, tables
 from ds_jax.runtime.files import write_json
 from ds_jax.runtime.progress import many
 
 
-def run(workdirs: Sequence[Path], output: Path | None = None) -> dict:
+def run(workdirs: Sequence[Path], output: Path | None = None, drawn: Path | None = None) -> dict:
     """Compares every pair of runs as `compare_runs` does, and prints a table.
 
     Args:
         workdirs: The folders of the runs.
         output: The folder of comparison.json; nothing is written if None.
+        drawn: The folder of the comparison's figures and tables; none are written if None.
 
     Returns:
         The content of comparison.json.
@@ -25,6 +26,10 @@ def run(workdirs: Sequence[Path], output: Path | None = None) -> dict:
         path = Path(output) / "comparison.json"
         write_json(path, result)
         print(f"comparison: {path}", flush=True)
+    if drawn is not None:
+        figures.write_forests(drawn, {"differences": forests.of_comparison(result)})
+        latex.write(drawn, tables.of_comparison(result))
+        print(f"figures and tables: {drawn}", flush=True)
     return result
 
 

@@ -75,13 +75,16 @@ def run(
     return finished
 
 
-def report_finished(config: ml_collections.ConfigDict, load: Load, workdir: Path) -> RunSummary:
+def report_finished(
+    config: ml_collections.ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
+) -> RunSummary:
     """Reports the mean over the folds that all members have finished: `--mode=report`.
 
     Args:
         config: The config of the run.
         load: As in `run`.
         workdir: The folder of the run.
+        drawn: As in `report.run`.
 
     Returns:
         The content of report.json.
@@ -95,7 +98,7 @@ def report_finished(config: ml_collections.ConfigDict, load: Load, workdir: Path
             report_finished(config.members[name], load, directory)
     corpus = load(configuration.last_member(config), config.corpus)
     _average_folds(config, corpus, workdir)
-    return report.run(config, corpus, workdir)
+    return report.run(config, corpus, workdir, drawn)
 
 
 def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> None:
@@ -131,7 +134,11 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
 
 
 def evaluate_on(
-    config: ml_collections.ConfigDict, load: Load, workdir: Path, corpus_name: str
+    config: ml_collections.ConfigDict,
+    load: Load,
+    workdir: Path,
+    corpus_name: str,
+    drawn: Path | None = None,
 ) -> RunSummary | None:
     """Tests each member on a corpus as `evaluate.run` does, and then the mean of all.
 
@@ -140,6 +147,7 @@ def evaluate_on(
         load: As in `run`.
         workdir: The folder of the run.
         corpus_name: The corpus to test on.
+        drawn: As in `report.run`.
 
     Returns:
         The content of report.json; None in processes that do not write.
@@ -190,8 +198,10 @@ def evaluate_on(
                 "weights": ", ".join(sorted({each["weights"] for each in made} - {""})),
             },
         )
-        run_report.write(directory, result, [directory], corpus)
+        run_report.write(directory, result, [directory], corpus, drawn=drawn)
     processes.say(run_report.headline(result))
+    if drawn is not None:
+        processes.say(f"figures and tables: {drawn}")
     return result
 
 

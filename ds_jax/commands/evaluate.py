@@ -36,7 +36,7 @@ from ds_jax.training.checkpoints import read_card
 EXCLUDED_NEUTRAL_STYLES = ("loud", "soft", "slow", "fast")
 
 
-def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
+def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary | None:
     """Tests the models of a run on a corpus, and writes `evaluations/<corpus>/`.
 
     The prediction for an utterance is the mean probability of the models that never saw it: on the
@@ -48,6 +48,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
     Args:
         workdir: The folder of the run.
         corpus: The corpus to test on, with inputs as the run's config describes them.
+        drawn: The folder of the report's figures and tables; none are written if None.
 
     Returns:
         The content of report.json; None in processes that do not write.
@@ -106,6 +107,7 @@ def run(workdir: Path, corpus: Corpus) -> RunSummary | None:
             trained_on=config.corpus,
             trained_on_title=corpus.title if same_corpus else title,
             evaluated_by=_models(len(records), same_corpus),
+            drawn=drawn,
             made=made | {"seconds": time.monotonic() - began},
             **counts,
         )

@@ -51,7 +51,7 @@ def check(config: ConfigDict) -> None:
             raise ConfigError(field, error.value, error.allowed) from error
 
 
-def run(config: ConfigDict, load: Load, workdir: Path) -> None:
+def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None) -> None:
     """Runs the rows that are not done, and writes ladder.md and ladder.json after each.
 
     A missing corpus or a row that fails is reported, in the tables too, and the rest is run.
@@ -61,12 +61,13 @@ def run(config: ConfigDict, load: Load, workdir: Path) -> None:
         load: Returns the corpus of a name with the inputs that an experiment describes; raises
             FileNotFoundError if its recordings are missing.
         workdir: The folder of the ladder; each run has a folder below it.
+        drawn: The folder of the ladder's figures and tables; none are written if None.
     """
     runs = dict(plan(config))
     folders = {key: workdir / page.folder(key) for key in runs}
     states = {key: cells.state(each, folders[key], folders[key]) for key, each in runs.items()}
     load = keep_last(load)
-    _write(config, states, workdir)
+    content = _write(config, states, workdir)
     rows, began = config.only or config.rows, time.monotonic()
     waiting = [key for key in runs if states[key] == WAITING and key.row in rows]
     for count, key in enumerate(waiting, start=1):
@@ -76,8 +77,11 @@ def run(config: ConfigDict, load: Load, workdir: Path) -> None:
         spent = progress.clock(time.monotonic() - began)
         processes.say(f"{title}: {states[key]}; {spent} since the start")
         processes.wait_for_others(str(title))
-        _write(config, states, workdir)
+        content = _write(config, states, workdir)
     processes.say(f"the ladder: {workdir / page.TABLES}")
+    if drawn is not None and content is not None:
+        page.write_figures(drawn, content)
+        processes.say(f"figures and tables: {drawn}")
 
 
 def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:
@@ -94,10 +98,13 @@ def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:
                 yield Key(corpus, name, seed), experiment.copy_and_resolve_references()
 
 
-def _write(config: ConfigDict, states: Mapping[Key, str], workdir: Path) -> None:
-    """Writes ladder.md and ladder.json from the reports of the runs."""
+def _write(config: ConfigDict, states: Mapping[Key, str], workdir: Path) -> dict | None:
+    """Writes ladder.md and ladder.json from the reports of the runs; returns the latter's content.
+
+    In processes that do not write it returns None.
+    """
     if not processes.is_first_process():
-        return
+        return None
     with locks.hold(workdir / "ladder.lock", f"{workdir}", wait=True):
         files.remove_unfinished(workdir)
-        page.write(workdir, config, states)
+        return page.write(workdir, config, states)

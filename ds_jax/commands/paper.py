@@ -52,7 +52,13 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
             raise errors[0]
 
 
-def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir: Path) -> None:
+def run(
+    config: ConfigDict,
+    read_experiment: ReadExperiment,
+    load: Load,
+    workdir: Path,
+    drawn: Path | None = None,
+) -> None:
     """Runs the cells that are not done, and writes paper.json and paper.html after each.
 
     A missing corpus or a cell that fails is reported, in the tables too, and the rest is run.
@@ -63,6 +69,8 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
         load: Returns the corpus of a name with the inputs that an experiment describes; raises
             FileNotFoundError if its recordings are missing.
         workdir: The folder of the paper; each cell's run has a folder below it.
+        drawn: The folder of the tables' figures, and of the tables for a paper; none are written if
+            None.
 
     Raises:
         ValueError: Both places hold the same corpus.
@@ -75,7 +83,7 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
         for run in runs.values()
     }
     load = keep_last(load)
-    _write(config, runs, states, workdir)
+    content = _write(config, runs, states, workdir)
     began, waiting, count = time.monotonic(), list(states.values()).count(WAITING), 0
     for run in {run.folder: run for run in runs.values()}.values():
         if states[run.folder] != WAITING:
@@ -87,8 +95,11 @@ def run(config: ConfigDict, read_experiment: ReadExperiment, load: Load, workdir
         left = progress.clock((time.monotonic() - began) / count * (waiting - count))
         processes.say(f"{run.folder}: {states[run.folder]}; about {left} left for all")
         processes.wait_for_others(run.folder)
-        _write(config, runs, states, workdir)
+        content = _write(config, runs, states, workdir)
     processes.say(f"the paper's tables: {workdir / 'paper.html'}")
+    if drawn is not None and content is not None:
+        tables.write_figures(drawn, content)
+        processes.say(f"figures and tables: {drawn}")
 
 
 def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
@@ -133,10 +144,13 @@ def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
 
 def _write(
     config: ConfigDict, runs: Mapping[Key, Run], states: Mapping[str, str], workdir: Path
-) -> None:
-    """Writes paper.json and paper.html from the reports of the cells."""
+) -> dict | None:
+    """Writes paper.json and paper.html from the reports of the cells; returns the former's content.
+
+    In processes that do not write it returns None.
+    """
     if not processes.is_first_process():
-        return
+        return None
     outcomes = {}
     for key, run in runs.items():
         done = states[run.folder] == DONE
@@ -144,4 +158,4 @@ def _write(
         outcomes[key] = Outcome(run, states[run.folder], report)
     with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
         files.remove_unfinished(workdir)
-        tables.write(workdir, config, _changed(config), outcomes)
+        return tables.write(workdir, config, _changed(config), outcomes)

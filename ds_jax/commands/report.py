@@ -32,8 +32,16 @@ from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import is_over
 
 
-def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> RunSummary:
+def run(
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, drawn: Path | None = None
+) -> RunSummary:
     """Writes report.json and report.html from the folds that are finished, and names the others.
+
+    Args:
+        config: The config of the run.
+        corpus: The corpus that is divided into its folds.
+        workdir: The folder of the run.
+        drawn: The folder of the report's figures and tables; none are written if None.
 
     Returns:
         The content of report.json.
@@ -97,6 +105,7 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> Run
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(excluded_duplicates(all_folds, corpus)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
+            drawn=drawn,
             made=how_made(
                 workdir,
                 [
@@ -163,6 +172,7 @@ def write(
     protocol: str,
     missing_folds: Sequence[int] = (),
     made: Mapping[str, Any],
+    drawn: Path | None = None,
     **fields: Any,
 ) -> RunSummary:
     """Evaluates the predictions in some folders, writes the report and prints the scores.
@@ -178,6 +188,7 @@ def write(
         protocol: The protocol of the folds.
         missing_folds: The numbers of the folds that are not finished.
         made: How the report came about, see `RunSummary`; the command as it was given.
+        drawn: The folder of the report's figures and tables; none are written if None.
         **fields: More fields of `RunSummary`, such as "shared".
 
     Returns:
@@ -214,9 +225,11 @@ def write(
         made={**made, "command": public_command(made["command"])},
         **fields,
     )
-    run_report.write(directory, result, sources, corpus, histories)
+    run_report.write(directory, result, sources, corpus, histories, drawn)
     processes.say(run_report.headline(result))
     processes.say(f"report: {directory / PAGE}")
+    if drawn is not None:
+        processes.say(f"figures and tables: {drawn}")
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ds_jax.data.folds import PROTOCOLS, SELECT_ON
-from ds_jax.evaluation import metrics
+from ds_jax.evaluation import metrics, significance
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.runtime.files import read_json, write_json
@@ -57,7 +57,10 @@ class RunSummary:
             or dev too, summed over folds; None where they were not counted, or are unknown.
         folds: A record for each fold, see `fold_record`; with the sizes of "train" and "dev", the
             "dev_rule", and the "epoch" or "C" that was chosen, where there are such.
-        heads: The three scores of each attention head alone.
+        heads: The three scores of each attention head, or member of an ensemble, alone.
+        heads_tested: For each of them the "interval" of each score, (low, high), and the difference
+            "minus_all" to what all answer together, see `significance.compare`, with a "p_holm" for
+            each score that is adjusted for the number of heads.
         skipped: The number of recordings of the corpus that could not be used.
         chosen: What a system chooses besides its parameters: "epoch", "C" or nothing ("").
         equal_left_out: The number of recordings that were excluded, since the same recording under
@@ -107,6 +110,7 @@ class RunSummary:
     shared: dict[str, int | None]
     folds: list[dict[str, Any]]
     heads: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    heads_tested: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     skipped: int = 0
     chosen: str = "epoch"
     equal_left_out: int = 0
@@ -178,8 +182,27 @@ def measure(
         },
         "speaker_n": dict(zip(map(str, names), counts.tolist(), strict=True)),
         "heads": {name: _scores(head.confusion) for name, head in (heads or {}).items()},
+        "heads_tested": _test_heads(predictions, heads or {}),
         "uar_answerable": _uar_without(predictions, unanswerable),
     }
+
+
+def _test_heads(together: Predictions, heads: Mapping[str, Predictions]) -> dict[str, dict]:
+    """Returns the `heads_tested` of a `RunSummary`."""
+    tested = {}
+    for name, head in heads.items():
+        ranges, _ = intervals(head)
+        difference = significance.compare([head], [together], [len(head.labels)])
+        tested[name] = {
+            "interval": {score: list(limits) for score, limits in ranges.items()},
+            "minus_all": difference,
+        }
+    for score in metrics.SCORES:
+        differences = [each["minus_all"][score] for each in tested.values()]
+        adjusted = significance.holm([difference["p"] for difference in differences])
+        for difference, p in zip(differences, adjusted, strict=True):
+            difference["p_holm"] = p
+    return tested
 
 
 def _uar_without(predictions: Predictions, excluded: Collection[str]) -> Score | None:

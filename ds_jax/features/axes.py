@@ -81,10 +81,21 @@ def of_gate(gate: np.ndarray, picture: TimeFrequency, settings: PictureSettings)
     """
 
     def centres(cells: int, axis: np.ndarray) -> np.ndarray:
-        pixels = len(axis) if settings.is_timeline else settings.size
-        stride = 2 ** math.floor(math.log2(pixels / cells))
-        places = (np.arange(cells) + 0.5) * stride / pixels * len(axis) - 0.5
+        pixels = len(axis) * covered(cells, len(axis), settings) / cells  # of one cell
+        places = (np.arange(cells) + 0.5) * pixels - 0.5
         return np.interp(places, np.arange(len(axis)), axis)
 
     rows, columns = gate.shape
     return TimeFrequency(centres(columns, picture.seconds), centres(rows, picture.hertz), gate)
+
+
+def covered(cells: int, pixels: int, settings: PictureSettings) -> float:
+    """Returns the share of a side of a picture that the cells of a gate cover, from its beginning.
+
+    Args:
+        cells: The rows or the columns of the gate.
+        pixels: The rows or the columns of the picture.
+        settings: How the picture was drawn.
+    """
+    side = pixels if settings.is_timeline else settings.size  # of the network's input
+    return cells * 2 ** math.floor(math.log2(side / cells)) / side

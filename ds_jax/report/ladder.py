@@ -12,7 +12,7 @@ from ds_jax.data.fold_files import read_entries
 from ds_jax.evaluation import comparison, predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
-from ds_jax.report import pages
+from ds_jax.report import figures, forests, latex, pages, tables
 from ds_jax.report.paper import ERRORS, sentence
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT, fold_directory
@@ -53,8 +53,8 @@ def ordered(rows: Mapping[str, Mapping], after: str = "") -> list[str]:
     return names
 
 
-def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> None:
-    """Writes ladder.json and ladder.md.
+def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:
+    """Writes ladder.json and ladder.md, and returns the content of the former.
 
     Args:
         workdir: The folder of both files and, below it, of the runs.
@@ -65,6 +65,14 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> None:
     write_json(workdir / "ladder.json", content)
     text = pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content)
     write_text(workdir / TABLES, text)
+    return content
+
+
+def write_figures(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes the figures and tables of the content of ladder.json, for a paper."""
+    forest = forests.of_ladder(content)
+    figures.write_forests(folder, {"differences": forest} if forest else {})
+    latex.write(folder, tables.of_ladder(content))
 
 
 def _collect(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import comparison, predictions, significance
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.report import pages, paper_numbers
+from ds_jax.report import figures, forests, latex, pages, paper_numbers, tables
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import evaluation_directory, finished_folds
 
@@ -59,8 +59,8 @@ def sentence(error: Exception) -> str:
 
 def write(
     workdir: Path, config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome]
-) -> None:
-    """Writes paper.json and paper.html.
+) -> dict:
+    """Writes paper.json and paper.html, and returns the content of the former.
 
     Args:
         workdir: The folder of both files and, below it, of the cells' runs.
@@ -71,6 +71,22 @@ def write(
     content = _collect(workdir, config, changed, outcomes)
     write_json(workdir / "paper.json", content)
     write_page(workdir / "paper.html", content)
+    return content
+
+
+def write_figures(folder: Path, content: Mapping) -> None:
+    """Writes the figures and tables of a page, for a paper.
+
+    Args:
+        folder: Where they go.
+        content: The content of paper.json.
+    """
+    figures.write_forests(folder, forests.of_paper(content))
+    for cell in content["ds_am"]:
+        if cell["confusion"]:
+            path = folder / f"figure_{cell['figure']}"
+            figures.write_confusion(path, cell["labels"], cell["confusion"])
+    latex.write(folder, tables.of_paper(content, CAPTIONS))
 
 
 def _collect(

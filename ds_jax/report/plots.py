@@ -4,16 +4,19 @@ The axes are drawn by hand: the SVG takes its colours from the page, in the dark
 to install a plotting library.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # The outer size of a plot, and the frame of its axes.
 WIDTH, HEIGHT = 400, 236
 LEFT, RIGHT, TOP, BOTTOM = 44, 380, 18, 194
 TEXT_HEIGHT, NUMBER_WIDTH = 10, 16
-MEASURES = {"loss": "Loss", "uar": "UAR"}
-SPLITS = ("train", "dev", "test")
+COLOURS, DASHES = 6, 4  # of lines: they have a dozen looks, and four in grey
+MEASURES = {"loss": "loss", "uar": "UAR"}
+SPLITS = {"train": "Training", "dev": "Development", "test": "Test"}
 
 
 @dataclass(frozen=True)
@@ -25,37 +28,60 @@ class Plot:
     x_ticks: Sequence[tuple]  # (x, text)
     y_ticks: Sequence[tuple]  # (y, text)
     x_label: str
-    paths: Sequence[tuple] = ()  # (name, CSS class, `d` of the path)
+    paths: Sequence[tuple] = ()  # (name, CSS classes, `d` of the path)
     dots: Sequence[tuple] = ()  # (name, x, y)
     bars: Sequence[tuple] = ()  # (name, x, y, width, height)
     marks: Sequence[tuple] = ()  # (x, y, width) of horizontal lines
     notes: Sequence[tuple] = ()  # (x of the middle, y, text) inside the frame
 
 
-def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Plot]:
-    """Plots the loss and the UAR against the epoch, with a line for each fold and split.
+class Curve(NamedTuple):
+    """What a quantity was after, or in, each epoch, with a line for each fold.
 
-    The number of a fold stands at the end of its dev or test line where there is room.
+    Attributes:
+        split: "train", "dev" or "test".
+        measure: "loss" or "uar".
+        title: The quantity, such as "Development loss".
+        lines: For each fold its number, its points (epoch, value), and the epoch that was chosen;
+            None where this quantity chooses none.
+    """
+
+    split: str
+    measure: str
+    title: str
+    lines: Sequence[tuple[int, Sequence[tuple[int, float]], int | None]]
+
+
+def learning(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Curve]:
+    """Returns the curves of a training. Losses of different splits are different quantities.
 
     Args:
         histories: For each fold the rows of its metrics.jsonl, an epoch each.
-        folds: For each fold its record in the report; the `epoch` that was chosen gets a dot.
+        folds: For each fold its record in the report, with the `epoch` that was chosen.
     """
     records = folds if len(folds) == len(histories) else [{}] * len(histories)
-    plots = []
-    for measure in MEASURES:
+    curves = []
+    for measure, split in itertools.product(MEASURES, SPLITS):
         lines = []
         for number, (record, rows) in enumerate(zip(records, histories, strict=True)):
-            for split in SPLITS:
-                points = [(row["epoch"], row.get(f"{split}_{measure}")) for row in rows]
-                # A diverged loss is stored as null or NaN, and cannot be drawn.
-                points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
-                if points:
-                    chosen = None if split == "train" else record.get("epoch")
-                    lines.append((record.get("fold", number), split, points, chosen))
+            points = [(row["epoch"], row.get(f"{split}_{measure}")) for row in rows]
+            # A diverged loss is stored as null or NaN, and cannot be drawn.
+            points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
+            if points:
+                chosen = None if split == "train" else record.get("epoch")
+                lines.append((record.get("fold", number), points, chosen))
         if lines:
-            plots.append(_curve(measure, lines))
-    return plots
+            title = f"{SPLITS[split]} {MEASURES[measure]}"
+            curves.append(Curve(split, measure, title, lines))
+    return curves
+
+
+def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Plot]:
+    """Plots what `learning` returns against the epoch; the epoch that was chosen gets a dot.
+
+    The number of a fold stands at the end of its line where there is room.
+    """
+    return [_curve(curve) for curve in learning(histories, folds)]
 
 
 def reliability(bins: Sequence[Mapping]) -> Plot:
@@ -101,7 +127,7 @@ def histogram(bins: Mapping) -> Plot:
     counts, edges = bins["counts"], len(bins["counts"]) + 1
     texts = [f"{bins['start'] + index * bins['width']:.4g}" for index in range(edges)]
     width = (RIGHT - LEFT) / len(counts)
-    step = max(1, round(_step(max(counts))))
+    step = max(1, round(round_step(max(counts))))
     top = step * math.ceil(max(counts) / step)
     bars = []
     for index, count in enumerate(counts):
@@ -124,35 +150,33 @@ def histogram(bins: Mapping) -> Plot:
     )
 
 
-def _curve(measure: str, lines: list[tuple]) -> Plot:
-    """Plots lines (fold, split, points, chosen epoch)."""
-    epochs = [x for _, _, points, _ in lines for x, _ in points]
+def _curve(curve: Curve) -> Plot:
+    measure, split = curve.measure, curve.split
+    epochs = [x for _, points, _ in curve.lines for x, _ in points]
     first, last = min(epochs), max(epochs)
-    highest = max(y for _, _, points, _ in lines for _, y in points)
-    step = _step(1.0 if measure == "uar" else highest)
-    every = max(1, round(_step(last - first)))
-    top = 1.0 if measure == "uar" else step * max(1, math.ceil(round(highest / step, 6)))
+    top, step = scale(curve)
+    every = max(1, round(round_step(last - first)))
 
     def x_of(epoch: int) -> float:
         return _round(LEFT + (RIGHT - LEFT) * (epoch - first) / max(1, last - first))
 
     paths, dots, ends, texts = [], [], [], []
-    for number, split, points, chosen in lines:
+    for place, (number, points, chosen) in enumerate(curve.lines):
         fold = f"Fold {number}"
         # The last point is drawn twice, so that a single epoch shows as a dot.
         positions = [f"{x_of(x)} {_y(y, top)}" for x, y in [*points, points[-1]]]
-        paths.append((f"{fold}, {split}", split, "M" + " L".join(positions)))
+        kind = f"colour-{place % COLOURS} dash-{place % DASHES}"
+        paths.append((f"{fold}, {split}", kind, "M" + " L".join(positions)))
         first_value, last_value = (_value(measure, y) for y in (points[0][1], points[-1][1]))
         texts.append(f"{fold}, {split}: from {first_value} to {last_value}")
-        if split != "train":
-            x, y = points[-1]
-            ends.append((_round(x_of(x) + 12), _round(_y(y, top) + 4), f"{number}"))
+        x, y = points[-1]
+        ends.append((_round(x_of(x) + 12), _round(_y(y, top) + 4), f"{number}"))
         if chosen in dict(points):
             value = dict(points)[chosen]
             dots.append((f"{fold}: epoch {chosen}", x_of(chosen), _y(value, top)))
             texts[-1] += f", {_value(measure, value)} in epoch {chosen}, which was chosen"
     return Plot(
-        title=f"{MEASURES[measure]} against epoch",
+        title=f"{curve.title} against epoch",
         description="; ".join(texts) + ".",
         x_ticks=[(x_of(x), f"{x}") for x in range(first, last + 1) if x % every == 0],
         y_ticks=[
@@ -164,6 +188,15 @@ def _curve(measure: str, lines: list[tuple]) -> Plot:
         dots=dots,
         notes=_apart(ends),
     )
+
+
+def scale(curve: Curve) -> tuple[float, float]:
+    """Returns the highest value of a curve's axis, which begins at 0, and the distance of marks."""
+    highest = max(y for _, points, _ in curve.lines for _, y in points)
+    step = round_step(1.0 if curve.measure == "uar" else highest)
+    if curve.measure == "uar":
+        return 1.0, step
+    return step * max(1, math.ceil(round(highest / step, 6))), step
 
 
 def _apart(notes: Sequence[tuple]) -> list[tuple]:
@@ -193,9 +226,11 @@ def _round(length: float) -> float:
     return round(length, 1)
 
 
-def _step(span: float) -> float:
-    """Returns the distance of at most five ticks in `span`: 1, 2 or 5 times a power of ten."""
+def round_step(span: float, most: int = 5) -> float:
+    """Returns the distance of at most `most` ticks in `span`: 1, 2 or 5 times a power of ten."""
     if span <= 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(span / 5))
-    return next(power * factor for factor in (1, 2, 5, 10) if power * factor * 5.000001 >= span)
+    power = 10.0 ** math.floor(math.log10(span / most))
+    return next(
+        power * factor for factor in (1, 2, 5, 10) if power * factor * (most + 1e-6) >= span
+    )

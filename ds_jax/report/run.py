@@ -13,8 +13,9 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.features import audio
-from ds_jax.features.spectrogram import unpadded
-from ds_jax.report import pages, plots
+from ds_jax.features.spectrogram import PictureSettings, unpadded
+from ds_jax.report import figures, latex, pages, panels, plots, tables
+from ds_jax.report.panels import Panel
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
@@ -42,6 +43,10 @@ class Example:
     gates: Mapping[str, np.ndarray] = field(default_factory=dict)
     audio: bytes = b""  # a FLAC file; empty where the recording may not be played
 
+    def panels(self, settings: PictureSettings | None) -> list[Panel]:
+        """Returns its pictures and gates with axes; `settings` say how they were drawn."""
+        return panels.of_pictures(self.pictures, self.gates, self.seconds, settings)
+
 
 def write(
     directory: Path,
@@ -49,14 +54,27 @@ def write(
     sources: Sequence[Path],
     corpus: Corpus,
     histories: Sequence[Sequence[Mapping]] = (),
+    drawn: Path | None = None,
 ) -> None:
-    """Writes report.json and report.html, with examples from the predictions in `sources`."""
+    """Writes report.json and report.html, with examples from the predictions in `sources`.
+
+    If `drawn` is a folder, the figures and tables of the page are written there, for a paper.
+    """
     summary.write(directory / REPORT, result)
-    # The pictures of an ensemble are those of its last member.
-    layouts = [v for name, v in result.settings.items() if name.endswith("picture.layout")]
-    timelines = layouts[-1:] == ["timeline"]
+    settings = panels.settings_of(result.settings)
+    timelines = settings is not None and settings.is_timeline
     errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
+    if drawn is not None:
+        kinds = {"error": errors, "hit": hits}
+        shown = {
+            f"{kind}_{number + 1}": example.panels(settings)
+            for kind, examples in kinds.items()
+            for number, example in enumerate(examples)
+            if example.pictures
+        }
+        figures.write_run(drawn, result, histories, shown)
+        latex.write(drawn, tables.of_run(result))
 
 
 def write_page(

@@ -1,5 +1,6 @@
 """Finished runs are compared pair by pair, and only if they were tested on the same folds."""
 
+import csv
 import dataclasses
 import json
 import shutil
@@ -15,6 +16,7 @@ from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.comparison import adjust, compare_runs
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predicted
+from ds_jax.report import figures, forests
 from ds_jax.runtime.files import read_json, write_json
 from ds_jax.runtime.workdir import fold_directory
 
@@ -125,6 +127,24 @@ def test_a_table_is_printed_and_the_same_is_written(three, tmp_path, capsys):
     assert "jackknife" in printed
     assert "for 3 pairs" in printed
     assert "advantage" not in printed
+
+
+def test_figures_and_tables_have_the_same_numbers(three, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "WIDTHS", {"column": 3.5})
+    found = compare.run(three, drawn=tmp_path / "drawn")
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    of_tables = {f"{name}.{suffix}" for name in ("runs", "pairs") for suffix in ("csv", "tex")}
+    assert names == of_tables | {"differences_column.pdf", "differences_column.svg"}
+    with open(tmp_path / "drawn/pairs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pairs = [(pair, score) for pair in found["pairs"] for score in SCORES]
+    for row, (pair, score) in zip(rows, pairs, strict=True):
+        assert (row["First"], row["Second"]) == (pair["first"], pair["second"])
+        for key, column in (("difference", "Difference"), ("low", "Difference low"), ("p", "p")):
+            assert float(row[column]) == pair[score][key]
+    forest = forests.of_comparison(found)
+    assert forest.rows[2][1][1].value == 100 * found["pairs"][2]["uar"]["difference"]
+    assert "95 % t interval over 6 speakers" in (tmp_path / "drawn/runs.tex").read_text()
 
 
 def test_systems_without_epochs_have_none_chosen(three, capsys):

@@ -10,6 +10,7 @@ from configs import ladder as ladder_config
 from ds_jax import config as configuration
 from ds_jax.commands import ladder
 from ds_jax.evaluation import comparison, metrics, predictions, significance
+from ds_jax.report import forests, tables
 from ds_jax.report import ladder as page
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
@@ -93,6 +94,12 @@ def test_a_row_is_compared_with_the_one_that_it_follows_and_some_with_references
     wanted = significance.holm([pair["p"] for pair in found])
     assert [pair["p_holm"] for pair in found] == pytest.approx(wanted)
     assert content["compared"] == len(found) == 6
+    forest = forests.of_ladder(content)
+    assert forest.series == [*CORPORA, "mean of corpora"]
+    in_order = [found[k] for k in (0, 2, 4, 1, 3, 5)]  # corpora of a row together
+    drawn = [each.value for _, row in forest.rows for each in row]
+    assert drawn == [100 * pair["difference"] for pair in in_order]
+    assert [row[3] for row in tables.of_ladder(content)["differences"].rows] == found
 
 
 def test_seeds_of_a_speaker_move_as_one(tmp_path, calls):

@@ -14,8 +14,8 @@ from ds_jax import config as configuration
 from ds_jax.commands import paper, train
 from ds_jax.evaluation import significance, summary
 from ds_jax.evaluation.metrics import SCORES
+from ds_jax.report import forests, paper_numbers, tables
 from ds_jax.report import paper as paper_page
-from ds_jax.report import paper_numbers
 from ds_jax.runtime import files
 from ds_jax.systems import base as systems
 
@@ -83,6 +83,36 @@ def test_every_cell_of_every_table_is_filled(finished):
             assert f"{100 * one['target']['accuracy']:.2f}".removesuffix("0") in text
     assert "not run" not in page
     assert f"{RUNS} of {RUNS} runs" in page
+
+
+def test_its_tables_and_forests_have_the_same_numbers(finished):
+    _, content, _, _ = finished
+    found = tables.of_paper(content, paper_page.CAPTIONS)
+    for number in (1, 2, 3, 4):
+        rows = found[f"table_{number}"].rows
+        assert len(rows) == sum(
+            (2 if one["target"]["macro_f1"] else 1)
+            for one in content["cells"]
+            if number in one["tables"] and one["protocol"] == "paper"
+        )
+    row = next(row for row in found["table_4"].rows if row[1] == "DS-AM")
+    ours = [cell(content, "ds_am_elra", name)["ours"]["accuracy"] for name in ("paper", "clean")]
+    assert row[2:6] == ["accuracy", 0.984, *ours]
+    assert {f"table_{number}" for number in range(1, 10)} <= set(found)
+    forest = forests.of_paper(content)
+    assert sorted(forest) == sorted(
+        [f"accuracy_{place}" for place in paper_numbers.CORPORA]
+        + [f"differences_{c['place']}_{c['protocol']}" for c in content["comparisons"]]
+    )
+    (estimates,) = (row for name, row in forest["accuracy_elra"].rows if name == "DS-AM")
+    assert [each.value for each in estimates] == [*(100 * o["value"] for o in ours), 98.4]
+
+
+@pytest.mark.slow
+def test_it_is_drawn_for_a_paper(few, calls, tmp_path):
+    run(tmp_path / "tables", calls, drawn=tmp_path / "drawn")
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert {"accuracy_elra_column.pdf", "figure_6b_page.svg", "table_4.tex"} <= names
 
 
 def test_either_protocol_is_what_it_says(finished):

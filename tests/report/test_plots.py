@@ -17,15 +17,15 @@ def height(share: float):
 
 
 def test_a_line_a_fold_and_side_inside_the_plane():
-    loss, uar = plots.curves(made_up.histories(), made_up.summary().folds)
-    assert [name for name, _, _ in loss.paths] == [
-        f"Fold {fold}, {side}" for fold in (0, 1) for side in ("train", "dev")
+    train, dev, uar = plots.curves(made_up.histories(), made_up.summary().folds)
+    assert [plot.title.partition(" against")[0] for plot in (train, dev, uar)] == [
+        "Training loss",
+        "Development loss",
+        "Development UAR",
     ]
-    assert [(name, side) for name, side, _ in uar.paths] == [
-        ("Fold 0, dev", "dev"),
-        ("Fold 1, dev", "dev"),
-    ]
-    for _, _, d in (*loss.paths, *uar.paths):
+    for plot, side in ((train, "train"), (dev, "dev"), (uar, "dev")):
+        assert [name for name, _, _ in plot.paths] == [f"Fold {fold}, {side}" for fold in (0, 1)]
+    for _, _, d in (*train.paths, *dev.paths, *uar.paths):
         places = points(d)
         assert len(places) == 13
         assert (places[0][0], places[-1][0]) == (plots.LEFT, plots.RIGHT)
@@ -35,25 +35,29 @@ def test_a_line_a_fold_and_side_inside_the_plane():
 
 def test_the_epoch_that_was_taken_has_a_dot_on_its_line():
     folds = made_up.summary().folds
-    _, uar = plots.curves(made_up.histories(), folds)
+    train, _, uar = plots.curves(made_up.histories(), folds)
+    assert not train.dots  # it chooses nothing
     assert [name for name, _, _ in uar.dots] == ["Fold 0: epoch 12", "Fold 1: epoch 9"]
     for (_, x, y), (_, _, d) in zip(uar.dots, uar.paths, strict=True):
         assert (x, y) in points(d)
     assert "Fold 1, dev: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was chosen" in (
         uar.description
     )
-    assert not plots.curves(made_up.histories(), [])[0].dots  # no records, no epochs
+    assert not plots.curves(made_up.histories(), [])[2].dots  # no records, no epochs
+
+
+def test_a_dozen_folds_have_lines_of_different_looks():
+    rows = [{"epoch": k, "dev_uar": 0.5} for k in (1, 2)]
+    [plot] = plots.curves([rows] * 12, [])
+    assert len({kind for _, kind, _ in plot.paths}) == 12
 
 
 def test_the_number_of_a_fold_stands_at_the_end_of_its_line():
     histories = made_up.histories()
     histories[1] = [row | {"dev_loss": row["dev_loss"] + 0.2} for row in histories[1][:6]]
     folds = [{"fold": 3, "epoch": 2}, {"fold": 7, "epoch": 2}]
-    loss, uar = plots.curves(histories, folds)
-    for plot in (loss, uar):
-        ends = {
-            name.split()[1][:-1]: points(d)[-1] for name, side, d in plot.paths if side == "dev"
-        }
+    for plot in plots.curves(histories, folds):
+        ends = {name.split()[1][:-1]: points(d)[-1] for name, _, d in plot.paths}
         assert sorted(text for _, _, text in plot.notes) == sorted(ends) == ["3", "7"]
         for x, y, text in plot.notes:
             assert (x - 12, y - 4) == pytest.approx(ends[text], abs=0.11)
@@ -98,7 +102,9 @@ def test_a_diverged_or_single_epoch_is_drawn_as_far_as_it_goes():
         {"epoch": 1, "train_loss": 1.0, "dev_uar": 0.2},
         {"epoch": 2, "train_loss": float("nan"), "dev_uar": None},
     ]
-    for plot in plots.curves([rows, rows[:1]], []):
+    drawn = plots.curves([rows, rows[:1]], [])
+    assert len(drawn) == 2
+    for plot in drawn:
         assert [len(points(d)) for _, _, d in plot.paths] == [2, 2]
         assert "nan" not in plot.description
     assert plots.curves([[], []], []) == []

@@ -193,7 +193,7 @@ def test_curves_and_calibration_are_plots_with_text_alternatives(tmp_path):
     for plot in plots_of(page):
         assert plot["role"] == "img"
         assert {plot["aria-labelledby"], plot["aria-describedby"]} <= texts
-    assert len(plots_of(page)) == 3
+    assert len(plots_of(page)) == 4
     assert "Fold 0, test: from 5.0 % to 60.0 %" in page.text
     assert "10 to 20 %" in page.text  # the same numbers in a table
     for hidden in page.all("svg"):
