@@ -88,6 +88,7 @@ def stand_in(patch):
             corpus=corpus.name,
             corpus_title=corpus.title,
             system=config.system,
+            adapt=config.adapt,
             protocol=config.folds.protocol,
             selected_on=config.select_on,
             shared=shared,

@@ -162,6 +162,7 @@ def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
         "system": reports[0].system,
         "protocol": reports[0].protocol_text,
         "selected_on": reports[0].selected_on,
+        "adapt": reports[0].adapt,
         "shared": reports[0].shared,
         "utterances": reports[0].n,
         "interval": measured["interval"],

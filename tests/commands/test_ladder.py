@@ -111,6 +111,24 @@ def test_seeds_of_a_speaker_move_as_one(tmp_path, calls):
     assert once == twice
 
 
+def test_rows_that_hear_test_speakers_beforehand_are_named_in_bold(tmp_path, calls):
+    config = make(only=("ds_svc",))
+    del config.corpora.emovo
+    for name in ("statistics", "no_gate"):
+        config.rows[name].experiment.adapt = "speaker"
+    ladder.run(config, load, tmp_path)
+    assert "Unlabelled" not in read(tmp_path)[1]  # nothing of these rows is done
+    config.only = ("statistics",)
+    ladder.run(config, load, tmp_path)
+    content, text = read(tmp_path)
+    cells = content["corpora"]["emodb"]["cells"]
+    adapt = {name: cells[name].get("adapt") for name in ROWS}
+    assert adapt == {"statistics": "speaker", "ds_svc": "none", "no_gate": None}
+    (line,) = (line for line in text.splitlines() if "**Unlabelled" in line)
+    assert "`statistics`**" in line
+    assert not {"ds_svc", "no_gate"} & {*line.split("`")}
+
+
 def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     ladder.run(make(only=("statistics",)), load, tmp_path)
     assert len(calls["run"]) == 2
