@@ -139,6 +139,8 @@ def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
     devices = [card["devices"] for card in cards]
     made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
     made["seconds"] = sum(card["seconds"] for card in cards)
+    if stopped := sum(card.get("stopped_fits", 0) for card in cards):
+        made["stopped_fits"] = stopped
     made = {name: x for name, x in made.items() if name not in configuration.PATHS.values()}
     return made | {"weights": hash_of_weights(workdir, cards)}
 

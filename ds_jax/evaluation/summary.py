@@ -82,7 +82,9 @@ class RunSummary:
         evaluated_by: Which models predicted each utterance, as a phrase after "tested by".
         made: How the report came about: when it "began", the "command", the "versions" of the
             libraries, the "devices" (each with "kind" and "number"), the "seconds" of training or
-            predicting, and the hash of the "weights". Two summaries are equal whatever it is.
+            predicting, the hash of the "weights", and, where there are any, the number of
+            "stopped_fits" of support vectors, which had not converged after as many steps as they
+            are allowed. Two summaries are equal whatever it is.
     """
 
     corpus: str

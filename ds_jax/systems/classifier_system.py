@@ -115,12 +115,21 @@ def _fit_fold(
         lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
         write_text(directory / METRICS, lines)
         digest = leakage.fold_digest(number, fold.splits, corpus.digests)
-        facts = made(config, time.monotonic() - began)
+        facts = made(config, time.monotonic() - began) | {"stopped_fits": fitted.stopped}
         classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest, facts)
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in fitted.settings.items())
     processes.say(
         f"fold {number}: fitted on {len(rows)} of {len(inputs)}{chosen and ': ' + chosen}"
     )
+    if fitted.stopped:
+        advice = "choose smaller config.model.costs"
+        if config.model.scaling == "none":
+            advice = f"set config.model.scaling to 'standardised', or {advice}"
+        number_of = progress.many(fitted.stopped, "fit")
+        processes.say(
+            f"fold {number}: {number_of} stopped after {classifiers.STEPS:,} steps without having "
+            f"converged, inner folds included, and will be used as found: {advice}"
+        )
     return fitted
 
 

@@ -1,6 +1,7 @@
 """Classifiers that are fitted at once: linear regression, support vectors, boosted trees."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import skops.io
 import threadpoolctl
 import xgboost
 from sklearn import svm
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
@@ -26,7 +28,7 @@ from ds_jax.runtime.errors import ConfigError
 from ds_jax.training import checkpoints
 
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
-# linear kernel could go on for hours: they stop here, with scikit-learn's ConvergenceWarning.
+# linear kernel could go on for hours: they stop here, and `Classifier.stopped` counts them.
 STEPS = 1_000_000
 # Below .1, one vote more than the others would be as good as certainty.
 TEMPERATURES = (0.1, 100.0)
@@ -43,12 +45,15 @@ class Classifier:
         fitted: The object that the library fitted.
         settings: The values that the fit has chosen: "C" and "temperature", or nothing.
         tried: The choices: for each cost "C" and the "uar" over the inner folds.
+        stopped: The number of fits, those of inner folds included, that LIBSVM stopped after
+            `STEPS` steps, before they had converged.
     """
 
     classes: np.ndarray
     fitted: Any
     settings: dict[str, float] = dataclasses.field(default_factory=dict)
     tried: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    stopped: int = 0
 
     library, file = sklearn, "model.skops"
 
@@ -166,12 +171,15 @@ class SVC(Classifier):
         classes, costs = _classes(labels), sorted(set(model["costs"]))
         if len(costs) > 1 and not inner:
             raise ConfigError("model.costs", costs, "a single cost: there are no inner folds")
-        settings, tried = {"C": costs[0], "temperature": 1.0}, []
-        if inner:
-            settings, tried = cls._choose(model, costs, inputs, labels, inner)
-        space = _space(model, inputs)
-        machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels)
-        return cls(classes, space | {cls.machine: machine}, settings, tried)
+        settings, tried, stopped = {"C": costs[0], "temperature": 1.0}, [], 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
+            if inner:
+                settings, tried, stopped = cls._choose(model, costs, inputs, labels, inner)
+            space = _space(model, inputs)
+            machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels)
+        stopped += cls._is_stopped(machine)
+        return cls(classes, space | {cls.machine: machine}, settings, tried, stopped)
 
     machine = "svc"  # what the fitted machine is called in the model's file
 
@@ -180,6 +188,10 @@ class SVC(Classifier):
         # break_ties: it decides for the highest decision value, which is the most probable label.
         svc = svm.SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=STEPS)
         return svc.fit(kernel, labels)
+
+    @staticmethod
+    def _is_stopped(svc: svm.SVC) -> bool:
+        return svc.fit_status_ != 0
 
     @staticmethod
     def _decide(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
@@ -192,7 +204,7 @@ class SVC(Classifier):
 
     @classmethod
     def _choose(cls, model, costs, inputs, labels, inner):
-        """Returns the settings, and the UAR of each cost."""
+        """Returns the settings, the UAR of each cost, and how many fits were stopped."""
         # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the
         # inputs. The threads of BLAS would get in their way and add up in another order.
         parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
@@ -200,7 +212,8 @@ class SVC(Classifier):
             joblib.delayed(cls._held_out)(model, costs, inputs, labels, *fold) for fold in inner
         )
         with threadpoolctl.threadpool_limits(1):
-            decisions = np.concatenate(parallel(folds), axis=1)
+            parts, stopped = zip(*parallel(folds), strict=True)
+        decisions = np.concatenate(parts, axis=1)
         truth = labels[np.concatenate([held_out for _, held_out in inner])]
         # Rounded, since equal scores may differ by their last digit.
         count = decisions.shape[2]
@@ -208,19 +221,26 @@ class SVC(Classifier):
         best = int(np.argmax(scores))
         settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
         tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
-        return settings, tried
+        return settings, tried, sum(stopped)
 
     @classmethod
-    def _held_out(cls, model, costs, inputs, labels, train, held_out) -> np.ndarray:
-        """Returns float64 [costs, held-out rows, classes], minus infinity for untrained classes."""
+    def _held_out(cls, model, costs, inputs, labels, train, held_out) -> tuple[np.ndarray, int]:
+        """Fits an inner fold at each cost.
+
+        Returns:
+            Decisions, float64 [costs, held-out rows, classes], minus infinity for untrained
+            classes; and how many fits were stopped.
+        """
         classes = _classes(labels[train])
         space = _space(model, inputs[train])
         within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
         decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
+        stopped = 0
         for cost, rows in zip(costs, decisions, strict=True):
             machine = cls._fit_kernel(cost, within, labels[train])
             rows[:, classes] = cls._decide(machine, across)
-        return decisions
+            stopped += cls._is_stopped(machine)
+        return decisions, stopped
 
     def _scores(self, inputs):
         """Returns the softmax of the decision values, whose order a temperature leaves alone."""
@@ -246,6 +266,10 @@ class Ridge(SVC):
         penalty = float(np.trace(kernel, dtype=np.float64)) / len(kernel) / cost
         ridge = KernelRidge(alpha=penalty, kernel="precomputed")
         return ridge.fit(kernel.astype(np.float64), targets, weights)
+
+    @staticmethod
+    def _is_stopped(ridge: KernelRidge) -> bool:
+        return False  # solved in closed form
 
     @staticmethod
     def _decide(ridge: KernelRidge, kernel: np.ndarray) -> np.ndarray:

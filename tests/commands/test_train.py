@@ -18,6 +18,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.runtime import files, processes
+from ds_jax.systems import classifiers
 from ds_jax.training import loop
 from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import FoldState
@@ -463,3 +464,20 @@ def test_the_report_of_a_classifier_says_so_too(tmp_path):
         "seconds": 0,
         "weights": "",
     }
+
+
+@pytest.mark.parametrize("scaling", ["none", "standardised"])
+def test_fits_that_stop_early_are_told_once_a_fold(scaling, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(classifiers, "STEPS", 3)
+    config, corpus = tiny.make("svc")
+    config.model.scaling, config.model.costs = scaling, (1.0, 2.0)
+    assert train.run(config, corpus, tmp_path)
+    cards = [read_card(folder) for folder in sorted(tmp_path.glob("fold_*/checkpoints"))]
+    counts = [card["made"]["stopped_fits"] for card in cards]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "3 steps" in line]
+    for number, (count, line) in enumerate(zip(counts, lines, strict=True)):
+        assert line.startswith(f"fold {number}: {count} fits ")
+        assert "config.model.costs" in line
+        assert ("config.model.scaling" in line) == (scaling == "none")
+    assert summary.read(tmp_path / "report.json").made["stopped_fits"] == sum(counts)
+    assert 'id="stopped"' in (tmp_path / "report.html").read_text()

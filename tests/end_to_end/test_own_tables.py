@@ -64,9 +64,9 @@ def write_table(name: str, folder: Path) -> None:
 
 
 def answers(name: str, corpora: Path, folder: Path) -> tuple[list[tuple], list[list[float]]]:
-    """Trains a support vector classifier on one fold; returns what it says of the tested files."""
+    """Fits a linear regression on one fold; returns what it says of the tested files."""
     config = base.get_config()
-    base.use_svc(config, "mfcc", "linear")
+    base.use_mlr(config, "mfcc")
     config.corpus, config.folds.protocol, config.folds.count = name, "speakers", 3
     config.label_map = ("Langeweile=", "calma=")
     builder = prepare(name, corpora, folder / "data", FeatureSettings("mfcc"))

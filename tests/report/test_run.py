@@ -19,6 +19,8 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.report import run as run_report
 
+MADE = {"began": "", "command": "", "versions": {}, "devices": [], "seconds": 0.0, "weights": ""}
+
 
 def render(tmp_path, result=None, **arguments) -> Page:
     path = tmp_path / "report.html"
@@ -88,6 +90,7 @@ def test_names_are_text_and_never_markup(tmp_path):
         ("enrolment", {"adapt": "speaker"}),
         ("synthetic", {"synthetic": True}),
         ("missing", {"missing_folds": [3, 4]}),
+        ("stopped", {"made": MADE | {"stopped_fits": 2}}),
         ("paper", {"paper": made_up.paper()}),
         ("licence", {"corpus_licence": "free", "settings": {"seed": 0}}),
         ("settings", {"settings": {"seed": 0}}),

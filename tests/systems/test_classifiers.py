@@ -208,6 +208,17 @@ def test_a_single_cost_is_calibrated_too():
         classifiers.fit(classifiers.SVC, VECTORS, inputs, labels, [], 0)
 
 
+@pytest.mark.parametrize("kind", ["svc", "ridge"])
+@pytest.mark.parametrize(("steps", "stopped"), [(3, 4 * 4 + 1), (classifiers.STEPS, 0)])
+def test_fits_that_are_stopped_are_counted_and_kept(kind, steps, stopped, monkeypatch):
+    """Four inner folds and the last fit; scikit-learn's warning would fail the test."""
+    monkeypatch.setattr(classifiers, "STEPS", steps)
+    inputs, labels = made()
+    classifier = fitted(kind, inputs, labels)
+    assert classifier.stopped == (stopped if kind == "svc" else 0)
+    assert np.isfinite(classifier.probabilities(inputs, 7)).all()
+
+
 def test_a_ridge_weighs_classes_alike_and_is_scikit_learns():
     inputs, labels = made()
     rows = np.flatnonzero((labels > 0) | (np.arange(len(labels)) % 3 == 0))  # a rare first class
