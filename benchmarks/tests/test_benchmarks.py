@@ -327,7 +327,7 @@ def test_cross_validation(tmp_path, monkeypatch, capsys):
     assert found["one"][0]["training"] == 3.0
     assert [own["training"] for own in found["separate"]] == [1.0] * 3
     for own in found["one"] + found["separate"]:
-        assert own["freeze"] == pytest.approx(0.6 - 0.5, abs=0.09)
+        assert 0 < own["freeze"] < own["seconds"]
         total = sum(own[part] for part in ("start", "freeze", "training", "rest"))
         assert total == pytest.approx(own["seconds"])
         assert own["cpu"] > 0

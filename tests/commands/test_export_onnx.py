@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -183,11 +184,12 @@ def test_the_readme_s_program_runs_without_jax(exported, model, tmp_path):
         np.testing.assert_allclose(list(found.values()), shares, atol=0.0006)
 
 
-def test_the_program_for_robots_runs(exported, monkeypatch, capsys):
+def test_the_program_for_robots_runs(exported, monkeypatch, capsys, tmp_path):
     page = Path(__file__).parents[2] / "docs" / "on_a_robot.md"
     program = re.search(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)[1]
     monkeypatch.chdir(exported)
-    exec(program, {})
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    runpy.run_path(str(tmp_path / "program.py"))
     assert capsys.readouterr().out.split()[0] in LABELS
 
 

@@ -252,7 +252,7 @@ def feed(monkeypatch, target, name, stray):
     """Makes a method add a row to those that it returns."""
     method = getattr(target, name)
     monkeypatch.setattr(
-        target, name, lambda self, *args: np.append(method(self, *args), np.int32(stray))
+        target, name, lambda *args, **options: np.append(method(*args, **options), np.int32(stray))
     )
 
 
@@ -272,9 +272,9 @@ def test_a_test_row_in_the_choice_of_the_epoch_ends_the_run(tmp_path, monkeypatc
     fold, rows_of = first_fold(tmp_path), Corpus.rows_of
     stray = fold["test"][0]
 
-    def with_a_stray(self, names):
+    def with_a_stray(self, names, **options):
         strays = [int(stray[1:])] * ([*names] == fold["dev"])
-        return np.append(rows_of(self, names), np.asarray(strays, np.int32))
+        return np.append(rows_of(self, names, **options), np.asarray(strays, np.int32))
 
     monkeypatch.setattr(Corpus, "rows_of", with_a_stray)
     with pytest.raises(LeakError, match=f"fold 0: .* was given '{stray}'"):

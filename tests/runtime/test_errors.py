@@ -55,9 +55,7 @@ def test_a_wrong_field_is_described(changes, sentence):
 def test_a_missing_field_and_a_number_out_of_range_are_described():
     with pytest.raises(ConfigError) as refused:
         configuration.check_fields(ConfigDict({"system": "ds_am"}), launch.SCHEMAS)
-    assert (
-        str(refused.value) == "channel=None must be given: start from a config of the same system"
-    )
+    assert str(refused.value) == "adapt=None must be given: start from a config of the same system"
     config = launch.SCHEMAS["ds_am"]()
     config.train.batch_size = 0
     with pytest.raises(ConfigError) as refused:

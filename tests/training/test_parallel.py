@@ -314,12 +314,12 @@ def test_the_cpu_computes_in_float32_and_others_in_bfloat16(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc than glibc's")
 def test_memory_once_used_is_used_again_without_new_pages():
-    def faults() -> int:
+    def faults(size: int) -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        block = bytearray(b"x") * 2**26
+        block = bytearray(b"x") * size
         del block
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-    faults()
-    # Another thread may take what is free, once.
-    assert min(faults() for _ in range(3)) < 2**26 / resource.getpagesize() / 10
+    faults(2**26)
+    # Other threads may have taken some of it.
+    assert faults(2**25) < 2**25 / resource.getpagesize() / 10
