@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,15 @@ from ds_jax.features import source as sources
 from ds_jax.features.source import Decoded, Source, check_rate
 
 STALLED = 60.0  # seconds after which a silent ffmpeg is ended
+LONGEST = 600  # seconds of CPU after which it ends itself: AAC of a whole day takes fewer
+# The demuxers that may read a recording, by their names in ffmpeg. Each reads one file: those of
+# playlists (concat, hls, dash, image2 and others) would read whatever files a recording names.
+DEMUXERS = (
+    *("aac", "ac3", "aiff", "amr", "amrnb", "amrwb", "ape", "asf", "au", "avi", "caf", "dts"),
+    *("dtshd", "eac3", "flac", "flv", "gsm", "loas", "matroska", "mov", "mp3", "mpc", "mpc8"),
+    *("mpeg", "mpegts", "nistsphere", "ogg", "oma", "qcp", "rm", "shn", "tak", "tta", "voc", "w64"),
+    *("wav", "wv", "xwma"),
+)
 FLOAT32 = 6  # the number of its encoding in the header of Sun's .au
 # Seconds that are decoded before a part and thrown away: decoders of AAC and the like begin with
 # wrong samples where they begin in the middle.
@@ -26,6 +36,10 @@ ABSENT = "not on the PATH"
 GUESSED = (".al", ".ul", ".sb", ".ub", ".sw", ".uw")
 # Matroska and WebM, AMR, and Windows Media, whatever the file is called.
 BEGINNINGS = (b"\x1aE\xdf\xa3", b"#!AMR", b"0&\xb2u\x8ef\xcf\x11")
+
+
+class NotDecoded(ValueError):
+    """A recording that ffmpeg does not decode, in its own words, which may quote what it read."""
 
 
 def is_needed(path: Path) -> bool:
@@ -48,8 +62,8 @@ def decode(source: Source, tried: str = "") -> Decoded:
         tried: What libsndfile says of it, if it cannot decode it.
 
     Raises:
-        ValueError: ffmpeg is missing, or cannot decode the recording; or its rate is impossible or
-            unknown.
+        NotDecoded: ffmpeg cannot decode the recording.
+        ValueError: ffmpeg is missing; or the rate is impossible or unknown.
     """
     if source.path.suffix.lower() in GUESSED:
         raise ValueError(f"{source} has no header that gives its rate: convert it to .wav or .flac")
@@ -66,10 +80,10 @@ def decode(source: Source, tried: str = "") -> Decoded:
         ended_by_an_error.callback(process.end)
         head = process.read(24)
         if len(head) < 24 or head[:4] != b".snd":
-            raise ValueError(process.complaint() or f"{source} has no sound")
+            raise NotDecoded(process.complaint() or f"{source} has no sound")
         offset, _, encoding, rate, channels = np.frombuffer(head[4:], ">u4").tolist()
         if encoding != FLOAT32 or not channels:
-            raise ValueError(f"{source} cannot be decoded: ffmpeg answers in an unknown encoding")
+            raise NotDecoded(f"{source} cannot be decoded: ffmpeg answers in an unknown encoding")
         process.read(offset - 24)
         check_rate(source, rate)
         ended_by_an_error.pop_all()
@@ -80,8 +94,9 @@ def decode(source: Source, tried: str = "") -> Decoded:
 def _command(program: str, source: Source, is_sought: bool) -> list[str]:
     """Returns the command that writes the samples as a .au of floats to standard output."""
     command = [program, "-nostdin", "-v", "error", "-max_alloc", "1000000000"]
-    # A playlist that is called .mp4 must not lead to other places.
-    command += ["-protocol_whitelist", "file,pipe"]
+    command += ["-timelimit", str(LONGEST)]
+    # A file must not lead to other files or places.
+    command += ["-format_whitelist", ",".join(DEMUXERS), "-protocol_whitelist", "file"]
     cut = []
     if is_sought:
         # The filter cuts by the times of the file, which seeking alone misses by up to a frame.
@@ -108,7 +123,7 @@ def _blocks(process: "_Process", channels: int, first: int, stop: float) -> Iter
             if done >= stop:
                 return
         if complaint := process.complaint():
-            raise ValueError(complaint)
+            raise NotDecoded(complaint)
     finally:
         process.end()
 
@@ -154,6 +169,8 @@ class _Process:
             status = self._process.wait()
         if self._stalled:
             return f"{self._refusal}ffmpeg was ended after {STALLED:.0f} s without sound"
+        if status == -signal.SIGXCPU:
+            return f"{self._refusal}ffmpeg was ended after {LONGEST} s of CPU: cut the recording"
         if status < 0:
             return f"{self._refusal}ffmpeg was ended from outside by signal {-status}"
         self._messages.seek(max(0, self._messages.seek(0, os.SEEK_END) - 1000))

@@ -152,6 +152,7 @@ def test_without_ffmpeg_its_formats_are_refused_with_advice(tmp_path, stand_in):
         ("import time; time.sleep(60)", "was ended after 2 s without sound$"),
         (f"{ANSWER}\nimport time; sys.stdout.close(); time.sleep(60)", "ended after 2 s without"),
         ("import os; os.kill(os.getpid(), 9)", "was ended from outside by signal 9$"),
+        ("import os; os.kill(os.getpid(), 24)", "was ended after 600 s of CPU: cut the recording$"),
         ("import sys; sys.stdout.buffer.write(b'.snd' + bytes(40))", "unknown encoding"),
     ],
 )
@@ -174,6 +175,33 @@ def test_ffmpeg_is_ended_with_the_reading(tmp_path, stand_in, monkeypatch):
     process = int((tmp_path / "programs/process").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_ffmpeg_reads_containers_of_sound_alone_and_no_other_files(tmp_path, stand_in):
+    stand_in(ANSWER)
+    write(tmp_path / "programs/a.au", noise(0.1, 16_000), 16_000)
+    (tmp_path / "a.m4a").write_text("ffconcat version 1.0\nfile secret.wav\n")
+    audio.read(tmp_path / "a.m4a", 0)
+    arguments = (tmp_path / "programs/arguments").read_text().split("\n")
+    given = {name: arguments.index(name) for name in ("-format_whitelist", "-protocol_whitelist")}
+    assert all(place < arguments.index("-i") for place in given.values())
+    formats = {*arguments[given["-format_whitelist"] + 1].split(",")}
+    assert {"mov", "matroska", "aac", "amr", "asf"} <= formats
+    assert not formats & {"concat", "hls", "dash", "image2", "imf", "sdp", "webm_dash_manifest"}
+    assert arguments[given["-protocol_whitelist"] + 1] == "file"
+    assert int(arguments[arguments.index("-timelimit") + 1]) == ffmpeg.LONGEST
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not on the PATH")
+@pytest.mark.parametrize(
+    "playlist", ["ffconcat version 1.0\nfile {}\n", "#EXTM3U\n#EXTINF:1,\n{}\n"]
+)
+def test_a_real_ffmpeg_reads_no_playlist(tmp_path, playlist):
+    write(tmp_path / "secret.wav", TONE)
+    for name in ("a.m4a", "a.m3u8"):
+        (tmp_path / name).write_text(playlist.format("secret.wav"))
+        with pytest.raises(ffmpeg.NotDecoded, match=r"a\.m"):
+            audio.read(tmp_path / name, 0)
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not on the PATH")
