@@ -40,6 +40,7 @@ _READING = {
 }
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address at which --mode=serve listens")
 _PORT = flags.DEFINE_integer("port", 8765, "its port; 0: a free one", 0, 65535)
+_NAME = flags.DEFINE_list("name", [], "names by which others know its machine; needs a token")
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
@@ -109,7 +110,9 @@ def run(mode: str, paths: list[Path]) -> None:
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
-        "serve": lambda: command.run(checkpoint, _HOST.value, _PORT.value, reading, enrol),
+        "serve": lambda: command.run(
+            checkpoint, _HOST.value, _PORT.value, reading, enrol, _NAME.value
+        ),
         "corpus": lambda: command.run(
             config, load(described, config.corpus, describes=True), workdir
         ),

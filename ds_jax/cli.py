@@ -30,7 +30,7 @@ MODES = {
         "channel",
         "raw_rate",
     ),
-    "serve": ("config", "workdir", "checkpoint", "channel", "enrol", "host", "port"),
+    "serve": ("config", "workdir", "checkpoint", "channel", "enrol", "host", "port", "name"),
     "features": ("config", "config.", "output", "labels"),
     "compare": ("workdir", "figures"),
     "report": (*_RUN, "audio", "figures"),

@@ -39,7 +39,7 @@ BEGINNINGS = (b"\x1aE\xdf\xa3", b"#!AMR", b"0&\xb2u\x8ef\xcf\x11")
 
 
 class NotDecoded(ValueError):
-    """A recording that ffmpeg does not decode, in its own words, which may quote what it read."""
+    """A recording that is left to ffmpeg, and not decoded; its words may quote what it read."""
 
 
 def is_needed(path: Path) -> bool:
@@ -62,8 +62,8 @@ def decode(source: Source, tried: str = "") -> Decoded:
         tried: What libsndfile says of it, if it cannot decode it.
 
     Raises:
-        NotDecoded: ffmpeg cannot decode the recording.
-        ValueError: ffmpeg is missing; or the rate is impossible or unknown.
+        NotDecoded: ffmpeg is missing, or cannot decode the recording.
+        ValueError: The rate is impossible or unknown.
     """
     if source.path.suffix.lower() in GUESSED:
         raise ValueError(f"{source} has no header that gives its rate: convert it to .wav or .flac")
@@ -73,7 +73,7 @@ def decode(source: Source, tried: str = "") -> Decoded:
         if tried:
             reason = f"{source} cannot be decoded by libsndfile ({tried}), and may need ffmpeg,"
         advice = "install it, or convert the recording to .wav or .flac"
-        raise ValueError(f"{reason} {ABSENT}: {advice}")
+        raise NotDecoded(f"{reason} {ABSENT}: {advice}")
     is_sought = source.is_part and _is_mp4(_head(source.path))
     process = _Process(_command(program, source, is_sought), source, tried)
     with contextlib.ExitStack() as ended_by_an_error:

@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ds_jax.report import pages
 from ds_jax.runtime import errors
-from ds_jax.serving import openapi
+from ds_jax.serving import guard, openapi
 from ds_jax.serving.guard import Guard
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Refused
@@ -29,6 +29,7 @@ from ds_jax.systems import base as systems
 TITLE = "the recording"  # what errors call it: a client knows no path of the server
 _PAGE = Path(__file__).with_name("page")
 _TYPE = "text/javascript; charset=utf-8"
+_FAILED = "the server failed: its own output says why"
 
 
 def create(judge: Judge, hosts: Sequence[str] = (), token: str = "") -> Guard:
@@ -62,7 +63,7 @@ class _Service:
 
     def __init__(self, judge: Judge, token: str):
         self._judge, self._token, self._limits = judge, token, judge.limits
-        self._listeners = self._uploads = 0
+        self._strangers = self._listeners = self._uploads = 0
         model, config = judge.model, judge.model.config
         self._html = pages.render(
             "listen.html.jinja",
@@ -111,7 +112,8 @@ class _Service:
     async def predict(self, request: Request) -> Response:
         """Judges the recording in the body of a request."""
         with self._place("_uploads", self._limits.uploads):
-            window, hop = (_seconds(request, name) for name in ("window", "hop"))
+            most = self._limits.recording
+            window, hop = (_seconds(request, name, most) for name in ("window", "hop"))
             with _in_memory() as (path, file):
                 await self._receive(request, file)
                 try:
@@ -125,13 +127,42 @@ class _Service:
 
     async def listen(self, socket: WebSocket) -> None:
         """Listens to a client until it goes."""
+        listener, is_known = Listener(socket, self._judge), self._is_known(socket)
         try:
-            with self._place("_listeners", self._limits.listeners):
-                await Listener(socket, self._judge, self._token).serve()
-        except Refused as refused:
             await socket.accept()
-            await socket.send_json({"error": refused.sentence})
-            await socket.close(refused.code)
+            # Who has not shown the token takes no place of those who have.
+            waits = (
+                contextlib.nullcontext()
+                if is_known
+                else self._place("_strangers", self._limits.strangers)
+            )
+            with waits:
+                await listener.greet(self._token)
+            with self._place("_listeners", self._limits.listeners):
+                await listener.converse()
+            await socket.close()
+        except WebSocketDisconnect:
+            pass
+        except Refused as refused:
+            await self._dismiss(socket, refused)
+        except Exception:
+            await self._dismiss(socket, Refused(500, _FAILED, 1011))
+            raise  # for whoever runs the server
+
+    def _is_known(self, socket: WebSocket) -> bool:
+        """Tells whether a client shows the token before its first message."""
+        try:
+            guard.check_token(self._token, guard.bearer(socket.headers))
+        except Refused:
+            return False
+        return bool(self._token)
+
+    async def _dismiss(self, socket: WebSocket, refused: Refused) -> None:
+        """Tells a client what is wrong, and closes."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
+            async with asyncio.timeout(self._limits.send_seconds):
+                await socket.send_json({"error": refused.sentence})
+                await socket.close(refused.code)
 
     @contextlib.contextmanager
     def _place(self, name: str, most: int) -> Iterator[None]:
@@ -178,14 +209,14 @@ class _Service:
             ) from error
 
 
-def _seconds(request: Request, name: str) -> float:
+def _seconds(request: Request, name: str, most: float) -> float:
     text = request.query_params.get(name, "0")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise Refused(400, f"{name}={text[:50]} must be a number of seconds, 0 or more")
+    if not 0 <= value <= most:
+        raise Refused(400, f"{name}={text[:50]} must be a number of seconds from 0 to {most:g}")
     return value
 
 
@@ -228,4 +259,4 @@ async def _no_such(request: Request, error: HTTPException) -> Response:
 
 async def _fail(request: Request, error: Exception) -> Response:
     del request, error  # it is raised again, for whoever runs the server
-    return JSONResponse({"error": "the server failed: its own output says why"}, 500)
+    return JSONResponse({"error": _FAILED}, 500)

@@ -35,14 +35,17 @@ class Guard:
 
     Args:
         app: The other application.
-        hosts: Names of this machine besides addresses and localhost.
+        hosts: Names of this machine besides addresses, localhost, and its own name, in the local
+            network with ".local".
         token: What a client must know; "" for everybody.
         policy: The Content-Security-Policy of all answers.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str], token: str, policy: str):
         self._app, self._token = app, token
-        self._hosts = {"localhost", socket.gethostname().lower(), *map(str.lower, hosts)}
+        own = socket.gethostname().lower()
+        local = f"{own.partition('.')[0]}.local"  # as multicast DNS has it
+        self._hosts = {"localhost", own, local, *map(str.lower, hosts)}
         self._headers = HEADERS | {"content-security-policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +81,9 @@ class Guard:
             name = ""
         if name not in self._hosts and not _is_address(name):
             raise Refused(
-                421, f"this server is not {name!r}: ask it by its address, or start it with --host"
+                421,
+                f"this server is not {name[:200]!r}: ask it by its address, or start it with "
+                "--name",
             )
 
 

@@ -1,10 +1,10 @@
 """Answers for many clients at once: what waits for the same program shares a dispatch."""
 
 import asyncio
-import collections
 import functools
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.evaluation.predictions import unpadded
-from ds_jax.features import audio, axes, extract
+from ds_jax.features import audio, axes, extract, ffmpeg
 from ds_jax.features.axes import TimeFrequency
 from ds_jax.features.silence import find_speech
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.serving.limits import Limits, Refused
 from ds_jax.systems.model import Model, describe
 
-TOGETHER = 8  # pictures of a dispatch, at most
+TOGETHER = 8  # inputs of a dispatch, at most, and of one client that wait
+# Fewer are faster one by one: a shared dispatch computes all rows of its program.
+LEAST_TOGETHER = 5
 LENGTHS = 64  # recordings of evenly spaced lengths, whose shapes are compiled before the first one
 
 
@@ -29,15 +31,18 @@ class Shown(NamedTuple):
     Attributes:
         picture: As the models read it.
         gates: By the name of the layer that carries the gate.
+        colour_map: The name of the one in which the models see the picture.
     """
 
     picture: TimeFrequency
     gates: dict[str, TimeFrequency]
+    colour_map: str
 
 
 class _Waiting(NamedTuple):
     start: Callable
     inputs: np.ndarray  # [1, ...]
+    is_said: bool  # as an utterance, whose speaker waits
     answer: asyncio.Future
 
     def shares_with(self, other: "_Waiting") -> bool:
@@ -50,13 +55,13 @@ class Judge:
     Attributes:
         model: The models.
         limits: What they bear.
-        answers, dispatches: How many pictures were judged, and in how many dispatches.
+        answers, dispatches: How many inputs were judged, and in how many dispatches.
     """
 
     def __init__(self, model: Model, limits: Limits):
         self.model, self.limits = model, limits
         self.answers = self.dispatches = 0
-        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._device = ThreadPoolExecutor(1, "device")
         cores = os.cpu_count() or 1
@@ -79,7 +84,7 @@ class Judge:
         return count
 
     async def run(self) -> None:
-        """Judges what waits, the oldest first, until it is cancelled."""
+        """Judges what waits, the oldest utterance first, until it is cancelled."""
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -120,7 +125,10 @@ class Judge:
         shares, parts = 0.0, self.model.parts
         for weight, part in parts:
             arrays = await self.work(extract.from_samples, samples, rate, part.settings)
-            rows = await self._answers(part, arrays)
+            rows = []
+            for first in range(0, len(arrays), TOGETHER):
+                few = arrays[first : first + TOGETHER]
+                rows += await self._answers(part, few, is_said=True)
             shares = shares + weight * np.mean([row[0] for row in rows], axis=0)
         if not shown or len(parts) > 1 or not isinstance(part.settings, PictureSettings):
             return shares, []
@@ -130,7 +138,7 @@ class Judge:
     async def judge_recording(
         self, path: Path, title: str, window: float, hop: float
     ) -> dict[str, Any]:
-        """Judges a recording, as `Model.predict` does.
+        """Judges a recording, as `Model.predict` does, with few of its windows in memory.
 
         Args:
             path: The file.
@@ -152,10 +160,12 @@ class Judge:
                 raise ValueError(
                     f"window={windowing.window:g} must be at most {self.limits.piece:g} seconds"
                 )
-            read = functools.partial(self._read, path, title, part, windowing)
-            total, times, arrays = await loop.run_in_executor(self._reading, read)
-            shares = [row[0] * weight for row in await self._answers(part, arrays)]
-            windows.append(dict(zip(times, shares, strict=True)))
+            found, reading = {}, self._read(path, title, part, windowing)
+            while few := await loop.run_in_executor(self._reading, _take_few, reading):
+                rows = await self._answers(part, [array for *_, array in few], is_said=False)
+                for (seconds, start, end, _), (shares, _) in zip(few, rows, strict=True):
+                    total, found[start, end] = seconds, shares * weight
+            windows.append(found)
         # Starts are rounded, and parts may read at rates of their own.
         each = [{round(start, 3): (start, end) for start, end in those} for those in windows]
         common = sorted(set.intersection(*map(set, each)))
@@ -174,37 +184,43 @@ class Judge:
 
     def _read(
         self, path: Path, title: str, part: Model, windowing: audio.Windowing
-    ) -> tuple[float, list[tuple[float, float]], list[np.ndarray]]:
+    ) -> Iterator[tuple[float, float, float, np.ndarray]]:
+        """Yields the recording's length, and each window's start, end and input."""
         settings, limits = part.settings, self.limits
         longest = limits.recording if windowing.window else limits.piece
-        total, times, arrays = 0.0, [], []
         try:
             windows = extract.windows(settings.source(path), settings, windowing, longest=longest)
-            for seconds, start, end, _, array in windows:
+            for seconds, start, end, rate, array in windows:
+                many = windowing.window and windowing.count(round(seconds * rate), rate)
+                if many > limits.windows:
+                    raise ValueError(
+                        f"{path} has {many} windows, more than {limits.windows}: give a larger "
+                        "--hop"
+                    )
                 if isinstance(array, ValueError):
                     raise ValueError(f"{path} from {start:.2f} to {end:.2f} s: {array}")
-                if len(times) == limits.windows:
-                    raise ValueError(
-                        f"{path} has more than {limits.windows} windows: give a larger --hop"
-                    )
-                total = seconds
-                times.append((start, end))
-                arrays.append(array)
+                yield seconds, start, end, array
+        except ffmpeg.NotDecoded as error:  # what it says may quote other things than the recording
+            raise ValueError(
+                f"{title} cannot be decoded: send it as .wav, .flac, .mp3 or .ogg"
+            ) from error
         except (ValueError, OSError) as error:
-            raise ValueError(str(error).replace(str(path), title)) from error
-        return total, times, arrays
+            said = str(error).replace(str(path), title)
+            for name in ("window", "hop"):
+                said = said.replace(f"--{name}", f"{name}=SECONDS in the address")
+            raise ValueError(said) from error
 
     async def _answers(
-        self, part: Model, arrays: Sequence[np.ndarray]
+        self, part: Model, arrays: Sequence[np.ndarray], is_said: bool
     ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """Returns the probabilities and the gates of pictures or features."""
+        """Returns the probabilities and the gates of a few pictures or features."""
         if len(self._waiting) + len(arrays) > self.limits.waiting:
             raise Refused(503, "the server is busy: try again in some seconds", 1013)
         answers = []
         for array in arrays:
             answers.append(asyncio.get_running_loop().create_future())
             inputs = extract.batch([array], part.settings)
-            self._waiting.append(_Waiting(part.start, inputs, answers[-1]))
+            self._waiting.append(_Waiting(part.start, inputs, is_said, answers[-1]))
         self._arrived.set()
         try:
             async with asyncio.timeout(self.limits.answer_seconds):
@@ -213,16 +229,17 @@ class Judge:
             raise Refused(503, "the server is busy: try again in some seconds", 1013) from error
 
     def _take(self) -> list[_Waiting]:
-        """Takes the one that has waited longest, and those that can share its dispatch."""
-        batch, others = [], collections.deque()
-        while self._waiting:
-            each = self._waiting.popleft()
-            if each.answer.done():  # nobody waits for it any more
-                continue
-            fits = not batch or (len(batch) < TOGETHER and each.shares_with(batch[0]))
-            (batch if fits else others).append(each)
-        self._waiting = others
+        """Takes the oldest utterance, or else window, and those that can share its dispatch."""
+        wanted = [each for each in self._waiting if not each.answer.done()]  # the others are gone
+        wanted.sort(key=lambda each: not each.is_said)  # it keeps the order of those that are alike
+        alike = [each for each in wanted if each.shares_with(wanted[0])]
+        batch = alike[: TOGETHER if len(alike) >= LEAST_TOGETHER else 1]
+        self._waiting = [each for each in wanted if not any(each is taken for taken in batch)]
         return batch
+
+
+def _take_few(reading: Iterator) -> list:
+    return [*itertools.islice(reading, TOGETHER)]
 
 
 def _dispatch(batch: Sequence[_Waiting]) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
@@ -260,5 +277,5 @@ def _shown(
         start = (first + number * step) / rate
         picture = axes.of_picture(pixels, start, len(window), rate, settings)
         drawn = {n: axes.of_gate(unpadded(gate), picture, settings) for n, gate in of.items()}
-        shown.append(Shown(picture, drawn))
+        shown.append(Shown(picture, drawn, settings.colour_map))
     return shown

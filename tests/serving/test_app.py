@@ -1,115 +1,41 @@
 """What the server answers, to whom, and what it refuses."""
 
 import asyncio
-import base64
-import contextlib
 import io
 import json
 import os
 import re
+import socket
+import tempfile
 import threading
 
 import numpy as np
 import pytest
 import soundfile
-import soxr
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
-from PIL import Image
-from speaking import babble
-from starlette.testclient import TestClient
+from served import (
+    ADDRESS,
+    LISTEN,
+    RATE,
+    TOKEN,
+    check_problem,
+    flac,
+    listen,
+    schema_of,
+    serving,
+    shares,
+    spoken,
+)
 from starlette.websockets import WebSocketDisconnect
 
-import ds_jax
 from ds_jax.data.labels import LABELS
 from ds_jax.serving import app, judge
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Limits
-from ds_jax.serving.listen import Listener
 from ds_jax.systems.model import Model
 
-RATE = 16_000
-ADDRESS = "http://127.0.0.1:8765"
-LISTEN = "ws://127.0.0.1:8765/listen"
-TOKEN = "a token of the tests"
-
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-@pytest.fixture(scope="module")
-def model(run):
-    return ds_jax.load(run)
-
-
-@contextlib.contextmanager
-def serving(model, limits=None, fails=True, **options):
-    application = app.create(Judge(model, limits or Limits()), **options)
-    with TestClient(application, ADDRESS, raise_server_exceptions=fails) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(model):
-    with serving(model) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def guarded(model):
-    with serving(model, hosts=["robot.example"], token=TOKEN) as client:
-        yield client
-
-
-def flac(samples, rate=RATE):
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="FLAC")
-    return file.getvalue()
-
-
-def pcm(samples):
-    return np.rint(samples * 32767).astype("<i2").tobytes()
-
-
-def spoken(seconds=1.2, seed=0):
-    """An utterance with quiet before and after."""
-    quiet = np.random.default_rng(seed).normal(0, 1e-4, round((seconds + 1.4) * RATE))
-    quiet[round(0.6 * RATE) :][: round(seconds * RATE)] += babble(seconds, seed)
-    return quiet.astype(np.float32)
-
-
-def schema_of(client, path, method, status="200"):
-    described = client.get("/openapi.json").json()
-    content = described["paths"][path][method]["responses"][status]["content"]
-    schema = content["application/json"]["schema"]
-    return described["components"]["schemas"]["Problem"] if "$ref" in schema else schema
-
-
-def check_problem(answer, status, *words):
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/json"
-    assert [*answer.json()] == ["error"]
-    for word in words:
-        assert word in answer.json()["error"]
-    assert "Traceback" not in answer.text
-    assert "/proc/" not in answer.text
-
-
-def listen(socket, samples, rate=RATE, block=4096, **hello):
-    """Speaks to the server; returns its messages after "ready", up to "end"."""
-    socket.send_json({"rate": rate, **hello})
-    assert socket.receive_json() == {"type": "ready", "classes": [*LABELS]}
-    content = pcm(samples)
-    for start in range(0, len(content), 2 * block):
-        socket.send_bytes(content[start : start + 2 * block])
-    socket.send_json({"type": "end"})
-    messages = []
-    while not messages or messages[-1]["type"] != "end":
-        messages.append(socket.receive_json())
-    return messages[:-1]
-
-
-def shares(answer):
-    return [answer["probabilities"][name] for name in LABELS]
 
 
 def test_a_recording_gets_the_answer_of_predict(client, model, tmp_path):
@@ -155,37 +81,42 @@ def test_an_ensemble_answers_with_the_mean_of_its_parts(model, monkeypatch):
     assert said["pictures"] == []
 
 
-@pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_an_utterance_is_judged_as_the_model_judges_it(client, model, rate):
-    samples = spoken()
-    if rate != RATE:
-        samples = soxr.resample(samples, RATE, rate)
-    with client.websocket_connect(LISTEN) as socket:
-        begun, said = listen(socket, samples, rate)
-    assert begun == {"type": "speech", "start": said["start"]}
-    assert said["type"] == "utterance"
-    assert said["start"] == pytest.approx(0.6, abs=0.2)
-    assert said["end"] == pytest.approx(1.8, abs=0.2)
-    heard = np.frombuffer(pcm(samples), "<i2").astype(np.float32) / 32768
-    first, last = (round(said[name] * rate) for name in ("start", "end"))
-    np.testing.assert_allclose(shares(said), model(heard[first:last], rate), atol=1e-2)
-    assert said["prediction"] == max(LABELS, key=said["probabilities"].get)
+def test_a_recording_asks_for_few_windows_at_a_time(model, monkeypatch):
+    """However many it has, it leaves room for others, and gets the answers of `predict`."""
+    sizes, dispatch = [], judge._dispatch
+    monkeypatch.setattr(
+        judge, "_dispatch", lambda batch: sizes.append(len(batch)) or dispatch(batch)
+    )
+    content = flac(np.concatenate([spoken(1.5, seed) for seed in range(2)]))
+    with serving(model, limits=Limits(waiting=judge.TOGETHER)) as client:
+        found = client.post("/predict?window=0.5&hop=0.2", content=content).json()
+    whole, rest = divmod(len(found["windows"]), judge.TOGETHER)
+    assert whole >= 3
+    assert sizes[:whole] == [judge.TOGETHER] * whole
+    assert sum(sizes[whole:]) == rest
 
 
-def test_pictures_come_with_gates_and_axes(client, model):
-    with client.websocket_connect(LISTEN) as socket:
-        _, said = listen(socket, spoken(), pictures=True)
-    (picture,) = said["pictures"]
-    canvas = model.config.picture.canvas
-    assert [*picture["gates"]] == [*model.config.model.gates]
-    for drawn in (picture, *picture["gates"].values()):
-        content = base64.b64decode(drawn["image"].removeprefix("data:image/png;base64,"))
-        assert Image.open(io.BytesIO(content)).size == (canvas, canvas)
-    for gate in picture["gates"].values():
-        assert 0 <= gate["low"] <= gate["high"] <= 1
-    assert len(picture["seconds"]) == len(picture["hertz"]) == canvas
-    assert picture["hertz"][0] > picture["hertz"][-1] > 0
-    assert 0 < picture["seconds"][0] < picture["seconds"][-1] < said["end"] - said["start"]
+def test_utterances_are_judged_before_windows_and_few_alone(model):
+    judging = Judge(model, Limits())
+    loop = asyncio.new_event_loop()
+    inputs = np.zeros((1, 2))
+
+    def waiting(count, is_said):
+        return [judge._Waiting(max, inputs, is_said, loop.create_future()) for _ in range(count)]
+
+    windows, said = waiting(3, False), waiting(2, True)
+    judging._waiting = windows + said
+    windows[0].answer.cancel()  # its client is gone
+    taken = [judging._take() for _ in range(5)]
+    assert [[id(each) for each in batch] for batch in taken] == [
+        *([id(each)] for each in (*said, *windows[1:])),
+        [],
+    ]
+    judging._waiting = waiting(judge.LEAST_TOGETHER - 1, False) + (said := waiting(1, True))
+    batch = judging._take()
+    assert batch[0] is said[0]
+    assert len(batch) == judge.LEAST_TOGETHER
+    loop.close()
 
 
 def test_clients_share_dispatches_and_get_answers_of_their_own(client, model):
@@ -218,6 +149,7 @@ def test_clients_share_dispatches_and_get_answers_of_their_own(client, model):
     for answer, samples in zip(found, contents, strict=True):
         alone = model(soundfile.read(io.BytesIO(flac(samples)))[0], RATE)
         np.testing.assert_allclose(shares(answer.json()), alone, atol=1e-5)
+    assert len({tuple(np.round(shares(answer.json()), 4)) for answer in found}) == count
 
 
 def test_the_token_opens_what_is_closed(guarded):
@@ -243,7 +175,7 @@ def test_the_token_opens_what_is_closed(guarded):
 
 @pytest.mark.parametrize("host", ["evil.example", "", "127.0.0.1.evil.example:8765", "[::1", "a@b"])
 def test_another_host_is_refused(client, host):
-    check_problem(client.get("/healthz", headers={"host": host}), 421, "--host")
+    check_problem(client.get("/healthz", headers={"host": host}), 421, "--name")
     check_problem(client.post("/predict", headers={"host": host}), 421)
     with (
         pytest.raises(WebSocketDisconnect),
@@ -252,8 +184,11 @@ def test_another_host_is_refused(client, host):
         pass
 
 
-@pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1", "[::1]:8765", "192.168.1.5:80"])
+@pytest.mark.parametrize(
+    "host", ["localhost:8765", "127.0.0.1", "[::1]:8765", "192.168.1.5:80", None]
+)
 def test_addresses_and_the_machine_itself_are_no_other_host(client, host):
+    host = host or f"{socket.gethostname().partition('.')[0]}.local:8765"
     assert client.get("/healthz", headers={"host": host}).status_code == 200
 
 
@@ -264,6 +199,8 @@ def test_a_given_host_is_known(guarded):
         ("other.example", 421),
     ):
         assert guarded.get("/healthz", headers={"host": host}).status_code == status
+    behind_a_proxy = {"host": "robot.example", "origin": "https://robot.example"}
+    assert guarded.get("/healthz", headers=behind_a_proxy).status_code == 200
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:8766", ""])
@@ -286,22 +223,41 @@ def test_pages_of_others_are_refused(client, origin):
         (b"no sound at all" * 100, "", 422, ["the recording cannot be decoded"]),
         (flac(np.zeros(8000)), "", 422, ["the recording is silent"]),
         (flac(spoken())[:2000], "", 422, ["the recording"]),
-        (flac(np.tile(spoken(), 8)), "", 422, ["longer than 16 s", "--window"]),
+        (b"ffconcat version 1.0\nfile a.wav\n", "", 422, ["cannot be decoded: send it as .wav"]),
+        (
+            flac(np.tile(spoken(), 8)),
+            "",
+            422,
+            ["longer than 16 s", "window=SECONDS in the address"],
+        ),
         (flac(spoken()), "?window=17", 422, ["window=17"]),
         (flac(spoken()), "?window=x", 400, ["window=x"]),
         (flac(spoken()), "?window=nan", 400, ["window=nan"]),
         (flac(spoken()), "?window=-1", 400, ["window=-1"]),
         (flac(spoken()), "?hop=1", 422, ["hop=1", "window"]),
-        (flac(spoken()), "?window=0.5&hop=0.001", 422, ["windows", "--hop"]),
+        (flac(spoken()), "?window=1&hop=1e308", 400, ["hop=1e308"]),
+        (flac(spoken()), "?window=0.5&hop=0.001", 422, ["windows", "hop=SECONDS in the address"]),
     ],
     ids=[
-        *("empty", "no audio", "silent", "cut", "long", "long window", "word", "nan", "negative"),
-        *("hop alone", "many windows"),
+        "empty",
+        "no audio",
+        "silent",
+        "cut",
+        "playlist",
+        "long",
+        "long window",
+        "word",
+        "nan",
+        "negative",
+        "hop alone",
+        "long hop",
+        "many windows",
     ],
 )
 def test_bad_recordings_get_a_sentence(client, content, query, status, words):
     answer = client.post(f"/predict{query}", content=content)
     check_problem(answer, status, *words)
+    assert "--" not in answer.json()["error"]
     OAS31Validator(schema_of(client, "/predict", "post", str(status))).validate(answer.json())
 
 
@@ -315,15 +271,36 @@ def test_unknown_addresses_methods_and_forms_get_a_sentence(client):
 def test_uploads_are_bounded_before_they_are_read(model):
     with serving(model, limits=Limits(upload_bytes=10_000, upload_seconds=0.3)) as client:
         check_problem(client.post("/predict", content=b"x" * 10_001), 413, "0.01 MB")
-        given = []
-
-        def blocks():
-            for _ in range(100):
-                given.append(b"x" * 1000)
-                yield given[-1]
-
-        check_problem(client.post("/predict", content=blocks()), 413)
         assert client.post("/predict", content=b"x" * 10_000).status_code == 422
+
+
+def test_no_more_of_a_body_is_read_than_is_allowed(model):
+    """It has no length that could be read before."""
+    limits = Limits(upload_bytes=10_000, upload_seconds=0.3)
+    assert asyncio.run(post(model, limits, given := [b"x" * 1000] * 100)) == 413
+    assert len(given) == 100 - 11
+    assert asyncio.run(post(model, limits, [b"x"])) == 408
+
+
+async def post(model, limits, blocks):
+    """Sends blocks as a recording, and takes those that are read from them; nothing comes after.
+
+    Returns the status of the answer.
+    """
+    application, answers = app.create(Judge(model, limits)), []
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b""}
+
+    async def receive():
+        if not blocks:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": blocks.pop(), "more_body": True}
+
+    async def send(message):
+        answers.append(message)
+
+    await application(scope | {"headers": headers}, receive, send)
+    return answers[0]["status"]
 
 
 def test_a_failure_is_told_without_its_traceback(model, monkeypatch):
@@ -339,59 +316,26 @@ def test_a_failure_is_told_without_its_traceback(model, monkeypatch):
         assert client.post("/predict", content=flac(spoken())).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("messages", "word"),
-    [
-        (["nothing"], "rate"),
-        (["[]"], "rate"),
-        ([b"\0\0"], "rate"),
-        (["{}"], "rate=None"),
-        (['{"rate": 5}'], "rate=5"),
-        (['{"rate": "16000"}'], "rate='16000'"),
-        (['{"rate": 16000, "model": "x"}'], "'model'"),
-        (['{"rate": 16000}', b"\0"], "16-bit"),
-        (['{"rate": 16000}', "hello"], "binary"),
-    ],
-)
-def test_bad_messages_end_with_a_sentence(client, messages, word):
-    with client.websocket_connect(LISTEN) as socket:
-        for message in messages:
-            (socket.send_text if isinstance(message, str) else socket.send_bytes)(message)
-        answers = [socket.receive_json() for _ in messages]
-        assert word in answers[-1]["error"]
-        with pytest.raises(WebSocketDisconnect) as closed:
-            socket.receive_json()
-        assert closed.value.code == 1003
-
-
-def test_listeners_are_counted_and_the_silent_are_let_go(model):
-    with serving(model, limits=Limits(listeners=1, silence_seconds=0.5)) as client:
-        with client.websocket_connect(LISTEN) as first:
-            first.send_json({"rate": RATE})
-            assert first.receive_json()["type"] == "ready"
-            assert client.get("/healthz").json()["listeners"] == 1
-            with client.websocket_connect(LISTEN) as second:
-                assert "1 clients" in second.receive_json()["error"]
-            assert "0.5 s" in first.receive_json()["error"]
-        with client.websocket_connect(LISTEN) as third:
-            assert listen(third, np.zeros(4000)) == []
-        assert client.get("/healthz").json()["listeners"] == 0
-
-
 def test_a_full_server_says_so(model):
     with serving(model, limits=Limits(waiting=2)) as client:
         answer = client.post("/predict?window=0.5", content=flac(spoken()))
         check_problem(answer, 503, "busy")
         assert answer.headers["retry-after"] == "5"
+    with pytest.MonkeyPatch.context() as patch:
+        held, dispatch = threading.Event(), judge._dispatch
+        patch.setattr(judge, "_dispatch", lambda batch: held.wait(30) and dispatch(batch))
+        with serving(model, limits=Limits(answer_seconds=0.2)) as client:
+            check_problem(client.post("/predict", content=flac(spoken())), 503, "busy")
+            held.set()
     with serving(model, limits=Limits(uploads=0)) as client:
         check_problem(client.post("/predict", content=flac(spoken())), 503, "0 clients")
 
 
 def test_nothing_is_left_in_files(client, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     opened = len(os.listdir("/proc/self/fd"))
-    for content in (flac(spoken()), b"no sound"):
-        client.post("/predict", content=content)
+    for content in (flac(spoken()), b"no sound", b"\0\0\0\x18ftypM4A no sound"):
+        client.post("/predict?window=0.5", content=content)
     assert [*tmp_path.iterdir()] == []
     assert len(os.listdir("/proc/self/fd")) <= opened
 
@@ -416,43 +360,3 @@ def test_the_interface_is_described_as_openapi_has_it(client):
     served = {"/predict": {"post"}, "/healthz": {"get"}}
     assert {path: {*methods} for path, methods in described["paths"].items()} == served
     assert json.dumps(Limits().upload_bytes) in json.dumps(described)
-
-
-def test_a_listener_that_does_not_read_is_let_go(model):
-    class Deaf:
-        """A WebSocket whose client sends, and never reads."""
-
-        headers = {}  # noqa: RUF012
-        received = 0
-
-        async def accept(self):
-            pass
-
-        async def receive(self):
-            self.received += 1
-            return {"type": "websocket.receive", "text": '{"rate": 16000}'}
-
-        async def send_json(self, content):
-            await asyncio.Event().wait()
-
-    socket = Deaf()
-    judging = Judge(model, Limits(send_seconds=0.05))
-    asyncio.run(asyncio.wait_for(Listener(socket, judging, "").serve(), 5))
-    assert socket.received == 1
-
-
-def test_answers_under_way_hold_back_a_listener_that_speaks_too_fast(model):
-    """Samples are read no further than its answers may be behind."""
-    samples = np.concatenate([spoken(0.8, seed) for seed in range(6)])
-    held = threading.Event()
-    dispatch = judge._dispatch
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "_dispatch", lambda batch: held.wait(30) and dispatch(batch))
-        with (
-            serving(model, limits=Limits(behind=1)) as client,
-            client.websocket_connect(LISTEN) as socket,
-        ):
-            threading.Timer(0.5, held.set).start()
-            said = [each for each in listen(socket, samples) if each["type"] == "utterance"]
-    assert len(said) == 6
-    assert [each["start"] for each in said] == sorted(each["start"] for each in said)

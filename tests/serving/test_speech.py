@@ -1,6 +1,7 @@
 """Utterances are found in a stream, whatever its rate and however it comes."""
 
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -93,6 +94,21 @@ def test_the_end_of_the_stream_ends_an_utterance():
     assert said.end <= len(samples) / RATE
 
 
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+def test_the_end_hears_the_last_part_of_a_chunk(rate):
+    """What the resampler and the detector hold back is heard too, and no more than that."""
+    cutter, heard = Cutter(rate, 16.0), []
+    cutter._detector = types.SimpleNamespace(
+        process_samples=lambda chunk: heard.extend(chunk) or float(any(chunk))
+    )
+    samples = np.full(rate // 2 + 7, 0.5, np.float32)
+    found = cutter.add(samples) + cutter.end()
+    assert len(heard) % speech.CHUNK == 0
+    assert 0 <= len(heard) - len(samples) * RATE / rate < speech.CHUNK + 1
+    assert [type(each) for each in found] == [Begun, Utterance]
+    np.testing.assert_array_equal(found[1].samples, samples)
+
+
 def test_long_speech_is_cut_without_a_gap_and_the_rest_is_kept():
     found = utterances(hear(stream(-0.5, 7.0, -1.0), longest=2.0))
     assert len(found) >= 3
@@ -104,8 +120,10 @@ def test_long_speech_is_cut_without_a_gap_and_the_rest_is_kept():
 def test_a_stream_is_forgotten_as_it_goes():
     cutter = Cutter(RATE, 16.0)
     for _ in range(40):
-        cutter.add(np.zeros(RATE, np.float32))
-    assert len(cutter._kept) < RATE
+        for _ in range(10):
+            cutter.add(np.zeros(RATE // 10, np.float32))
+        assert sum(map(len, cutter._kept)) < RATE / 2
+    assert cutter._count == 40 * RATE
 
 
 @pytest.mark.parametrize("rate", [None, "16000", True, 16_000.0, 7999, 96_001])

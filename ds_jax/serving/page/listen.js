@@ -54,7 +54,11 @@ async function start() {
   passing.port.onmessage = ({ data }) => {
     if (listening?.isReady && socket.readyState === WebSocket.OPEN) socket.send(data);
   };
-  socket.onmessage = ({ data }) => answer(JSON.parse(data));
+  socket.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    if (message.type === "utterance") showUtterance(message); // the last one, where all is off again
+    if (listening?.socket === socket) answer(message);
+  };
   socket.onclose = () => {
     if (listening?.socket === socket) stop("The server has ended the connection.", true);
   };
@@ -68,7 +72,8 @@ function stop(reason = "The microphone is off.", isWrong = false) {
   listening = null;
   stream?.getTracks().forEach((track) => track.stop());
   context?.close();
-  socket?.close();
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: "end" })); // the server closes
+  else socket?.close();
   button.setAttribute("aria-pressed", "false");
   button.textContent = "Start listening";
   say(reason, isWrong);
@@ -81,10 +86,7 @@ function answer(message) {
     say("Listening.");
   } else if (message.type === "speech") say("Somebody speaks…");
   else if (message.type === "unusable") say(`An utterance cannot be judged: ${message.reason}`, true);
-  else if (message.type === "utterance") {
-    say("Listening.");
-    showUtterance(message);
-  }
+  else if (message.type === "utterance") say("Listening.");
 }
 
 const percent = (share) => `${(100 * share).toFixed(0)} %`;
