@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from datasets import synthetic
-from ds_jax.data import corpus
+from ds_jax.data import corpus, labels
 from ds_jax.data.names import plain
 from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
@@ -105,10 +105,10 @@ class Corpora:
     ) -> corpus.Corpus:
         classes, trains = experiment.classes, name == experiment.corpus
 
-        def check(labels: Iterable[str], are_own: bool) -> None:
+        def check(found: Iterable[str], are_own: bool) -> None:
             if not (describes and are_own):
                 mapping, all_known = experiment.label_map, trains and are_own
-                corpus.check_labels(name, labels, classes, mapping, all_known)
+                labels.check_found(name, found, classes, mapping, all_known)
 
         builder = prepare(name, self.raw, self.data, settings, self.audio, check)
         from datasets import base  # here, since it imports TFDS

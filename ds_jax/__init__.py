@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 _MODULES = {
-    "load": "systems.model",
+    "load": "systems.finding",
     "Model": "systems.model",
     "explain": "systems.model",
     "extract_features": "systems.deep_features",

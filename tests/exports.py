@@ -7,7 +7,7 @@ import tiny
 from ds_jax.features import extract
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
-from ds_jax.systems.model import find_checkpoints
+from ds_jax.systems.finding import find_checkpoints
 
 RATE = 16_000
 

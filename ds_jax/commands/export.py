@@ -26,7 +26,7 @@ from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
 from ds_jax.systems import card
 from ds_jax.systems import network as saved_networks
-from ds_jax.systems.model import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX, find_checkpoints
+from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX, find_checkpoints
 
 # The folder and the file of each format.
 FORMATS = {"stablehlo": ("export", EXPORTED), "onnx": ("export_onnx", EXPORTED_ONNX)}

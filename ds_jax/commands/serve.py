@@ -15,7 +15,7 @@ from ds_jax.commands.predict import SYNTHETIC
 from ds_jax.runtime import progress
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
-from ds_jax.systems.model import find
+from ds_jax.systems.finding import find
 
 TOKEN = "DS_JAX_TOKEN"  # in the environment, since everybody on a machine sees its command lines
 LONGEST_END = 10  # seconds in which recordings that are under way are answered after SIGTERM

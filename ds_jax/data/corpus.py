@@ -3,9 +3,7 @@
 import csv
 import dataclasses
 import io
-import json
 import math
-import shlex
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -238,10 +236,10 @@ def load(
         else:
             inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
     classes = (*classes, *sorted(others.values()))
-    check_labels(name, found.values(), classes, label_map, trains and builder.own_labels)
+    labels.check_found(name, found.values(), classes, label_map, trains and builder.own_labels)
     if others:
         present = {known[normalise(label)] for label in found.values()}
-        given = _classes_flag([label for label in classes if label in present])
+        given = labels.classes_flag([label for label in classes if label in present])
         progress.say(
             f"{name}: described as classes of their own, since they stand for none of the run: "
             f"{', '.join(sorted(others.values()))}. A run needs {given}"
@@ -326,48 +324,6 @@ def _joined(
 
     shape = np.max([inputs.shape[1:] for inputs, _ in parts], axis=0)
     return StoredPictures(read, np.arange(len(places)), tuple(shape.tolist()))
-
-
-def check_labels(
-    name: str,
-    found: Iterable[str],
-    classes: Sequence[str],
-    label_map: Sequence[str],
-    all_known: bool,
-) -> None:
-    """Checks that the labels of a corpus stand for classes of a run.
-
-    Args:
-        name: The name of the corpus.
-        found: The label of each utterance.
-        classes, label_map: As in `load`.
-        all_known: Whether each label must stand for a class, or be left out by the map; else one
-            that stands for a class is enough.
-
-    Raises:
-        ValueError: They do not; the message names those that stand for no class.
-    """
-    known, counts = labels.classes_of_labels(classes, label_map), Counter(found)
-    present = {known[normalise(label)] for label in counts if known.get(normalise(label))}
-    if present and not all_known:
-        return
-    if present:
-        counts = {label: n for label, n in counts.items() if normalise(label) not in known}
-    if not counts:
-        return
-    others = {normalise(label): label for label in sorted(counts)}.values()
-    given = _classes_flag([*sorted(present), *others])
-    raise ValueError(
-        f"{name} has labels that stand for no class: {progress.counts(counts)}. The run tells "
-        f"{', '.join(classes)} apart. To tell these apart too give {given}; or give labels a class "
-        'or none by config.label_map, such as ("3=JOY", "calm=")'
-    )
-
-
-def _classes_flag(names: Iterable[str]) -> str:
-    """Returns the flag by which a run tells some classes apart, as a shell takes it."""
-    listed = ",".join(json.dumps(name, ensure_ascii=False) for name in names)
-    return f"--config.classes={shlex.quote(f'({listed})')}"
 
 
 def _shape(png: bytes) -> tuple[int, int]:

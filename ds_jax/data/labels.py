@@ -1,9 +1,12 @@
 """The classes of a run, and the labels of corpora that stand for them."""
 
+import json
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ds_jax.data.names import normalise
+from ds_jax.runtime import progress
 from ds_jax.runtime.errors import ConfigError
 
 # The paper's seven emotions in alphabetical order, the classes of a run unless it names others.
@@ -77,3 +80,45 @@ def entries(label_map: Sequence[str]) -> dict[str, str]:
     """Returns the class that each entry of a map gives, or "", by the normalised label."""
     parts = (entry.rpartition("=") for entry in label_map)
     return {normalise(label): name for label, _, name in parts}
+
+
+def check_found(
+    name: str,
+    found: Iterable[str],
+    classes: Sequence[str],
+    label_map: Sequence[str],
+    all_known: bool,
+) -> None:
+    """Checks that the labels of a corpus stand for classes of a run.
+
+    Args:
+        name: The name of the corpus.
+        found: The label of each utterance.
+        classes, label_map: The fields of a config.
+        all_known: Whether each label must stand for a class, or be left out by the map; else one
+            that stands for a class is enough.
+
+    Raises:
+        ValueError: They do not; the message names those that stand for no class.
+    """
+    known, counts = classes_of_labels(classes, label_map), Counter(found)
+    present = {known[normalise(label)] for label in counts if known.get(normalise(label))}
+    if present and not all_known:
+        return
+    if present:
+        counts = {label: n for label, n in counts.items() if normalise(label) not in known}
+    if not counts:
+        return
+    others = {normalise(label): label for label in sorted(counts)}.values()
+    given = classes_flag([*sorted(present), *others])
+    raise ValueError(
+        f"{name} has labels that stand for no class: {progress.counts(counts)}. The run tells "
+        f"{', '.join(classes)} apart. To tell these apart too give {given}; or give labels a class "
+        'or none by config.label_map, such as ("3=JOY", "calm=")'
+    )
+
+
+def classes_flag(names: Iterable[str]) -> str:
+    """Returns the flag by which a run tells some classes apart, as a shell takes it."""
+    listed = ",".join(json.dumps(name, ensure_ascii=False) for name in names)
+    return f"--config.classes={shlex.quote(f'({listed})')}"

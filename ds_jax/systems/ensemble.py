@@ -17,7 +17,8 @@ from ds_jax.features.audio import Windowing
 from ds_jax.runtime import progress
 from ds_jax.runtime.workdir import member_directories
 from ds_jax.systems import card
-from ds_jax.systems.model import Model, Row, find
+from ds_jax.systems.finding import find
+from ds_jax.systems.model import Model, Row
 
 
 class Ensemble(Model):
@@ -103,7 +104,7 @@ def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
         given: Fields of `source.Reading` that hold in place of the models' own.
 
     Raises:
-        FileNotFoundError, ValueError: As `model.find`.
+        FileNotFoundError, ValueError: As `finding.find`.
     """
     config = configuration.read(folder)
     config.update(given)

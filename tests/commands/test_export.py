@@ -24,8 +24,8 @@ from ds_jax.features import audio
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
-from ds_jax.systems.model import EXPORTED, EXPORTED_CARD
-from ds_jax.systems.model import load as load_model
+from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD
+from ds_jax.systems.finding import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
 CORPORA = os.environ.get("DS_JAX_CORPORA", "")

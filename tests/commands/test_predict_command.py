@@ -21,7 +21,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.models import pretrained
 from ds_jax.systems import base as systems
-from ds_jax.systems import model, network
+from ds_jax.systems import finding, model, network
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -89,7 +89,7 @@ def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, caps
     settings = extract.settings(systems.load_config([run / "fold_00" / "checkpoints"]))
     paths = [recording.path for recording in recordings.find([folder])[0]]
     pictures = np.stack([extract.read(path, settings)[1][0] for path in paths])
-    inputs = dict.fromkeys(model.find_checkpoints(run), np.arange(3))
+    inputs = dict.fromkeys(finding.find_checkpoints(run), np.arange(3))
     drawn = dataclasses.replace(tiny.corpus(3), inputs=pictures)
     alone = [one.probabilities for _, one in network.predict(inputs, drawn)]
     assert len(alone) == 3

@@ -1,0 +1,134 @@
+"""Finds and loads finished models: those of a run, of a fold, of an ensemble, or of an export."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from ds_jax.data.recordings import Paths
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.features import extract
+from ds_jax.features.source import reading_of
+from ds_jax.runtime import files, processes
+from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds
+from ds_jax.systems import base as systems
+from ds_jax.systems import card
+from ds_jax.systems.model import Model
+
+EXPORTED, EXPORTED_ONNX, EXPORTED_CARD = "model.stablehlo", "model.onnx", "model.json"
+
+
+def load(
+    path: str | os.PathLike,
+    channel: str | None = None,
+    raw_rate: int | None = None,
+    enrol: Paths = (),
+) -> Model:
+    """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
+
+    Args:
+        path: The folder of a run, of a fold, or one that `--mode=export` has written.
+        channel: Which channel of recordings is read, see `source.Reading`; None means as trained.
+        raw_rate: The rate in Hz of headerless recordings; None means as trained.
+        enrol: Recordings of the one speaker whom models of adapt='speaker' will hear.
+
+    Raises:
+        ConfigError: There is no such channel or rate.
+        FileNotFoundError: There is no finished model in the folder.
+        ValueError: A model is damaged, or of another version; JAX finds no device; or as
+            `Model.enrol`.
+    """
+    processes.prepare()
+    model = find(path, channel, raw_rate)
+    model.enrol(enrol)
+    model.start  # noqa: B018 (loads the weights, so that an error comes here)
+    return model
+
+
+def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | None = None) -> Model:
+    """Finds models as `load`, which are loaded when they are first asked for an answer."""
+    folder, given = files.expand(path), {"channel": channel, "raw_rate": raw_rate}
+    given = {name: value for name, value in given.items() if value is not None}
+    if (folder / EXPORTED).is_file():
+        facts = files.read_json(folder / EXPORTED_CARD)
+        if missing := {"config", "sample_rate", "models"} - set(facts):
+            raise ValueError(
+                f"{folder / EXPORTED_CARD} has no field {min(missing)}: export the models again"
+            )
+        reading = reading_of(facts["config"] | given) | {"trim": 0.0}  # it trims them itself
+        return Model(
+            ml_collections.ConfigDict(facts["config"] | given),
+            extract.Waveforms(facts["sample_rate"], **reading),
+            len(facts["models"]),
+            lambda: facts,
+            lambda enrolled: _load_exported(folder / EXPORTED),
+        )
+    if (folder / EXPORTED_ONNX).is_file():
+        raise ValueError(
+            f"{folder / EXPORTED_ONNX} is for ONNX Runtime, as README.md there shows: give the "
+            "run, or an export of it without --format=onnx"
+        )
+    if (folder / MEMBERS).is_dir():
+        from ds_jax.systems import ensemble  # here, since it is made of what is found here
+
+        return ensemble.find_ensemble(folder, given)
+    checkpoints = find_checkpoints(folder)
+    config = systems.load_config(checkpoints)
+    config.update(given)
+    implementation = systems.implementation(config)
+    return Model(
+        config,
+        extract.settings(config),
+        len(checkpoints),
+        lambda: card.read(config, checkpoints),
+        lambda enrolled: implementation.load_ensemble(checkpoints, enrolled),
+        lambda: implementation.load_measure(checkpoints),
+    )
+
+
+def find_checkpoints(directory: Path) -> list[Path]:
+    """Finds the `checkpoints` folders of a run's finished folds, or of a fold.
+
+    Args:
+        directory: The folder of a run or of a fold, or a `checkpoints` folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: The folder is that of an ensemble, or of its fold.
+    """
+    if directory.name == CHECKPOINTS:
+        return [directory]
+    if (directory / MEMBERS).is_dir() or (directory.parent / MEMBERS).is_dir():
+        raise ValueError(
+            f"{directory} is an ensemble, or a fold of one: give one of the runs in its members/"
+        )
+    found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
+    if not found and not (directory / CHECKPOINTS).is_dir():
+        raise FileNotFoundError(
+            f"no finished fold in {directory}: give the folder of a run or of a fold (--checkpoint)"
+        )
+    return found or [directory / CHECKPOINTS]
+
+
+def _load_exported(path: Path) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Loads an exported model; returns a function as `Model.start`, of waveforms with NaN after."""
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except Exception as error:  # the errors of flatbuffers and MLIR have no common class
+        raise ValueError(
+            f"JAX {jax.__version__} cannot read {path} ({error}): export the models again"
+        ) from error
+    call = jax.jit(exported.call)
+
+    def start(inputs, size):
+        lengths = np.ones(size, np.int32)  # of the rows of padding
+        lengths[: len(inputs)] = np.isfinite(inputs).sum(axis=1)
+        samples = np.zeros((size, inputs.shape[1]), np.float32)
+        samples[: len(inputs)] = np.nan_to_num(inputs, nan=0.0)
+        shares = call(samples, lengths)
+        return lambda: Predicted(np.asarray(shares, np.float64)[: len(inputs)], {}, {})
+
+    return start
