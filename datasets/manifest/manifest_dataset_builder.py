@@ -14,7 +14,7 @@ from ds_jax.data import fold_files, tables
 from ds_jax.data.names import essence, plain
 from ds_jax.data.tables import Table
 from ds_jax.runtime.files import printable
-from ds_jax.runtime.progress import few
+from ds_jax.runtime.progress import few, many
 
 MANIFEST = "manifest.csv"
 REQUIRED = ("path", "label", "speaker")
@@ -264,8 +264,9 @@ def _check_files(folder: Path, table: Path, rows: Mapping[int, Recording]) -> No
         return
     names = [f"line {line}, {os.path.relpath(rows[line].path, folder)}" for line in missing]
     message = f"{table}, line {missing[0]}, path: there is no file {rows[missing[0]].path}"
-    if names[1:]:
-        message += f"; nor are there {len(names) - 1} others: {'; '.join(names[1:])}"
+    if others := names[1:]:
+        verb = "is" if len(others) == 1 else "are"
+        message += f"; nor {verb} there {many(len(others), 'other')}: {'; '.join(others)}"
     # Prepared data can do without all recordings, but not without some.
     raise (FileNotFoundError if len(missing) == len(rows) else ValueError)(printable(message))
 

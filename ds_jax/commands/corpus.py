@@ -64,7 +64,7 @@ def lines(content: Mapping) -> list[str]:
         for row in content["classes"]
     ]
     text += [*pages.table([head, *body]), ""]
-    durations, balance = content["durations"], "all classes are equally frequent"
+    durations, balance = content["durations"], "the classes that occur are equally frequent"
     if content["imbalance"] > 1:
         times = f"{content['imbalance']:.1f} times as frequent"
         balance = f"it is {times} as {content['smallest']}"

@@ -174,6 +174,9 @@ def test_all_missing_files_are_named_at_once(tmp_path):
     write_manifest(tmp_path, "path,label,speaker\na.wav,JOY,ana\nb.wav,JOY,ana\n")
     with pytest.raises(ValueError, match=r"line 3, path: [^;]*$"):
         Manifest.find(tmp_path)
+    write_manifest(tmp_path, "path,label,speaker\na.wav,JOY,ana\nb.wav,JOY,ana\nc.wav,JOY,ana\n")
+    with pytest.raises(ValueError, match=r"b\.wav; .* 1 other: line 4, c\.wav$"):
+        Manifest.find(tmp_path)
 
 
 @pytest.mark.parametrize(
