@@ -6,8 +6,9 @@
 Starts `--mode=serve` as a process of its own. Each client says recordings one after the other, with
 a second of quiet between two, no faster than a person would, as long as it is asked to. It counts
 
-- answers that are lost: that speech begins is told, and then no utterance comes; clients that are
-  dropped; and recordings in which nothing is heard, which depends on the detector of voices;
+- answers that are lost: that speech begins is told, and then no utterance of the same start is
+  judged; clients that are dropped; and recordings in which nothing is heard, which depends on the
+  detector of voices;
 - the latency: from the moment at which a client has sent the end of the speech to that at which it
   has the answer. The pause that ends an utterance is part of it;
 - the memory of the server: the median of the last third of the time less that of the first;
@@ -51,15 +52,14 @@ class Client(NamedTuple):
     """What one client saw.
 
     Attributes:
-        begun, answered: How often speech began, and how many utterances were answered.
+        lost: Starts of speech that were told, of which no utterance was answered.
         said, unheard: Recordings that were said, and those in which nothing was heard.
         is_dropped: Whether the server closed the connection before it had answered all.
         latencies: Seconds of each answer.
         behind: Seconds by which it sent later than it wanted to, at most.
     """
 
-    begun: int
-    answered: int
+    lost: int
     said: int
     unheard: int
     is_dropped: bool
@@ -102,7 +102,7 @@ def serving(checkpoint: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: float) -> Client:
     """Says recordings from the given one on until a time by time.monotonic()."""
-    counts, latencies, spans, heard = {"speech": 0, "utterance": 0}, [], [], []
+    begun, latencies, spans, heard = set(), [], [], []
     sent, behind, is_dropped = [], 0.0, True  # when each message was sent
     size, quiet = round(BLOCK * RATE), np.zeros(round(QUIET * RATE), "<i2")
     async with websockets.connect(f"ws://{address}/listen", ping_interval=None) as socket:
@@ -113,9 +113,9 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
             nonlocal is_dropped
             async for text in socket:
                 came, message = time.monotonic(), json.loads(text)
-                if message.get("type") in counts:
-                    counts[message["type"]] += 1
-                if message.get("type") == "utterance":
+                if message.get("type") == "speech":
+                    begun.add(message["start"])
+                elif message.get("type") == "utterance":
                     heard.append((message["start"], message["end"]))
                     block = min(int((message["end"] - AROUND) / BLOCK), len(sent) - 1)
                     latencies.append(came - sent[block])
@@ -145,7 +145,8 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
         with contextlib.suppress(websockets.ConnectionClosed):
             await listening
     unheard = sum(not any(a < end and start < b for a, b in heard) for start, end in spans)
-    return Client(*counts.values(), len(spans), unheard, is_dropped, latencies, behind)
+    lost = begun - {start for start, _ in heard}
+    return Client(len(lost), len(spans), unheard, is_dropped, latencies, behind)
 
 
 async def speak_together(
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "recordings": sum(client.said for client in clients),
         "unheard": sum(client.unheard for client in clients),
         "answers": len(latencies),
-        "lost": sum(max(0, client.begun - client.answered) for client in clients),
+        "lost": sum(client.lost for client in clients),
         "dropped": sum(client.is_dropped for client in clients),
         "latency, s": {
             name: float(np.percentile(latencies, share))

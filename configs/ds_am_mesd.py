@@ -4,8 +4,10 @@
 
 The paper has no such row. This is DS-AM's second form, as in ds_am_emodb.py. The corpus does not
 say who speaks, so three folds test women, men and children by models of the others.
---config.folds.protocol=sentences keeps words apart instead, with the same people in training and
-test. 864 pictures of six of the seven classes.
+Most words of its list B occur with one emotion alone, and are in training and test: see
+datasets/mesd/README.md for list A, whose words tell nothing. --config.folds.protocol=sentences
+keeps words apart, with the same people in training and test. 864 pictures of six of the seven
+classes.
 """
 
 import ml_collections

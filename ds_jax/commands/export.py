@@ -75,9 +75,10 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
         content = exported.serialize()
     formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
     write_bytes(directory / file, content)
-    write_text(directory / "README.md", pages.render("export.md.jinja", **facts, **formats))
-    write_json(directory / EXPORTED_CARD, facts)
     megabytes = len(content) / 1e6
+    readme = pages.render("export.md.jinja", megabytes=megabytes, **facts, **formats)
+    write_text(directory / "README.md", readme)
+    write_json(directory / EXPORTED_CARD, facts)
     processes.say(
         f"exported: {directory / file}, {megabytes:.0f} MB; README.md there says how to use it"
     )

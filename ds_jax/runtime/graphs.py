@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import helper, numpy_helper
 
-# ONNX Runtime reads these since version 1.6, of 2020, and there is nothing that a later one adds.
+# ONNX Runtime reads these, in the versions of the tests (1.20 and later) and before; a later opset
+# adds nothing.
 OPSET, IR_VERSION = 13, 7
 SHARED = 64  # numbers up to which equal constants are stored once
 

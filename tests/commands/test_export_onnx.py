@@ -207,7 +207,7 @@ def test_the_file_says_what_a_program_needs(exported):
     assert str(Path(export.__file__).parents[1]).encode() not in content
     assert {path.name for path in exported.iterdir()} == {EXPORTED_ONNX, "README.md", "model.json"}
     readme = (exported / "README.md").read_text(encoding="utf-8")
-    for text in (*facts["not_for"], *facts["licences"]):
+    for text in (*facts["not_for"], *facts["licences"], f" {len(content) / 1e6:.1f} MB"):
         assert text in readme
 
 

@@ -25,14 +25,20 @@ def run(build, samples, lengths):
 
 
 def sounds():
-    """float32 [batch, n] of noise whose level rises, and how long each is; 7 follows the end."""
-    lengths = (7, 511, 512, 513, 5000, 40_001, 3000)
+    """float32 [batch, n] of noise whose level rises, and how long each is; 7 follows the end.
+
+    The last one has a telephone's band: its upper bands are at the floor throughout.
+    """
+    lengths = (7, 511, 512, 513, 5000, 40_001, 3000, 30_000)
     samples = np.full((len(lengths), 50_001), 7, np.float32)
     rng = np.random.default_rng(0)
     for row, length in zip(samples, lengths, strict=True):
         row[:length] = rng.normal(0, 0.1, length) * np.linspace(0, 1, length)
     samples[5, 9000:20_000] = 0  # digital silence
     samples[6, :3000] = 0
+    low = scipy.signal.butter(12, 2000, fs=RATE, output="sos")
+    said = scipy.signal.sosfilt(low, rng.normal(0, 0.1, lengths[7]))
+    samples[7, : lengths[7]] = said * np.hanning(lengths[7])  # an end that is cut has all bands
     return samples, lengths
 
 
