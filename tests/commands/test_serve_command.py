@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -134,9 +133,7 @@ def test_it_listens_with_a_token_until_sigterm(finished_runs, tmp_path):
         request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request) as answer:
             assert json.load(answer)["seconds"] == 1.0
-        began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert errors.splitlines()[-1] == "stopped by SIGTERM: the same command starts anew"
-    assert time.monotonic() - began < 15
