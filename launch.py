@@ -167,6 +167,7 @@ def _train(
         return
     # A table may give other folds than the config asks for.
     train.check(config, folds if config.corpus in prepare.KNOWN else None)
+    files.check_writable(workdir)  # before corpora are prepared, which can take hours
     for name in config.eval_on:  # first: they may be missing
         load(configuration.last_member(config), name)
     if "members" in config:
