@@ -150,3 +150,14 @@ def test_how_recordings_are_read_is_said_by_the_run_or_by_a_flag(home, called, m
 def test_a_config_that_lies_elsewhere_is_named(home, called, monkeypatch, capsys):
     line = refusal(capsys, monkeypatch, "--config=configs/ds_am_emodb.py")
     assert str(Path(launch.__file__).parent / "configs" / "ds_am_emodb.py") in line
+
+
+def test_a_workdir_that_cannot_be_made_is_told_before_a_corpus_is_prepared():
+    config, loaded = base.get_config(), []
+    base.use_mlr(config, "mfcc")
+    config.corpus = "emodb"
+    with pytest.raises(OSError, match="--workdir"):
+        launch._train(
+            config, lambda *asked: loaded.append(asked), Path("/proc/nowhere/run"), None, None
+        )
+    assert not loaded

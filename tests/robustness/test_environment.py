@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from recordings import sound
 
-import launch as program
-from configs import base
 from ds_jax import features
 from ds_jax.models import pretrained, vgg16
 from ds_jax.runtime import files
@@ -152,14 +150,3 @@ def test_the_folder_of_recordings_may_stand_in_the_environment(tmp_path):
     (tmp_path / "mine").mkdir()
     done = launch(*experiment, f"--data_dir={tmp_path}/data", **variables)
     assert f"in {tmp_path}/mine/emodb, but there is no such folder" in done.stderr
-
-
-def test_a_workdir_that_cannot_be_made_is_told_before_a_corpus_is_prepared():
-    config, loaded = base.get_config(), []
-    base.use_mlr(config, "mfcc")
-    config.corpus = "emodb"
-    with pytest.raises(OSError, match="--workdir"):
-        program._train(
-            config, lambda *asked: loaded.append(asked), Path(NOWHERE) / "run", None, None
-        )
-    assert not loaded
