@@ -136,7 +136,9 @@ class Page:
 
     def complaints(self) -> list[dict]:
         """Returns what the console shows: errors, warnings, violations of the page's policy."""
-        return self.events("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        names = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        # Verbose entries are advice, which the console hides.
+        return [e for e in self.events(*names) if e.get("entry", {}).get("level") != "verbose"]
 
     def requests(self) -> list[str]:
         """Returns the beginnings of all addresses that were requested, the page's among them."""
