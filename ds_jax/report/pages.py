@@ -40,7 +40,7 @@ def _environment() -> jinja2.Environment:
     )
     filters = (
         *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
-        *(images.colour, images.fade_by_gate, shown_height, progress.clock),
+        *(images.colour, shown_height, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(plots=plots, titles=TITLES, many=progress.many)

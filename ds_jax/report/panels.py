@@ -45,6 +45,11 @@ class Panel(NamedTuple):
     bar_ticks: Ticks
     bar_label: str
 
+    @property
+    def bar(self) -> np.ndarray:
+        """uint8 [256, 1], the indices of all colours, as a bar shows them from the top."""
+        return np.arange(255, -1, -1, dtype=np.uint8)[:, None]
+
 
 def settings_of(described: Mapping) -> PictureSettings | None:
     """Returns how the pictures of a run were drawn; of an ensemble, those of its last member.

@@ -282,6 +282,7 @@ def write_page(path: Path, content: Mapping) -> None:
         systems={cell["config"]: cell["title"] for cell in cells},
         ds_am=sorted(content["ds_am"], key=lambda cell: cell["table"]),
         leaks=_leaks,
+        forests=forests.of_paper(content),
     )
     write_text(path, page)
 

@@ -102,7 +102,7 @@ def write_page(
         speakers=sorted(result.speakers.items(), key=lambda item: (item[1], item[0])),
         curves=plots.curves(histories, result.folds),
         reliability=plots.reliability(result.calibration) if result.calibration else None,
-        colour_map=result.settings.get("picture.colour_map", "viridis"),
+        settings=panels.settings_of(result.settings),
         clip_seconds=CLIP_SECONDS,
         audio_terms=audio_terms,
         errors=list(errors),

@@ -1,6 +1,8 @@
 """Numbers have one form on all pages, and names are never markup."""
 
 import base64
+import re
+from xml.etree import ElementTree
 
 import jinja2
 import numpy as np
@@ -9,6 +11,7 @@ from made_up import HOSTILE
 from test_images import decoded
 
 from ds_jax.report import pages
+from ds_jax.report.forests import Estimate, Forest
 
 
 def score(value, low=None, high=None):
@@ -65,3 +68,19 @@ def test_templates_escape_all_values_and_miss_none():
     assert HOSTILE not in pages.render("base.html.jinja", title=HOSTILE)
     with pytest.raises(jinja2.UndefinedError, match="title"):
         pages.render("base.html.jinja")
+
+
+def test_a_forest_has_a_mark_for_each_estimate_of_equal_ones_too():
+    row = [Estimate(1.0, 0.5, 1.5), None, Estimate(1.0, 0.5, 1.5)]
+    drawn = Forest("title", "points", ["a", "b", "c"], [("one", row)], 0.0)
+    macros = pages._environment().get_template("macros.html.jinja").module
+    plot = re.search("<svg class=.plot.*", macros.forest(drawn), re.DOTALL)[0]
+    svg = ElementTree.fromstring(plot)
+    circles = svg.findall("circle")
+    assert [circle.get("class") for circle in circles] == ["curve colour-0", "curve colour-2"]
+    assert len({circle.get("cy") for circle in circles}) == 2
+    (zero,) = (line.get("x1") for line in svg.findall("line") if line.get("class") == "diagonal")
+    marks = {text.text: text.get("x") for text in svg.findall("text")}
+    assert float(zero) == float(marks["0"])
+    (at,) = {float(circle.get("cx")) for circle in circles}
+    assert at == pytest.approx(float(marks["1"]))

@@ -32,10 +32,9 @@ def plots_of(page: Page) -> list[dict]:
     return [attributes for attributes in page.all("svg") if attributes.get("class") == "plot"]
 
 
-def pixels(image: dict) -> np.ndarray:
-    return decoded(base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))).astype(
-        int
-    )
+def pixels_of(image: dict) -> np.ndarray:
+    content = base64.b64decode(image["href"].removeprefix("data:image/png;base64,"))
+    return decoded(content).astype(int)
 
 
 def test_every_number_is_on_the_page(tmp_path):
@@ -77,7 +76,7 @@ def test_names_are_text_and_never_markup(tmp_path):
     example = made_up.example(name=HOSTILE + '" onload="x', audio=b"sound")
     arguments["errors"].append(example)
     page = render(tmp_path, **arguments)
-    assert len(page.all("img")) == 2 + 3 + 2 + 2
+    assert len(page.all("image")) == 2 * (2 + 3 + 2 + 2)  # each with its bar
     assert page.text.count(HOSTILE) >= 12
     for name in (arguments["result"].protocol_text, example.utterance):
         assert name in page.text
@@ -145,10 +144,8 @@ def test_timelines_are_shown_as_wide_as_they_are(tmp_path):
         "u", label="FEAR", prediction="JOY", label_probability=0.1, pictures=[timeline], **fields
     )
     page = render(tmp_path, made_up.summary(settings=settings), errors=[example])
-    (image,) = (attributes for attributes in page.all("img") if "Spectrogram" in attributes["alt"])
-    assert (image["width"], image["height"]) == ("227", str(round(227 * 32 / 70)))
-    content = base64.b64decode(image["src"].partition(",")[2])
-    assert decoded(content).shape == (32, 70, 3)
+    image, _ = page.all("image")
+    assert pixels_of(image).shape == (32, 70, 3)
 
 
 @pytest.mark.parametrize(
@@ -212,25 +209,42 @@ def test_bars_are_as_long_as_their_numbers(tmp_path):
     assert "62.3 % of 20" in page.text
 
 
-def test_pictures_have_the_colours_that_the_network_sees_and_gates_fade_them(tmp_path):
-    gate = np.zeros((14, 14))
-    gate[:, 7:] = 1.0
-    images = render(tmp_path, errors=[made_up.example(gate=gate)]).all("img")
-    assert all(attributes["alt"] for attributes in images)
-    plain, faded = map(pixels, images)
-    assert plain.shape == faded.shape == (227, 227, 3)
-    np.testing.assert_allclose(plain[0, 0], [68, 1, 84], atol=1)  # viridis begins in violet
-    np.testing.assert_array_equal(faded[:, -40:], plain[:, -40:])
-    assert faded[:, :40].min() > 220
-    grey = made_up.summary(settings={"picture.colour_map": "gray"})
-    (image,) = render(tmp_path, grey, errors=[made_up.example(gates={})]).all("img")
-    np.testing.assert_array_equal(pixels(image)[0], np.arange(227)[:, None].repeat(3, axis=1))
+def test_pictures_have_the_colours_that_the_network_sees_and_all_gates_one_scale(tmp_path):
+    gate = np.full((14, 14), 0.35)
+    gate[:, 7:] = 0.65
+    fields = {"picture.layout": "deepspectrum", "picture.colour_map": "gray"}
+    result = made_up.summary(settings=fields)
+    page = render(tmp_path, result, errors=[made_up.example(gate=gate)])
+    picture, _, shown, bar = map(pixels_of, page.all("image"))
+    np.testing.assert_array_equal(picture[0], np.arange(227)[:, None].repeat(3, axis=1))
+    assert bar.shape == (256, 1, 3)
+    for value, column in ((0.35, 0), (0.65, -1)):  # the colour that the bar has at this height
+        np.testing.assert_array_equal(shown[0, column], bar[255 - round(255 * value), 0])
+    assert [svg["aria-label"] for svg in plots_of(page)] == [
+        "spectrogram of dis-f1-b1",
+        "block4_pool of dis-f1-b1",
+    ]
+    for text in ("frequency in Hz", "time in s", "4000", "here 0.35 to 0.65"):
+        assert text in page.text
 
 
 def test_windows_are_shown_in_their_order(tmp_path):
     windows = [np.full((16, 16), value, np.uint8) for value in range(3)]
     page = render(tmp_path, errors=[made_up.example(pictures=windows, gates={})])
-    assert [image["alt"][-8:] for image in page.all("img")] == ["window 1", "window 2", "window 3"]
+    labels = [svg["aria-label"] for svg in plots_of(page)]
+    assert labels == [f"window {number} of dis-f1-b1" for number in (1, 2, 3)]
+
+
+def test_heads_alone_are_shown_with_intervals_and_a_test(tmp_path):
+    gain = {"difference": 0.021, "low": -0.013, "high": 0.055, "p_holm": 0.4321}
+    tested = {
+        "interval": {"accuracy": [0.6012, 0.8034], "uar": [0.5912, 0.7934]},
+        "minus_all": {"uar": gain, "method": "by a test"},
+    }
+    heads = dict.fromkeys(("block4_pool", "block5_pool"), tested)
+    text = render(tmp_path, made_up.summary(heads_tested=heads)).text
+    for shown in ("60.1 to 80.3", "59.1 to 79.3", "+2.1", "to +5.5", "0.432", "by a test"):
+        assert shown in text
 
 
 def test_sound_is_part_of_the_file_and_comes_with_its_terms(tmp_path):
