@@ -57,7 +57,9 @@ def narrow_vgg16(size: int = 224) -> Iterator[None]:
 @contextlib.contextmanager
 def given_weights() -> Iterator[None]:
     """Gives a run `pretrained` in place of a file or a download, where a fixture cannot."""
-    with mock.patch.object(vgg16_weights, "load", side_effect=lambda *_, **__: pretrained()):
+    load = mock.patch.object(vgg16_weights, "load", side_effect=lambda *_, **__: pretrained())
+    # Whoever runs the tests may have downloaded the published weights.
+    with load, mock.patch.object(vgg16_weights, "cached", return_value=""):
         yield
 
 
