@@ -7,15 +7,16 @@ speech recognition (HTK).
 
 import warnings
 
-import librosa
 import numpy as np
 import scipy  # whose parts it imports when they are used: pictures do without them
 
+from ds_jax.features import spectrogram
+
 RATE = 16_000  # Hz
-FRAME = 400  # samples, 25 ms
-HOP = 160  # samples, 10 ms
-BANDS = 26  # Slaney's, from 0 Hz to half the rate
 COEFFICIENTS = 12
+# Frames of 25 ms, 10 ms apart, and 26 of Slaney's bands from 0 Hz to half the rate, which end 80 dB
+# below the loudest of the utterance.
+BANDS = spectrogram.PictureSettings(n_fft=400, hop=160, mel_bands=26, floor_db=80.0)
 
 
 def frames(samples: np.ndarray) -> np.ndarray:
@@ -28,20 +29,11 @@ def frames(samples: np.ndarray) -> np.ndarray:
         samples: float32 [n] at 16 kHz, mono; less than a frame of 25 ms is padded with zeros.
 
     Returns:
-        float32 [frames, 12]: orthonormal cosine transforms (type 2) of mel bands in dB, which end
-        80 dB below the loudest band of the utterance.
+        float32 [frames, 12]: orthonormal cosine transforms (type 2) of `BANDS` in dB.
     """
-    samples = np.pad(np.asarray(samples, np.float32), (0, max(0, FRAME - len(samples))))
-    coefficients = librosa.feature.mfcc(
-        y=samples,
-        sr=RATE,
-        n_mfcc=COEFFICIENTS,
-        n_mels=BANDS,
-        n_fft=FRAME,
-        hop_length=HOP,
-        center=False,  # no frame reaches beyond the recording
-    )
-    return coefficients.T.astype(np.float32)
+    power = spectrogram.matrix(samples, RATE, BANDS)
+    decibels = spectrogram.decibels(np, power, power.max(), BANDS)
+    return scipy.fft.dct(decibels, norm="ortho")[:, :COEFFICIENTS].astype(np.float32)
 
 
 def statistics(samples: np.ndarray) -> np.ndarray:
