@@ -82,7 +82,9 @@ def run(mode: str, paths: list[Path]) -> None:
         figures.check(drawn)
     from ds_jax.runtime import processes
 
-    command = importlib.import_module(f"ds_jax.commands.{mode}")  # others import more
+    # A server is a room of its own; other commands import more.
+    room = "serving.command" if mode == "serve" else f"commands.{mode}"
+    command = importlib.import_module(f"ds_jax.{room}")
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
     load = None

@@ -1,1 +1,1 @@
-"""One file for each `--mode`, called as the mode."""
+"""One file for each `--mode`, called as the mode; that of serve is `serving.command`."""

@@ -19,9 +19,7 @@ from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems.finding import find
-from ds_jax.systems.model import Model, Row, describe
-
-SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
+from ds_jax.systems.model import SYNTHETIC, Model, Row, describe
 
 
 def run(

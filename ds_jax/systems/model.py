@@ -20,6 +20,7 @@ from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.training import parallel
 
+SYNTHETIC = "SYNTHETIC SPEECH: the models were trained on it, and know nothing about emotions."
 LONG = 60.0  # seconds; in a picture of more than that a word is a few pixels wide
 
 

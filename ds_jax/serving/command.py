@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ds_jax.commands.predict import SYNTHETIC
 from ds_jax.runtime import progress
 from ds_jax.runtime.progress import many
 from ds_jax.systems import base as systems
 from ds_jax.systems.finding import find
+from ds_jax.systems.model import SYNTHETIC
 
 TOKEN = "DS_JAX_TOKEN"  # in the environment, since everybody on a machine sees its command lines
 LONGEST_END = 10  # seconds in which recordings that are under way are answered after SIGTERM
@@ -35,10 +35,10 @@ def run(
     for that of `TOKEN`, or for one that it makes and prints. Nothing is stored.
 
     Args:
-        checkpoint: As in `predict.run`.
+        checkpoint: As in `commands.predict.run`.
         host: The address to listen at, such as 127.0.0.1 or 0.0.0.0, or a name of one.
         port: 0 takes a free one.
-        reading, enrol: As in `predict.run`.
+        reading, enrol: As in `commands.predict.run`.
         names: Names by which clients know the machine, such as that of a proxy before the server.
 
     Raises:
