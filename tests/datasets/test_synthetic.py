@@ -3,7 +3,6 @@
 import itertools
 import re
 
-import librosa
 import numpy as np
 import pytest
 import scipy.signal
@@ -16,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from datasets import synthetic
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio
+from ds_jax.features import audio, spectrogram
+from ds_jax.features.spectrogram import PictureSettings
 
 SMALL = {"speakers": 2, "sentences": 1, "elra_sentences": 2}
 RATE = 16_000
@@ -79,14 +79,18 @@ def read(path):
 
 def log_mel(samples):
     """float [32 bands x 24 times] in dB, from the maximum to 60 dB below it."""
-    power = librosa.feature.melspectrogram(
-        y=samples, sr=RATE, n_fft=640, hop_length=160, n_mels=32, fmax=8000
-    )
-    level = librosa.power_to_db(power, ref=np.max, top_db=60)
-    columns = np.linspace(0, level.shape[1], 25).astype(int)
-    return np.stack(
-        [level[:, start:end].mean(axis=1) for start, end in itertools.pairwise(columns)]
-    ).ravel()
+    settings = PictureSettings(n_fft=640, hop=160, mel_bands=32, fmax=8000, floor_db=60)
+    power = spectrogram.matrix(samples, RATE, settings)
+    level = spectrogram.decibels(np, power / power.max(), 1.0, settings)
+    columns = np.linspace(0, len(level), 25).astype(int)
+    parts = [level[start:end].mean(axis=0) for start, end in itertools.pairwise(columns)]
+    return np.concatenate(parts)
+
+
+def centroid(samples):
+    """Hz of the centre of the spectrum."""
+    spectrum = np.abs(np.fft.rfft(samples))
+    return np.average(np.fft.rfftfreq(len(samples), 1 / RATE), weights=spectrum)
 
 
 def median_pitch(samples):
@@ -219,8 +223,8 @@ def test_no_single_number_tells_the_emotions_apart(emomatch):
     samples, labels, speakers = emomatch
     numbers = []
     for one in samples:
-        centroid = librosa.feature.spectral_centroid(y=one, sr=RATE).mean()
-        numbers.append((len(one), np.abs(one).max(), median_pitch(one), np.log(centroid)))
+        centre = np.log(centroid(one))
+        numbers.append((len(one), np.abs(one).max(), median_pitch(one), centre))
     for number in np.transpose(numbers):
         predictions = cross_val_predict(
             LinearDiscriminantAnalysis(), number[:, None], labels, groups=speakers, cv=GroupKFold(4)
