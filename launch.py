@@ -82,9 +82,7 @@ def run(mode: str, paths: list[Path]) -> None:
         figures.check(drawn)
     from ds_jax.runtime import processes
 
-    # A server is a room of its own; other commands import more.
-    room = "serving.command" if mode == "serve" else f"commands.{mode}"
-    command = importlib.import_module(f"ds_jax.{room}")
+    command = importlib.import_module(f"ds_jax.commands.{mode}")  # others import more
     processes.start(_DISTRIBUTED.value)
     shutdown.listen()
     load = None

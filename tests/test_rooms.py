@@ -19,9 +19,9 @@ MAY_IMPORT = {
     "training": ("models", "evaluation", "data", "features", "config", "runtime"),
     "report": ("evaluation", "data", "features", "runtime"),
     "systems": ("training", "models", "evaluation", "data", "features", "config", "runtime"),
-    "serving": ("systems", "report", "evaluation", "features", "runtime"),
+    "serving": ("report", "evaluation", "features", "runtime"),
     "commands": (
-        *("systems", "report", "training", "models", "evaluation", "data", "features"),
+        *("serving", "systems", "report", "training", "models", "evaluation", "data", "features"),
         *("config", "runtime"),
     ),
 }

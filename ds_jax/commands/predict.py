@@ -17,9 +17,8 @@ from ds_jax.report import images
 from ds_jax.runtime import files, progress
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
-from ds_jax.systems import base as systems
 from ds_jax.systems.finding import find
-from ds_jax.systems.model import SYNTHETIC, Model, Row, describe
+from ds_jax.systems.model import SYNTHETIC, Model, Row
 
 
 def run(
@@ -81,7 +80,7 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found, _until_closed(output):
             if found:
-                loading = f"{systems.title(model.config)}: loading {many(model.count, 'model')}"
+                loading = f"{model.title}: loading {many(model.count, 'model')}"
                 experiments = configuration.experiments(model.config)
                 if any("picture" in each or "train" in each for each in experiments):
                     loading += (
@@ -152,7 +151,7 @@ def _write_json(
 ) -> None:
     """Writes an object with a recording a line; until it is complete it is not valid either."""
     classes = model.classes
-    head = {"system": systems.title(model.config), "models": model.count}
+    head = {"system": model.title, "models": model.count}
     head |= {"synthetic": model.config.synthetic, "labels": classes}
     text = json.dumps(head, ensure_ascii=False)
     print(text.removesuffix("}") + ', "recordings": [', end="", file=output)
@@ -165,7 +164,7 @@ def _write_json(
             (part.start, part.end, shares)
             for part, shares in zip(parts, probabilities, strict=True)
         ]
-        record |= describe(windows, classes, by_length)
+        record |= model.describe(windows, by_length)
         text = json.dumps(record, ensure_ascii=False)
         print(separator + text, end="", file=output, flush=True)
         separator = ",\n"

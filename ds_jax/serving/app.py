@@ -24,7 +24,6 @@ from ds_jax.serving.guard import Guard
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Refused
 from ds_jax.serving.listen import Listener
-from ds_jax.systems import base as systems
 
 TITLE = "the recording"  # what errors call it: a client knows no path of the server
 _PAGE = Path(__file__).with_name("page")
@@ -68,7 +67,7 @@ class _Service:
         self._html = pages.render(
             "listen.html.jinja",
             title="Emotions in what you say",
-            system=systems.title(config),
+            system=model.title,
             models=model.count,
             classes=model.classes,
             synthetic=config.synthetic,

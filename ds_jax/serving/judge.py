@@ -17,7 +17,6 @@ from ds_jax.features.axes import TimeFrequency
 from ds_jax.features.silence import find_speech
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.serving.limits import Limits, Refused
-from ds_jax.systems.model import Model, describe
 
 TOGETHER = 8  # inputs of a dispatch, at most, and of one client that wait
 # Fewer are faster one by one: a shared dispatch computes all rows of its program.
@@ -53,12 +52,12 @@ class Judge:
     """Models that answer many at once; `run` must be under way.
 
     Attributes:
-        model: The models.
+        model: The models, a `systems.model.Model`, of which this room knows no more.
         limits: What they bear.
         answers, dispatches: How many inputs were judged, and in how many dispatches.
     """
 
-    def __init__(self, model: Model, limits: Limits):
+    def __init__(self, model: Any, limits: Limits):
         self.model, self.limits = model, limits
         self.answers = self.dispatches = 0
         self._waiting: list[_Waiting] = []
@@ -176,14 +175,14 @@ class Judge:
             )
             for key in common
         ]
-        return {"seconds": round(total, 6)} | describe(sums, self.model.classes, by_length)
+        return {"seconds": round(total, 6)} | self.model.describe(sums, by_length)
 
     async def work(self, function: Callable, *arguments: Any) -> Any:
         """Calls a function that takes a while in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._work, function, *arguments)
 
     def _read(
-        self, path: Path, title: str, part: Model, windowing: audio.Windowing
+        self, path: Path, title: str, part: Any, windowing: audio.Windowing
     ) -> Iterator[tuple[float, float, float, np.ndarray]]:
         """Yields the recording's length, and each window's start, end and input."""
         settings, limits = part.settings, self.limits
@@ -211,7 +210,7 @@ class Judge:
             raise ValueError(said) from error
 
     async def _answers(
-        self, part: Model, arrays: Sequence[np.ndarray], is_said: bool
+        self, part: Any, arrays: Sequence[np.ndarray], is_said: bool
     ) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
         """Returns the probabilities and the gates of a few pictures or features."""
         if len(self._waiting) + len(arrays) > self.limits.waiting:

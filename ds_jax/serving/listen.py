@@ -14,7 +14,6 @@ from ds_jax.serving import guard
 from ds_jax.serving.judge import Judge, Shown
 from ds_jax.serving.limits import Refused
 from ds_jax.serving.speech import Begun, Cutter, Utterance
-from ds_jax.systems.model import describe
 
 FULL_SCALE = 32768  # of 16-bit samples
 DIGITS = 4  # of seconds and hertz on a picture's axes
@@ -112,7 +111,7 @@ class Listener:
             if reason is None:
                 raise
             return {"type": "unusable", **place, "reason": reason}
-        described = describe([(said.start, said.end, shares)], self._judge.model.classes, False)
+        described = self._judge.model.describe([(said.start, said.end, shares)], False)
         del described["windows"]
         answer = {"type": "utterance", **place, **described}
         if self._shows:

@@ -75,6 +75,11 @@ class Model:
         """The models whose answers are averaged, each with its weight: this one alone."""
         return [(1.0, self)]
 
+    @property
+    def title(self) -> str:
+        """The name of the system that people read, such as "DS-AM"."""
+        return systems.title(self.config)
+
     @functools.cached_property
     def card(self) -> dict[str, Any]:
         """What is known of the models, as JSON, see `card.read`; of an exported one model.json."""
@@ -203,7 +208,7 @@ class Model:
         if isinstance(self.settings, extract.Waveforms):
             raise ValueError("an exported model keeps its attention gates inside: explain the run")
         if not (self.config.model.get("gates") or self.config.model.get("gate")):
-            raise ValueError(f"{systems.title(self.config)} has no attention gates to explain")
+            raise ValueError(f"{self.title} has no attention gates to explain")
 
     def rows(
         self,
@@ -248,34 +253,33 @@ class Model:
 
         return recordings.answer(paths, unusable, work)
 
+    def describe(
+        self, windows: Sequence[tuple[float, float, np.ndarray]], by_length: bool
+    ) -> dict[str, Any]:
+        """Describes what is predicted for a recording, as JSON.
 
-def describe(
-    windows: Sequence[tuple[float, float, np.ndarray]], classes: Sequence[str], by_length: bool
-) -> dict[str, Any]:
-    """Describes what is predicted for a recording, as JSON.
+        Args:
+            windows: The start and the end of each in seconds, and its probabilities, float
+                [classes].
+            by_length: Whether long windows count more.
 
-    Args:
-        windows: The start and the end of each in seconds, and its probabilities, float [classes].
-        classes: The classes, in the order of the probabilities.
-        by_length: Whether long windows count more.
+        Returns:
+            `prediction` and `probabilities` (by class) of the windows' mean, and `windows`, each
+            with `start`, `end`, `prediction` and `probabilities`.
+        """
 
-    Returns:
-        `prediction` and `probabilities` (by class) of the windows' mean, and `windows`, each with
-        `start`, `end`, `prediction` and `probabilities`.
-    """
+        def of(shares: np.ndarray) -> dict[str, Any]:
+            by_class = dict(zip(self.classes, shares.tolist(), strict=True))
+            return {"prediction": self.classes[shares.argmax()], "probabilities": by_class}
 
-    def of(shares: np.ndarray) -> dict[str, Any]:
-        by_class = dict(zip(classes, shares.tolist(), strict=True))
-        return {"prediction": classes[shares.argmax()], "probabilities": by_class}
-
-    # A short last window would count too much; windows of training count as they did there.
-    weights = [end - start if by_length else 1 for start, end, _ in windows]
-    mean = np.average([shares for *_, shares in windows], axis=0, weights=weights)
-    parts = [
-        {"start": round(start, 6), "end": round(end, 6)} | of(shares)
-        for start, end, shares in windows
-    ]
-    return of(mean) | {"windows": parts}
+        # A short last window would count too much; windows of training count as they did there.
+        weights = [end - start if by_length else 1 for start, end, _ in windows]
+        mean = np.average([shares for *_, shares in windows], axis=0, weights=weights)
+        parts = [
+            {"start": round(start, 6), "end": round(end, 6)} | of(shares)
+            for start, end, shares in windows
+        ]
+        return of(mean) | {"windows": parts}
 
 
 def explain(

@@ -17,7 +17,7 @@ import soundfile
 import uvicorn
 from speaking import babble
 
-from ds_jax.serving import command
+from ds_jax.commands import serve
 from ds_jax.serving.connections import Impatient
 from ds_jax.serving.limits import Limits
 
@@ -28,7 +28,7 @@ def test_a_port_that_is_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OSError, match=rf"--port={port}: Address already in use"):
-            command.run(tmp_path, "127.0.0.1", port)
+            serve.run(tmp_path, "127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
@@ -37,7 +37,7 @@ def test_an_address_of_no_machine_is_named(host, tmp_path, monkeypatch):
         unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: raise_(unknown))
     with pytest.raises(OSError, match=rf"--host={host} .*give another"):
-        command.run(tmp_path, host, 0)
+        serve.run(tmp_path, host, 0)
 
 
 def raise_(error):
@@ -47,16 +47,16 @@ def raise_(error):
 @pytest.mark.parametrize("name", ["https://robot.example", "robot.example:443", ""])
 def test_a_name_is_no_address(name, tmp_path):
     with pytest.raises(ValueError, match=f"--name={name} must be a name alone"):
-        command.run(tmp_path, "127.0.0.1", 0, names=[name])
+        serve.run(tmp_path, "127.0.0.1", 0, names=[name])
 
 
 @pytest.mark.parametrize(
     ("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("192.0.2.7", "192.0.2.7"), ("::1", "[::1]")]
 )
 def test_the_address_that_is_shown_opens(address, shown):
-    assert command._reachable(address) == shown
+    assert serve._reachable(address) == shown
     for any_address in ("0.0.0.0", "::"):
-        found = ipaddress.ip_address(command._reachable(any_address).strip("[]"))
+        found = ipaddress.ip_address(serve._reachable(any_address).strip("[]"))
         assert not found.is_unspecified
         assert found.version == ipaddress.ip_address(any_address).version
 
@@ -97,15 +97,15 @@ def test_connections_that_ask_nothing_are_closed(monkeypatch):
 
 
 def test_a_token_that_is_easily_guessed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv(command.TOKEN, "secret")
+    monkeypatch.setenv(serve.TOKEN, "secret")
     with pytest.raises(ValueError, match="DS_JAX_TOKEN must have at least 16"):
-        command.run(tmp_path, "127.0.0.1", 0)
+        serve.run(tmp_path, "127.0.0.1", 0)
 
 
 def test_a_missing_package_is_named_with_its_requirements(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ValueError, match=r"uvicorn: pip install -r requirements-serve\.txt"):
-        command.run(tmp_path, "127.0.0.1", 0)
+        serve.run(tmp_path, "127.0.0.1", 0)
 
 
 @pytest.mark.slow  # a process of its own imports everything

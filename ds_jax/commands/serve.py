@@ -13,7 +13,6 @@ from typing import Any
 
 from ds_jax.runtime import progress
 from ds_jax.runtime.progress import many
-from ds_jax.systems import base as systems
 from ds_jax.systems.finding import find
 from ds_jax.systems.model import SYNTHETIC
 
@@ -35,10 +34,10 @@ def run(
     for that of `TOKEN`, or for one that it makes and prints. Nothing is stored.
 
     Args:
-        checkpoint: As in `commands.predict.run`.
+        checkpoint: As in `predict.run`.
         host: The address to listen at, such as 127.0.0.1 or 0.0.0.0, or a name of one.
         port: 0 takes a free one.
-        reading, enrol: As in `commands.predict.run`.
+        reading, enrol: As in `predict.run`.
         names: Names by which clients know the machine, such as that of a proxy before the server.
 
     Raises:
@@ -74,7 +73,7 @@ def run(
             print(SYNTHETIC)
         model.enrol(enrol)
         progress.say(
-            f"{systems.title(model.config)}: loading {many(model.count, 'model')}, and compiling "
+            f"{model.title}: loading {many(model.count, 'model')}, and compiling "
             "for utterances of all lengths: some minutes where nothing was compiled before"
         )
         model.start  # noqa: B018 (loads the weights, so that an error comes here)
