@@ -194,16 +194,17 @@ def _kind(name: str, example: Any) -> str:
 
 
 def expand_paths(config: ConfigDict) -> None:
-    """Makes the paths in a config absolute, so that they hold in any folder.
+    """Makes the paths in a config and its members absolute, so that they hold in any folder.
 
     Raises:
         ValueError: A path begins with a `~` that is no home folder.
     """
-    values = flatten(config)
-    for name in PATHS:
-        if values.get(name):
-            path = str(files.expand(values[name]).absolute())
-            config.update_from_flattened_dict({name: path})
+    for experiment in experiments(config):
+        values = flatten(experiment)
+        for name in PATHS:
+            if values.get(name):
+                path = str(files.expand(values[name]).absolute())
+                experiment.update_from_flattened_dict({name: path})
 
 
 def check_values(config: ConfigDict) -> None:

@@ -130,7 +130,8 @@ SYSTEMS = {
 }
 
 ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
-# The fields that an ensemble and its members have in common, besides `folds`.
+# The fields that an ensemble and its members have in common, besides `folds`, and `weights` where
+# the members read pictures.
 SHARED = (
     *("corpus", "classes", "label_map", "synthetic", "adapt"),
     *("trim", "channel", "raw_rate", "variants"),
@@ -224,7 +225,8 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
         group = f"members.{name}"
         if not name.isidentifier():
             raise ConfigError(group, name, "a name of letters, digits and _")
-        for field in (*SHARED, "folds"):
+        weights = ("weights",) if "weights" in member else ()
+        for field in (*SHARED, "folds", *weights):
             if member.get(field) != config[field]:
                 raise ConfigError(
                     f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"

@@ -45,15 +45,30 @@ def replaced(config: ConfigDict, changes: dict) -> ConfigDict:
         *groups, last = name.split(".")
         functools.reduce(dict.__getitem__, groups, content)[last] = value
         if name == "weights":  # which members follow, where it is given on the command line
-            for member in content.get("members", {}).values():
-                member["weights"] = value
+            follow(content, value)
     return ConfigDict(content)
 
 
+def follow(content: dict, weights: object) -> None:
+    """Gives members of a config the weights of all."""
+    for member in content.get("members", {}).values():
+        if "weights" in member:
+            member["weights"] = weights
+            follow(member, weights)
+
+
 def own_fields(config: ConfigDict) -> dict:
-    """Returns the fields of a config; the folds of an ensemble's members are those of the run."""
+    """Returns the fields of a config, and of an ensemble's first member of each system.
+
+    The members' folds are those of the run.
+    """
     fields = configuration.flatten(config)
-    return {name: fields[name] for name in fields if not re.match(r"members\..*\bfolds\.", name)}
+    own = {name: fields[name] for name in fields if not name.startswith("members.")}
+    members = [*config.get("members", {}).items()]
+    for name in {member.system: name for name, member in members[::-1]}.values():
+        inner = own_fields(config.members[name])
+        own |= {f"members.{name}.{x}": inner[x] for x in inner if not x.startswith("folds.")}
+    return own
 
 
 def check(config: ConfigDict, folder: Path, folds: list[int] | None = None) -> None:
@@ -228,7 +243,7 @@ def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highes
         ("folds.json", '{"folds": []}', ValueError),
         ("folds.json", '{"protocol": "speker", "folds": [{}]}', ValueError),
         ("folds.csv", "", ValueError),
-        ("folds.csv", "utterance|fold\na|1\nb|2\n", ValueError),
+        ("folds.csv", "utterance:fold\na:1\nb:2\n", ValueError),
         ("folds.csv", "Datei;Gruppe\na;1\nb;2\n", ValueError),
         ("folds.csv", "file,subset,split\na,train,1\nb,test,2\n", ValueError),
         ("folds.tsv", "file\tfold\na\t1\na\t2\n", ValueError),
