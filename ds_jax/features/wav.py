@@ -78,5 +78,6 @@ def with_length(path: Path, header: Header) -> mmap.mmap:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     content[4:8] = min(len(content) - 8, LARGEST).to_bytes(4, "little")
     samples = min(len(content) - header.start, LARGEST)
+    samples -= samples % 2  # libsndfile would look for the byte that pads an odd number
     content[header.start - 4 : header.start] = samples.to_bytes(4, "little")
     return content
