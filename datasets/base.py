@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from datasets import synthetic, workers
@@ -124,7 +123,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         source: A sentence that says how to get the corpus.
         suffixes: The suffixes of its published files, the preferred one first; others are taken
             where these are missing.
-        totals: The published numbers of utterances; another number causes a warning.
+        totals: The published numbers of utterances; another number is said.
         own_labels: Whether the labels are the user's own, so that an unknown one may be a mistake.
     """
 
@@ -167,12 +166,11 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @classmethod
     def check_total(cls, folder: Path, count: int) -> None:
-        """Warns if a corpus has another number of utterances than is published."""
+        """Says if a corpus has another number of utterances than is published."""
         if cls.totals and not synthetic.is_synthetic(folder) and count not in cls.totals:
             totals = " or ".join(map(str, cls.totals))
-            logging.warning(
-                "%s: %s found where %s are published", folder.name, many(count, "utterance"), totals
-            )
+            found = many(count, "utterance")
+            progress.say(f"{folder.name}: {found} found where {totals} are published")
 
     @classmethod
     def terms(cls, folder: Path) -> dict[str, str]:
@@ -336,7 +334,7 @@ def audio_files(folder: Path) -> list[Path]:
     """
     found, errors = files_below(folder)
     for error in errors:
-        logging.warning("%s cannot be read: %s", error.filename, error.strerror)
+        progress.say(f"{printable(path_text(error.filename))} cannot be read: {error.strerror}")
     return [path for path in found if path.name.lower().endswith(SUFFIXES)]
 
 
@@ -344,7 +342,7 @@ def named(folder: Path, name: str) -> Iterator[tuple]:
     """Finds the audio files whose stems match a regular expression, in any case.
 
     Yields:
-        The path and the match. Audio files with other names are skipped with a warning.
+        The path and the match. Audio files with other names are skipped, which is said.
     """
     pattern, others = re.compile(name, re.IGNORECASE), []
     for path in audio_files(folder):
@@ -352,15 +350,15 @@ def named(folder: Path, name: str) -> Iterator[tuple]:
             yield path, match
         else:
             others.append(path)
-    warn_of(folder, others, "not named as published and passed over")
+    say_of(folder, others, "not named as published and passed over")
 
 
-def warn_of(folder: Path, paths: list[Path], what: str) -> None:
-    """Warns of files, if there are any, with their number and the first few names."""
+def say_of(folder: Path, paths: list[Path], what: str) -> None:
+    """Says what holds of files, if there are any, with their number and the first few names."""
     if paths:
         names = few([printable(path_text(os.path.relpath(path, folder))) for path in paths])
         count = many(len(paths), "audio file")
-        logging.warning("%s: %s %s: %s", folder.name, count, what, names)
+        progress.say(f"{folder.name}: {count} {what}: {names}")
 
 
 def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[Recording]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datasets.base import CorpusBuilder, Recording, audio_files, warn_of
+from datasets.base import CorpusBuilder, Recording, audio_files, say_of
 
 # <speaker>/sess<style>00<session>/
 FOLDERS = re.compile(r"(?:^|/)(?P<speaker>[fm])/sess(?P<style>[a-z])00(?P<session>[12])/", re.I)
@@ -54,8 +54,8 @@ class Builder(CorpusBuilder):
             # Names of other forms end with the sentence's number too.
             sentence = by_name["sentence"] if by_name else re.search(r"\d{0,3}$", path.stem)[0]
             placed.append((path, *_place(by_folder or by_name), sentence))
-        warn_of(folder, others, "in no session and passed over")
-        warn_of(folder, contrary, "disagree with their folders, which are believed")
+        say_of(folder, others, "in no session and passed over")
+        say_of(folder, contrary, "disagree with their folders, which are believed")
         unknown = sorted({style for _, _, style, _, _ in placed} - set(STYLES))
         if len(unknown) > 1:
             raise ValueError(
@@ -63,7 +63,7 @@ class Builder(CorpusBuilder):
                 "surprise, may have a letter that is not documented: remove or rename the others"
             )
         surprised = [path for path, _, style, _, _ in placed if style in unknown]
-        warn_of(folder, surprised, f"in sessions of style {''.join(unknown)!r} taken for surprise")
+        say_of(folder, surprised, f"in sessions of style {''.join(unknown)!r} taken for surprise")
         styles = STYLES | dict.fromkeys(unknown, ("SURPRISE", "normal"))
         for path, speaker, style, session, sentence in placed:
             name = f"{speaker}/sess{style}00{session}/{path.stem}"

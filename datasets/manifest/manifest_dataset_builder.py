@@ -4,16 +4,16 @@ import itertools
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-
-from absl import logging
 
 from datasets.base import CorpusBuilder, Recording
 from ds_jax.data import fold_files, tables
 from ds_jax.data.names import essence, plain
 from ds_jax.data.tables import Table
-from ds_jax.runtime.files import printable
+from ds_jax.runtime import progress
+from ds_jax.runtime.files import files_below, printable
 from ds_jax.runtime.progress import few, many
 
 MANIFEST = "manifest.csv"
@@ -65,7 +65,7 @@ KNOWN = {*FIELDS, *itertools.chain(*FIELDS.values()), *DURATION, *OFFSET}
 # Names like these mean something of which nothing may be ignored.
 UNCLEAR = re.compile(
     r"(start|begin|onset|end|stop|offset)|.*(split|fold(?!er)|partition)|channel$|"
-    r"is(train|training|dev|val|valid|validation|eval)$|"
+    r"(is)?(train|training|dev|devel|val|valid|validation|eval)$|"
     rf"({'|'.join((*FIELDS['start'], *FIELDS['end']))})(ms|msec|milli\w*|frames?|samples?|min\w*)$"
 )
 GENDERS = {
@@ -111,7 +111,7 @@ class Builder(CorpusBuilder):
         found = _find_columns(table)
         tables.say_columns(table, found)
         if others := _others(table, found):
-            logging.warning("%s: columns of %s without a use: %s", folder.name, MANIFEST, others)
+            progress.say(f"{folder.name}: columns of {MANIFEST} without a use: {others}")
         rows = {line: _read_row(folder, table, found, line, cells) for line, cells in table.rows}
         _check_files(folder, table.path, rows)
         _check_alike("speaker", table.path, rows)
@@ -211,11 +211,16 @@ def _read_row(
             raise ValueError(f"{where}, {field}: the field is empty")
     gender = GENDERS.get(plain(row.get("gender", "")))
     if gender is None:
-        known = ", ".join(name for name in GENDERS if name)
-        raise ValueError(f"{where}, gender: {row['gender']!r} is none of {known}")
+        known = ", ".join(dict.fromkeys(GENDERS.values()))
+        raise ValueError(
+            f"{where}, gender: {row['gender']!r} is none of {known}, and no other word for them"
+        )
     path = row["path"]
-    if "\\" in path and not os.path.lexists(folder / path):
-        path = path.replace("\\", "/")  # as Windows writes it
+    if not os.path.lexists(folder / path):
+        # As Windows writes it; and accents are parts of their letters, or signs of their own.
+        ways = (path, path.replace("\\", "/"))
+        ways = [unicodedata.normalize(form, way) for way in ways for form in ("NFC", "NFD")]
+        path = next((way for way in ways if os.path.lexists(folder / way)), ways[-2])
     name, (start, end) = Path(path).as_posix(), _read_times(where, row)
     if end < math.inf:
         name += f"_{start:.10g}-{end:.10g}"
@@ -267,14 +272,23 @@ def _check_files(folder: Path, table: Path, rows: Mapping[int, Recording]) -> No
     if others := names[1:]:
         verb = "is" if len(others) == 1 else "are"
         message += f"; nor {verb} there {many(len(others), 'other')}: {'; '.join(others)}"
+    if near := _near(folder, rows[missing[0]].path):
+        message += f". There is {near}: a path begins in this folder, and ends as its file does"
     # Prepared data can do without all recordings, but not without some.
     raise (FileNotFoundError if len(missing) == len(rows) else ValueError)(printable(message))
+
+
+def _near(folder: Path, missing: Path) -> str:
+    """Returns a file whose name is almost that of a missing one; "" if there is none."""
+    names = {plain(missing.name), plain(missing.stem)}
+    near = (path for path in files_below(folder)[0] if plain(path.stem) in names)
+    return os.path.relpath(path, folder) if (path := next(near, None)) else ""
 
 
 def _check_alike(field: str, table: Path, rows: Mapping[int, Recording]) -> None:
     """Checks that no two names of speakers may be the same one, spelt in two ways.
 
-    A speaker of two names would be heard in both training and test. Of sentences it only warns,
+    A speaker of two names would be heard in both training and test. Of sentences it is only said,
     since they may be told apart by punctuation.
     """
     first = {}
@@ -287,7 +301,7 @@ def _check_alike(field: str, table: Path, rows: Mapping[int, Recording]) -> None
             f"{table}, line {line}, {field}: {name!r} and {other!r} in line {place} may be the same"
         )
         if field == "sentence":
-            logging.warning("%s: write them alike if they are", message)
+            progress.say(printable(f"{message}: write them alike if they are"))
             return
         raise ValueError(
             f"{message}, and would then be in both training and test: write them alike, or more "

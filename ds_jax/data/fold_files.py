@@ -18,7 +18,7 @@ from ds_jax.runtime.progress import few, many
 _SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "trainset", "trainingset"), "train"),
     **dict.fromkeys(("entrenamiento", "addestramento"), "train"),
-    **dict.fromkeys(("dev", "development", "val", "valid", "validation", "devset"), "dev"),
+    **dict.fromkeys(("dev", "devel", "development", "val", "valid", "validation", "devset"), "dev"),
     **dict.fromkeys(("validationset", "validacion", "desarrollo", "validierung"), "dev"),
     **dict.fromkeys(("entwicklung", "validazione", "sviluppo"), "dev"),
     **dict.fromkeys(("test", "testing", "tst", "testset", "prueba", "prova"), "test"),
@@ -145,6 +145,12 @@ def _read_table(path: Path) -> list[dict[str, list[str]]]:
     table = tables.read(path)
     columns = tables.find_columns(table, _COLUMNS, tuple(_COLUMNS))
     tables.say_columns(table, columns)
+    of_splits = [name for name in table.columns if plain(name) in _SPLIT_NAMES]
+    if len(of_splits) > 1:
+        raise ValueError(
+            f"{path}, line 1: each of the columns {few(of_splits)} is of a split: give one column "
+            "split, with train, dev or test in each row"
+        )
     given = {}
     for line, cells in table.rows:
         name, fold = (cells[columns[field]] for field in _COLUMNS)

@@ -110,11 +110,12 @@ def check_found(
     if not counts:
         return
     others = {normalise(label): label for label in sorted(counts)}.values()
-    given = classes_flag([*sorted(present), *others])
+    wanted = [*sorted(present), *others]
+    advice = f"To tell these apart too give {classes_flag(wanted)}; or g" if wanted[1:] else "G"
     raise ValueError(
         f"{name} has labels that stand for no class: {progress.counts(counts)}. The run tells "
-        f"{', '.join(classes)} apart. To tell these apart too give {given}; or give labels a class "
-        'or none by config.label_map, such as ("3=JOY", "calm=")'
+        f"{', '.join(classes)} apart. {advice}ive labels a class or none by config.label_map, such "
+        'as ("3=JOY", "calm=")'
     )
 
 

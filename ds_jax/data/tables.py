@@ -15,7 +15,7 @@ from ds_jax.runtime import progress
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import few
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 NEAR = 0.82  # the likeness of two words above which one is taken for the other, misspelt
 
 # The names of a column of files, besides "path", without case, accents, spaces and punctuation.
@@ -54,9 +54,17 @@ class Table(NamedTuple):
 
     def describe(self) -> str:
         """Returns a phrase that says how the table was understood."""
+        if not self.columns:
+            return "the table is empty"
+        if len(self.columns) == 1:
+            *known, last = SEPARATORS.values()
+            return (
+                f"the table has the one column {self.columns[0]!r}, which no {', '.join(known)} or "
+                f"{last} separate into several"
+            )
         return (
             f"the table is separated by {SEPARATORS[self.separator]} and has the columns "
-            f"{', '.join(self.columns) or 'none'}"
+            f"{', '.join(self.columns)}"
         )
 
 
@@ -70,8 +78,10 @@ def read(path: Path) -> Table:
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: save it as such") from error
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16 without a mark, UTF-32 and the files of spreadsheets
+        raise ValueError(f"{path} is not UTF-8 text: save it as such")
     separator, first = _separator(path, text)
     reader = _reader(text, separator)
     columns, rows = [], []
@@ -83,6 +93,11 @@ def read(path: Path) -> Table:
             if not columns:
                 columns = cells
                 continue
+            if any(cells[len(columns) :]) and len(columns) == 1:
+                raise ValueError(
+                    f"{path}, line {reader.line_num} has several columns, but the first line names "
+                    f"one, {columns[0]!r}: begin with the names of all columns"
+                )
             if any(cells[len(columns) :]):
                 raise ValueError(
                     f"{path}, line {reader.line_num}: more fields than columns; quote those with "
@@ -180,7 +195,7 @@ def _misspelt(
 
 def _separator(path: Path, text: str) -> tuple[str, int]:
     """Finds the separator of a table, and the line of its header."""
-    if declared := re.match(r"sep=([,;\t])\r?\n", text):  # spreadsheets write and read this line
+    if declared := re.match(r"sep=([,;|\t])\r?\n", text):  # spreadsheets write and read this line
         return declared[1], 2
     counts = {}
     for separator in SEPARATORS:

@@ -163,6 +163,7 @@ def test_a_corpus_may_give_the_splits():
         ("utterance,fold\ns00_00,1\ns00_00,2\n", "line 3: 's00_00'"),
         ("utterance,fold\ns00_00,1\nx,2\n", "fold 0: .*'x'"),
         ("utterance,fold\ns00_00,1\ns00_01,train\n", "have a split"),
+        ("utterance,train,dev,test\ns00_00,1,0,0\ns00_01,0,1,0\n", "line 1: .* train, dev, test"),
     ],
 )
 def test_a_bad_table_is_an_error_that_names_the_place(tmp_path, content, place):
