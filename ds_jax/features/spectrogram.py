@@ -37,14 +37,9 @@ CHOICES = {
 # The smallest and the largest value of each numeric field. VGG16 halves its input five times.
 RANGES = {
     "sample_rate": (0, 768_000),
-    "n_fft": (0, 1 << 20),
-    "hop": (0, 1 << 20),
+    **dict.fromkeys(("n_fft", "hop"), (0, 1 << 20)),
     "mel_bands": (2, 4096),
-    "fmin": (0.0, math.inf),
-    "fmax": (0.0, math.inf),
-    "floor_db": (0.0, math.inf),
-    "window": (0.0, math.inf),
-    "window_hop": (0.0, math.inf),
+    **dict.fromkeys(("fmin", "fmax", "floor_db", "window", "window_hop"), (0.0, math.inf)),
     "canvas": (16, 4096),
     "size": (32, 4096),
 }
@@ -104,8 +99,7 @@ class PictureSettings(Reading):
     def __post_init__(self):
         super().__post_init__()
         for field in fields(self)[len(fields(Reading)) :]:
-            name = f"picture.{field.name}"
-            value = getattr(self, field.name)
+            name, value = f"picture.{field.name}", getattr(self, field.name)
             if field.name in RANGES:
                 check_number(name, value, field.type, *RANGES[field.name])
             elif field.name in CHOICES:
@@ -230,9 +224,7 @@ def colour_indices(xp: ModuleType, cells: Any, low: Any, high: Any, settings: Pi
         uint8 [columns, rows].
     """
     if settings.mode != "chroma":
-        low, high, cells = (10 * xp.log10(xp.maximum(x, AMIN)) for x in (low, high, cells))
-        if settings.floor_db:
-            low = xp.maximum(low, high - settings.floor_db)
+        low, cells, high = (decibels(xp, x, high, settings) for x in (low, cells, high))
     indices = (cells - low) * (256 / xp.where(high > low, high - low, xp.inf))
     return xp.clip(indices, 0, 255).astype(xp.uint8)
 
@@ -347,9 +339,7 @@ def matrix(samples: np.ndarray, rate: int, settings: PictureSettings) -> np.ndar
         return power
     with catch_warnings():
         simplefilter("ignore")  # librosa warns of audio without any pitch, and takes 0
-        tuning = librosa.estimate_tuning(
-            S=power.T, sr=rate, n_fft=planned.n_fft, bins_per_octave=12
-        )
+        tuning = librosa.estimate_tuning(S=power.T, sr=rate, n_fft=planned.n_fft)
     classes = power @ _chroma(rate, planned.n_fft, float(tuning), *_band(settings, rate))
     peaks = classes.max(axis=1, keepdims=True)
     return classes / np.where(peaks > np.finfo(np.float32).tiny, peaks, 1)

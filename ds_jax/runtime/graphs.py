@@ -4,7 +4,7 @@ Some functions have the names that they have in `numpy`, so that code which take
 `jax.numpy` as an argument also takes this module.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,41 +110,20 @@ class Value:
         """Returns a value, or a constant of this value's type."""
         return other if isinstance(other, Value) else self.graph.constant(other, self.dtype)
 
-    def __add__(self, other: Operand) -> "Value":
-        return op("Add", self, self.like(other))
+    def _operator(kind: str, swapped: bool = False) -> Callable[["Value", Operand], "Value"]:
+        def apply(self: "Value", other: Operand) -> "Value":
+            other = self.like(other)
+            return op(kind, other, self) if swapped else op(kind, self, other)
 
-    def __radd__(self, other: Operand) -> "Value":
-        return op("Add", self.like(other), self)
+        return apply
 
-    def __sub__(self, other: Operand) -> "Value":
-        return op("Sub", self, self.like(other))
-
-    def __rsub__(self, other: Operand) -> "Value":
-        return op("Sub", self.like(other), self)
-
-    def __mul__(self, other: Operand) -> "Value":
-        return op("Mul", self, self.like(other))
-
-    def __rmul__(self, other: Operand) -> "Value":
-        return op("Mul", self.like(other), self)
-
-    def __truediv__(self, other: Operand) -> "Value":
-        return op("Div", self, self.like(other))
-
-    def __rtruediv__(self, other: Operand) -> "Value":
-        return op("Div", self.like(other), self)
-
-    def __floordiv__(self, other: Operand) -> "Value":
-        return op("Div", self, self.like(other))  # of whole numbers, none of which is negative
-
-    def __lt__(self, other: Operand) -> "Value":
-        return op("Less", self, self.like(other))
-
-    def __gt__(self, other: Operand) -> "Value":
-        return op("Less", self.like(other), self)
-
-    def __ge__(self, other: Operand) -> "Value":
-        return op("GreaterOrEqual", self, self.like(other))
+    __add__, __radd__ = _operator("Add"), _operator("Add", swapped=True)
+    __sub__, __rsub__ = _operator("Sub"), _operator("Sub", swapped=True)
+    __mul__, __rmul__ = _operator("Mul"), _operator("Mul", swapped=True)
+    __truediv__, __rtruediv__ = _operator("Div"), _operator("Div", swapped=True)
+    __floordiv__ = _operator("Div")  # of whole numbers, none of which is negative
+    __lt__, __gt__ = _operator("Less"), _operator("Less", swapped=True)
+    __ge__ = _operator("GreaterOrEqual")
 
 
 def op(kind: str, *inputs: Operand, **attributes: Any) -> Value:

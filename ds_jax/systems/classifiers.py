@@ -225,11 +225,9 @@ class SVC(Classifier):
 
     @classmethod
     def _held_out(cls, model, costs, inputs, labels, train, held_out) -> tuple[np.ndarray, int]:
-        """Fits an inner fold at each cost.
+        """Fits an inner fold at each cost; returns decisions, and how many fits were stopped.
 
-        Returns:
-            Decisions, float64 [costs, held-out rows, classes], minus infinity for untrained
-            classes; and how many fits were stopped.
+        Decisions are float64 [costs, held-out rows, classes], -inf for classes not trained.
         """
         classes = _classes(labels[train])
         space = _space(model, inputs[train])
@@ -316,8 +314,7 @@ def save(
         directory: The folder, whose earlier model is replaced.
         classifier: The classifier.
         config: The run's config, as JSON.
-        fold: The fold's digest, see `leakage.fold_digest`.
-        made: How it was made, see `checkpoints.made`.
+        fold, made: As `checkpoints.save` describes them.
     """
     card = {
         "config": config,
@@ -398,11 +395,5 @@ def _kernel(space: dict, inputs: np.ndarray) -> np.ndarray:
     )
 
 
-KINDS = {  # by system
-    "mlr": MLR,
-    "svc": SVC,
-    "ridge": Ridge,
-    "xgboost": XGBoost,
-    "ds_svc": SVC,
-    "ds_ridge": Ridge,
-}
+KINDS = {"mlr": MLR, "svc": SVC, "ridge": Ridge, "xgboost": XGBoost}  # by system
+KINDS |= {"ds_svc": SVC, "ds_ridge": Ridge}
