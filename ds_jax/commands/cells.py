@@ -1,16 +1,17 @@
 """Experiments of a page: each is run in a folder of its own; if one fails, the others still run."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import ensemble, evaluate, train
-from ds_jax.data.corpus import Corpus
+from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
 from ds_jax.report.paper import ERRORS, sentence
-from ds_jax.runtime import files, processes
+from ds_jax.runtime import files, processes, progress
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 
@@ -47,6 +48,26 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     if damage:
         processes.say(damage)
     return WAITING if damage else DONE
+
+
+def run_all(
+    waiting: Mapping[Path, tuple[ConfigDict, str]], load: Load, workdir: Path
+) -> Iterator[tuple[Path, str]]:
+    """Runs experiments one after the other; yields the folder of each, and what `run` returned.
+
+    Args:
+        waiting: By its folder below the workdir the `experiment` and the `tested` of each, see `run`.
+        load: As in `run`; the corpus that was loaded last is kept for the next experiment.
+        workdir: The folder of the page.
+    """
+    began, load = time.monotonic(), keep_last(load)
+    for count, (folder, (experiment, tested)) in enumerate(waiting.items(), start=1):
+        processes.say(f"{folder}: starts, {count} of {len(waiting)}")
+        outcome = run(experiment, load, workdir / folder, tested)
+        left = progress.clock((time.monotonic() - began) / count * (len(waiting) - count))
+        processes.say(f"{folder}: {outcome}; about {left} left for all")
+        processes.wait_for_others(str(folder))
+        yield folder, outcome
 
 
 def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:

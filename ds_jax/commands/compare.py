@@ -29,7 +29,6 @@ def run(workdirs: Sequence[Path], output: Path | None = None, drawn: Path | None
     if drawn is not None:
         figures.write_forests(drawn, {"differences": forests.of_comparison(result)})
         latex.write(drawn, tables.of_comparison(result))
-        print(f"figures and tables: {drawn}", flush=True)
     return result
 
 

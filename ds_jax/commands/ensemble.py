@@ -200,8 +200,6 @@ def evaluate_on(
         )
         run_report.write(directory, result, [directory], corpus, drawn=drawn)
     processes.say(run_report.headline(result))
-    if drawn is not None:
-        processes.say(f"figures and tables: {drawn}")
     return result
 
 

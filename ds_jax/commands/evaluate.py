@@ -131,7 +131,7 @@ def _select(
             workdir / FOLDS, corpus.utterances, config.select_on, verify=True
         )
         names = {directory: all_folds[fold_number(directory)].test for directory in directories}
-        duplicates = report.excluded_duplicates(all_folds, corpus)
+        duplicates = folds.excluded_duplicates(all_folds, corpus.utterances)
         shared = folds.shared(all_folds, corpus.utterances)
         return names, {"shared": shared, "equal_left_out": len(duplicates)}
     neutral = labels.classes_of_labels(config.classes, config.label_map).get("neutral")

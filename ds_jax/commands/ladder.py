@@ -1,6 +1,5 @@
 """Runs rows of experiments on several corpora, and tests each change: configs/ladder.py."""
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,11 +7,10 @@ from ml_collections import ConfigDict
 
 from ds_jax.commands import cells
 from ds_jax.commands.cells import WAITING, Load
-from ds_jax.data.corpus import keep_last
 from ds_jax.models import pretrained, vgg16
 from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
-from ds_jax.runtime import files, locks, processes, progress
+from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.systems import base as systems
 
@@ -63,25 +61,19 @@ def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
         workdir: The folder of the ladder; each run has a folder below it.
         drawn: The folder of the ladder's figures and tables; none are written if None.
     """
-    runs = dict(plan(config))
-    folders = {key: workdir / page.folder(key) for key in runs}
-    states = {key: cells.state(each, folders[key], folders[key]) for key, each in runs.items()}
-    load = keep_last(load)
+    runs, states, keys = dict(plan(config)), {}, {}
+    for key, experiment in runs.items():
+        states[key] = cells.state(experiment, *(workdir / page.folder(key),) * 2)
+        if states[key] == WAITING and key.row in (config.only or config.rows):
+            keys[page.folder(key)] = key
     content = _write(config, states, workdir)
-    rows, began = config.only or config.rows, time.monotonic()
-    waiting = [key for key in runs if states[key] == WAITING and key.row in rows]
-    for count, key in enumerate(waiting, start=1):
-        title, experiment = page.folder(key), runs[key]
-        processes.say(f"{title}: starts, {count} of {len(waiting)}")
-        states[key] = cells.run(experiment, load, folders[key], key.corpus)
-        spent = progress.clock(time.monotonic() - began)
-        processes.say(f"{title}: {states[key]}; {spent} since the start")
-        processes.wait_for_others(str(title))
+    waiting = {folder: (runs[key], key.corpus) for folder, key in keys.items()}
+    for folder, outcome in cells.run_all(waiting, load, workdir):
+        states[keys[folder]] = outcome
         content = _write(config, states, workdir)
     processes.say(f"the ladder: {workdir / page.TABLES}")
     if drawn is not None and content is not None:
         page.write_figures(drawn, content)
-        processes.say(f"figures and tables: {drawn}")
 
 
 def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:

@@ -1,6 +1,5 @@
 """Runs every cell of the paper's tables and compares the numbers: `--config=configs/paper.py`."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from ml_collections import ConfigDict
 from ds_jax import config as configuration
 from ds_jax.commands import cells
 from ds_jax.commands.cells import DONE, WAITING, Load
-from ds_jax.data.corpus import keep_last
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper as tables
 from ds_jax.report import paper_numbers
 from ds_jax.report.paper import Key, Outcome, Run
-from ds_jax.runtime import files, locks, processes, progress
+from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 
@@ -82,24 +80,18 @@ def run(
         run.folder: cells.state(run.experiment, workdir / run.folder, workdir / run.report)
         for run in runs.values()
     }
-    load = keep_last(load)
-    content = _write(config, runs, states, workdir)
-    began, waiting, count = time.monotonic(), list(states.values()).count(WAITING), 0
+    content, waiting = _write(config, runs, states, workdir), {}
     for run in {run.folder: run for run in runs.values()}.values():
-        if states[run.folder] != WAITING:
+        if states[run.folder] == WAITING:
+            waiting[Path(run.folder)] = run.experiment, run.tested
+        else:
             processes.say(f"{run.folder}: {states[run.folder]}")
-            continue
-        count += 1
-        processes.say(f"{run.folder}: starts, {count} of {waiting}")
-        states[run.folder] = cells.run(run.experiment, load, workdir / run.folder, run.tested)
-        left = progress.clock((time.monotonic() - began) / count * (waiting - count))
-        processes.say(f"{run.folder}: {states[run.folder]}; about {left} left for all")
-        processes.wait_for_others(run.folder)
+    for folder, outcome in cells.run_all(waiting, load, workdir):
+        states[str(folder)] = outcome
         content = _write(config, runs, states, workdir)
     processes.say(f"the paper's tables: {workdir / 'paper.html'}")
     if drawn is not None and content is not None:
         tables.write_figures(drawn, content)
-        processes.say(f"figures and tables: {drawn}")
 
 
 def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data import fold_files, folds, leakage
+from ds_jax.data import fold_files, folds
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.summary import RunSummary
@@ -103,7 +103,7 @@ def run(
             trained=trained,
             protocol=protocol,
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
-            equal_left_out=len(excluded_duplicates(all_folds, corpus)),
+            equal_left_out=len(folds.excluded_duplicates(all_folds, corpus.utterances)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
             drawn=drawn,
             made=how_made(
@@ -230,14 +230,7 @@ def write(
     run_report.write(directory, result, sources, corpus, histories, drawn)
     processes.say(run_report.headline(result))
     processes.say(f"report: {directory / PAGE}")
-    if drawn is not None:
-        processes.say(f"figures and tables: {drawn}")
     return result
-
-
-def excluded_duplicates(all_folds: Sequence[folds.Fold], corpus: Corpus) -> set[str]:
-    """Returns the utterances that some fold excludes, since it tests their sound."""
-    return leakage.excluded_duplicates([fold.splits for fold in all_folds], corpus.utterances)
 
 
 def hold(workdir: Path) -> contextlib.AbstractContextManager:

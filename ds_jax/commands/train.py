@@ -161,7 +161,7 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
             f"folds.count={fields.count}, but {corpus.name} has {len(all_folds)} "
             f"{fields.protocol}: the run has {len(all_folds)} folds, one for each"
         )
-    if excluded := report.excluded_duplicates(all_folds, corpus):
+    if excluded := folds.excluded_duplicates(all_folds, corpus.utterances):
         processes.say(
             "excluded from training where the same recording, under another name, or a part that "
             f"overlaps, is tested or chooses the epoch: {', '.join(sorted(excluded))}"

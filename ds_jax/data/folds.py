@@ -203,6 +203,15 @@ def shared(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> dict[str, 
     }
 
 
+def excluded_duplicates(folds: Sequence[Fold], utterances: Sequence[Utterance]) -> set[str]:
+    """Finds the utterances that a fold excludes since its dev or test shares their sound."""
+    excluded = set()
+    for fold in folds:
+        held_out = {*fold.dev, *fold.test}
+        excluded |= leakage.same_recordings(held_out, utterances) - held_out - {*fold.train}
+    return excluded
+
+
 def _check_protocol(protocol: str, count: int, select_on: str) -> None:
     check_choice("folds.protocol", protocol, PROTOCOLS)
     if protocol == "custom":

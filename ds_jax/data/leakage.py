@@ -55,15 +55,6 @@ def _overlaps(utterance: Utterance, joined: Mapping[str, list[list[float]]]) -> 
     return later < len(spans) and spans[later][0] < utterance.end
 
 
-def excluded_duplicates(folds: Sequence[Splits], utterances: Sequence[Utterance]) -> set[str]:
-    """Finds the utterances that a fold excludes since its dev or test shares their sound."""
-    excluded = set()
-    for splits in folds:
-        held_out = {*splits["dev"], *splits["test"]}
-        excluded |= same_recordings(held_out, utterances) - held_out - {*splits["train"]}
-    return excluded
-
-
 def check_splits(splits: Splits, utterances: Sequence[Utterance]) -> None:
     """Checks that no recording is in two splits of a fold, under one name or two, or in part.
 

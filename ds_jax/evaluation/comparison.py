@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ds_jax.data.fold_files import read_entries
@@ -65,19 +65,8 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
             }
             for name, run in zip(names, runs, strict=True)
         ],
-        "pairs": adjust(pairs),
+        "pairs": significance.adjust(pairs),
     }
-
-
-def adjust(pairs: Sequence[Mapping]) -> list[dict]:
-    """Sets "p_holm" in each score of some pairs; a pair without scores does not count."""
-    adjusted = [dict(pair) for pair in pairs]
-    for score in SCORES:
-        compared = [pair for pair in adjusted if score in pair]
-        p_values = significance.holm([pair[score]["p"] for pair in compared])
-        for pair, p in zip(compared, p_values, strict=True):
-            pair[score] = pair[score] | {"p_holm": p}
-    return adjusted
 
 
 def _read_all(workdirs: Sequence[Path]) -> list[_Run]:

@@ -6,7 +6,7 @@ The t test over folds is there because publications report it.
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -59,7 +59,8 @@ def compare(
         )
     _, unit, note = intervals.clusters(concatenate(first))
     pairs = pairs_of(first, second)
-    of_folds = np.stack([_pair_of(*fold) for fold in zip(first, second, strict=True)])
+    folds = zip(first, second, strict=True)
+    of_folds = np.asarray([[one.confusion, other.confusion] for one, other in folds])
     count = len(pairs)
     swapped, every = _swapped(pairs)
     differences = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
@@ -137,6 +138,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def adjust(pairs: Sequence[Mapping]) -> list[dict]:
+    """Sets "p_holm" in the scores of results of `compare`; one without scores does not count."""
+    adjusted = [dict(pair) for pair in pairs]
+    for score in SCORES:
+        compared = [pair for pair in adjusted if score in pair]
+        p_values = holm([pair[score]["p"] for pair in compared])
+        for pair, p in zip(compared, p_values, strict=True):
+            pair[score] = pair[score] | {"p_holm": p}
+    return adjusted
+
+
 def _aligned(
     first: Sequence[Predictions], second: Sequence[Predictions]
 ) -> tuple[list[Predictions], list[Predictions]]:
@@ -174,11 +186,6 @@ def _difference(score: Callable, pairs: np.ndarray) -> np.ndarray:
     """Subtracts the second's score from the first's, float [...], from [..., 2, k, k]."""
     values = score(pairs)
     return values[..., 0] - values[..., 1]
-
-
-def _pair_of(*systems: Predictions) -> np.ndarray:
-    """Returns the confusion matrices of both systems in a fold, int64 [2, k, k]."""
-    return np.stack([system.confusion for system in systems])
 
 
 def _swapped(pairs: np.ndarray) -> tuple[np.ndarray, bool]:

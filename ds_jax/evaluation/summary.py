@@ -191,20 +191,17 @@ def measure(
 
 def _test_heads(together: Predictions, heads: Mapping[str, Predictions]) -> dict[str, dict]:
     """Returns the `heads_tested` of a `RunSummary`."""
-    tested = {}
-    for name, head in heads.items():
-        ranges, _ = intervals(head)
-        difference = significance.compare([head], [together], [len(head.labels)])
-        tested[name] = {
-            "interval": {score: list(limits) for score, limits in ranges.items()},
+    together = [together]
+    differences = significance.adjust(
+        [significance.compare([head], together, [len(head.labels)]) for head in heads.values()]
+    )
+    return {
+        name: {
+            "interval": {score: list(limits) for score, limits in intervals(head)[0].items()},
             "minus_all": difference,
         }
-    for score in metrics.SCORES:
-        differences = [each["minus_all"][score] for each in tested.values()]
-        adjusted = significance.holm([difference["p"] for difference in differences])
-        for difference, p in zip(differences, adjusted, strict=True):
-            difference["p_holm"] = p
-    return tested
+        for (name, head), difference in zip(heads.items(), differences, strict=True)
+    }
 
 
 def _uar_without(predictions: Predictions, excluded: Collection[str]) -> Score | None:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ds_jax.data.fold_files import read_entries
-from ds_jax.evaluation import comparison, predictions, significance, summary
+from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.report import figures, forests, latex, pages, tables
@@ -112,7 +112,7 @@ def _collect(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> di
             if len(matrices) > 1 and all(each is not None for each in matrices.values()):
                 places.append((row.setdefault("differences", {}), other))
                 pairs.append(significance.compare_sets([*matrices.values()]))
-    for (differences, other), pair in zip(places, comparison.adjust(pairs), strict=True):
+    for (differences, other), pair in zip(places, significance.adjust(pairs), strict=True):
         differences[other] = pair
     content = {"seeds": list(config.seeds), "references": list(config.references), "rows": rows}
     return content | {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}

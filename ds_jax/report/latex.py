@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ds_jax.report import pages
+from ds_jax.runtime import progress
 from ds_jax.runtime.files import write_text
 
 # What a column holds. LaTeX shows shares and scores in %, differences in percentage points, and
@@ -56,10 +57,11 @@ class Table(NamedTuple):
 
 
 def write(folder: Path, tables: Mapping[str, Table]) -> None:
-    """Writes each table as NAME.tex and NAME.csv."""
+    """Writes each table as NAME.tex and NAME.csv, and says where these and the figures are."""
     for name, table in tables.items():
         write_text(folder / f"{name}.tex", to_latex(table))
         write_text(folder / f"{name}.csv", to_csv(table))
+    progress.say(f"figures and tables: {folder}")
 
 
 def to_latex(table: Table) -> str:

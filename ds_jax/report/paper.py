@@ -248,7 +248,7 @@ def _comparisons(outcomes: Mapping[Key, Outcome], workdir: Path) -> Iterator[dic
             second = folders.pop(reference)
             pairs = [{"config": name} | _pair(first, second) for name, first in folders.items()]
             about = {"place": place, "protocol": column, "reference": reference}
-            yield about | {"pairs": comparison.adjust(pairs)}
+            yield about | {"pairs": significance.adjust(pairs)}
 
 
 @functools.cache
