@@ -56,7 +56,7 @@ def run_all(
     """Runs experiments one after the other; yields the folder of each, and what `run` returned.
 
     Args:
-        waiting: By its folder below the workdir the `experiment` and the `tested` of each, see `run`.
+        waiting: By its folder below the workdir the `experiment` and `tested` of each, see `run`.
         load: As in `run`; the corpus that was loaded last is kept for the next experiment.
         workdir: The folder of the page.
     """
