@@ -75,7 +75,7 @@ def fold_digest(number: int, splits: Splits, digests: Mapping[str, str]) -> str:
     """Returns a SHA-256 in hexadecimal digits that differs if the fold or its recordings differ.
 
     Args:
-        number, splits: Of the fold.
+        number, splits: The number and the splits of the fold.
         digests: By the names of utterances; unknown ones may be missing.
     """
     recordings = {split: sorted((n, digests.get(n, "")) for n in splits[split]) for split in splits}
@@ -123,7 +123,7 @@ def check_rows(
     Args:
         what: The fit or the choice, as the message calls it.
         rows: int [n], rows of the corpus' inputs.
-        corpus, splits: Of the fold.
+        corpus, splits: The corpus, and the splits of the fold.
         allowed: The splits that the rows may belong to.
 
     Raises:

@@ -73,10 +73,10 @@ def _logits(
 
     Args:
         network: The network.
-        variables: The model's.
+        variables: The model's variables.
         x: The input of the lowest block that is trained.
-        outputs: Those of the frozen blocks.
-        seen: Of the picture and of each block, see `vgg16_onnx.trunk`.
+        outputs: The outputs of the frozen blocks.
+        seen: The real columns of the picture and of each block, see `vgg16_onnx.trunk`.
     """
     params, statistics = variables["params"], variables["batch_stats"]
     backbone, frozen, last = network.backbone, network.frozen_blocks, network.last_block

@@ -19,7 +19,7 @@ def trunk(
         x: float32 [batch, channels, height, width], the input of the lowest of them.
         params: The parameters of their layers.
         blocks: From below.
-        seen: Of the input and of each block's output, float32 [batch, 1, 1, width], 1 in the
+        seen: For the input and each block's output float32 [batch, 1, 1, width], which is 1 in the
             columns that are real and 0 after them, where the input is 0 too; or None if all are.
 
     Returns:

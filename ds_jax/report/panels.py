@@ -30,7 +30,7 @@ class Panel(NamedTuple):
         x_ticks: From the left.
         y_ticks: From the top.
         x_label, y_label: The quantities and their units.
-        bar_ticks: Of the colour bar, from its lower end.
+        bar_ticks: The marks of the colour bar, from its lower end.
         bar_label: What the colours mean.
     """
 

@@ -69,8 +69,8 @@ class Graph:
         """Returns the content of an ONNX file.
 
         Args:
-            name: The graph's.
-            version: That of this program.
+            name: The graph's name.
+            version: The version of this program.
             metadata: What the file says of itself.
 
         Raises:

@@ -70,7 +70,7 @@ class _Bar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What tqdm draws; the rate is that since the first unit, 0 as long as it is unknown."""
+        """The facts that tqdm draws; the rate is that since the first unit, 0 if it is unknown."""
         number, began = self._first or (self.n, 0.0)
         seconds = time.monotonic() - began
         rate = (self.n - number) / seconds if seconds >= SURE else 0

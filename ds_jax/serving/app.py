@@ -92,19 +92,19 @@ class _Service:
             await asyncio.gather(work, return_exceptions=True)
 
     async def page(self, request: Request) -> Response:
-        """The page with the microphone."""
+        """Answers with the page that has the microphone."""
         del request
         return HTMLResponse(self._html)
 
     async def health(self, request: Request) -> Response:
-        """Whether the server listens, and how much it has to do."""
+        """Tells that the server listens, and how much it has to do."""
         del request
         judge = self._judge
         content = {"status": "ok", "listeners": self._listeners}
         return JSONResponse(content | {"answers": judge.answers, "dispatches": judge.dispatches})
 
     async def describe(self, request: Request) -> Response:
-        """This interface, for programs."""
+        """Describes this interface to programs."""
         del request
         return JSONResponse(openapi.describe(self._judge.model.classes, self._limits))
 

@@ -11,20 +11,21 @@ class Limits:
         connections: Open at the same time, without WebSockets.
         strangers: WebSockets that have not said who they are, at the same time.
         listeners: WebSockets that speak, at the same time.
-        greeting_seconds: In which a connection must have sent its request, and a WebSocket its
-            first message.
+        greeting_seconds: The time in which a connection must have sent its request, and a WebSocket
+            its first message.
         uploads: Recordings that are received and read at the same time.
         waiting: Inputs of models that wait for the devices: pictures of some hundred kilobytes, or
             waveforms of up to a megabyte.
         upload_bytes: Size of the largest recording as it comes.
-        upload_seconds: In which a recording must have come.
+        upload_seconds: The time in which a recording must have come.
         recording: Seconds of the longest recording.
         piece: Seconds of the longest utterance or window, to which programs are compiled.
         windows: Windows of a recording, at most.
         message_bytes: Size of the largest message with samples; a second at 48 kHz has 96,000.
-        silence_seconds: After which a listener that sends nothing is let go.
-        send_seconds: After which a listener that does not read its answers is let go.
-        answer_seconds: In which an utterance, or a few windows of a recording, must be judged.
+        silence_seconds: The time after which a listener that sends nothing is let go.
+        send_seconds: The time after which a listener that does not read its answers is let go.
+        answer_seconds: The time in which an utterance, or a few windows of a recording, must be
+            judged.
         behind: Answers of one listener that may be under way; then its samples are read later.
     """
 
@@ -50,7 +51,7 @@ class Refused(Exception):
     """A request that is not answered.
 
     Attributes:
-        status: Of HTTP.
+        status: The status of HTTP.
         sentence: What is wrong and what to do.
         code: The one by which a WebSocket is closed.
     """

@@ -47,7 +47,7 @@ class TrainState(flax.struct.PyTreeNode):
         frozen: The parameters that keep their ImageNet weights, by module and layer.
         batch_stats: Running statistics of batch normalisation, and the scaling of features.
         opt_state: The optimiser's state.
-        schedule: Of a fixed number of epochs; None where an epoch is chosen.
+        schedule: What a fixed number of epochs needs; None where an epoch is chosen.
     """
 
     step: jax.Array
@@ -320,7 +320,7 @@ def _averaged(state: TrainState, params: Mapping) -> Schedule | None:
 
 
 def _device(layout: Layout) -> jax.Array | int:
-    """Which of the devices that share a batch this is."""
+    """Returns the number of this device among those that share a batch."""
     return 0 if layout.axis_name is None else jax.lax.axis_index(layout.axis_name)
 
 
