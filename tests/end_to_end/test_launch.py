@@ -27,8 +27,13 @@ AFTER_TWO_EPOCHS = 5e-3
 SMALL = (
     "--config.picture.canvas=48",
     "--config.picture.size=32",
-    "--config.model.freeze=block4",
     "--config.train.batch_size=16",
+)
+# Heads alone compile soon.
+HEADS = (
+    "--config.model.freeze=block5",
+    "--config.model.gates=('block5_pool',)",
+    "--config.model.loss_weights=(1.0,)",
 )
 
 
@@ -91,6 +96,7 @@ def experiment(corpora, weights_file, workdir, *more):
         f"--data_dir={corpora.parent / 'prepared'}",
         f"--workdir={workdir}",
         *SMALL,
+        *HEADS,
         *more,
     )
 
@@ -267,6 +273,7 @@ def test_the_quick_start_crosses_corpora(weights_file, tmp_path):
         f"--workdir={tmp_path}",
         "--config.train.epochs=1",
         "--config.folds.count=2",
+        "--config.model.freeze=block4",
         f"--config.weights={weights_file}",
         *SMALL,
     )
