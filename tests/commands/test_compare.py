@@ -13,7 +13,7 @@ from ds_jax.data import fold_files, folds
 from ds_jax.data.corpus import Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, significance, summary
-from ds_jax.evaluation.comparison import adjust, compare_runs
+from ds_jax.evaluation.comparison import compare_runs
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.report import figures, forests
@@ -100,7 +100,7 @@ def test_p_values_are_adjusted_for_all_pairs_of_a_score(three):
 
 def test_pairs_that_were_not_compared_are_not_adjusted_for(three):
     first, second, _ = compare_runs(three)["pairs"]
-    adjusted = adjust([first, {"note": "other folds"}, second])
+    adjusted = significance.adjust([first, {"note": "other folds"}, second])
     assert adjusted[1] == {"note": "other folds"}
     for name in SCORES:
         p = [pair[name]["p"] for pair in (first, second)]
