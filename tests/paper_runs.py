@@ -1,6 +1,7 @@
 """All cells of the paper's tables, with stand-ins for training and evaluation."""
 
 import json
+import re
 from pathlib import Path
 
 import ml_collections
@@ -138,3 +139,19 @@ def run(workdir: Path, calls, config=None, load=corpus, drawn=None) -> tuple[dic
 
     paper.run(config or experiment(), read_experiment, load_and_note, workdir, drawn)
     return json.loads((workdir / "paper.json").read_text()), (workdir / "paper.html").read_text()
+
+
+def all_cells(content):
+    return content["cells"] + content["ds_am"]
+
+
+def cell(content, config, protocol="paper"):
+    return next(
+        one for one in content["cells"] if (one["config"], one["protocol"]) == (config, protocol)
+    )
+
+
+def section(page, heading):
+    """The part of the page under a heading, without markup."""
+    part = page.split(f"<h2>{heading}</h2>")[1].split("<h2>")[0]
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", part))

@@ -254,3 +254,8 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
+
+
+def fold_times(workdir: Path) -> dict[Path, int]:
+    """When the predictions of each finished fold were written."""
+    return {path: path.stat().st_mtime_ns for path in workdir.glob("fold_*/predictions.csv")}

@@ -19,11 +19,6 @@ CORPORA = ("emodb", "emovo")
 ROWS = ("ds_svc", "no_gate", "statistics")
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    return paper_runs.stand_in(monkeypatch)
-
-
 def make(**fields):
     config = ladder_config.get_config()
     for name in set(config.rows) - set(ROWS):
@@ -145,18 +140,6 @@ def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     cells = read(tmp_path)[0]["corpora"]["emodb"]["cells"]
     assert [cells[name]["seeds"] for name in ("statistics", "no_gate")] == [[0], [0, 1]]
     assert cells["no_gate"]["differences"]["statistics"]["seeds"] == [0]
-
-
-def test_a_missing_corpus_leaves_the_others(tmp_path, calls):
-    def load_one(config, name):
-        if name == "emodb":
-            raise FileNotFoundError("emodb: there are no recordings")
-        return load(config, name)
-
-    ladder.run(make(), load_one, tmp_path)
-    cells = {name: part["cells"] for name, part in read(tmp_path)[0]["corpora"].items()}
-    assert {cell["status"] for cell in cells["emodb"].values()} == {"not run: corpus missing"}
-    assert {cell["status"] for cell in cells["emovo"].values()} == {"done"}
 
 
 def test_a_run_without_its_predictions_leaves_the_others(tmp_path, calls):

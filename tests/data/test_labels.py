@@ -28,7 +28,7 @@ def test_no_word_stands_for_two_emotions():
     words = [word for text in WORDS.values() for word in text.split()]
     assert len(words) == len(set(words))
     assert words == [normalise(word) for word in words]
-    assert tuple(WORDS) == LABELS
+    assert tuple(WORDS) == LABELS == tuple(sorted(LABELS))
 
 
 @pytest.mark.parametrize(
