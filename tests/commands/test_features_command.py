@@ -236,7 +236,7 @@ def test_tables_of_labels_are_read_as_people_have_them(folder, tmp_path, content
         ("file,label\na.wav\n", ", line 2: .*missing"),
         ("file,label\n,joy\n", ", line 2: .*missing"),
         ("file,label\na.wav,joy,1\n", ", line 2: more fields"),
-        ("file|label\na.wav|joy\n", ", line 1: .*commas"),
+        ("file:label\na.wav:joy\n", ", line 1: .*commas"),
         ("file\na.wav\n", ", line 1: .*one or more of labels"),
         ("", ", line 1: "),
         ("file,label\nbad.wav,joy\n", " .*5 recordings.*'bad.wav'"),
