@@ -2,8 +2,12 @@
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 from ml_collections import ConfigDict
+
+# Six folds of RAVDESS, four actors each (EmoBox, Ma et al. 2024).
+EMOBOX_FOLDS = str(Path(__file__).parents[1] / "datasets" / "ravdess" / "emobox_folds.csv")
 
 
 def get_config() -> ConfigDict:

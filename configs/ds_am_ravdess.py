@@ -2,9 +2,9 @@
 
     python launch.py --config=configs/ds_am_ravdess.py
 
-The paper has no such row. This is DS-AM's second form, as in ds_am_emodb.py. Six folds of four
-actors each, so that nobody is heard in both training and test. Every actor speaks the same two
-sentences, and the report counts them. 1,248 pictures.
+The paper has no such row. This is DS-AM's second form, as in ds_am_emodb.py. In EmoBox's six folds
+of four actors nobody is heard in both training and test. Every actor speaks the same two sentences,
+and the report counts them. 1,248 pictures.
 """
 
 import ml_collections
@@ -17,6 +17,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = base.get_config()
     base.use_ds_am_statistics(config)
     config.corpus = "ravdess"
-    config.folds.protocol = "speakers"
-    config.folds.count = 6
+    config.folds.file = base.EMOBOX_FOLDS
     return config

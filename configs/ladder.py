@@ -10,8 +10,8 @@ that are done are not made again; the cells of a missing corpus, or of a run tha
 `--config.seeds="(0,1,2)"` with three seeds; those that a row has are tested together.
 
 A row is an experiment of its own, and `after` names the row from which it differs. Each may be
-changed, left out or added in a copy of this file. The folds of RAVDESS are dealt here, and are not
-the actor groups of EmoBox. ComParE needs openSMILE, whose licence is non-commercial.
+changed, left out or added in a copy of this file. ComParE needs openSMILE, whose licence is
+non-commercial.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,12 +31,13 @@ def get_config() -> ConfigDict:
     config.headlines = ("statistics", "best", "fused")  # which are compared with the references
     config.references = ("compare_svc", "ds_svc")
     config.corpora = ConfigDict(sort_keys=False)
-    for name, protocol, count in (  # the count does not matter where speakers are left out
-        ("emodb", "leave_one_speaker_out", 10),
-        ("emovo", "leave_one_speaker_out", 10),
-        ("ravdess", "speakers", 6),
+    for name, protocol, file in (
+        ("emodb", "leave_one_speaker_out", ""),
+        ("emovo", "leave_one_speaker_out", ""),
+        ("ravdess", "speakers", base.EMOBOX_FOLDS),
     ):
-        config.corpora[name] = ConfigDict({"protocol": protocol, "count": count, "seed": 0})
+        folds = {"protocol": protocol, "count": 10, "seed": 0, "file": file}
+        config.corpora[name] = ConfigDict(folds)
     config.rows = ConfigDict(sort_keys=False)
 
     def add(

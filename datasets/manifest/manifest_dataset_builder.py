@@ -35,13 +35,7 @@ FIELDS = {
         *("emozione", "classe", "etichetta", "sentimento", "umore", "klasse", "stimmung"),
         *("gefuhl", "gefuehl", "affekt", "bezeichnung"),
     ),
-    "speaker": (
-        *("speakerid", "speakername", "spk", "spkid", "spkr", "subject", "subjectid", "actor"),
-        *("actorid", "participant", "participantid", "talker", "talkerid", "person", "personid"),
-        *("hablante", "locutor", "locutora", "sujeto", "participante", "sprecher", "sprecherin"),
-        *("sprecherid", "proband", "probandin", "teilnehmer", "teilnehmerin", "parlante"),
-        *("locutore", "soggetto", "partecipante", "attore", "attrice"),
-    ),
+    "speaker": tables.SPEAKERS,
     "gender": ("sex", "genero", "sexo", "geschlecht", "genere", "sesso"),
     "sentence": (
         *("sentenceid", "text", "textid", "transcript", "transcription", "statement"),

@@ -29,8 +29,8 @@ def check(config: ConfigDict) -> None:
         if unknown := [name for name in config[field] if name not in config.rows]:
             raise ConfigError(field, unknown[0], one_of(config.rows))
     for name, folds in config.corpora.items():
-        if {*folds} != {"protocol", "count", "seed"}:
-            allowed = "given with protocol, count and seed, and no others"
+        if {*folds} != {"protocol", "count", "seed", "file"}:
+            allowed = "given with protocol, count, seed and file, and no others"
             raise ConfigError(f"corpora.{name}", folds.to_dict(), allowed)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise ConfigError("seeds", tuple(config.seeds), "one or more numbers, each once")

@@ -23,9 +23,10 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("entwicklung", "validazione", "sviluppo"), "dev"),
     **dict.fromkeys(("test", "testing", "tst", "testset", "prueba", "prova"), "test"),
 }
-# The columns of a table of folds.
+# The columns of a table of folds, which has one of the first two.
 _COLUMNS = {
     "utterance": ("utteranceid", "utt", "uttid", "name", "id", "path", *tables.NAMES),
+    "speaker": tables.SPEAKERS,
     "fold": tables.FOLDS,
 }
 # The protocols whose folds share no speakers, or no sentences, between training and test.
@@ -120,7 +121,8 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     """Reads the protocol and the list of folds of a folds.json, without checking the folds.
 
     A table (.csv, .tsv or .txt) has a row for each utterance, with its name and the fold that tests
-    it, or with its split.
+    it, or with its split; or a row for each speaker, if it has no column of utterances. Its entries
+    then name speakers, and have `"of": "speaker"`.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -143,7 +145,11 @@ def read_entries(path: str | Path) -> tuple[str, list]:
 def _read_table(path: Path) -> list[dict[str, list[str]]]:
     """Reads a table of folds as the entries of a folds.json."""
     table = tables.read(path)
-    columns = tables.find_columns(table, _COLUMNS, tuple(_COLUMNS))
+    columns = tables.find_columns(table, _COLUMNS, ("fold",))
+    kind = "utterance" if "utterance" in columns or "speaker" not in columns else "speaker"
+    columns = tables.find_columns(
+        table, {of: _COLUMNS[of] for of in (kind, "fold")}, (kind, "fold")
+    )
     tables.say_columns(table, columns)
     of_splits = [name for name in table.columns if plain(name) in _SPLIT_NAMES]
     if len(of_splits) > 1:
@@ -153,16 +159,16 @@ def _read_table(path: Path) -> list[dict[str, list[str]]]:
         )
     given = {}
     for line, cells in table.rows:
-        name, fold = (cells[columns[field]] for field in _COLUMNS)
+        name, fold = cells[columns[kind]], cells[columns["fold"]]
         if not name or not fold:
-            raise ValueError(f"{path}, line {line}: give each utterance its name and its fold")
+            raise ValueError(f"{path}, line {line}: give each {kind} its name and its fold")
         if name in given:
             raise ValueError(f"{path}, line {line}: {name!r} is listed a second time")
         given[name] = tables.read_fold(table.columns[columns["fold"]], fold)
     if not given:
-        raise ValueError(f"{path} has no rows: give each utterance its name and its fold")
+        raise ValueError(f"{path} has no rows: give each {kind} its name and its fold")
     try:
-        return _divide(given)
+        return [entry | {"of": kind} for entry in _divide(given)]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -209,6 +215,7 @@ def _read_entries(
     folds, passed_over = [], set()
     for index, entry in enumerate(entries):
         try:
+            entry = _of_utterances(entry, utterances)
             splits = _read_splits(entry, known, left_out)
             passed_over |= {name for names in splits.values() for name in names} - known
             fold = _make_fold(entry, splits, known, optional)
@@ -227,6 +234,23 @@ def _read_entries(
         count = many(len(passed_over), "utterance")
         progress.say(f"{where} names {count} that the run leaves out: {reasons}")
     return folds
+
+
+def _of_utterances(entry: object, utterances: Sequence[Utterance]) -> object:
+    """Returns an entry of a folds.json with the names of utterances where it names speakers."""
+    if not isinstance(entry, dict) or entry.get("of") != "speaker":
+        return entry
+    splits = {split: entry[split] for split in SPLITS if split in entry}
+    named = {speaker for names in splits.values() for speaker in names}
+    speakers = {utterance.speaker for utterance in utterances}
+    if unknown := sorted(named - speakers):
+        raise ValueError(f"the corpus has no utterances of the speakers {few(unknown)}")
+    if missing := sorted(speakers - named):
+        raise ValueError(f"the speakers {few(missing)} have no fold: give them one")
+    return {
+        split: [utterance.name for utterance in utterances if utterance.speaker in {*names}]
+        for split, names in splits.items()
+    }
 
 
 def _read_splits(

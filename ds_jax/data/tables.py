@@ -24,6 +24,14 @@ NAMES = (
     *("audiofile", "audiopath", "audiofilename", "recording", "clip", "archivo", "fichero"),
     *("ruta", "datei", "dateiname", "dateipfad", "pfad", "aufnahme", "percorso", "nomefile"),
 )
+# Those of a column of speakers, besides "speaker".
+SPEAKERS = (
+    *("speakerid", "speakername", "spk", "spkid", "spkr", "subject", "subjectid", "actor"),
+    *("actorid", "participant", "participantid", "talker", "talkerid", "person", "personid"),
+    *("hablante", "locutor", "locutora", "sujeto", "participante", "sprecher", "sprecherin"),
+    *("sprecherid", "proband", "probandin", "teilnehmer", "teilnehmerin", "parlante"),
+    *("locutore", "soggetto", "partecipante", "attore", "attrice"),
+)
 # Those of a column that says yes for the rows of the test split, and no for those of train.
 IS_TEST = ("istest", "test")
 # Those of a column that says of which fold or split a row is, besides "fold".

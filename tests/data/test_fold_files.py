@@ -154,9 +154,26 @@ def test_a_corpus_may_give_the_splits():
             given_folds(with_folds(utterances, {name: next(cycle) for name in given}))
 
 
+def test_a_table_of_speakers_gives_each_of_them_a_fold(tmp_path):
+    utterances = corpus()
+    tested = {"s00": "1", "s01": "1", "s02": "2", "s03": "2", "s04": "3", "s05": "3"}
+    path = tmp_path / "mine.csv"
+    path.write_text("Speaker ID;fold\n" + "".join(f"{s};{fold}\n" for s, fold in tested.items()))
+    protocol, folds = read_folds(path, utterances)
+    assert protocol == "custom"
+    for number, fold in zip("123", folds, strict=True):
+        assert attributes(utterances, fold.test, "speaker") == {
+            speaker for speaker in tested if tested[speaker] == number
+        }
+        assert sorted(fold.train + fold.dev + fold.test) == sorted(u.name for u in utterances)
+
+
 @pytest.mark.parametrize(
     ("content", "place"),
     [
+        ("speaker,fold\ns00,1\ns01,2\n", "fold 0: .*s02, s03, s04"),
+        ("speaker,fold\ns00,1\nsomebody,2\n", "fold 0: .*somebody"),
+        ("speaker,fold\ns00,1\ns01,\n", "line 3: .*speaker"),
         ("utterance,fold\n", "has no rows"),
         ("utterance\ns00_00\n", "line 1: .*'fold'"),
         ("utterance,fold\ns00_00,1\ns00_01,\n", "line 3"),
