@@ -159,12 +159,7 @@ def _select(
 def _average(
     predictors: Iterable[tuple[Path, Predicted]], rows: Mapping[Path, np.ndarray], corpus: Corpus
 ) -> tuple[list[Utterance], Predicted, list[dict]]:
-    """Averages what the models of a run predict.
-
-    Args:
-        predictors: The folder of each model's checkpoints, and its predictions for its rows.
-        rows: The rows of the inputs that each model predicts, by the folder of its checkpoints.
-        corpus: The corpus that the inputs are of.
+    """Averages what models predict for their rows, by the folders of their checkpoints.
 
     Returns:
         The utterances that were tested, the mean outputs for them, and a record for each fold.

@@ -181,7 +181,8 @@ def _write(
                 columns += [("timeStamp", None)] * windowed
                 columns += [(f"neuron_{index}", None) for index in range(vectors.shape[1])]
                 columns += labels.columns
-                file.write(_arff_header(columns) if arff else _csv_header(columns))
+                header = ",".join(_quote_csv(name) for name, _ in columns) + "\n"
+                file.write(_arff_header(columns) if arff else header)
             for window, vector in zip(batch, vectors.tolist(), strict=True):
                 name = names[window.recording]
                 cells = [quote(name), *[f"{window.start:.10g}"] * windowed, numbers % tuple(vector)]
@@ -190,10 +191,6 @@ def _write(
                 file.write(",".join(cells) + "\n")
         if not numbers:
             raise ValueError(recordings.complaint(unusable))
-
-
-def _csv_header(columns: Sequence[Column]) -> str:
-    return ",".join(_quote_csv(name) for name, _ in columns) + "\n"
 
 
 def _arff_header(columns: Sequence[Column]) -> str:

@@ -39,11 +39,11 @@ SCORES = {"accuracy": accuracy, "uar": uar, "macro_f1": macro_f1}
 
 def per_class(matrix: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, float | int]]:
     """Returns precision, recall, F1 and support of each class, from one [k, k] matrix."""
-    columns = {"precision": _precision, "recall": _recall, "f1": _f1, "support": _support}
-    scores = {name: score(matrix).tolist() for name, score in columns.items()}
+    precision, support = _ratio(_hits(matrix), matrix.sum(-2)), matrix.sum(-1)
+    rows = np.stack([precision, _recall(matrix), _f1(matrix)], axis=-1).tolist()
     return {
-        label: {name: values[index] for name, values in scores.items()}
-        for index, label in enumerate(classes)
+        label: {"precision": p, "recall": r, "f1": f1, "support": count}
+        for label, (p, r, f1), count in zip(classes, rows, support.tolist(), strict=True)
     }
 
 
@@ -93,24 +93,16 @@ def _hits(matrix: np.ndarray) -> np.ndarray:
     return np.diagonal(matrix, axis1=-2, axis2=-1)
 
 
-def _support(matrix: np.ndarray) -> np.ndarray:
-    return matrix.sum(-1)
-
-
-def _precision(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(_hits(matrix), matrix.sum(-2))
-
-
 def _recall(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(_hits(matrix), _support(matrix))
+    return _ratio(_hits(matrix), matrix.sum(-1))
 
 
 def _f1(matrix: np.ndarray) -> np.ndarray:
-    return _ratio(2 * _hits(matrix), _support(matrix) + matrix.sum(-2))
+    return _ratio(2 * _hits(matrix), matrix.sum(-1) + matrix.sum(-2))
 
 
 def _mean_over_present(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    present = _support(matrix) > 0
+    present = matrix.sum(-1) > 0
     return _ratio((values * present).sum(-1), present.sum(-1))
 
 

@@ -66,8 +66,7 @@ def load_ensemble(checkpoints: Sequence[Path], enrolled: np.ndarray | None = Non
             if usual is not None:
                 vectors = enrolment.standardise(vectors, usual)
             shares = [each.probabilities(vectors, len(config.classes)) for each in ensemble]
-            parts = [Predicted(each, {}, {}) for each in shares]
-            return predictions.mean(parts)
+            return Predicted(np.mean(shares, axis=0), {}, {})
 
         return mean
 

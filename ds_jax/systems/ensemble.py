@@ -133,9 +133,7 @@ def _mean_of(
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
     """Returns a function as `Model.start` that gives the weighted mean of models, without gates.
 
-    Args:
-        weighted: The models, each with its weight.
-        enrolled: What `_measure_all` gave; None without an enrolment.
+    `enrolled` is what `_measure_all` gave; None without an enrolment.
     """
     enrolled = enrolled or [None] * len(weighted)
     starts = [
