@@ -1,10 +1,19 @@
 """Waveforms, and what --mode=predict says of them, for tests of exported models."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import soundfile
 import tiny
 
-from ds_jax.features import extract
+from ds_jax.data.labels import LABELS
+from ds_jax.features import audio, extract
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
 from ds_jax.systems.finding import find_checkpoints
@@ -23,6 +32,41 @@ def wave(seconds, seed=0):
 def waves():
     """Four waves, the first of which is shorter than a frame."""
     return [wave(seconds, seed) for seed, seconds in enumerate((0.01, 0.3, 1.0, 1.7371))]
+
+
+def recordings():
+    """The beginnings of four real recordings; a test without any is skipped."""
+    if "DS_JAX_CORPORA" not in os.environ:
+        pytest.skip("needs real recordings: set DS_JAX_CORPORA")
+    paths = sorted(Path(os.environ["DS_JAX_CORPORA"]).glob("emo*/**/*.flac"))[:: 1042 // 3][:4]
+    return [audio.read(path, RATE)[0][:50_001] for path in paths]
+
+
+def check_program(exported, model, folder, without):
+    """Runs the program of an export's README.md in a folder, without this program.
+
+    Args:
+        exported: The folder of the export.
+        model: A function of samples and lengths, which gives the same answers.
+        folder: The folder of the exported file alone.
+        without: The modules that must not be imported.
+    """
+    readme = (exported / "README.md").read_text(encoding="utf-8")
+    program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+    alone = "import importlib.util\nassert importlib.util.find_spec('ds_jax') is None\n"
+    imported = f"\nimport sys\nassert not {without} & set(sys.modules)\n"
+    (folder / "program.py").write_text(alone + program + imported)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "program.py"], timeout=300, **options)
+    assert done.returncode == 0, done.stderr
+    tones = [np.sin(np.arange(2 * RATE) * pitch).astype(np.float32) for pitch in (0.1, 0.2)]
+    for line, shares in zip(done.stdout.splitlines(), model(*batch_of(tones)), strict=True):
+        label, _, printed = line.partition(" ")
+        assert label == LABELS[shares.argmax()]
+        found = json.loads(printed.replace("'", '"'))
+        assert list(found) == list(LABELS)
+        np.testing.assert_allclose(list(found.values()), shares, atol=0.0006)
 
 
 def with_silence(waves):

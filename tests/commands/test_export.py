@@ -1,11 +1,7 @@
 """An exported model gives the probabilities of --mode=predict without this program."""
 
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import exports
@@ -20,7 +16,6 @@ from exports import RATE, batch_of, predicted, untrained
 
 from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
@@ -28,7 +23,6 @@ from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD
 from ds_jax.systems.finding import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
-CORPORA = os.environ.get("DS_JAX_CORPORA", "")
 
 
 def load(directory):
@@ -55,18 +49,6 @@ def _quick(monkeypatch):
     shapes = jax.ShapeDtypeStruct((1,), jnp.float32)
     exported = jax.export.export(jax.jit(lambda x: x))(shapes)
     monkeypatch.setattr(export, "trace", lambda *arguments: exported)
-
-
-@pytest.fixture(scope="module", name="waves")
-def _waves():
-    return exports.waves()
-
-
-@pytest.fixture(scope="module")
-def expected(run, waves, tmp_path_factory):
-    found = predicted(run, waves, tmp_path_factory.mktemp("waves"))
-    assert found.std(axis=0).max() > 1e-3  # the waves differ
-    return found
 
 
 def test_it_gives_the_probabilities_of_predict_whatever_follows_a_recording(model, waves, expected):
@@ -154,39 +136,15 @@ def test_a_damaged_export_is_named(exported, tmp_path, damaged):
         load_model(folder)
 
 
-@pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
 def test_real_recordings(run, model, tmp_path):
-    paths = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[:: 1042 // 3][:4]
-    recordings = [audio.read(path, RATE)[0][:50_001] for path in paths]
+    recordings = exports.recordings()
     found = model(*batch_of(recordings, 50_001))
     np.testing.assert_allclose(found, predicted(run, recordings, tmp_path), atol=1e-5)
 
 
 def test_the_readme_s_program_runs_without_this_program(exported, model, tmp_path):
-    readme = (exported / "README.md").read_text(encoding="utf-8")
-    program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     shutil.copy(exported / EXPORTED, tmp_path)
-    alone = "import importlib.util\nassert importlib.util.find_spec('ds_jax') is None\n"
-    imported = "import sys\nassert not {'flax', 'scipy.fft', 'librosa'} & set(sys.modules)\n"
-    (tmp_path / "program.py").write_text(alone + program + imported)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    rate = json.loads((exported / "model.json").read_text())["sample_rate"]
-    tones = [np.sin(np.arange(2 * rate) * pitch).astype(np.float32) for pitch in (0.1, 0.2)]
-    for line, shares in zip(done.stdout.splitlines(), model(*batch_of(tones)), strict=True):
-        label, _, printed = line.partition(" ")
-        assert label == LABELS[shares.argmax()]
-        found = json.loads(printed.replace("'", '"'))
-        assert list(found) == list(LABELS)
-        np.testing.assert_allclose(list(found.values()), shares, atol=0.0006)
+    exports.check_program(exported, model, tmp_path, without={"flax", "scipy.fft", "librosa"})
 
 
 def test_facts_for_programs_and_people(run, exported):

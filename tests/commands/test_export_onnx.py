@@ -1,12 +1,9 @@
 """An export to ONNX gives the probabilities of --mode=predict in ONNX Runtime."""
 
 import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import exports
@@ -19,13 +16,11 @@ from exports import RATE, batch_of, predicted, untrained, wave
 
 from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
-from ds_jax.features import audio
 from ds_jax.runtime import files
 from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX
 from ds_jax.systems.finding import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
-CORPORA = os.environ.get("DS_JAX_CORPORA", "")
 
 
 def load(directory):
@@ -42,11 +37,6 @@ def load(directory):
     return model
 
 
-@pytest.fixture(scope="module", name="waves")
-def _waves():
-    return exports.waves()
-
-
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export")
@@ -57,13 +47,6 @@ def exported(run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(exported):
     return load(exported)
-
-
-@pytest.fixture(scope="module")
-def expected(run, waves, tmp_path_factory):
-    found = predicted(run, waves, tmp_path_factory.mktemp("waves"))
-    assert found.std(axis=0).max() > 1e-3  # the waves differ
-    return found
 
 
 def test_it_gives_the_probabilities_of_predict_whatever_follows_a_recording(model, waves, expected):
@@ -158,30 +141,15 @@ def test_timelines_of_any_length_and_classes_that_were_never_trained(changes, wa
         assert not found[:, trained == 0].any()
 
 
-@pytest.mark.skipif(not CORPORA, reason="needs real recordings: set DS_JAX_CORPORA")
 def test_real_recordings(run, model, tmp_path):
-    paths = sorted(Path(CORPORA).glob("emo*/**/*.flac"))[:: 1042 // 3][:4]
-    recordings = [audio.read(path, RATE)[0][:50_001] for path in paths]
+    recordings = exports.recordings()
     found = model(*batch_of(recordings, 50_001))
     np.testing.assert_allclose(found, predicted(run, recordings, tmp_path), atol=1e-5)
 
 
 def test_the_readme_s_program_runs_without_jax(exported, model, tmp_path):
-    readme = (exported / "README.md").read_text(encoding="utf-8")
-    program = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
     shutil.copy(exported / EXPORTED_ONNX, tmp_path)
-    imported = "\nimport sys\nassert not {'jax', 'flax', 'scipy', 'ds_jax'} & set(sys.modules)\n"
-    (tmp_path / "program.py").write_text(program + imported)
-    done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    tones = [np.sin(np.arange(2 * RATE) * pitch).astype(np.float32) for pitch in (0.1, 0.2)]
-    for line, shares in zip(done.stdout.splitlines(), model(*batch_of(tones)), strict=True):
-        label, _, printed = line.partition(" ")
-        assert label == LABELS[shares.argmax()]
-        found = json.loads(printed.replace("'", '"'))
-        np.testing.assert_allclose(list(found.values()), shares, atol=0.0006)
+    exports.check_program(exported, model, tmp_path, without={"jax", "flax", "scipy", "ds_jax"})
 
 
 def test_the_program_for_robots_runs(exported, monkeypatch, capsys, tmp_path):
