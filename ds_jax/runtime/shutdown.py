@@ -42,6 +42,7 @@ class Shutdown:
         self._received = False  # whether SIGTERM was received
         self._deadline: float | None = None  # by time.monotonic(), from SIGTERM on
         self._deferrals = 0  # blocks under way that SIGTERM must not interrupt
+        self._is_over = False  # whether all that is left is Python's own end, which may wait
         self._is_explained = False  # whether the reason of the end was printed
         self._leaving = threading.Lock()
 
@@ -82,7 +83,7 @@ class Shutdown:
             resumes: Whether the same command goes on where it was stopped.
             debug: Whether all errors pass.
         """
-        self._resumes = resumes
+        self._resumes, self._is_over = resumes, False
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         hook = sys.unraisablehook
         sys.unraisablehook = functools.partial(_repeat_dropped_signal, hook)
@@ -90,6 +91,7 @@ class Shutdown:
             yield
             sys.stdout.flush()
         except Interrupted:
+            self._is_over = True
             self._start_deadline()  # SIGTERM may have come to another process of the run
             self._end(self._advice("SIGTERM", ADVICE), STATUS)
         except KeyboardInterrupt:
@@ -108,13 +110,14 @@ class Shutdown:
                 raise
             self._end(traceback.format_exc(), 1)
         finally:
+            self._is_over = True
             signal.signal(signal.SIGINT, handler)
             sys.unraisablehook = hook
 
     def _interrupt(self) -> None:
         self._start_deadline()
         self._received = True
-        if not self._deferrals:
+        if not self._deferrals and not self._is_over:
             raise Interrupted
 
     def _start_deadline(self) -> None:
@@ -130,7 +133,7 @@ class Shutdown:
             pass
         self._start_deadline()
         time.sleep(max(0.0, self._deadline - time.monotonic()))
-        if not self._is_explained:
+        if not (self._is_explained or self._is_over):
             print(self._advice("SIGTERM", LATER), file=sys.stderr, flush=True)
         self._leave(STATUS)
 

@@ -88,6 +88,27 @@ finally:
     assert seconds < 10
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_it_leaves_the_end_of_the_program_alone(ends):
+    """Then Python waits for worker processes, and an exception there would be printed."""
+    status, out, error, _ = run(
+        f"""
+import atexit, os
+atexit.register(lambda: print("cleaned up"))
+atexit.register(time.sleep, 1.0)
+if {ends}:
+    atexit.register(os.kill, os.getpid(), 15)
+    print("ready", flush=True)
+    time.sleep(60)
+else:
+    atexit.register(print, "ready", flush=True)
+"""
+    )
+    assert (status, out, error) == (
+        (143, "cleaned up\n", RESUMES) if ends else (0, "cleaned up\n", "")
+    )
+
+
 def test_a_block_that_defers_it_comes_to_its_end():
     status, out, error, _ = run(
         """
