@@ -16,7 +16,7 @@ from ds_jax.data.names import plain
 from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
 from ds_jax.runtime import files, locks
-from ds_jax.runtime.progress import many
+from ds_jax.runtime.progress import few, many
 
 # The published corpora: the folders that hold a builder. `manifest` describes any other corpus.
 KNOWN = tuple(
@@ -193,9 +193,11 @@ def _check_name(name: str, corpora_dir: Path) -> None:
     """Checks that a corpus is known, or has a manifest."""
     if name in KNOWN or _has_manifest(name, corpora_dir):
         return
-    nearest = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.0)[0]
+    own = sorted(path.parent.name for path in Path(corpora_dir).glob("*/manifest.csv"))
+    nearest = difflib.get_close_matches(name, [*own, *KNOWN], n=1, cutoff=0.0)[0]
+    known = ", ".join([*KNOWN, few(own)] if own else KNOWN)
     raise ValueError(
-        f"there is no corpus {name!r}: give one of {', '.join(KNOWN)} (the nearest is {nearest}), "
+        f"there is no corpus {name!r}: give one of {known} (the nearest is {nearest}), "
         f"or describe your own recordings in {Path(corpora_dir) / name / 'manifest.csv'}, with "
         "columns path, label, speaker"
     )

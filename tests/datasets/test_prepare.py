@@ -399,6 +399,10 @@ def test_an_unknown_corpus_is_an_error_with_the_known_the_nearest_and_the_manife
     assert "manifest.csv" in str(error.value)
     if name == "emdb":
         assert str(error.value).count("emodb") == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/manifest.csv").touch()
+    with pytest.raises(ValueError, match=r" ravdess, mine \(the nearest is mine\)"):
+        prepare("Mine", tmp_path, tmp_path / "data", SMALL)
 
 
 def test_a_changed_manifest_and_another_corpus_are_prepared_beside(tmp_path):
