@@ -9,18 +9,6 @@ from ds_jax.models.attention import AttentionHead, Gate
 from ds_jax.models.layers import BatchNorm
 
 
-@pytest.fixture(scope="module")
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def x(rng):
-    """Feature maps whose channels differ in mean and spread, float32 [16, 3, 2, 5]."""
-    noise = rng.normal(size=(16, 3, 2, 5))
-    return (noise * [1, 2, 0.1, 5, 1] + [0, 3, -1, 10, 100]).astype(np.float32)
-
-
 def reference_head(variables, x, rows=None):
     """Gorriz et al.'s formulae in float64; `rows` gives the batch whose statistics are used."""
     p = jax.tree.map(np.float64, variables["params"])

@@ -11,18 +11,6 @@ from ds_jax.models.layers import BatchNorm, Outputs, drop
 
 
 @pytest.fixture(scope="module")
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def x(rng):
-    """Feature maps whose channels differ in mean and spread, float32 [16, 3, 2, 5]."""
-    noise = rng.normal(size=(16, 3, 2, 5))
-    return (noise * [1, 2, 0.1, 5, 1] + [0, 3, -1, 10, 100]).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
 def norm_variables(rng):
     params = {"scale": rng.normal(size=5), "bias": rng.normal(size=5)}
     stats = {"mean": rng.normal(size=5), "variance": rng.uniform(0.5, 2, 5)}
