@@ -34,3 +34,13 @@ def write_sizes(path, whole, samples, content=PCM, rate=48_000):
     whole, samples = (size.to_bytes(4, "little") for size in (whole, samples))
     path.write_bytes(bytes_of[:4] + whole + bytes_of[8:40] + samples + bytes_of[44:])
     return path
+
+
+def sound(seconds, rate=16000):
+    """A rising tone, a gliding voice-like harmonic series that comes and goes, and noise."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).normal(size=len(time))
+    tone = np.sin(2 * np.pi * (100 + 0.2 * rate * time / seconds) * time)
+    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(3 * time)) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 20)) * np.maximum(0, np.sin(5 * time))
+    return (0.05 * tone + 0.1 * voice + 0.003 * noise).astype(np.float32)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,23 +18,14 @@ import numpy as np
 import pytest
 import soundfile
 from matplotlib.figure import Figure
+from signals import sound
 
-from ds_jax.features import spectrogram
+from ds_jax.features import mel, spectrogram
 from ds_jax.features.spectrogram import PictureSettings, draw, matrix
 from ds_jax.runtime.errors import ConfigError
 
 VIRIDIS = np.round(matplotlib.colormaps["viridis"](np.arange(256))[:, :3] * 255)
 NATIVE = PictureSettings(sample_rate=0)
-
-
-def sound(seconds, rate=16000):
-    """A rising tone, a gliding voice-like harmonic series that comes and goes, and noise."""
-    time = np.arange(int(seconds * rate)) / rate
-    noise = np.random.default_rng(0).normal(size=len(time))
-    tone = np.sin(2 * np.pi * (100 + 0.2 * rate * time / seconds) * time)
-    phase = 2 * np.pi * np.cumsum(140 + 40 * np.sin(3 * time)) / rate
-    voice = sum(np.sin(k * phase) / k for k in range(1, 20)) * np.maximum(0, np.sin(5 * time))
-    return (0.05 * tone + 0.1 * voice + 0.003 * noise).astype(np.float32)
 
 
 def frame(rate):
@@ -138,90 +130,6 @@ def test_plain_layout_has_equal_cells(mode):
 
 
 TIMELINE = PictureSettings(layout="timeline", mel_bands=64, floor_db=80.0, colour_map="gray")
-
-
-@pytest.mark.parametrize("seconds", [0.01, 1.0, 3.3])
-def test_a_timeline_has_a_pixel_a_frame_and_a_row_a_band(seconds):
-    samples = sound(seconds)
-    picture, cells = draw(samples, 16000, TIMELINE), matrix(samples, 16000, TIMELINE)
-    assert picture.dtype == np.uint8
-    assert picture.shape == (64, max(64, len(cells)))
-    decibels = 10 * np.log10(np.maximum(cells.T[::-1], 1e-10))
-    low = max(decibels.min(), decibels.max() - 80)
-    wanted = 255 * (decibels - low) / (decibels.max() - low)
-    np.testing.assert_allclose(picture[:, : len(cells)], np.clip(wanted, 1, 255), atol=1)
-    assert picture.min() == 1  # 0 stands for what is no picture
-    assert (picture[:, len(cells) :] == 1).all()
-
-
-def test_the_range_of_a_timeline_is_that_of_a_quiet_recording():
-    """Where the range is less than the floor, the colours go from the least to the most."""
-    noise = np.random.default_rng(0).normal(size=16000)
-    picture = draw(noise, 16000, TIMELINE)
-    assert (picture.min(), picture.max()) == (1, 255)
-    np.testing.assert_array_equal(picture, draw(noise, 16000, replace(TIMELINE, floor_db=0.0)))
-
-
-def test_band_means_are_subtracted_from_decibels():
-    settings, samples = replace(TIMELINE, subtract_band_means=True), sound(1.7)
-    decibels = 10 * np.log10(np.maximum(matrix(samples, 16000, settings), 1e-10)).T[::-1]
-    decibels = np.maximum(decibels, decibels.max() - 80)
-    wanted = 256 * (decibels - decibels.mean(axis=1, keepdims=True) + 30) / 60
-    picture = draw(samples, 16000, settings)
-    assert picture.shape == (64, len(matrix(samples, 16000, settings)))
-    np.testing.assert_allclose(picture, np.clip(wanted, 1, 255), atol=1)
-
-
-def test_a_microphone_does_not_change_what_is_drawn_of_band_means():
-    """A gain in each band moves its mean alike, and nothing else where there is no floor."""
-    settings = replace(TIMELINE, subtract_band_means=True, floor_db=0.0)
-    noise = np.random.default_rng(0).normal(size=16000)
-    louder = draw(8 * noise, 16000, settings)
-    np.testing.assert_allclose(draw(noise, 16000, settings), louder, atol=1)
-    assert np.ptp(louder) > 50
-
-
-def test_a_tone_is_low_in_a_timeline_if_it_is_low():
-    rows = [
-        draw(np.sin(2 * np.pi * hertz * np.arange(16000) / 16000), 16000, TIMELINE)[:, 10].argmax()
-        for hertz in (200, 1000, 5000)
-    ]
-    assert rows == sorted(rows, reverse=True)
-    assert len(set(rows)) == 3
-
-
-def test_padding_is_told_from_a_timeline():
-    pictures = [draw(sound(seconds), 16000, TIMELINE) for seconds in (0.5, 1.4, 2.0)]
-    padded = np.zeros((3, 64, 200), np.uint8)
-    for row, picture in zip(padded, pictures, strict=True):
-        row[:, : picture.shape[1]] = picture
-    widths = [picture.shape[1] for picture in pictures]
-    assert spectrogram.widths(padded).tolist() == widths == [64, 86, 124]
-    for row, picture in zip(padded, pictures, strict=True):
-        np.testing.assert_array_equal(spectrogram.unpadded(row), picture)
-
-
-def test_timelines_are_padded_to_few_widths():
-    widths = range(64, 3000)
-    padded = [spectrogram.padded_width(width) for width in widths]
-    assert all(width <= more <= 1.5 * width for width, more in zip(widths, padded, strict=True))
-    assert len(set(padded)) == 12
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("canvas", 128),
-        ("size", 128),
-        ("mode", "chroma"),
-        ("mode", "spectrogram"),
-        ("mel_bands", 31),
-    ],
-)
-def test_what_does_not_apply_to_a_timeline_is_refused(field, value):
-    with pytest.raises(ConfigError) as refused:
-        replace(TIMELINE, **{field: value})
-    assert refused.value.field == f"picture.{field}"
 
 
 def test_floor_ends_the_colours():
@@ -403,3 +311,32 @@ def test_drawing_needs_no_matplotlib():
     )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == 0
+
+
+SHAPES = [
+    (16_000, 512, 128, 0.0, 8000.0),
+    (16_000, 512, 64, 0.0, 8000.0),
+    (16_000, 400, 40, 50.0, 3700.0),
+    (44_100, 2048, 128, 1500.0, 22_050.0),
+    (8000, 256, 300, 0.0, 900.0),  # more bands than bins: some are empty
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_bands_and_frequencies_are_those_of_librosa(shape):
+    rate, n_fft, count, low, high = shape
+    expected = librosa.mel_frequencies(count, fmin=low, fmax=high)
+    np.testing.assert_array_equal(mel.frequencies(count, low, high), expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa warns of empty bands
+        expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=count, fmin=low, fmax=high)
+    found = mel.bands(*shape)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("n_fft", [2, 400, 512, 2048])
+def test_frames_are_weighted_by_librosa_s_window(n_fft):
+    settings = PictureSettings(n_fft=n_fft, mode="spectrogram")
+    expected = librosa.filters.get_window("hann", n_fft, fftbins=True).astype(np.float32)
+    np.testing.assert_array_equal(spectrogram.plan(settings, 16_000).hann, expected)
