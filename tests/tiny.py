@@ -220,6 +220,8 @@ def make(system: str) -> tuple[ml_collections.ConfigDict, Corpus]:
     if system in ("ds_am_statistics", "ds_ridge"):
         made.picture.canvas, made.picture.size = 227, 224  # which do not apply
         made.picture.mel_bands, inputs = 32, timelines(inputs)
+    if system == "lstm":
+        made.model.units = (16,)  # one layer, which compiles sooner
     if system == "xgboost":
         made.model.trees = 5
     if "features" in made:
