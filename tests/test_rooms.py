@@ -85,14 +85,23 @@ def test_rooms_have_few_levels_and_no_circle():
     assert max(level.values()) <= LEVELS, level
 
 
+def direct(module: str) -> set[str]:
+    """Returns the modules of ours that a module imports, also those of which it takes a member."""
+    names = IMPORTS[module] | {name.rpartition(".")[0] for name in IMPORTS[module]}
+    return names & {*IMPORTS} - {module}
+
+
+def test_no_two_modules_need_each_other():
+    graph = {module: direct(module) for module in IMPORTS}
+    assert [*graphlib.TopologicalSorter(graph).static_order()]  # raises CycleError
+
+
 def reached(module: str) -> set[str]:
     """Returns the modules of ours that a module imports, directly or through others, and itself."""
     found, waiting = set(), {module}
     while waiting:
         found |= waiting
-        names = {name for own in waiting for name in IMPORTS[own]}
-        names |= {name.rpartition(".")[0] for name in names}
-        waiting = {name for name in names if name in IMPORTS} - found
+        waiting = set().union(*map(direct, waiting)) - found
     return found
 
 

@@ -3,21 +3,15 @@
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
 import numpy as np
 
-from ds_jax import config as configuration
 from ds_jax.data.recordings import Paths, Recording, Unusable
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features.audio import Windowing
 from ds_jax.runtime import progress
-from ds_jax.runtime.workdir import member_directories
-from ds_jax.systems import card
-from ds_jax.systems.finding import find
 from ds_jax.systems.model import Model, Row
 
 
@@ -96,19 +90,16 @@ class Ensemble(Model):
         unusable += dict.fromkeys(itertools.chain(*bad))
 
 
-def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
-    """Finds the models of an ensemble; those that read the same inputs read them together.
+def join(
+    config: ml_collections.ConfigDict, members: Sequence[Model], read_card: Callable[[], dict]
+) -> Ensemble:
+    """Makes the mean of members; those that read the same inputs read them together.
 
     Args:
-        folder: The folder of the run.
-        given: Fields of `source.Reading` that hold in place of the models' own.
-
-    Raises:
-        FileNotFoundError, ValueError: As `finding.find`.
+        config: The config of the ensemble.
+        members: The models, each of which weighs alike.
+        read_card: Reads what is known of the ensemble, see `card.of_ensemble`.
     """
-    config = configuration.read(folder)
-    config.update(given)
-    members = [find(each, **given) for each in member_directories(folder, config).values()]
     together = {}
     for member in members:
         for weight, part in member.parts:
@@ -123,9 +114,7 @@ def find_ensemble(folder: Path, given: Mapping[str, Any]) -> Ensemble:
             *(functools.partial(_mean_of, shares), functools.partial(_measure_all, shares)),
         )
         parts.append((total, joined))
-    return Ensemble(
-        config, parts, lambda: card.of_ensemble(config, folder, [each.card for each in members])
-    )
+    return Ensemble(config, parts, read_card)
 
 
 def _mean_of(

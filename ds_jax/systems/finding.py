@@ -8,14 +8,15 @@ import jax
 import ml_collections
 import numpy as np
 
+from ds_jax import config as configuration
 from ds_jax.data.recordings import Paths
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.features.source import reading_of
 from ds_jax.runtime import files, processes
-from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds
+from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds, member_directories
 from ds_jax.systems import base as systems
-from ds_jax.systems import card
+from ds_jax.systems import card, ensemble
 from ds_jax.systems.model import Model
 
 EXPORTED, EXPORTED_ONNX, EXPORTED_CARD = "model.stablehlo", "model.onnx", "model.json"
@@ -72,9 +73,14 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             "run, or an export of it without --format=onnx"
         )
     if (folder / MEMBERS).is_dir():
-        from ds_jax.systems import ensemble  # here, since it is made of what is found here
-
-        return ensemble.find_ensemble(folder, given)
+        config = configuration.read(folder)
+        config.update(given)
+        members = [find(each, **given) for each in member_directories(folder, config).values()]
+        return ensemble.join(
+            config,
+            members,
+            lambda: card.of_ensemble(config, folder, [each.card for each in members]),
+        )
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
     config.update(given)
