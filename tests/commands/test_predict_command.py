@@ -80,9 +80,6 @@ def check(found, folder):
         assert label == LABELS[probabilities.argmax()]
 
 
-# The models.
-
-
 def test_a_run_gives_the_mean_of_its_networks_for_the_pictures(run, folder, capsys):
     found = answers(capsys, run, [folder])
     check(found, folder)
@@ -173,9 +170,6 @@ def test_models_of_synthetic_speech_say_so(fitted, folder, capsys, monkeypatch, 
     assert json.loads(captured.out)["synthetic"] is synthetic
 
 
-# The forms.
-
-
 def test_the_table_is_for_people(fitted, folder, capsys):
     predict.run(fitted, [folder])
     header, *lines = capsys.readouterr().out.splitlines()
@@ -243,17 +237,11 @@ def test_an_explanation_is_drawn_for_each_row(run, folder, tmp_path, capsys):
     assert names == ["mono.wav_0.00-0.50.png", "mono.wav_0.50-1.00.png"]
 
 
-# Windows.
-
-
 def test_a_long_recording_has_a_row_for_each_window(fitted, tmp_path, capsys):
     tone(tmp_path / "long.wav", seconds=3.25)
     found = answers(capsys, fitted, [tmp_path], window=1, hop=0.5)
     starts = [0, 0.5, 1, 1.5, 2, 2.5]
     assert [row[1:3] for row in found] == [(start, min(start + 1, 3.25)) for start in starts]
-    tone(tmp_path / "long.wav", seconds=1)  # equals the first window
-    (alone,) = answers(capsys, fitted, [tmp_path])
-    np.testing.assert_allclose(found[0][4], alone[4], atol=1e-6)
 
 
 def test_windows_that_are_asked_for_reach_the_end_and_count_by_their_length(
@@ -312,9 +300,6 @@ def test_a_long_recording_that_is_taken_whole_is_remarked_on(fitted, tmp_path, c
     assert "a.wav: window=3" in capsys.readouterr().err
     predict.run(fitted, [tmp_path], window=2)
     assert "window=" not in capsys.readouterr().err
-
-
-# What is given.
 
 
 def test_standard_input_is_a_recording(fitted, folder, capsys, monkeypatch):

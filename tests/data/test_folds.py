@@ -315,9 +315,6 @@ def test_without_a_choice_all_that_is_not_tested_trains(protocol):
         assert sorted([*fold.train, *fold.test]) == sorted(u.name for u in utterances)
 
 
-# What training and test share.
-
-
 def counts(speakers, sentences):
     return {"speakers": speakers, "sentences": sentences, "recordings": 0}
 

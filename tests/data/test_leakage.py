@@ -182,9 +182,6 @@ def test_rows_belong_to_the_allowed_splits(allowed, row, passes):
         leakage.check_rows("a fit", rows, corpus, splits, allowed)
 
 
-# Runs.
-
-
 def with_digests(corpus: Corpus, *groups: str) -> Corpus:
     """The corpus with a digest for each utterance; those of a group have the same one."""
     first = {name: group.split()[0] for group in groups for name in group.split()}

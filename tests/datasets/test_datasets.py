@@ -242,9 +242,6 @@ def test_a_published_corpus_may_have_other_formats(tmp_path, monkeypatch, capsys
     assert "no sound in it" in (corpus.directory / "skipped.csv").read_text()
 
 
-# The published recordings.
-
-
 @pytest.mark.skipif(not REAL, reason="DS_JAX_CORPORA names no recordings")
 def test_emodb_and_emovo_hold_what_is_published(capsys, monkeypatch):
     monkeypatch.undo()

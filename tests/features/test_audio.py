@@ -132,9 +132,6 @@ def test_quiet_speech_is_not_silence(tmp_path):
     assert len(samples) == len(TONE)
 
 
-# Silence before and after speech.
-
-
 def test_windows_of_trimmed_recordings_start_with_the_speech(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK", 3000)
     path = write(tmp_path / "a.wav", padded(1.0, 1.0, 2.0, 44_100), 44_100)
@@ -148,9 +145,6 @@ def test_windows_of_trimmed_recordings_start_with_the_speech(tmp_path, monkeypat
         assert seconds == pytest.approx(4.0)
         assert start == pytest.approx(first / rate + 0.25 * number)
         np.testing.assert_array_equal(part, wanted)
-
-
-# Parts of recordings.
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.l16"])
@@ -199,9 +193,6 @@ def test_headerless_files_of_another_rate(tmp_path):
     np.testing.assert_array_equal(
         audio.read(Source(tmp_path / "a.wav", raw_rate=44_100), 16_000)[0], expected
     )
-
-
-# Windows.
 
 
 def test_seconds_become_samples():

@@ -123,9 +123,6 @@ def test_without_opensmile_its_sets_alone_are_missing(monkeypatch):
     assert compute(syllables(), 16_000, FeatureSettings("mfcc")).shape == (60,)
 
 
-# Recordings.
-
-
 @pytest.fixture
 def recording(tmp_path):
     """A second of a rising tone at 16 kHz."""

@@ -131,9 +131,6 @@ def test_remarks_take_no_decoding_of_their_own(tmp_path, monkeypatch):
     assert len(opened) == 1
 
 
-# Lines.
-
-
 def test_a_kind_has_one_line_with_a_count_and_the_first_names():
     pairs = [[f"{number}.wav", f"{8000 + 1000 * number} Hz"] for number in range(7)]
     (line,) = remarks.lines({"rate": pairs}, PICTURES)

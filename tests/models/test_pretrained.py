@@ -215,9 +215,6 @@ def test_known_values_of_the_published_parameters():
         assert params[layer][kind][index] == pytest.approx(value, rel=1e-6)
 
 
-# Finding and downloading.
-
-
 @contextlib.contextmanager
 def serving(files, seconds=0.0, cut=None):
     """Serves files on this machine, after some seconds; yields the address and what was got."""

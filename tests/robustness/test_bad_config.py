@@ -170,9 +170,6 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         assert list(map(kind, config.values())) == list(map(kind, schema.values()))
 
 
-# Fields that do not agree with each other.
-
-
 @pytest.mark.parametrize(
     ("name", "changes", "named"),
     [
