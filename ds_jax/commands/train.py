@@ -38,11 +38,13 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
-    for member in config.get("members", {}).values():
-        check(member, numbers)
-    if "weights" in config and "members" not in config:
-        full = needs_full_weights(config)
-        pretrained.check(backbone_of(config), config.weights, full=full)
+    needed = {
+        (backbone_of(each), each.weights, needs_full_weights(each))
+        for each in configuration.experiments(config)
+        if "weights" in each and "members" not in each
+    }
+    for backbone, path, full in needed:  # each file once, since that takes a moment
+        pretrained.check(backbone, path, full=full)
 
 
 def run(

@@ -43,7 +43,8 @@ def check(classes: Sequence[str], label_map: Sequence[str]) -> None:
     names = [normalise(name) for name in classes]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if len(classes) < 2 or repeated or not all(names) or set(names) & set(RESERVED):
-        allowed = "two or more names, all different without case and accents, and none empty or "
+        allowed = 'two or more names, such as ("anger", "calm"), all different without case and '
+        allowed += "accents, and none empty or "
         raise ConfigError("classes", tuple(classes), f"{allowed}one of {', '.join(RESERVED)}")
     mapped = {}
     for entry in label_map:

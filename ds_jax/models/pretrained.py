@@ -74,10 +74,8 @@ def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
     Raises:
         FileNotFoundError, ValueError: As `read`; an empty path is always right.
     """
-    if path and full:
-        read(backbone, Path(path).expanduser(), full=True)
-    elif path:
-        _reader(Path(path).expanduser())
+    if path:
+        read(backbone, Path(path).expanduser(), full=full)
 
 
 def read(backbone: Backbone, file: Path, *, full: bool = False) -> Params:

@@ -110,11 +110,14 @@ def test_a_process_on_another_disk_is_told_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("none.h5", FileNotFoundError), ("README.md", ValueError)]
+    ("name", "wanted"),
+    [("none.h5", FileNotFoundError), ("README.md", ValueError), ("page.h5", ValueError)],
 )
-def test_a_wrong_path_of_weights_is_refused_before_any_work(name, wanted):
+def test_a_wrong_file_of_weights_is_refused_before_any_work(name, wanted, tmp_path):
+    for given in ("README.md", "page.h5"):
+        (tmp_path / given).write_text("<html>404 Not Found</html>")
     with pytest.raises(wanted, match=name):
-        train.check(tiny.run_config(weights=name))
+        train.check(tiny.run_config(weights=str(tmp_path / name)))
 
 
 def test_a_fold_file_is_used_as_it_is(tmp_path):
