@@ -32,7 +32,7 @@ _FORMAT = flags.DEFINE_enum(
 )
 _WINDOW = flags.DEFINE_float("window", 0.0, "seconds of a prediction; 0: as trained, or the whole")
 _HOP = flags.DEFINE_float("hop", 0.0, "seconds between the starts of windows; 0: --window")
-_EXPLAIN = flags.DEFINE_string("explain", None, "folder for pictures of what the gates let through")
+_EXPLAIN = flags.DEFINE_string("explain", None, "folder for drawings of pictures and gates")
 _ENROL = flags.DEFINE_string("enrol", "", "recordings of the person whom adapted models hear")
 _READING = {
     "channel": flags.DEFINE_string("channel", None, "channel that is read; as trained"),
@@ -44,7 +44,7 @@ _NAME = flags.DEFINE_list("name", [], "names by which others know its machine; n
 _OUTPUT = flags.DEFINE_string("output", "features.csv", "table of features: .csv or .arff")
 _LABELS = flags.DEFINE_string("labels", "folders", "labels of features: folders, none or a table")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "this process is one of several of a run")
-_AUDIO = flags.DEFINE_bool("audio", False, "let report.html play its errors, if licences allow")
+_AUDIO = flags.DEFINE_bool("audio", False, "let pages play recordings, if licences allow")
 _FIGURES = flags.DEFINE_string("figures", None, "folder of figures and tables for a paper")
 _DEBUG = flags.DEFINE_bool("debug", False, "log more, and show the traceback of an error")
 

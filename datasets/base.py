@@ -188,7 +188,7 @@ class CorpusBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """
         if not cls.terms(folder)["audio_terms"]:
             raise ValueError(
-                f"--audio puts recordings into report.html, and the known terms of {folder.name} "
+                f"--audio puts recordings into a page, and the known terms of {folder.name} "
                 "do not let them be passed on: leave --audio out"
             )
 

@@ -35,7 +35,7 @@ MODES = {
     "compare": ("workdir", "figures"),
     "report": (*_RUN, "audio", "figures"),
     "export": ("config", "workdir", "checkpoint", "format"),
-    "corpus": (*_RUN, "config."),
+    "corpus": (*_RUN, "config.", "audio"),
 }
 # The modes that take recordings or runs besides flags.
 MODES_WITH_PATHS = ("predict", "features", "compare")

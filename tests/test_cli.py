@@ -63,7 +63,7 @@ def test_every_flag_of_a_mode_exists():
         ("report", "config workdir corpora_dir data_dir audio figures", ""),
         ("export", "config workdir", ""),
         ("export", "checkpoint workdir format", ""),
-        ("corpus", "config config.corpus workdir corpora_dir data_dir", ""),
+        ("corpus", "config config.corpus workdir corpora_dir data_dir audio", ""),
     ],
 )
 def test_flags_of_a_mode_pass(mode, flags, paths):
@@ -86,7 +86,7 @@ def test_flags_of_a_mode_pass(mode, flags, paths):
         ("labels", "predict"),
         ("enrol", "train evaluate features compare report export corpus"),
         ("distributed", "predict features compare report export corpus"),
-        ("audio", "predict features compare export corpus"),
+        ("audio", "predict features compare export"),
         ("figures", "predict features export corpus serve"),
     ],
 )

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import ml_collections
 
+from ds_jax import config as configuration
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.report import corpus as report
-from ds_jax.report import pages
+from ds_jax.report import pages, panels
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.files import check_writable
 from ds_jax.runtime.progress import many
@@ -20,8 +21,8 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> N
     """Prints what a corpus holds and writes corpus.html.
 
     Args:
-        config: The config of an experiment on the corpus, which has the colour map of its pictures
-            and says whether the corpus is synthetic speech.
+        config: The config of an experiment on the corpus, which says how its pictures are drawn,
+            and whether the corpus is synthetic speech.
         corpus: The corpus.
         directory: The folder of corpus.html.
 
@@ -33,10 +34,10 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> N
     check_writable(directory)
     content = report.summarise(corpus)
     print("\n".join(lines(content)))
-    colour_map = config.picture.colour_map if "picture" in config else ""
     content |= {"synthetic": config.synthetic}
-    timelines = "picture" in config and config.picture.layout == "timeline"
-    report.write(directory / PAGE, content, report.examples(corpus, timelines), colour_map)
+    settings = panels.settings_of(configuration.describe(config))
+    examples = report.examples(corpus, settings)
+    report.write(directory / PAGE, content, examples, corpus.audio_terms)
     print(f"page: {directory / PAGE}")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 from ds_jax import config as configuration
 from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
-from ds_jax.report import images
+from ds_jax.report import pages, panels
 from ds_jax.runtime import files, progress
 from ds_jax.runtime.files import printable
 from ds_jax.runtime.progress import many
@@ -52,7 +53,7 @@ def run(
         window: Seconds; the last window may be shorter, and reaches the end. 0 takes the windows
             on which the models were trained, if they were, cut as in training.
         hop: Seconds between the starts of windows; 0 means window.
-        explain: A folder for a picture of each window under each attention gate; None draws none.
+        explain: A folder for drawings (SVG) of each window's picture and gates; None draws none.
         reading: Fields of `source.Reading` that hold in place of the models' own.
         enrol: Recordings of the speaker, as `arguments`, for models that need them.
 
@@ -108,7 +109,7 @@ def _explain(
     folder: Path,
     windowed: bool,
 ) -> Iterator[Row]:
-    """Draws a picture of each row, in a tree of folders like that of the recordings."""
+    """Draws each row's picture and gates, in a tree of folders like that of the recordings."""
     paths = {one: Path(os.path.abspath(one.path)) for one in found if one.title != STANDARD_INPUT}
     common = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
     for row in rows:
@@ -117,9 +118,16 @@ def _explain(
         name = str(path.relative_to(common)) if path else "standard_input"
         if windowed:
             name += f"_{part.start:.2f}-{part.end:.2f}"
-        title = f"{model.classes[probabilities.argmax()]} {probabilities.max():.2f}"
-        content = images.explain(part.represented, model.settings.colour_map, gates, title)
-        files.write_bytes(folder / f"{name}.png", content)
+        settings = dataclasses.replace(model.settings, sample_rate=part.rate)
+        drawn = pages.render(
+            "explanation.svg.jinja",
+            name=printable(name),
+            answer=f"{model.classes[probabilities.argmax()]} {probabilities.max():.2f}",
+            panels=panels.of_pictures(
+                [part.represented], gates, [(part.start, part.end)], settings
+            ),
+        )
+        files.write_text(folder / f"{name}.svg", drawn)
         yield row
 
 

@@ -5,17 +5,27 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ds_jax.data.corpus import Corpus, Utterance
-from ds_jax.features.spectrogram import unpadded
-from ds_jax.report import pages, plots
+from ds_jax.features.spectrogram import PictureSettings, unpadded
+from ds_jax.report import pages, panels, plots, sound
+from ds_jax.report.panels import Panel
 from ds_jax.runtime.files import write_text
 
 SHOWN_SPEAKERS = 4  # by whom the page shows a picture of each class
 BINS = 24  # of the histogram, at most
 ASPECTS = ("speaker", "sentence", "gender", "style")
+
+
+class Example(NamedTuple):
+    """An utterance to be looked at and perhaps to be heard."""
+
+    utterance: Utterance
+    panel: Panel  # its first picture
+    audio: bytes  # a FLAC file; empty where the recording may not be played
 
 
 def summarise(corpus: Corpus) -> dict:
@@ -56,7 +66,10 @@ def summarise(corpus: Corpus) -> dict:
 
 
 def write(
-    path: Path, content: Mapping, examples: Sequence[tuple[str, list]], colour_map: str
+    path: Path,
+    content: Mapping,
+    examples: Sequence[tuple[str, list[Example]]],
+    audio_terms: str = "",
 ) -> None:
     """Writes a summary as one self-contained HTML file.
 
@@ -64,37 +77,35 @@ def write(
         path: The file, which is written completely or not at all.
         content: The result of `summarise`, and `synthetic`.
         examples: The result of `examples`.
-        colour_map: The name of the pictures' colour map.
+        audio_terms: The terms on which a page that plays recordings may be passed on.
     """
     page = pages.render(
         "corpus.html.jinja",
         content=content,
         histogram=plots.histogram(content["durations"]["histogram"]),
         examples=examples,
-        colour_map=colour_map,
+        clip_seconds=sound.CLIP_SECONDS,
+        audio_terms=audio_terms,
     )
     write_text(path, page)
 
 
-def examples(
-    corpus: Corpus, timelines: bool = False
-) -> list[tuple[str, list[tuple[Utterance, np.ndarray]]]]:
-    """Selects for each label a picture by each of some speakers, of an utterance of middle length.
+def examples(corpus: Corpus, settings: PictureSettings | None) -> list[tuple[str, list[Example]]]:
+    """Selects for each label an utterance of middle length by each of some speakers.
 
     Args:
         corpus: The corpus.
-        timelines: Whether its pictures are timelines, whose padding is cut off.
+        settings: How its pictures were drawn.
 
     Returns:
-        For each label pairs of an utterance and its first picture, uint8 [height, width]; an empty
-        list for a corpus of features.
+        For each label its examples; an empty list for a corpus of features.
     """
     if corpus.inputs.dtype != np.uint8:
         return []
     selected = []
     first_rows = np.searchsorted(corpus.recorded_owners, np.arange(len(corpus.utterances)))
     for label in corpus.classes:
-        pairs = []
+        shown = []
         for speaker in _shown_speakers(corpus.utterances):
             candidates = [
                 (utterance.seconds, row)
@@ -104,10 +115,21 @@ def examples(
             if candidates:
                 row = sorted(candidates)[len(candidates) // 2][1]
                 picture = corpus.inputs[first_rows[row]]
-                pairs.append((corpus.utterances[row], unpadded(picture) if timelines else picture))
-        if pairs:
-            selected.append((label, pairs))
+                shown.append(_example(corpus, corpus.utterances[row], picture, settings))
+        if shown:
+            selected.append((label, shown))
     return selected
+
+
+def _example(
+    corpus: Corpus, utterance: Utterance, picture: np.ndarray, settings: PictureSettings | None
+) -> Example:
+    if settings is not None and settings.is_timeline:
+        picture = unpadded(picture)
+    times = panels.window_times(1, utterance.seconds, settings)
+    (panel,) = panels.of_pictures([picture], {}, times, settings)
+    recording = corpus.recordings.get(utterance.name)
+    return Example(utterance, panel, sound.clip(recording) if recording else b"")
 
 
 def histogram(seconds: np.ndarray) -> dict:

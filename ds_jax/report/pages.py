@@ -22,7 +22,7 @@ def render(template: str, **content: Any) -> str:
     """Renders a template of the folder templates/.
 
     Args:
-        template: The name of the file; in ".html.jinja" files all values are escaped.
+        template: The name of the file; in those of HTML and SVG all values are escaped.
         **content: The variables of the template; one that is missing raises an error.
     """
     return _environment().get_template(template).render(content)
@@ -32,7 +32,7 @@ def render(template: str, **content: Any) -> str:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=lambda name: name is None or name.endswith(".html.jinja"),
+        autoescape=lambda name: name is None or name.endswith((".html.jinja", ".svg.jinja")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -40,7 +40,7 @@ def _environment() -> jinja2.Environment:
     )
     filters = (
         *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
-        *(images.colour, shown_height, progress.clock),
+        *(images.colour, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(plots=plots, titles=TITLES, many=progress.many)
@@ -113,11 +113,6 @@ def table(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
 def picture_uri(pixels: np.ndarray) -> str:
     """Encodes a picture, uint8 [height, width, 3], as a data URI."""
     return data_uri(images.png(pixels), "image/png")
-
-
-def shown_height(picture: np.ndarray) -> int:
-    """Returns the height of a picture, [height, width], on a page that shows it 227 wide."""
-    return round(227 * picture.shape[0] / picture.shape[1])
 
 
 def data_uri(content: bytes, kind: str) -> str:

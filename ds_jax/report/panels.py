@@ -32,6 +32,7 @@ class Panel(NamedTuple):
         x_label, y_label: The quantities and their units.
         bar_ticks: The marks of the colour bar, from its lower end.
         bar_label: What the colours mean.
+        range: Of a gate the least and the largest value.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Panel(NamedTuple):
     y_label: str
     bar_ticks: Ticks
     bar_label: str
+    range: tuple[float, float] | None = None
+
+    @property
+    def caption(self) -> str:
+        """What it shows and what its colours mean, in words."""
+        within = "; here {:.2f} to {:.2f}".format(*self.range) if self.range else ""
+        return f"{self.name}: {self.bar_label}{within}"
 
     @property
     def bar(self) -> np.ndarray:
@@ -67,10 +75,26 @@ def settings_of(described: Mapping) -> PictureSettings | None:
     return PictureSettings(**fields | {"trim": described.get(f"{prefix}trim", 0.0)})
 
 
+def window_times(
+    count: int, seconds: float, settings: PictureSettings | None
+) -> list[tuple[float, float]]:
+    """Returns the start and the end in seconds of the first pictures of a recording.
+
+    Args:
+        count: The number of pictures.
+        seconds: The length of the recording.
+        settings: How the pictures were drawn.
+    """
+    if settings is None or not settings.window:
+        return [(0.0, seconds)] * count
+    starts = [number * (settings.window_hop or settings.window) for number in range(count)]
+    return [(start, min(start + settings.window, seconds)) for start in starts]
+
+
 def of_pictures(
     pictures: Sequence[np.ndarray],
     gates: Mapping[str, np.ndarray],
-    seconds: float,
+    times: Sequence[tuple[float, float]],
     settings: PictureSettings | None,
 ) -> list[Panel]:
     """Returns the panels of a recording: its picture and its gates, or its windows.
@@ -78,19 +102,19 @@ def of_pictures(
     Args:
         pictures: uint8 [height, width] each: one, or the first windows of the recording.
         gates: By the name of the layer, float [rows, columns], 0 (closed) to 1 (open).
-        seconds: The length of the recording.
+        times: The start and the end of each picture, in seconds.
         settings: How the pictures were drawn; without them axes have no marks.
     """
     panels = []
+    marked = [_marks(*each, settings) for each in zip(pictures, times, strict=True)]
     for number, picture in enumerate(pictures):
-        marks = _marks(picture, number, seconds, settings)
         shown = {
             "values": picture,
             "size": (1.0, 1.0),
             "colour_map": settings.colour_map if settings else "viridis",
         }
         name = f"window {number + 1}" if len(pictures) > 1 else "spectrogram"
-        panels.append(Panel(name, **shown, **marks, **_levels(settings)))
+        panels.append(Panel(name, **shown, **marked[number], **_levels(settings)))
     for name, gate in gates.items():
         size = (1.0, 1.0)
         if settings:
@@ -102,24 +126,22 @@ def of_pictures(
             "colour_map": GATE_COLOURS,
             "bar_ticks": [(0.0, "0"), (0.5, "0.5"), (1.0, "1")],
             "bar_label": "gate, 0 closed to 1 open",
+            "range": (float(gate.min()), float(gate.max())),
         }
-        panels.append(Panel(name, **shown, **_marks(pictures[0], 0, seconds, settings)))
+        panels.append(Panel(name, **shown, **marked[0]))
     return panels
 
 
 def _marks(
-    picture: np.ndarray, number: int, seconds: float, settings: PictureSettings | None
+    picture: np.ndarray, times: tuple[float, float], settings: PictureSettings | None
 ) -> dict:
-    """Returns the marks and labels of the axes of a recording's picture or window."""
+    """Returns the marks and labels of the axes of a picture from one time to another."""
     marks = {"x_ticks": [], "y_ticks": [], "x_label": "time", "y_label": "frequency"}
     if settings is None or not settings.sample_rate:  # each file has its rate, which is not stored
         return marks
     rate = settings.sample_rate
-    start, length = 0.0, seconds
-    if settings.window:
-        start = number * (settings.window_hop or settings.window)
-        length = min(settings.window, seconds - start)
-    drawn = axes.of_picture(picture, start, round(length * rate), rate, settings)
+    start, end = times
+    drawn = axes.of_picture(picture, start, round((end - start) * rate), rate, settings)
     if not settings.trim:
         marks |= {"x_ticks": _time_ticks(drawn.seconds), "x_label": "time in s"}
     elif settings.is_timeline:  # whose columns are frames, however much was cut off

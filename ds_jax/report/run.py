@@ -1,27 +1,23 @@
 """Writes report.json and report.html of a run or of an evaluation."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.features import audio
 from ds_jax.features.spectrogram import PictureSettings, unpadded
-from ds_jax.report import figures, latex, pages, panels, plots, tables
+from ds_jax.report import figures, latex, pages, panels, plots, sound, tables
 from ds_jax.report.panels import Panel
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
 
 ERRORS, HITS, WINDOWS = 6, 2, 3  # shown: wrong and correct predictions, windows of a recording
-CLIP_SECONDS, CLIP_RATE = 15, 16_000  # the most that is heard of a recording, and its rate in Hz
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,8 @@ class Example:
 
     def panels(self, settings: PictureSettings | None) -> list[Panel]:
         """Returns its pictures and gates with axes; `settings` say how they were drawn."""
-        return panels.of_pictures(self.pictures, self.gates, self.seconds, settings)
+        times = panels.window_times(len(self.pictures), self.seconds, settings)
+        return panels.of_pictures(self.pictures, self.gates, times, settings)
 
 
 def write(
@@ -103,7 +100,7 @@ def write_page(
         curves=plots.curves(histories, result.folds),
         reliability=plots.reliability(result.calibration) if result.calibration else None,
         settings=panels.settings_of(result.settings),
-        clip_seconds=CLIP_SECONDS,
+        clip_seconds=sound.CLIP_SECONDS,
         audio_terms=audio_terms,
         errors=list(errors),
         hits=list(hits),
@@ -173,13 +170,5 @@ def _example(
         label_probability=float(tested.probabilities[row, label]),
         pictures=list(map(unpadded, pictures)) if timelines else pictures,
         gates=predictions.read_gates(source, name) if single else {},
-        audio=_clip(recording) if recording else b"",
+        audio=sound.clip(recording) if recording else b"",
     )
-
-
-def _clip(source: audio.Source) -> bytes:
-    """Encodes the beginning of a recording as a small FLAC file."""
-    samples, rate = audio.read(source, CLIP_RATE)
-    file = io.BytesIO()
-    soundfile.write(file, samples[: CLIP_SECONDS * rate], rate, format="FLAC", subtype="PCM_16")
-    return file.getvalue()

@@ -8,6 +8,7 @@ import re
 import made_up
 import numpy as np
 import pytest
+import soundfile
 import tiny
 from PIL import Image
 
@@ -15,6 +16,7 @@ from ds_jax.commands import corpus as command
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
+from ds_jax.features.source import Source
 from ds_jax.models.colours import colour_table
 from ds_jax.report import corpus as report
 
@@ -185,12 +187,13 @@ def test_the_page_shows_the_counts_and_needs_no_other_file(corpus, tmp_path):
     rectangles = page.all("rect")
     lengths = [float(r["width"]) for r in rectangles if r["class"] == "fill" and "x" not in r]
     assert lengths == [100, 0, 66.67, 0, 0, 0, 33.33]  # of the largest class
-    (svg,) = [svg for svg in page.all("svg") if svg["class"] == "plot"]
-    assert svg["role"] == "img"
+    svgs = [svg for svg in page.all("svg") if svg["class"] == "plot"]
+    assert {svg["role"] for svg in svgs} == {"img"}
+    assert len(svgs) == 1 + 4  # the histogram, and the pictures
     counts = [int(text) for text in re.findall(r" s: (\d+)", page.text)]
     assert sum(counts) == 2 * 6  # each bar's title, and once more in the text alternative
-    assert len([r for r in rectangles if "x" in r]) == len(counts) // 2
-    for tag in ("link", "img", "a", "script"):
+    assert len([r for r in rectangles if r["class"] == "fill" and "x" in r]) == len(counts) // 2
+    for tag in ("link", "image", "audio", "a", "script"):
         for attributes in page.all(tag):
             source = attributes.get("src") or attributes["href"]
             assert source.startswith(("data:", "#"))
@@ -219,8 +222,10 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path, colour_map):
         for label in LABELS[:3]
         for speaker in ("f0", "m0", "f1", "f2")
     ]
-    assert [image["alt"].partition("of ")[2] for image in page.all("img")] == expected
-    data = base64.b64decode(page.all("img")[0]["src"].partition(",")[2])
+    plots = [svg for svg in page.all("svg") if svg["class"] == "plot"][1:]
+    assert [svg["aria-label"].partition("of ")[2] for svg in plots] == expected
+    assert page.text.count("frequency in Hz") == page.text.count("time in s") == len(expected)
+    data = base64.b64decode(page.all("image")[0]["href"].partition(",")[2])
     found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     row = [one.name for one in utterances].index("f0ANGER1")
     np.testing.assert_array_equal(found, colour_table(colour_map)[many.inputs[row]][..., ::-1])
@@ -228,7 +233,22 @@ def test_each_class_has_a_picture_of_each_shown_speaker(tmp_path, colour_map):
 
 def test_features_have_no_pictures(corpus, tmp_path):
     features = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    assert not look(dataclasses.replace(corpus, inputs=features), tmp_path).all("img")
+    assert not look(dataclasses.replace(corpus, inputs=features), tmp_path).all("image")
+
+
+def test_examples_can_be_heard_where_the_terms_allow(corpus, tmp_path):
+    assert not look(corpus, tmp_path).all("audio")
+    samples = np.sin(np.arange(4000) / 9)
+    soundfile.write(tmp_path / "a.wav", samples, 8000)
+    sources = {u.name: Source(tmp_path / "a.wav") for u in corpus.utterances}
+    heard = dataclasses.replace(corpus, recordings=sources, audio_terms="name the speakers")
+    page = look(heard, tmp_path)
+    assert len(page.all("audio")) == 4
+    content = base64.b64decode(page.all("audio")[0]["src"].partition(",")[2])
+    played, rate = soundfile.read(io.BytesIO(content))
+    assert (rate, played.shape) == (16_000, (8000,))
+    assert page.has("terms")
+    assert "name the speakers" in page.text
 
 
 def test_names_are_no_markup(tmp_path):

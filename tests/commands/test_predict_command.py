@@ -1,11 +1,13 @@
 """--mode=predict gives recordings seven probabilities, in the form and windows asked for."""
 
+import base64
 import csv
 import dataclasses
 import io
 import json
 import os
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -126,6 +128,16 @@ def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
         predict.run(workdir, [folder], explain=tmp_path / "drawn")
 
 
+def drawing(path):
+    """Returns the pictures and the texts of an SVG file, in their order."""
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    uris = [image.get("href") for image in root.findall(".//{*}image")]
+    decoded = [base64.b64decode(uri.removeprefix("data:image/png;base64,")) for uri in uris]
+    pictures = [Image.open(io.BytesIO(content)) for content in decoded]
+    return pictures, [text.text for text in root.findall(".//{*}text")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("gate", [True, False])
 def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
@@ -150,11 +162,10 @@ def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
         return
     answers(capsys, workdir, [folder / "long.wav", folder / "mono.wav"], explain=drawn)
     for name, seconds in (("long", 3.1), ("mono", 1.0)):
-        with Image.open(drawn / f"{name}.wav.png") as sheet:
-            width, height = sheet.size
-        frames = max(64, 1 + (int(16_000 * seconds) - 512) // 256)
-        assert width == 2 * frames + 16
-        assert height == 3 * (2 * 32 + 24) + 8  # the picture and two gates below each other
+        pictures, texts = drawing(drawn / f"{name}.wav.svg")
+        frames = max(64, 1 + (int(16_000 * seconds) - 1024) // 256)
+        assert pictures[0].size == (frames, 32)
+        assert "time in s" in texts
 
 
 @pytest.mark.parametrize("synthetic", [False, True])
@@ -227,14 +238,18 @@ def test_an_explanation_is_drawn_for_each_row(run, folder, tmp_path, capsys):
     drawn = tmp_path / "drawn"
     found = answers(capsys, run, [folder / "mono.wav", folder / "sub"], explain=drawn)
     assert [row[1:3] for row in found] == [(0, 1), (0, 0.3)]
-    names = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.png"))
-    assert names == ["mono.wav.png", "sub/niño, el 2º.flac.png"]
-    with Image.open(drawn / "mono.wav.png") as image:
-        assert image.width > 3 * 96  # the picture, and two gates
-        assert image.height > 96
+    names = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.svg"))
+    assert names == ["mono.wav.svg", "sub/niño, el 2º.flac.svg"]
+    pictures, texts = drawing(drawn / "mono.wav.svg")
+    assert len(pictures) == 2 * 3  # the picture and two gates, each with a colour bar
+    assert pictures[0].size == (48, 48)
+    assert texts.count("time in s") == texts.count("frequency in Hz") == 3
+    assert texts.count("0") >= 2  # the lower ends of the gates' bars
+    assert f"{found[0][3]} {found[0][4].max():.2f}" in texts
     answers(capsys, run, [folder / "mono.wav"], explain=drawn / "parts", window=0.5)
     names = sorted(path.name for path in (drawn / "parts").iterdir())
-    assert names == ["mono.wav_0.00-0.50.png", "mono.wav_0.50-1.00.png"]
+    assert names == ["mono.wav_0.00-0.50.svg", "mono.wav_0.50-1.00.svg"]
+    assert "0.6" in drawing(drawn / "parts" / names[1])[1]  # seconds of the recording
 
 
 def test_a_long_recording_has_a_row_for_each_window(fitted, tmp_path, capsys):

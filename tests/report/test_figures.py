@@ -104,7 +104,7 @@ def test_panels_show_every_value_with_its_colour_where_it_belongs(tmp_path, draw
     settings = PictureSettings(layout="timeline", mel_bands=64, n_fft=1024, hop=256)
     picture = np.tile(np.arange(1, 101, dtype=np.uint8), (64, 1))
     gate = np.linspace(0.35, 0.65, 8 * 12).reshape(8, 12)
-    shown = panels.of_pictures([picture], {"block3_pool": gate}, 1.66, settings)
+    shown = panels.of_pictures([picture], {"block3_pool": gate}, [(0.0, 1.66)], settings)
     figures.write_panels(tmp_path / "x", shown)
     axes = drawn[0].axes[:2]
     images = [each.images[0] for each in axes]

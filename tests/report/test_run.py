@@ -18,6 +18,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.report import run as run_report
+from ds_jax.report import sound
 
 MADE = {"began": "", "command": "", "versions": {}, "devices": [], "seconds": 0.0, "weights": ""}
 
@@ -383,16 +384,16 @@ def test_a_system_on_features_has_errors_without_pictures(report):
 
 
 def test_only_errors_are_heard_and_only_their_beginnings(report, tmp_path):
-    seconds = run_report.CLIP_SECONDS + 5
-    sound = np.sin(np.arange(seconds * 44_100) / 20) * np.linspace(0, 1, seconds * 44_100)
-    soundfile.write(tmp_path / "long.wav", np.stack([sound, sound], axis=1), 44_100)
+    seconds = sound.CLIP_SECONDS + 5
+    waveform = np.sin(np.arange(seconds * 44_100) / 20) * np.linspace(0, 1, seconds * 44_100)
+    soundfile.write(tmp_path / "long.wav", np.stack([waveform] * 2, axis=1), 44_100)
     silent = tiny.corpus(3)
     recordings = {utterance.name: tmp_path / "long.wav" for utterance in silent.utterances}
     corpus = dataclasses.replace(silent, recordings=recordings, audio_terms="terms of the corpus")
     errors, hits = report(corpus, predicted(corpus, wrong=[1]))
     assert [hit.audio for hit in hits] == [b"", b""]
     samples, rate = soundfile.read(io.BytesIO(errors[0].audio))
-    assert (rate, samples.shape) == (16_000, (run_report.CLIP_SECONDS * 16_000,))
+    assert (rate, samples.shape) == (16_000, (sound.CLIP_SECONDS * 16_000,))
     expected = np.sin(np.arange(len(samples)) / 16_000 * 44_100 / 20)
     expected *= np.arange(len(samples)) / 16_000 / seconds
     np.testing.assert_allclose(samples[100:-100], expected[100:-100], atol=1e-3)
