@@ -92,8 +92,7 @@ def write_run(
     if report.calibration:
         _write(folder / "calibration", lambda *sheet: _calibration(*sheet, report.calibration), 0.8)
     for curve in plots.learning(histories, report.folds):
-        name = f"{curve.split}_{curve.measure}"
-        _write(folder / name, lambda *sheet, curve=curve: _curve(*sheet, curve), 0.62)
+        _write(folder / curve.field, lambda *sheet, curve=curve: _curve(*sheet, curve), 0.62)
     for name, shown in examples.items():
         write_panels(folder / name, shown)
 

@@ -4,7 +4,6 @@ The axes are drawn by hand: the SVG takes its colours from the page, in the dark
 to install a plotting library.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,17 @@ WIDTH, HEIGHT = 400, 236
 LEFT, RIGHT, TOP, BOTTOM = 44, 380, 18, 194
 TEXT_HEIGHT, NUMBER_WIDTH = 10, 16
 COLOURS, DASHES = 6, 4  # of lines: they have a dozen looks, and four in grey
-MEASURES = {"loss": "loss", "uar": "UAR"}
-SPLITS = {"train": "Training", "dev": "Development", "test": "Test"}
+# The fields of metrics.jsonl that are drawn. The losses after an epoch are one quantity.
+AFTER_EPOCH = {
+    "train_tenth_loss": "Training loss",
+    "dev_loss": "Development loss",
+    "test_loss": "Test loss",
+}
+CURVES = AFTER_EPOCH | {
+    "train_loss": "Minimised loss",
+    "dev_uar": "Development UAR",
+    "test_uar": "Test UAR",
+}
 
 
 @dataclass(frozen=True)
@@ -39,41 +47,50 @@ class Curve(NamedTuple):
     """What a quantity was after, or in, each epoch, with a line for each fold.
 
     Attributes:
-        split: "train", "dev" or "test".
-        measure: "loss" or "uar".
+        field: One of `CURVES`.
         title: The quantity, such as "Development loss".
         lines: For each fold its number, its points (epoch, value), and the epoch that was chosen;
             None where this quantity chooses none.
+        highest: The highest value of the lines, and of those that are drawn to the same scale.
     """
 
-    split: str
-    measure: str
+    field: str
     title: str
     lines: Sequence[tuple[int, Sequence[tuple[int, float]], int | None]]
+    highest: float
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the quantity is a share of 1."""
+        return self.field.endswith("_uar")
 
 
 def learning(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Curve]:
-    """Returns the curves of a training. Losses of different splits are different quantities.
+    """Returns the curves of a training; the losses after an epoch have one scale.
 
     Args:
         histories: For each fold the rows of its metrics.jsonl, an epoch each.
         folds: For each fold its record in the report, with the `epoch` that was chosen.
     """
     records = folds if len(folds) == len(histories) else [{}] * len(histories)
-    curves = []
-    for measure, split in itertools.product(MEASURES, SPLITS):
+    drawn = {}
+    for field in CURVES:
         lines = []
         for number, (record, rows) in enumerate(zip(records, histories, strict=True)):
-            points = [(row["epoch"], row.get(f"{split}_{measure}")) for row in rows]
+            points = [(row["epoch"], row.get(field)) for row in rows]
             # A diverged loss is stored as null or NaN, and cannot be drawn.
             points = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
             if points:
-                chosen = None if split == "train" else record.get("epoch")
+                chosen = None if field.startswith("train") else record.get("epoch")
                 lines.append((record.get("fold", number), points, chosen))
         if lines:
-            title = f"{SPLITS[split]} {MEASURES[measure]}"
-            curves.append(Curve(split, measure, title, lines))
-    return curves
+            drawn[field] = lines
+    highest = {field: max(y for _, points, _ in drawn[field] for _, y in points) for field in drawn}
+    after = max((highest[field] for field in AFTER_EPOCH if field in drawn), default=0.0)
+    return [
+        Curve(field, CURVES[field], drawn[field], after if field in AFTER_EPOCH else highest[field])
+        for field in drawn
+    ]
 
 
 def curves(histories: Sequence[Sequence[Mapping]], folds: Sequence[Mapping]) -> list[Plot]:
@@ -151,7 +168,6 @@ def histogram(bins: Mapping) -> Plot:
 
 
 def _curve(curve: Curve) -> Plot:
-    measure, split = curve.measure, curve.split
     epochs = [x for _, points, _ in curve.lines for x, _ in points]
     first, last = min(epochs), max(epochs)
     top, step = scale(curve)
@@ -166,21 +182,21 @@ def _curve(curve: Curve) -> Plot:
         # The last point is drawn twice, so that a single epoch shows as a dot.
         positions = [f"{x_of(x)} {_y(y, top)}" for x, y in [*points, points[-1]]]
         kind = f"colour-{place % COLOURS} dash-{place % DASHES}"
-        paths.append((f"{fold}, {split}", kind, "M" + " L".join(positions)))
-        first_value, last_value = (_value(measure, y) for y in (points[0][1], points[-1][1]))
-        texts.append(f"{fold}, {split}: from {first_value} to {last_value}")
+        paths.append((fold, kind, "M" + " L".join(positions)))
+        first_value, last_value = (_value(curve, y) for y in (points[0][1], points[-1][1]))
+        texts.append(f"{fold}: from {first_value} to {last_value}")
         x, y = points[-1]
         ends.append((_round(x_of(x) + 12), _round(_y(y, top) + 4), f"{number}"))
         if chosen in dict(points):
             value = dict(points)[chosen]
             dots.append((f"{fold}: epoch {chosen}", x_of(chosen), _y(value, top)))
-            texts[-1] += f", {_value(measure, value)} in epoch {chosen}, which was chosen"
+            texts[-1] += f", {_value(curve, value)} in epoch {chosen}, which was chosen"
     return Plot(
         title=f"{curve.title} against epoch",
         description="; ".join(texts) + ".",
         x_ticks=[(x_of(x), f"{x}") for x in range(first, last + 1) if x % every == 0],
         y_ticks=[
-            (_y(step * count, top), _value(measure, step * count, 0))
+            (_y(step * count, top), _value(curve, step * count, 0))
             for count in range(round(top / step) + 1)
         ],
         x_label="epoch",
@@ -192,11 +208,10 @@ def _curve(curve: Curve) -> Plot:
 
 def scale(curve: Curve) -> tuple[float, float]:
     """Returns the highest value of a curve's axis, which begins at 0, and the distance of marks."""
-    highest = max(y for _, points, _ in curve.lines for _, y in points)
-    step = round_step(1.0 if curve.measure == "uar" else highest)
-    if curve.measure == "uar":
+    step = round_step(1.0 if curve.is_share else curve.highest)
+    if curve.is_share:
         return 1.0, step
-    return step * max(1, math.ceil(round(highest / step, 6))), step
+    return step * max(1, math.ceil(round(curve.highest / step, 6))), step
 
 
 def _apart(notes: Sequence[tuple]) -> list[tuple]:
@@ -213,8 +228,8 @@ def _apart(notes: Sequence[tuple]) -> list[tuple]:
     return up[::-1]
 
 
-def _value(measure: str, value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f} %" if measure == "uar" else f"{value:.4g}"
+def _value(curve: Curve, value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %" if curve.is_share else f"{value:.4g}"
 
 
 def _y(value: float, top: float) -> float:

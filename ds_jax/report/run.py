@@ -98,6 +98,7 @@ def write_page(
         fold_columns=list(dict.fromkeys(name for fold in result.folds for name in fold)),
         speakers=sorted(result.speakers.items(), key=lambda item: (item[1], item[0])),
         curves=plots.curves(histories, result.folds),
+        has_training_loss=any("train_tenth_loss" in row for rows in histories for row in rows),
         reliability=plots.reliability(result.calibration) if result.calibration else None,
         settings=panels.settings_of(result.settings),
         clip_seconds=sound.CLIP_SECONDS,

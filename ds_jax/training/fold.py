@@ -26,6 +26,7 @@ from ds_jax.training.events import Events
 from ds_jax.training.input_pipeline import split_batches
 from ds_jax.training.step import TrainState
 
+MEASURED = 10  # the loss after an epoch is measured on one training utterance of this many
 PLATEAU_FACTOR = 0.1  # what a plateau multiplies the learning rates by (Gorriz et al., 2019)
 
 
@@ -85,6 +86,8 @@ class FoldState:
     Attributes:
         number: The number of the fold.
         rows: The rows of the corpus' inputs that belong to each split, int32.
+        measured_rows: Those of a tenth of the training utterances, int32, whose loss is to be
+            compared with that of the split that selects the epoch; none where nothing selects.
         trained: The classes that training utterances have.
         checkpoints: The epochs that the fold's folder keeps.
         writes: Whether this process writes the fold's files and prints its lines.
@@ -111,6 +114,9 @@ class FoldState:
             split: corpus.rows_of(names, variants=split == "train")
             for split, names in fold.splits.items()
         }
+        names = np.random.default_rng([config.seeds.order, number]).permutation(fold.train)
+        names = names[: -(-len(names) // MEASURED)] if config.select_on in self.rows else ()
+        self.measured_rows = corpus.rows_of(names)
         present = {*corpus.labels[self.rows["train"]].tolist()}
         self.trained = [name for k, name in enumerate(corpus.classes) if k in present]
         self._check_rows("scaling", self.rows["train"], "train")
@@ -275,12 +281,15 @@ class FoldState:
         card = {"config": self._config.to_dict(), "fold": self._digest, "trained": self.trained}
         return card | {"history": history}
 
-    def end_epoch(self, state: TrainState, predicted: Predicted | None) -> None:
+    def end_epoch(
+        self, state: TrainState, predicted: Predicted | None, measured: Predicted | None
+    ) -> None:
         """Scores the split that selects the epoch, saves the epoch, and writes down how it went.
 
         Args:
             state: The state after the last step.
             predicted: What it predicts for the utterances of that split; None if nothing selects.
+            measured: What it predicts for those of `measured_rows`.
 
         Raises:
             FloatingPointError: A loss is not finite; the error names the last good checkpoint.
@@ -292,6 +301,8 @@ class FoldState:
             text = f"{config.select_on} loss {scores['loss']:.4f}  UAR {scores['uar']:.3f}  "
         self._check_finite(scores.get("loss", 0.0), step)
         row = {"epoch": self.epoch + 1, "step": step, "train_loss": float(np.mean(self.losses))}
+        if measured is not None:
+            row["train_tenth_loss"] = _scores(measured, self._corpus, self.measured_rows)["loss"]
         row |= {f"{config.select_on}_{name}": value for name, value in scores.items()}
         row["learning_rate_scale"] = self.learning_rate_scale
         row |= {"inputs_per_second": len(self.rows["train"]) / seconds, "seconds": seconds}

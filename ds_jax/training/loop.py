@@ -211,18 +211,21 @@ def _train(
             if learning:
                 states = _run_epoch(setup, layout, learning, states, train_length)
                 rows = {replica: fold.selection_rows for replica, fold in learning.items()}
+                some = {replica: fold.measured_rows for replica, fold in learning.items()}
                 try:
                     # A prediction looks for SIGTERM, but here there may be nothing to predict.
                     unselected = setup.config.select_on == "none"
                     if unselected and layout.any_process(shutdown.sigterm_received()):
                         raise shutdown.Interrupted
                     predicted = _predict(setup, layout, states.model, rows, predict_length)
+                    measured = _predict(setup, layout, states.model, some, predict_length)
                 except shutdown.Interrupted:
                     for replica, fold in learning.items():
                         fold.save(layout.take(states, replica))
                     raise
                 for replica, fold in learning.items():
-                    fold.end_epoch(layout.take(states, replica), predicted.get(replica))
+                    state = layout.take(states, replica)
+                    fold.end_epoch(state, predicted.get(replica), measured.get(replica))
 
             over = {replica: fold for replica, fold in running.items() if fold.is_over}
             variables = states.model

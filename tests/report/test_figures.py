@@ -65,7 +65,7 @@ def test_a_run_has_its_figures_in_two_widths_and_two_formats(tmp_path):
     shown = {"error_1": example.panels(PictureSettings())}
     figures.write_run(tmp_path, made_up.summary(), made_up.histories(), shown)
     names = ["scores", "confusion", "classes", "speakers", "error_1"]
-    names += ["train_loss", "dev_loss", "dev_uar"]
+    names += ["train_loss", "train_tenth_loss", "dev_loss", "dev_uar"]
     wanted = {f"{n}_{w}.{s}" for n in names for w in figures.WIDTHS for s in ("pdf", "svg")}
     assert {path.name for path in tmp_path.iterdir()} == wanted
 

@@ -17,15 +17,16 @@ def height(share: float):
 
 
 def test_a_line_a_fold_and_side_inside_the_plane():
-    train, dev, uar = plots.curves(made_up.histories(), made_up.summary().folds)
-    assert [plot.title.partition(" against")[0] for plot in (train, dev, uar)] == [
+    train, dev, minimised, uar = plots.curves(made_up.histories(), made_up.summary().folds)
+    assert [plot.title.partition(" against")[0] for plot in (train, dev, minimised, uar)] == [
         "Training loss",
         "Development loss",
+        "Minimised loss",
         "Development UAR",
     ]
-    for plot, side in ((train, "train"), (dev, "dev"), (uar, "dev")):
-        assert [name for name, _, _ in plot.paths] == [f"Fold {fold}, {side}" for fold in (0, 1)]
-    for _, _, d in (*train.paths, *dev.paths, *uar.paths):
+    for plot in (train, dev, minimised, uar):
+        assert [name for name, _, _ in plot.paths] == ["Fold 0", "Fold 1"]
+    for _, _, d in (*train.paths, *dev.paths, *minimised.paths, *uar.paths):
         places = points(d)
         assert len(places) == 13
         assert (places[0][0], places[-1][0]) == (plots.LEFT, plots.RIGHT)
@@ -35,15 +36,21 @@ def test_a_line_a_fold_and_side_inside_the_plane():
 
 def test_the_epoch_that_was_taken_has_a_dot_on_its_line():
     folds = made_up.summary().folds
-    train, _, uar = plots.curves(made_up.histories(), folds)
+    train, _, _, uar = plots.curves(made_up.histories(), folds)
     assert not train.dots  # it chooses nothing
     assert [name for name, _, _ in uar.dots] == ["Fold 0: epoch 12", "Fold 1: epoch 9"]
     for (_, x, y), (_, _, d) in zip(uar.dots, uar.paths, strict=True):
         assert (x, y) in points(d)
-    assert "Fold 1, dev: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was chosen" in (
-        uar.description
-    )
-    assert not plots.curves(made_up.histories(), [])[2].dots  # no records, no epochs
+    assert "Fold 1: from 5.0 % to 60.0 %, 45.0 % in epoch 9, which was chosen" in (uar.description)
+    assert not plots.curves(made_up.histories(), [])[3].dots  # no records, no epochs
+
+
+def test_losses_after_an_epoch_have_one_scale_and_may_be_missing():
+    rows = [{"epoch": 1, "train_loss": 9.0, "train_tenth_loss": 0.4, "dev_loss": 1.9}]
+    train, dev, minimised = plots.curves([rows], [])
+    assert train.y_ticks == dev.y_ticks != minimised.y_ticks
+    del rows[0]["train_tenth_loss"]  # as in runs of before
+    assert plots.curves([rows], []) == [dev, minimised]
 
 
 def test_a_dozen_folds_have_lines_of_different_looks():
@@ -57,7 +64,7 @@ def test_the_number_of_a_fold_stands_at_the_end_of_its_line():
     histories[1] = [row | {"dev_loss": row["dev_loss"] + 0.2} for row in histories[1][:6]]
     folds = [{"fold": 3, "epoch": 2}, {"fold": 7, "epoch": 2}]
     for plot in plots.curves(histories, folds):
-        ends = {name.split()[1][:-1]: points(d)[-1] for name, _, d in plot.paths}
+        ends = {name.split()[1]: points(d)[-1] for name, _, d in plot.paths}
         assert sorted(text for _, _, text in plot.notes) == sorted(ends) == ["3", "7"]
         for x, y, text in plot.notes:
             assert (x - 12, y - 4) == pytest.approx(ends[text], abs=0.11)

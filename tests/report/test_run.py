@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import re
 
 import jinja2
@@ -194,8 +195,8 @@ def test_curves_and_calibration_are_plots_with_text_alternatives(tmp_path):
     for plot in plots_of(page):
         assert plot["role"] == "img"
         assert {plot["aria-labelledby"], plot["aria-describedby"]} <= texts
-    assert len(plots_of(page)) == 4
-    assert "Fold 0, test: from 5.0 % to 60.0 %" in page.text
+    assert len(plots_of(page)) == 5
+    assert "Fold 0: from 5.0 % to 60.0 %" in page.text
     assert "10 to 20 %" in page.text  # the same numbers in a table
     for hidden in page.all("svg"):
         assert hidden.get("role") == "img" or hidden["aria-hidden"] == "true"
@@ -416,3 +417,14 @@ def test_one_utterance_is_one(tmp_path):
         assert singular in text
     assert not re.search(r"\b1 (utterances|predictions|NEUTRAL utterances|recordings)\b", text)
     assert "1 utterance, " in run_report.headline(made_up.summary(**counts))
+
+
+def test_losses_are_compared_where_both_were_measured(tmp_path):
+    def explained(histories):
+        return "are one quantity on one scale" in render(tmp_path, histories=histories).text
+
+    histories = made_up.histories()
+    assert explained(histories)
+    for row in itertools.chain(*histories):
+        del row["train_tenth_loss"]  # as in runs of before
+    assert not explained(histories)

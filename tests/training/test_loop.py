@@ -169,7 +169,7 @@ def test_reopening_a_fold_forgets_nothing(long, tmp_path, monkeypatch):
         save(fold, state)
 
     monkeypatch.setattr(FoldState, "save", watched)
-    ended_by(shutdown.Interrupted, long, tmp_path, *sigterm_after(2 * 4 + 1))
+    ended_by(shutdown.Interrupted, long, tmp_path, *sigterm_after(2 * 5 + 1))
     left = folds[-1]
     assert (left.epoch, len(left.losses)) == (2, 1)
     for _ in range(2):
@@ -256,13 +256,13 @@ def test_going_on_after_being_killed_gives_the_same_bits(
 
 @pytest.mark.parametrize(
     "checks",
-    [pytest.param(n, marks=[] if n == 12 else pytest.mark.slow) for n in range(13)],
+    [pytest.param(n, marks=[] if n == 15 else pytest.mark.slow) for n in range(16)],
 )
 def test_going_on_after_sigterm_gives_the_same_bits(long, undisturbed, tmp_path, capsys, checks):
     """SIGTERM is looked for before each of the three epochs, after each of their two steps and
-    before dev is predicted; and before test is predicted."""
+    before dev and a tenth of train are predicted; and before test is predicted."""
     ended_by(shutdown.Interrupted, long, tmp_path, *sigterm_after(checks))
-    epochs, steps = divmod(checks, 4)
+    epochs, steps = divmod(checks, 5)
     steps = min(steps, 2)
     saved = f"is saved after epoch {epochs} and {steps} steps"
     assert (saved in capsys.readouterr().out) == (steps > 0)
@@ -383,7 +383,15 @@ def test_metrics_and_events_are_written(undisturbed):
     (_, rows, _), workdir = undisturbed
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["step"] for row in rows] == [2, 4, 6]  # 11 utterances by 8
-    names = {"epoch", "step", "train_loss", "dev_loss", "dev_accuracy", "dev_uar"}
+    names = {
+        "epoch",
+        "step",
+        "train_loss",
+        "train_tenth_loss",
+        "dev_loss",
+        "dev_accuracy",
+        "dev_uar",
+    }
     assert set(rows[0]) == names | {"learning_rate_scale"}
     (events,) = (workdir / "fold_01" / "tensorboard").iterdir()
     content = events.read_bytes()
@@ -405,6 +413,22 @@ def test_the_scores_are_those_of_the_predictions(setup, tmp_path):
     assert row["test_accuracy"] == pytest.approx(np.mean(guesses == labels))
     assert row["test_uar"] == pytest.approx(np.mean(recalls))
     assert not any(name.startswith("dev") for name in row)
+
+
+def test_the_loss_after_an_epoch_is_measured_alike_on_a_tenth_of_training(
+    setup, tmp_path, monkeypatch
+):
+    folds, finish = [], FoldState.finish
+    monkeypatch.setattr(FoldState, "finish", lambda *given: folds.append(given) or finish(*given))
+    fold = tiny.fold(range(11), range(11, 14), range(14, 16))
+    tiny.train_fold(changed(setup, epochs=1), 0, fold, tmp_path)
+    ((state, trained),) = folds
+    rows = state.measured_rows
+    assert len(rows) == 2  # a tenth of 11, rounded up
+    assert {*rows.tolist()} < {*range(11)}
+    predicted = predict(setup, trained.variables, *rows)
+    right = predicted.probabilities[np.arange(2), setup.corpus.labels[rows]]
+    assert history(tmp_path)[0]["train_tenth_loss"] == pytest.approx(-np.log(right).mean())
 
 
 def test_windows_are_trained_one_by_one_and_tested_together(narrow, tmp_path):
