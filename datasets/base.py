@@ -386,7 +386,7 @@ def _unique(recordings: Iterable[Recording], suffixes: tuple[str, ...]) -> list[
 def _describe(folder: Path) -> str:
     """Says what a folder holds in which a corpus was expected."""
     if not folder.is_dir():
-        return "but there is no such folder"
+        return "but there is no such folder: --corpora_dir says where the folders of corpora are"
     files, _ = files_below(folder)
     if not files:
         return "but that folder is empty"

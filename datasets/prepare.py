@@ -193,13 +193,20 @@ def _check_name(name: str, corpora_dir: Path) -> None:
     """Checks that a corpus is known, or has a manifest."""
     if name in KNOWN or _has_manifest(name, corpora_dir):
         return
+    folder = Path(corpora_dir) / name
+    tables = sorted(p.name for p in folder.glob("*") if p.suffix.lower() in (".csv", ".tsv"))
+    if tables and name and Path(name).name == name:
+        raise ValueError(
+            f"there is no corpus {name!r}, since {folder} has no manifest.csv: call the table of "
+            f"its recordings so (there is {few(tables)}), with columns path, label, speaker"
+        )
     own = sorted(path.parent.name for path in Path(corpora_dir).glob("*/manifest.csv"))
     nearest = difflib.get_close_matches(name, [*own, *KNOWN], n=1, cutoff=0.0)[0]
     known = ", ".join([*KNOWN, few(own)] if own else KNOWN)
     raise ValueError(
         f"there is no corpus {name!r}: give one of {known} (the nearest is {nearest}), "
-        f"or describe your own recordings in {Path(corpora_dir) / name / 'manifest.csv'}, with "
-        "columns path, label, speaker"
+        f"or describe your own recordings in {folder / 'manifest.csv'}, with columns path, label, "
+        "speaker; --corpora_dir says where the folders of corpora are"
     )
 
 

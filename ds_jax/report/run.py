@@ -101,6 +101,9 @@ def write_page(
         has_training_loss=any("train_tenth_loss" in row for rows in histories for row in rows),
         reliability=plots.reliability(result.calibration) if result.calibration else None,
         settings=panels.settings_of(result.settings),
+        systems={
+            value for name, value in result.settings.items() if name.rpartition(".")[2] == "system"
+        },
         clip_seconds=sound.CLIP_SECONDS,
         audio_terms=audio_terms,
         errors=list(errors),

@@ -116,7 +116,7 @@ _FC = ("head", "dropout", "freeze")
 SYSTEMS = {
     "ds_am": System("DS-AM", "picture", _NETWORK, _AM, "epoch", exports=True, adapts=False),
     "ds_am_statistics": System(
-        "DS-AM with statistics", "picture", _NETWORK, _STATISTICS, "epoch", exports=True
+        "DS-AM on timelines", "picture", _NETWORK, _STATISTICS, "epoch", exports=True
     ),
     "ds_fc": System("DS-FC", "picture", _NETWORK, _FC, "epoch", exports=True, adapts=False),
     "lstm": System("LSTM", "features", _NETWORK, ("units", "dense_units"), "epoch", sequences=True),

@@ -405,6 +405,13 @@ def test_an_unknown_corpus_is_an_error_with_the_known_the_nearest_and_the_manife
         prepare("Mine", tmp_path, tmp_path / "data", SMALL)
 
 
+def test_a_table_under_another_name_is_seen(tmp_path):
+    sounds(tmp_path / "mine", "a.wav")
+    (tmp_path / "mine" / "labels.csv").write_text("path,label,speaker\na.wav,JOY,ana\n")
+    with pytest.raises(ValueError, match=r"mine has no manifest.csv: .*there is labels\.csv"):
+        prepare("mine", tmp_path, tmp_path / "data", SMALL)
+
+
 def test_a_changed_manifest_and_another_corpus_are_prepared_beside(tmp_path):
     paths = set()
     for name, label in (("mine", "JOY"), ("mine", "FEAR"), ("yours", "FEAR")):
