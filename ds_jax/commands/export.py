@@ -1,10 +1,12 @@
 """--mode=export: writes a run's models as one file, from waveforms on, for JAX or ONNX Runtime."""
 
 import functools
+import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from ds_jax.config import adapts
+from ds_jax import config as configuration
 from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
@@ -22,11 +24,16 @@ from ds_jax.runtime import processes, versions
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, write_bytes, write_json, write_text
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import CHECKPOINTS
+from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, member_directories
 from ds_jax.systems import base as systems
-from ds_jax.systems import card
 from ds_jax.systems import network as saved_networks
-from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX, find_checkpoints
+from ds_jax.systems.finding import (
+    EXPORTED,
+    EXPORTED_CARD,
+    EXPORTED_ONNX,
+    find,
+    find_checkpoints,
+)
 
 # The folder and the file of each format.
 FORMATS = {"stablehlo": ("export", EXPORTED), "onnx": ("export_onnx", EXPORTED_ONNX)}
@@ -34,46 +41,77 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 LARGEST = 2_000_000_000  # bytes of parameters; both formats end at 2**31 with the program
 
 
+class Run(NamedTuple):
+    """A run whose models are exported, alone or as a member of an ensemble.
+
+    Attributes:
+        member: Its name as a prefix of its fields, such as "members.first."; "" if it is no member.
+        weight: Of its models together; the weights of all runs sum to one.
+        config: The config that its models were trained by.
+        checkpoints: The folders of its models.
+    """
+
+    member: str
+    weight: float
+    config: ml_collections.ConfigDict
+    checkpoints: list[Path]
+
+
+class Part(NamedTuple):
+    """Models of one network that read the same pictures.
+
+    Attributes:
+        network: The network of all models, in float32.
+        settings: How recordings are drawn.
+        models: The variables of each model, with its weight; `network.lower` reads the same ones in
+            all of them. The weights of all parts sum to one.
+    """
+
+    network: Network
+    settings: PictureSettings
+    models: list[tuple[float, create_model.Variables]]
+
+
 def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo") -> None:
     """Writes model.stablehlo or model.onnx, model.json and README.md.
 
     The model's probabilities are those of `predict.run` for the same checkpoint, the mean over the
-    best models of all finished folds. No fold is chosen as the best, since the folds were scored on
-    test data, which never chooses.
+    best models of all finished folds, and of an ensemble over its members. No fold is chosen as the
+    best, since the folds were scored on test data, which never chooses.
 
     Args:
-        checkpoint: The folder of a run or of a fold.
+        checkpoint: The folder of a run, which may be an ensemble, or of a fold.
         directory: The folder of the files; None means one in the checkpoint's folder, that of
             `FORMATS`.
         form: "stablehlo", which JAX runs, or "onnx", which ONNX Runtime runs without Python.
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The system, or a field of its config, cannot be exported; or the folder holds
-            an export of another format.
+        ValueError: The system, or a field of its config, cannot be exported, which may be that of
+            a member of an ensemble; or the folder holds an export of another format.
         OSError: The folder cannot be written.
     """
     checkpoint = checkpoint.absolute()
-    checkpoints = find_checkpoints(checkpoint)
-    config = systems.load_config(checkpoints)
-    settings = _settings(config)
+    runs = list(_runs(checkpoint))
+    settings = [_settings(each) for each in runs]
+    _check_alike(runs, settings)
     name, file = FORMATS[form]
     if directory is None:
         parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
         directory = parent / name
     _check_folder(directory, file)
-    network = create_model.create_network(config)
-    variables = [saved_networks.load(folder)[2] for folder in checkpoints]
-    _check_size(network, variables)
+    parts = _parts(runs, settings)
+    _check_size(parts)
     check_writable(directory)
-    facts = _facts(config, checkpoints, form)
+    facts = _facts(find(checkpoint).card, settings[0], form)
     if form == "onnx":
-        content = build_onnx(network, variables, settings, facts)
+        content = build_onnx(parts, facts)
     else:
-        exported = trace(network, variables, settings)
+        exported = trace(parts)
         facts["calling_convention_version"] = exported.calling_convention_version
         content = exported.serialize()
     formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
+    formats["windows"] = sorted({each.window for each in settings} - {0.0})
     write_bytes(directory / file, content)
     megabytes = len(content) / 1e6
     readme = pages.render("export.md.jinja", megabytes=megabytes, **facts, **formats)
@@ -84,40 +122,70 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
     )
 
 
-def trace(
-    network: Network,
-    variables: Sequence[create_model.Variables],
-    settings: PictureSettings,
-) -> jax.export.Exported:
-    """Exports the mean over some models, for any number of recordings of any length.
+def _runs(folder: Path, member: str = "", weight: float = 1.0) -> Iterator[Run]:
+    """Yields the run in a folder, or those of all members of an ensemble."""
+    if not (folder / MEMBERS).is_dir():
+        checkpoints = find_checkpoints(folder)
+        yield Run(member, weight, systems.load_config(checkpoints), checkpoints)
+        return
+    members = member_directories(folder, configuration.read(folder))
+    for name, directory in members.items():
+        yield from _runs(directory, f"{member}members.{name}.", weight / len(members))
 
-    Args:
-        network: The network of all models, in float32.
-        variables: The variables of each model; `network.lower` reads the same ones in all of them.
-        settings: How recordings are drawn.
-    """
+
+def _parts(runs: Sequence[Run], settings: Sequence[PictureSettings]) -> list[Part]:
+    """Loads the models of runs; those that read the same pictures by the same layers share them."""
+    parts, known = {}, {}
+
+    def share(array):
+        key = array.dtype, array.shape, hashlib.sha256(array.tobytes()).digest()
+        return known.setdefault(key, array)
+
+    for each, drawn in zip(runs, settings, strict=True):
+        network = create_model.create_network(each.config)
+        weight = each.weight / len(each.checkpoints)
+        loaded = (saved_networks.load(folder)[2] for folder in each.checkpoints)
+        models = [(weight, jax.tree.map(share, variables)) for variables in loaded]
+        frozen = (*map(id, jax.tree.leaves(_frozen(network, models))),)
+        part = parts.setdefault((network, drawn, frozen), Part(network, drawn, []))
+        part.models.extend(models)
+    return list(parts.values())
+
+
+def _frozen(network: Network, models: Sequence[tuple[float, create_model.Variables]]) -> Mapping:
+    return create_model.split_frozen(network, models[0][1]["params"])[0]
+
+
+def trace(parts: Sequence[Part]) -> jax.export.Exported:
+    """Exports the mean over some models, for any number of recordings of any length."""
     frames = jax.config.jax_traceback_in_locations_limit
     batch, n = jax.export.symbolic_shape("batch, n")
     samples = jax.ShapeDtypeStruct((batch, n), jnp.float32)
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    rate = settings.sample_rate
-    draw = functools.partial(spectrogram_jax.draw, settings=settings, rate=rate)
-    trim = functools.partial(spectrogram_jax.trim, settings=settings, rate=rate)
-    split = functools.partial(spectrogram_jax.split_windows, settings=settings, rate=rate)
 
     def probabilities(samples, lengths):
         """Maps float32 [batch, n] and int32 [batch] to float32 [batch, classes]."""
+        return sum(shares(part, samples, lengths) for part in parts)
+
+    def shares(part, samples, lengths):
+        network, settings, models = part
+        given = {"settings": settings, "rate": settings.sample_rate}
+        draw = functools.partial(spectrogram_jax.draw, **given)
+        trim = functools.partial(spectrogram_jax.trim, **given)
+        split = functools.partial(spectrogram_jax.split_windows, **given)
         samples, lengths = jax.vmap(trim)(samples, lengths)
         windows, remaining, real = jax.vmap(split)(samples, lengths)
         batch, count, size = windows.shape
         windows = windows.reshape(batch * count, size)
         pictures = jax.vmap(draw)(windows, remaining.reshape(batch * count))
-        lower = network.apply(variables[0], pictures, method="lower")
+        lower = network.apply(models[0][1], pictures, method="lower")
         mask = jnp.ones(batch * count, jnp.float32)
-        outputs = [network.apply(each, lower, mask, method="upper") for each in variables]
-        mean = sum(jax.nn.softmax(output.logits) for output in outputs) / len(outputs)
-        mean = mean.reshape(batch, count, mean.shape[-1])
-        return jnp.mean(mean, axis=1, where=real[..., None])
+        total = 0.0
+        for weight, variables in models:
+            logits = network.apply(variables, lower, mask, method="upper").logits
+            total += weight * jax.nn.softmax(logits)
+        total = total.reshape(batch, count, total.shape[-1])
+        return jnp.mean(total, axis=1, where=real[..., None])
 
     # With tracebacks the file would name this machine's folders.
     jax.config.update("jax_traceback_in_locations_limit", 0)
@@ -130,36 +198,20 @@ def trace(
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
-def build_onnx(
-    network: Network,
-    variables: Sequence[create_model.Variables],
-    settings: PictureSettings,
-    facts: Mapping,
-) -> bytes:
+def build_onnx(parts: Sequence[Part], facts: Mapping) -> bytes:
     """Returns the content of an ONNX file that computes what `trace` exports.
 
     Args:
-        network, variables, settings: As in `trace`.
+        parts: The models.
         facts: The content of model.json, of which the file holds what a program needs.
     """
-    from ds_jax.features import spectrogram_onnx
-    from ds_jax.models import network_onnx
     from ds_jax.runtime import graphs  # here, since the other form needs no onnx
 
     graph, classes = graphs.Graph(), len(facts["labels"])
     samples = graph.input("samples", np.float32, ("batch", "n"))
     given = graph.input("lengths", np.int32, ("batch",)).astype(np.int64)
     lengths = graphs.minimum(graphs.maximum(given, 1), graphs.size(samples, 1))
-    samples, lengths = spectrogram_onnx.trim(samples, lengths, settings)
-    real = None
-    if settings.window:
-        samples, lengths, real = spectrogram_onnx.split_windows(samples, lengths, settings)
-    pictures, seen = spectrogram_onnx.draw(samples, lengths, settings)
-    shares = network_onnx.probabilities(network, variables, pictures, seen)
-    if real is not None:
-        by_row = graphs.concatenate([[-1], graphs.shape(real, 1), [classes]], axis=0)
-        shares, real = graphs.op("Reshape", shares, by_row), real.astype(np.float32)
-        shares = graphs.total(shares * graphs.expand(real, 2), 1) / graphs.total(real, 1, keep=True)
+    shares = graphs.add(_shares_onnx(part, samples, lengths, classes) for part in parts)
     graph.output("probabilities", shares, ("batch", classes))
     kept = (*("labels", "never_answered", "sample_rate", "trim", "channel", "trained_on"),)
     kept += ("synthetic", "licences", "not_for")
@@ -167,27 +219,59 @@ def build_onnx(
     return graph.serialize(facts["system"], facts["ds_jax"], metadata)
 
 
-def _settings(config: ml_collections.ConfigDict) -> PictureSettings:
+def _shares_onnx(part: Part, samples: Any, lengths: Any, classes: int) -> Any:
+    """Adds a part to a graph; returns the weighted sum of its probabilities."""
+    from ds_jax.features import spectrogram_onnx
+    from ds_jax.models import network_onnx
+    from ds_jax.runtime import graphs
+
+    network, settings, models = part
+    samples, lengths = spectrogram_onnx.trim(samples, lengths, settings)
+    real = None
+    if settings.window:
+        samples, lengths, real = spectrogram_onnx.split_windows(samples, lengths, settings)
+    pictures, seen = spectrogram_onnx.draw(samples, lengths, settings)
+    shares = network_onnx.probabilities(network, models, pictures, seen)
+    if real is None:
+        return shares
+    by_row = graphs.concatenate([[-1], graphs.shape(real, 1), [classes]], axis=0)
+    shares, real = graphs.op("Reshape", shares, by_row), real.astype(np.float32)
+    return graphs.total(shares * graphs.expand(real, 2), 1) / graphs.total(real, 1, keep=True)
+
+
+def _settings(run: Run) -> PictureSettings:
     """Returns how recordings are drawn, if JAX can draw them.
 
     Raises:
         ConfigError: The system, or a field, cannot be exported.
     """
+    config, prefix = run.config, run.member
     if not systems.SYSTEMS[config.system].exports:
         exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
         allowed = f"{exported} to be exported, since others are not all JAX"
-        raise ConfigError("system", config.system, allowed)
-    if adapts(config):
+        raise ConfigError(f"{prefix}system", config.system, allowed)
+    if configuration.adapts(config):
         allowed = "'none' to be exported, since an exported model knows no speaker"
-        raise ConfigError("adapt", config.adapt, allowed)
+        raise ConfigError(f"{prefix}adapt", config.adapt, allowed)
     settings = extract.settings(config)
     if settings.mode == "chroma":  # its tuning is not estimated in JAX
         allowed = "'mel' or 'spectrogram' to be exported"
-        raise ConfigError("picture.mode", settings.mode, allowed)
+        raise ConfigError(f"{prefix}picture.mode", settings.mode, allowed)
     if not settings.sample_rate:
         allowed = "a number of Hz to be exported, since an exported model has one rate"
-        raise ConfigError("picture.sample_rate", settings.sample_rate, allowed)
+        raise ConfigError(f"{prefix}picture.sample_rate", settings.sample_rate, allowed)
     return settings
+
+
+def _check_alike(runs: Sequence[Run], settings: Sequence[PictureSettings]) -> None:
+    """Checks that all members of an ensemble take the same samples."""
+    for each, drawn in zip(runs, settings, strict=True):
+        for field in ("sample_rate", "trim", "channel"):
+            value, first = getattr(drawn, field), getattr(settings[0], field)
+            if value != first:
+                name = f"picture.{field}" if field == "sample_rate" else field
+                allowed = f"{first!r} to be exported, as in {runs[0].member.rstrip('.')}"
+                raise ConfigError(f"{each.member}{name}", value, allowed)
 
 
 def _check_folder(directory: Path, file: str) -> None:
@@ -197,29 +281,36 @@ def _check_folder(directory: Path, file: str) -> None:
             raise ValueError(f"{directory} holds {other}: give {file} another folder")
 
 
-def _check_size(network: Network, variables: Sequence[create_model.Variables]) -> None:
+def _check_size(parts: Sequence[Part]) -> None:
     def count_bytes(tree: Mapping) -> int:
         return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
-    frozen, _ = create_model.split_frozen(network, variables[0]["params"])
-    shared = count_bytes(frozen)
-    size = sum(count_bytes(each) - shared for each in variables) + shared
+    size = count = 0
+    for network, _, models in parts:
+        shared = count_bytes(_frozen(network, models))
+        size += sum(count_bytes(each) - shared for _, each in models) + shared
+        count += len(models)
     if size > LARGEST:
         raise ValueError(
-            f"{many(len(variables), 'model')} of {size / len(variables) / 1e9:.1f} GB: more "
-            "than the 2 GB that an exported file can hold: export one fold, "
-            "--checkpoint=RUN/fold_00"
+            f"{many(count, 'model')} of {size / count / 1e9:.1f} GB: more than the 2 GB that an "
+            "exported file can hold: export one fold, --checkpoint=RUN/fold_00"
         )
 
 
-def _facts(config: ml_collections.ConfigDict, checkpoints: Sequence[Path], form: str) -> dict:
-    """Returns the content of model.json, but for what only the exported program knows."""
+def _facts(known: Mapping, settings: PictureSettings, form: str) -> dict:
+    """Returns the content of model.json, but for what only the exported program knows.
+
+    Args:
+        known: What is known of the models, see `card.read`.
+        settings: How recordings are drawn; of an ensemble, those of its first member.
+        form: The format.
+    """
     of_form = {"platforms": [*PLATFORMS], "jax": jax.__version__}
     if form == "onnx":
         from ds_jax.runtime import graphs
 
         of_form = {"opset": graphs.OPSET, "ir_version": graphs.IR_VERSION}
-    return card.read(config, checkpoints) | {
+    return dict(known) | {
         "ds_jax": versions.program(),
         "format": form,
         "file": FORMATS[form][1],
@@ -227,11 +318,10 @@ def _facts(config: ml_collections.ConfigDict, checkpoints: Sequence[Path], form:
             "samples": "float32 [batch, n], mono, full scale at 1",
             "lengths": "int32 [batch], samples of each row that are the recording, 1 to n",
         },
-        "output": f"float32 [batch, {len(config.classes)}], probabilities in the labels' order",
-        "sample_rate": config.picture.sample_rate,
-        "trim": config.trim,
-        "channel": config.channel,
-        "picture": config.picture.to_dict(),
+        "output": f"float32 [batch, {len(known['labels'])}], probabilities in the labels' order",
+        "sample_rate": settings.sample_rate,
+        "trim": settings.trim,
+        "channel": settings.channel,
         **of_form,
     }
 

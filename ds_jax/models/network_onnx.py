@@ -18,16 +18,16 @@ from ds_jax.runtime.graphs import Value, concatenate, expand, op
 
 def probabilities(
     network: DeepSpectrumNetwork,
-    variables: Sequence[Variables],
+    models: Sequence[tuple[float, Variables]],
     pictures: Value,
     seen: Value | None,
 ) -> Value:
-    """Returns the mean over some models, float32 [batch, classes].
+    """Returns the weighted sum of the probabilities of some models, float32 [batch, classes].
 
     Args:
         network: The network of all models.
-        variables: The variables of each model, on the host; the frozen blocks, which are alike in
-            all of them, are computed once.
+        models: The variables of each model, on the host, with its weight; the frozen blocks, which
+            are alike in all of them, are computed once.
         pictures, seen: What `spectrogram_onnx.draw` returns.
     """
     backbone, frozen = network.backbone, network.frozen_blocks
@@ -39,13 +39,16 @@ def probabilities(
         end = np.iinfo(np.int64).max
         half = None if seen[-1] is None else op("Slice", seen[-1], [1], [end], [3], [2])
         seen.append(half)
-    outputs, params = {}, variables[0]["params"]
+    outputs, params = {}, models[0][1]["params"]
     if frozen:
         blocks = backbone.blocks[:frozen]
         outputs = backbone.trunk_onnx(x, params[backbone.name], blocks, seen[: frozen + 1])
         x = outputs[backbone.outputs[frozen - 1]]
-    shares = [op("Softmax", _logits(network, each, x, outputs, seen), axis=1) for each in variables]
-    return shares[0] if len(shares) == 1 else op("Mean", *shares)
+    shares = [
+        weight * op("Softmax", _logits(network, variables, x, outputs, seen), axis=1)
+        for weight, variables in models
+    ]
+    return graphs.add(shares)
 
 
 def _network_input(network: DeepSpectrumNetwork, pictures: Value) -> Value:

@@ -4,7 +4,10 @@ Some functions have the names that they have in `numpy`, so that code which take
 `jax.numpy` as an argument also takes this module.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import hashlib
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,6 @@ from onnx import helper, numpy_helper
 # ONNX Runtime reads these, in the versions of the tests (1.20 and later) and before; a later opset
 # adds nothing.
 OPSET, IR_VERSION = 13, 7
-SHARED = 64  # numbers up to which equal constants are stored once
 
 inf, uint8 = np.inf, np.uint8
 # The type of what these operations return; others return the type of their first input.
@@ -41,9 +43,12 @@ class Graph:
         self._outputs.append(_describe(name, value.dtype, shape))
 
     def constant(self, array: Operand, dtype: DTypeLike | None = None) -> "Value":
-        """Adds a constant; whole numbers are int64 and others float32 unless `dtype` says more."""
+        """Adds a constant; whole numbers are int64 and others float32 unless `dtype` says more.
+
+        Equal ones are stored once.
+        """
         array = np.asarray(array, dtype)
-        key = (array.dtype, array.shape, array.tobytes()) if array.size <= SHARED else len(self)
+        key = array.dtype, array.shape, hashlib.sha256(array.tobytes()).digest()
         if key not in self._shared:
             name = f"constant_{len(self._constants)}"
             self._constants.append(numpy_helper.from_array(array, name))
@@ -61,9 +66,6 @@ class Graph:
         if kind == "Cast":
             dtype = helper.tensor_dtype_to_np_dtype(attributes["to"])
         return [Value(self, name, dtype) for name in names]
-
-    def __len__(self) -> int:
-        return len(self._nodes) + len(self._constants)
 
     def serialize(self, name: str, version: str, metadata: Mapping[str, str]) -> bytes:
         """Returns the content of an ONNX file.
@@ -190,6 +192,11 @@ def where(condition: Value, x: Value, other: Operand) -> Value:
 def total(x: Value, *axes: int, keep: bool = False) -> Value:
     """Returns the sum over axes."""
     return op("ReduceSum", x, list(axes), keepdims=int(keep))
+
+
+def add(values: Iterable[Value]) -> Value:
+    """Returns the sum of some values."""
+    return functools.reduce(operator.add, values)
 
 
 def reduce(kind: str, x: Value, *axes: int, keep: bool = False) -> Value:
