@@ -1,10 +1,11 @@
 """Speaks to a server by many clients at once, and sees whether each utterance is answered in time.
 
     python -m benchmarks.serving --checkpoint=runs/ds_am_emodb --recordings=corpora/emodb/wav
-    python -m benchmarks.serving --checkpoint=... --recordings=... --clients=8 --minutes=1
+    python -m benchmarks.serving --checkpoint=... --recordings=... --clients=8 --minutes=1 --quiet=6
 
 Starts `--mode=serve` as a process of its own. Each client says recordings one after the other, with
-a second of quiet between two, no faster than a person would, as long as it is asked to. It counts
+a second of quiet between two, or as many as `--quiet` says, no faster than a person would, as long
+as it is asked to. It counts
 
 - answers that are lost: that speech begins is told, and then no utterance of the same start is
   judged; clients that are dropped; and recordings in which nothing is heard, which depends on the
@@ -41,7 +42,7 @@ from ds_jax.serving.speech import AROUND, PAUSE
 
 RATE = 16_000  # Hz
 BLOCK = 0.1  # seconds of a message
-QUIET = 1.0  # seconds between two recordings
+QUIET = 1.0  # seconds between two recordings, unless --quiet gives others
 LEAST, MOST = 1.0, 12.0  # seconds of a recording that is said
 BOUND = 64  # MiB by which memory may grow
 SHOWN = 30.0  # seconds between two lines
@@ -100,11 +101,13 @@ def serving(checkpoint: Path) -> Iterator[tuple[str, psutil.Process]]:
             process.wait()
 
 
-async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: float) -> Client:
+async def speak(
+    address: str, speech: Sequence[np.ndarray], first: int, until: float, quiet: float = QUIET
+) -> Client:
     """Says recordings from the given one on until a time by time.monotonic()."""
     begun, latencies, spans, heard = set(), [], [], []
     sent, behind, is_dropped = [], 0.0, True  # when each message was sent
-    size, quiet = round(BLOCK * RATE), np.zeros(round(QUIET * RATE), "<i2")
+    size, pause = round(BLOCK * RATE), np.zeros(round(quiet * RATE), "<i2")
     async with websockets.connect(f"ws://{address}/listen", ping_interval=None) as socket:
         await socket.send(json.dumps({"rate": RATE}))
         assert json.loads(await socket.recv())["type"] == "ready"
@@ -131,7 +134,7 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
             said = speech[number % len(speech)]
             spans.append((start, start + len(said) / RATE))
             number += 1
-            rest = np.concatenate([rest, said, quiet])
+            rest = np.concatenate([rest, said, pause])
             while len(rest) >= size and not listening.done():
                 wanted = began + (len(sent) + 1) * BLOCK  # when its last sample is spoken
                 await asyncio.sleep(max(0.0, wanted - time.monotonic()))
@@ -150,14 +153,19 @@ async def speak(address: str, speech: Sequence[np.ndarray], first: int, until: f
 
 
 async def speak_together(
-    address: str, process: psutil.Process, speech: Sequence[np.ndarray], count: int, minutes: float
+    address: str,
+    process: psutil.Process,
+    speech: Sequence[np.ndarray],
+    count: int,
+    minutes: float,
+    quiet: float = QUIET,
 ) -> tuple[list[Client], list[dict]]:
     """Lets clients speak at once; returns what each saw, and what the server held meanwhile."""
     began, held, shown = time.monotonic(), [], 0.0
     until = began + 60 * minutes
     clients = []
     for number in range(count):  # they do not all begin to speak at the same moment
-        clients.append(asyncio.create_task(speak(address, speech, number, until)))
+        clients.append(asyncio.create_task(speak(address, speech, number, until, quiet)))
         await asyncio.sleep(min(0.1, minutes / count))
     process.cpu_percent()
     while not all(client.done() for client in clients):
@@ -186,11 +194,12 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--recordings", nargs="+", required=True, help="files and folders")
     parser.add_argument("--clients", type=measuring.positive, default=32, help="how many")
     parser.add_argument("--minutes", type=float, default=5.0, help="how long they speak")
+    parser.add_argument("--quiet", type=float, default=QUIET, help="seconds after a recording")
     flags = parser.parse_args(arguments)
     speech = find_speech(flags.recordings, flags.clients)
     with serving(flags.checkpoint) as (address, process):
         clients, held = asyncio.run(
-            speak_together(address, process, speech, flags.clients, flags.minutes)
+            speak_together(address, process, speech, flags.clients, flags.minutes, flags.quiet)
         )
         with urllib.request.urlopen(f"http://{address}/healthz") as answer:
             health = json.load(answer)
@@ -201,6 +210,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "machine": measuring.machine(),
         "clients": len(clients),
         "minutes": held[-1]["seconds"] / 60,
+        "quiet, s": flags.quiet,
         "recordings": sum(client.said for client in clients),
         "unheard": sum(client.unheard for client in clients),
         "answers": len(latencies),
