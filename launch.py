@@ -130,6 +130,10 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
         from ds_jax.systems import base as systems
 
         systems.check(config)
+    if mode in ("train", "corpus"):
+        from ds_jax.features import embeddings
+
+        embeddings.pin(config)
     if mode == "features":
         return
     corpora = _corpora(config, workdir)

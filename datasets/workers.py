@@ -10,7 +10,7 @@ import signal
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import loky
@@ -48,7 +48,10 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
     # Ctrl-C is left to the caller; each worker would print a traceback of its own.
     ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
     try:
-        executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
+        if settings.in_threads:
+            executor = ThreadPoolExecutor(cores)
+        else:
+            executor = loky.get_reusable_executor(cores, timeout=60, env=ONE_THREAD, **ignore)
         # The first batch alone compiles what librosa leaves to Numba. Of workers that fill Numba's
         # cache together, each may load what another has half written, and crash.
         first = executor.submit(_represent_batch, batches[0], settings)
@@ -67,7 +70,7 @@ def represent_all(sources: Sequence[Source], settings: extract.Settings) -> Iter
         while queue:
             yield from _outcomes(*queue.popleft())
     except BaseException:  # an interrupt, for example: nobody waits for the other batches
-        executor.shutdown(kill_workers=True)
+        executor.shutdown(**{"cancel_futures" if settings.in_threads else "kill_workers": True})
         raise
 
 

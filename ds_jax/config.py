@@ -19,7 +19,8 @@ from ds_jax.runtime.workdir import CONFIG
 # What two calls that share a workdir may differ in: these fields change no fold, or not its
 # beginning.
 EPOCHS = "train.epochs"
-FREE_FIELDS = ("eval_on", "parallel", EPOCHS)
+MODEL = "embeddings.model"  # of which embeddings.sha256 says which it is, wherever it lies
+FREE_FIELDS = ("eval_on", "parallel", EPOCHS, MODEL)
 PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
 # Fields that name files, and what config.json calls the SHA-256 of the content: a run goes on where
 # its files lie elsewhere, and not with others.
@@ -201,10 +202,16 @@ def expand_paths(config: ConfigDict) -> None:
     """
     for experiment in experiments(config):
         values = flatten(experiment)
-        for name in PATHS:
-            if values.get(name):
-                path = str(files.expand(values[name]).absolute())
+        for name in (*PATHS, MODEL):
+            value = values.get(name)
+            if value and (name != MODEL or _is_path(value)):
+                path = str(files.expand(value).absolute())
                 experiment.update_from_flattened_dict({name: path})
+
+
+def _is_path(model: str) -> bool:
+    """Tells whether a model is named by a path; other names are those of the Hugging Face Hub."""
+    return model.startswith((".", "/", "~")) or files.expand(model).is_dir()
 
 
 def check_values(config: ConfigDict) -> None:
@@ -307,6 +314,9 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
     content = OLDER | content
     if "seeds" in content:
         content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
+    if "features" in content:
+        none = {"model": "", "layer": 0, "sha256": "", "size": 0}
+        content["embeddings"] = none | content.get("embeddings", {})
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
     if "members" in content:
@@ -366,8 +376,10 @@ def _read_json(workdir: Path) -> dict:
 def public(config: ConfigDict) -> ConfigDict:
     """Returns a config for readers elsewhere: the files that it names are without their folders."""
     shown = _with_lists(config)
-    paths = [name for name in flatten(shown) if _own_name(name) in PATHS]
-    shown.update_from_flattened_dict({name: Path(flatten(shown)[name]).name for name in paths})
+    for name, value in flatten(shown).items():
+        own = _own_name(name)
+        if own in PATHS or (own == MODEL and Path(value).is_absolute()):
+            shown.update_from_flattened_dict({name: Path(value).name})
     return shown
 
 

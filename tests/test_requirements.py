@@ -44,9 +44,11 @@ def required(name):
             (
                 *("requirements.txt", "requirements-opensmile.txt"),
                 *("requirements-serve.txt", "requirements-figures.txt"),
+                "requirements-embeddings.txt",
             ),
         ),
-        (("tests/**/*.py",), ("requirements-dev.txt",)),
+        # Those of embeddings skip without their packages.
+        (("tests/**/*.py",), ("requirements-dev.txt", "requirements-embeddings.txt")),
         (
             ("benchmarks/**/*.py",),
             ("benchmarks/requirements.txt", "requirements-dev.txt"),  # they have tests

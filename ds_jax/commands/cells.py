@@ -10,6 +10,7 @@ from ds_jax import config as configuration
 from ds_jax.commands import ensemble, evaluate, train
 from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
+from ds_jax.features import embeddings
 from ds_jax.report.paper import ERRORS, sentence
 from ds_jax.runtime import files, processes, progress
 from ds_jax.runtime.workdir import REPORT
@@ -31,6 +32,7 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
         `DONE`, `WAITING`, or a phrase that says why it cannot be run.
     """
     try:
+        embeddings.pin(experiment)
         configuration.check_same(experiment, workdir)
         if configuration.has_grown(experiment, workdir):
             return WAITING

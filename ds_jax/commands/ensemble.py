@@ -196,6 +196,7 @@ def evaluate_on(
             | {
                 "seconds": sum(each["seconds"] for each in made),
                 "weights": ", ".join(sorted({each["weights"] for each in made} - {""})),
+                "model_terms": sorted({x for each in made for x in each.get("model_terms", ())}),
             },
         )
         run_report.write(directory, result, [directory], corpus, drawn=drawn)

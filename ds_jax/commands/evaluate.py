@@ -85,8 +85,9 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
     for folder in rows:
         digest = _digest(stored, fold_number(folder.parent))
         leakage.check_fold(folder, read_card(folder)["fold"], digest)
-    trained_with = report.how_made(workdir, directories)["weights"]
-    made |= {"devices": [processes.devices()], "weights": trained_with}
+    trained_with = report.how_made(workdir, directories)
+    kept = {name: x for name, x in trained_with.items() if name in ("weights", "model_terms")}
+    made |= {"devices": [processes.devices()]} | kept
     predicted = systems.implementation(config).predict(rows, corpus)
     utterances, predicted, records = _average(predicted, rows, corpus)
     parallel.forget_programs()

@@ -27,7 +27,7 @@ from ds_jax.runtime.workdir import (
     member_directories,
 )
 from ds_jax.systems import base as systems
-from ds_jax.systems.card import hash_of_weights
+from ds_jax.systems.card import hash_of_weights, terms_of_models
 from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import is_over
 
@@ -142,6 +142,8 @@ def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
     if stopped := sum(card.get("stopped_fits", 0) for card in cards):
         made["stopped_fits"] = stopped
     made = {name: x for name, x in made.items() if name not in configuration.PATHS.values()}
+    if terms := terms_of_models(cards):
+        made["model_terms"] = terms
     return made | {"weights": hash_of_weights(workdir, cards)}
 
 

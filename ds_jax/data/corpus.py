@@ -346,7 +346,7 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
     kept = {}
 
     def load_or_take(config: Mapping, name: str) -> Corpus:
-        read = ("features", "picture", "trim", "channel", "raw_rate", "variants")
+        read = ("features", "embeddings", "picture", "trim", "channel", "raw_rate", "variants")
         values = [config.get(field) for field in (*read, "classes", "label_map")]
         # Variants are of the corpus alone that an experiment is trained on.
         key = name, bool(config.get("variants")) and name == config.corpus, str(values)

@@ -84,7 +84,8 @@ class RunSummary:
             libraries, the "devices" (each with "kind" and "number"), the "seconds" of training or
             predicting, the hash of the "weights", and, where there are any, the number of
             "stopped_fits" of support vectors, which had not converged after as many steps as they
-            are allowed. Two summaries are equal whatever it is.
+            are allowed, and the "model_terms" of embeddings, sentences. Two summaries are equal
+            whatever it is.
     """
 
     corpus: str

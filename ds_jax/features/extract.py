@@ -10,16 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.features import audio, mfcc, modulation, opensmile, spectrogram, variants
+from ds_jax.features import audio, embeddings, mfcc, modulation, opensmile, spectrogram, variants
+from ds_jax.features.embeddings import EmbeddingSettings
 from ds_jax.features.remarks import Heard
 from ds_jax.features.silence import find_speech
 from ds_jax.features.source import Reading, Source, reading_of
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.runtime.errors import check_choice
+from ds_jax.runtime.errors import ConfigError, check_choice
 
 # The versions are parts of the names of prepared data: raise one whenever its numbers change.
 _MSF = 1
 _MFCC = 1
+EMBEDDINGS = "embeddings"
 
 
 class Set(NamedTuple):
@@ -27,15 +29,17 @@ class Set(NamedTuple):
 
     Attributes:
         title: Its name in reports.
-        shape: The shape of an utterance's features; None stands for its number of frames.
+        shape: The shape of an utterance's features; None stands for its number of frames, or for
+            what a model decides.
         version: A number that rises whenever the features change.
-        function: Maps samples, float32 [n] at 16 kHz, to float32 features.
+        function: Maps samples, float32 [n] at 16 kHz, to float32 features; that of embeddings needs
+            their settings too.
     """
 
     title: str
     shape: tuple[int | None, ...]
     version: int
-    function: Callable[[np.ndarray], np.ndarray]
+    function: Callable[..., np.ndarray]
 
 
 def _msf_mfcc(samples: np.ndarray) -> np.ndarray:
@@ -55,6 +59,7 @@ SETS = {
     "compare": Set(
         "ComParE", (6373,), 1, functools.partial(opensmile.functionals, feature_set="ComParE_2016")
     ),
+    EMBEDDINGS: Set("embeddings", (None,), 1, embeddings.statistics),
 }
 
 
@@ -64,12 +69,14 @@ class FeatureSettings(Reading):
 
     Attributes:
         set: A key of `SETS`.
+        embeddings: The model of the set "embeddings"; None for any other set.
 
     Raises:
         ConfigError: The set does not exist, or a field of `Reading` is impossible.
     """
 
     set: str
+    embeddings: EmbeddingSettings | None = None
     sample_rate = 16_000  # Hz to which the audio is resampled
     windowing = audio.Windowing()  # takes recordings whole
 
@@ -80,20 +87,30 @@ class FeatureSettings(Reading):
     @property
     def shape(self) -> tuple[int | None, ...]:
         """The shape of an utterance's features; None stands for its number of frames."""
+        if self.embeddings:
+            return (self.embeddings.size or None,)
         return SETS[self.set].shape
 
+    @property
+    def in_threads(self) -> bool:
+        """Whether many recordings are worked on in threads, which share a model."""
+        return self.embeddings is not None
+
     def check(self) -> None:
-        """Checks that the package that computes the set is installed.
+        """Checks that the package, and the model, that compute the set are there.
 
         Raises:
-            ValueError: The package is missing.
+            ValueError: The package is missing, or the model cannot be used.
         """
         if self.set in ("egemaps", "compare"):
             opensmile.package()
+        if self.embeddings:
+            embeddings.load(self.embeddings)
 
     def key(self) -> str:
         """Returns a short name for folders; it differs if the features differ."""
-        return f"{self.set}-{SETS[self.set].version}{self.reading_key()}"
+        model = f"-{self.embeddings.key()}" if self.embeddings else ""
+        return f"{self.set}-{SETS[self.set].version}{model}{self.reading_key()}"
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,13 @@ def settings(config: Mapping) -> Settings:
         ConfigError: A field has an impossible value.
     """
     if "features" in config:
-        return FeatureSettings(config["features"], **reading_of(config))
+        given = config.get("embeddings", {})
+        chosen = EmbeddingSettings(**given) if config["features"] == EMBEDDINGS else None
+        settings = FeatureSettings(config["features"], chosen, **reading_of(config))
+        if chosen is None and (unused := [name for name in given if given[name]]):
+            allowed = f"left out, or take features={EMBEDDINGS!r}"
+            raise ConfigError(f"embeddings.{unused[0]}", given[unused[0]], allowed)
+        return settings
     return PictureSettings(**config["picture"], **reading_of(config))
 
 
@@ -143,7 +166,8 @@ def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.nda
         )
     if rate != settings.sample_rate:
         raise ValueError(f"rate={rate} Hz must be {settings.sample_rate} Hz: resample the samples")
-    features = SETS[settings.set].function(samples)
+    given = [settings.embeddings] if settings.embeddings else []
+    features = SETS[settings.set].function(samples, *given)
     expected = tuple(size or len(features) for size in settings.shape)
     if features.shape != expected:
         raise ValueError(

@@ -114,6 +114,7 @@ class Reading:
     channel: str = "mix"
     raw_rate: int = HEADERLESS_RATE
     variant: str = ""
+    in_threads = False  # whether many recordings are worked on in threads, which share a model
 
     def __post_init__(self):
         check_number("trim", self.trim, float, 0.0, 200.0)

@@ -17,7 +17,7 @@ from ds_jax import config as configuration
 from ds_jax.data import folds, labels
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.features import extract, variants
+from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
 from ds_jax.systems import on_pictures
@@ -167,7 +167,11 @@ def title(config: Mapping) -> str:
         return f"mean of {', '.join(counted)}"
     name = SYSTEMS[config["system"]].title
     if "features" in config:
-        return f"{name} on {SETS[config['features']].title}"
+        titled = f"{name} on {SETS[config['features']].title}"
+        if config["features"] == extract.EMBEDDINGS:
+            chosen = config["embeddings"]
+            titled += f" ({embeddings.shown(chosen['model'])}, layer {chosen['layer']})"
+        return titled
     layers = [layer.removesuffix("_pool") for layer in config["model"].get("layers", ())]
     pooling = f", {config['model']['pooling']}" if "pooling" in config["model"] else ""
     return f"{name} ({'+'.join(layers)}{pooling})" if layers else name

@@ -61,6 +61,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         answered |= {*card["trained"]}
     licences = [_corpus_licence(config, workdir)]
     licences += [WEIGHTS_LICENCE] if "weights" in config else []
+    licences += terms_of_models(made)
     return {
         "labels": list(config.classes),
         "never_answered": [label for label in config.classes if label not in answered],
@@ -113,9 +114,14 @@ def hash_of_weights(workdir: Path, made: Iterable[Mapping[str, Any]]) -> str:
         made: What their cards record of their making; older ones lack some of it.
     """
     record = configuration.recorded(workdir) if (workdir / CONFIG).is_file() else {}
-    if given := record.get(configuration.PATHS["weights"]):
-        return f"sha256:{given}"
-    return ", ".join(sorted({card.get("weights", "") for card in made} - {""}))
+    given = record.get(configuration.PATHS["weights"])
+    hashes = {card.get("weights", "") for card in made} | {f"sha256:{given}" if given else ""}
+    return ", ".join(sorted(hashes - {""}))
+
+
+def terms_of_models(made: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns what cards of models record of the licences of what they read, each once."""
+    return sorted({card.get("model_terms", "") for card in made} - {""})
 
 
 def _corpus_licence(config: ml_collections.ConfigDict, workdir: Path) -> str:

@@ -84,10 +84,12 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
     config.update(given)
-    implementation = systems.implementation(config)
+    implementation, settings = systems.implementation(config), extract.settings(config)
+    if isinstance(settings, extract.FeatureSettings):
+        settings.check()
     return Model(
         config,
-        extract.settings(config),
+        settings,
         len(checkpoints),
         lambda: card.read(config, checkpoints),
         lambda enrolled: implementation.load_ensemble(checkpoints, enrolled),

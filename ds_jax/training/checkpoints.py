@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
+from ds_jax.features import embeddings, extract
 from ds_jax.models.backbones import backbone_of, needs_full_weights
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
@@ -37,7 +38,8 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
 
     Returns:
         `devices` (see `processes.devices`; scikit-learn and XGBoost use the CPU alone), `seconds`,
-        and the hash of the published `weights` that were read, "" without any.
+        and the hash of the published `weights` that were read, "" without any; of embeddings that
+        of their model, whose licence and training data are `model_terms`.
     """
     devices = {"kind": "cpu", "number": 1}
     if "picture" in config or "train" in config:
@@ -47,7 +49,12 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
         from ds_jax.models import pretrained  # here, since reading a model needs none of it
 
         weights = pretrained.cached(backbone_of(config), full=needs_full_weights(config))
-    return {"devices": devices, "seconds": seconds, "weights": weights}
+    made = {"devices": devices, "seconds": seconds, "weights": weights}
+    if config.get("features") == extract.EMBEDDINGS:
+        settings = embeddings.pinned(extract.settings(config).embeddings)
+        made["weights"] = f"sha256:{settings.sha256}"
+        made["model_terms"] = embeddings.terms(settings)
+    return made
 
 
 def save(directory: Path, name: str, content: bytes, card: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import speech_models
 import tiny
 from ml_collections import ConfigDict
 
@@ -18,6 +19,7 @@ from configs import base
 from ds_jax import cli
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, paper, predict, train
+from ds_jax.features import embeddings
 from ds_jax.models import pretrained
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
@@ -103,6 +105,20 @@ IMPOSSIBLE = {
 }
 # Fields whose empty value means something, so that it is no mistake.
 MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on", "label_map", "variants")
+MAY_BE_EMPTY += ("embeddings.model", "embeddings.sha256")  # in configs of other features
+
+
+@pytest.fixture(scope="module", autouse=True)
+def speech_model(tmp_path_factory):
+    """A folder in place of the speech model that configs name."""
+    folder = speech_models.write(tmp_path_factory.mktemp("model"), num_hidden_layers=24)
+    find = embeddings.find
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            *(embeddings, "find"),
+            lambda model: folder if model == "microsoft/wavlm-large" else find(model),
+        )
+        yield
 
 
 @every_config

@@ -1,0 +1,396 @@
+"""Computes embeddings with self-supervised speech models, by the optional package transformers.
+
+A model is a folder as `save_pretrained` of transformers writes it, or its name on the Hugging Face
+Hub. Only its config, the config of its feature extractor and weights in the format safetensors are
+read: no code of a model is run, and nothing is unpickled. Each model has a licence of its own.
+"""
+
+import functools
+import json
+import re
+import tempfile
+import threading
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ds_jax.runtime import files
+from ds_jax.runtime.errors import ConfigError, check_number
+
+RATE = 16_000  # Hz; all of these models are trained on it
+LONGEST = 30  # seconds that a model reads at a time: attention takes memory by their square
+# What config.json calls the models that read waveforms, and are built alike.
+KINDS = (
+    *("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2"),
+    *("wav2vec2-conformer", "wavlm"),
+)
+CONFIG, EXTRACTOR, CARD = "config.json", "preprocessor_config.json", "README.md"
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
+INSTALL = "pip install -r requirements-embeddings.txt"
+_LOADING = threading.Lock()  # or each of several threads would load a model of its own
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """The choice of a model and of one of its layers.
+
+    Attributes:
+        model: A folder, or a name on the Hugging Face Hub, to which `@` may add a revision.
+        layer: 0 is what the first layer of the transformer reads; n is what its layer n gives.
+        sha256: The hash of the model's files, see `pin`; "" takes whatever is found.
+        size: The number of features of a recording; 0 if unknown.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+    """
+
+    model: str
+    layer: int
+    sha256: str = ""
+    size: int = 0
+
+    def __post_init__(self):
+        if not self.model or not isinstance(self.model, str):
+            allowed = (
+                "the folder of a speech model, or its name on the Hugging Face Hub, such as "
+                "'microsoft/wavlm-large'"
+            )
+            raise ConfigError("embeddings.model", self.model, allowed)
+        check_number("embeddings.layer", self.layer, int, 0, 1000)
+        check_number("embeddings.size", self.size, int, 0, 1_000_000)
+
+    @property
+    def name(self) -> str:
+        """The model's name in reports: of a folder its last part alone."""
+        return shown(self.model)
+
+    def key(self) -> str:
+        """Returns a part of the name of a folder; it differs if the features differ."""
+        return f"{pinned(self).sha256[:16]}-{self.layer}"
+
+
+class _Loaded(NamedTuple):
+    """A model that is ready.
+
+    Attributes:
+        extractor: The model's own feature extractor.
+        network: The model, a module of torch.
+        shortest: The number of samples that give one frame.
+    """
+
+    extractor: Any
+    network: Any
+    shortest: int
+
+
+def shown(model: str) -> str:
+    """Returns a model's name for readers elsewhere: of a path the last part alone."""
+    return model if HUB_NAME.fullmatch(model) else Path(model).name
+
+
+def pin(config: MutableMapping[str, Any], group: str = "") -> None:
+    """Notes in a config which model it means, if it reads embeddings: `sha256` and `size`.
+
+    A config that has both is left as it is, and its model is not looked for. Members of an ensemble
+    are configs too.
+
+    Args:
+        config: The config.
+        group: What stands before its fields' names in errors.
+
+    Raises:
+        ConfigError: There is no such model or layer, or the model has another hash.
+        ValueError: A file of the model is damaged, or a package is missing.
+    """
+    for name, member in config.get("members", {}).items():
+        pin(member, f"{group}members.{name}.")
+    if config.get("features") == "embeddings":
+        try:
+            found = pinned(EmbeddingSettings(**config["embeddings"]))
+        except ConfigError as error:
+            raise ConfigError(group + error.field, error.value, error.allowed) from error
+        config["embeddings"]["sha256"], config["embeddings"]["size"] = found.sha256, found.size
+
+
+def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
+    """Returns settings with the hash and the size of the model that is found.
+
+    Raises:
+        ConfigError, ValueError: As `pin`.
+    """
+    if settings.sha256 and settings.size:
+        return settings
+    folder = find(settings.model)
+    content = _inspect(settings, folder)
+    found = {"sha256": _hash(folder), "size": 2 * content["hidden_size"]}
+    for name, value in found.items():
+        given = getattr(settings, name)
+        if given and given != value:
+            raise ConfigError(f"embeddings.{name}", given, f"{value!r}, as of {settings.model}")
+    return replace(settings, **found)
+
+
+def find(model: str) -> Path:
+    """Finds the folder of a model, which is downloaded if it is on the Hub and not yet here.
+
+    Raises:
+        ConfigError: There is no such folder, and it cannot be had from the Hub.
+        ValueError: The package huggingface_hub is missing.
+    """
+    folder = files.expand(model)
+    if folder.is_dir():
+        return folder
+    on_hub = HUB_NAME.fullmatch(model)
+    if not on_hub:
+        allowed = "a folder that exists, or a name on the Hugging Face Hub: OWNER/NAME"
+        raise ConfigError("embeddings.model", model, allowed)
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(
+            f"embeddings.model={model!r} is no folder, and to ask the Hugging Face Hub needs the "
+            f"package huggingface_hub: install it with `{INSTALL}`"
+        ) from error
+    name, revision = on_hub.groups()
+    get = functools.partial(
+        huggingface_hub.snapshot_download,
+        *(name,),
+        revision=revision,
+        allow_patterns=[CONFIG, EXTRACTOR, CARD, *WEIGHTS],
+    )
+    try:
+        folder = Path(get(local_files_only=True))
+        if not any(folder.glob(WEIGHTS[0])):  # another program wanted less of it
+            folder = Path(get())
+    except Exception:  # no class is common to all that is missing
+        try:
+            folder = Path(get())
+        except Exception as error:  # of the Hub, of its client or of the network
+            what = str(error).strip().partition("\n")[0] or type(error).__name__
+            allowed = (
+                f"a model that can be had ({what}). Where there is a network, `hf download {name} "
+                f"--local-dir {Path(name).name}` downloads it: give that folder here"
+            )
+            raise ConfigError("embeddings.model", model, allowed) from error
+    return folder
+
+
+def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
+    """Computes the mean and the standard deviation over time of what a layer gives.
+
+    The model's own feature extractor normalises the recording as a whole. Each recording is read
+    alone and without padding, which changes the numbers of some models; one of more than `LONGEST`
+    seconds in equal parts that are no longer, over the frames of all of which mean and deviation
+    are taken. The last layer's values are those after the normalisation that ends the transformer,
+    where there is one.
+
+    Args:
+        samples: float32 [n] at 16 kHz, mono.
+        settings: The model and the layer.
+
+    Returns:
+        float32 [2 * d]: the means of the layer's d values, and their deviations.
+
+    Raises:
+        ConfigError, ValueError: The model cannot be used, see `load`; or the recording is too short
+            for one frame.
+    """
+    loaded = load(settings)
+    if len(samples) < loaded.shortest:
+        raise ValueError(
+            f"too short for {settings.name}: {1000 * len(samples) / RATE:.0f} ms where "
+            f"{1000 * loaded.shortest / RATE:.0f} ms are needed"
+        )
+    normalised = loaded.extractor(samples, sampling_rate=RATE).input_values[0]
+    count, mean, squares = 0, 0.0, 0.0
+    for part in np.array_split(normalised, -(-len(samples) // (LONGEST * RATE))):
+        frames = _frames(part, loaded.network, settings.layer)
+        of_part, together = frames.mean(axis=0), count + len(frames)
+        squares += np.square(frames - of_part).sum(axis=0)
+        squares += np.square(of_part - mean) * (count * len(frames) / together)
+        mean += (of_part - mean) * (len(frames) / together)
+        count = together
+    return np.concatenate([mean, np.sqrt(squares / count)]).astype(np.float32)
+
+
+def _frames(samples: np.ndarray, network: Any, layer: int) -> np.ndarray:
+    """Returns what a layer gives for each frame, float64 [frames, d]."""
+    import torch
+
+    with torch.inference_mode():
+        inputs = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
+        if layer == network.config.num_hidden_layers:
+            # Versions of transformers differ in whether the last of its hidden states is this.
+            values = network(inputs).last_hidden_state
+        else:
+            values = network(inputs, output_hidden_states=True).hidden_states[layer]
+        return values[0].double().numpy()
+
+
+def load(settings: EmbeddingSettings) -> _Loaded:
+    """Loads a model, or returns one that was loaded before.
+
+    It computes on the CPU, each recording in one thread, since several are read side by side:
+    torch, in all of the process, gets one thread for an operation.
+
+    Raises:
+        ConfigError: There is no such model or layer.
+        ValueError: A package is missing; or the model is damaged, or another than the settings'.
+    """
+    with _LOADING:
+        return _load(settings)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(settings: EmbeddingSettings) -> _Loaded:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ValueError(
+            "the features 'embeddings' need the packages torch and transformers: install them with "
+            f"`{INSTALL}`"
+        ) from error
+    folder = find(settings.model)
+    content = _inspect(settings, folder)
+    found = _hash(folder)
+    if settings.sha256 not in ("", found):
+        raise ValueError(
+            f"{settings.model} is another model than the features were made with: its SHA-256 was "
+            f"{settings.sha256} and is {found} now: bring back the first one"
+        )
+    network_class = transformers.MODEL_MAPPING[transformers.CONFIG_MAPPING[content["model_type"]]]
+    said = transformers.logging
+    before, shows = said.get_verbosity(), said.is_progress_bar_enabled()
+    said.set_verbosity_error()
+    said.disable_progress_bar()
+    try:
+        # Nothing else that lies in the model's folder, such as pickled weights, can be read here.
+        with tempfile.TemporaryDirectory() as linked:
+            for path in _files(folder):
+                Path(linked, path.name).symlink_to(path.resolve())
+            extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(linked)
+            network, report = network_class.from_pretrained(
+                linked,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # of safetensors, of torch or of transformers
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{folder} cannot be read as a model ({what})") from error
+    finally:
+        said.set_verbosity(before)
+        if shows:
+            said.enable_progress_bar()
+    # The first of these hides frames in training alone.
+    if lacking := {*report["missing_keys"]} - {"masked_spec_embed"}:
+        raise ValueError(f"{folder} cannot be read as a model: its weights lack {min(lacking)}")
+    network.eval()
+    torch.set_num_threads(1)
+    # The layers above are not needed; of the next one only what it reads.
+    network.encoder.layers = network.encoder.layers[: settings.layer + 1]
+    return _Loaded(extractor, network, _shortest(content))
+
+
+def _inspect(settings: EmbeddingSettings, folder: Path) -> dict[str, Any]:
+    """Checks a model's folder; returns the content of its config.json."""
+
+    def refuse(allowed: str) -> ConfigError:
+        return ConfigError("embeddings.model", settings.model, allowed)
+
+    for name in (CONFIG, EXTRACTOR):
+        if not (folder / name).is_file():
+            raise refuse(f"a speech model of transformers: {folder} has no {name}")
+    content, extractor = (files.read_json(folder / name) for name in (CONFIG, EXTRACTOR))
+    if content.get("model_type") not in KINDS:
+        kind = content.get("model_type")
+        raise refuse(f"a speech model, of one of the types {', '.join(KINDS)}; it is of {kind!r}")
+    if extractor.get("sampling_rate", RATE) != RATE:
+        raise refuse(f"a model of {RATE} Hz; it is of {extractor['sampling_rate']} Hz")
+    for name in ("hidden_size", "num_hidden_layers"):
+        if not isinstance(content.get(name), int):
+            raise refuse(f"a speech model of transformers: {folder / CONFIG} has no {name}")
+    if not any(folder.glob(WEIGHTS[0])):
+        name = settings.model.partition("@")[0]
+        here, download = folder, ""
+        if not files.expand(settings.model).is_dir():
+            here = Path(name).name
+            download = f"hf download {name} --local-dir {here}; "
+        raise refuse(
+            "a model with weights in model.safetensors, since pickled ones may hold programs and "
+            f'are never read. This makes them: `{download}python -c "from transformers import '
+            f"AutoModel as M; M.from_pretrained('{here}').save_pretrained('{here}')\"`"
+            + (f", then give {here} here" if download else "")
+        )
+    if settings.layer > content["num_hidden_layers"]:
+        allowed = f"from 0 to {content['num_hidden_layers']}, the layers of {settings.name}"
+        raise ConfigError("embeddings.layer", settings.layer, allowed)
+    return content
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the files of a model that are read, and that its hash is of."""
+    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    return [folder / CONFIG, folder / EXTRACTOR, *weights]
+
+
+def _hash(folder: Path) -> str:
+    """Returns the SHA-256 of the names and the content of a model's files."""
+    states = ((path, path.stat()) for path in _files(folder))
+    return _hash_of(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
+
+
+@functools.lru_cache(maxsize=8)  # a large model takes seconds
+def _hash_of(states: tuple[tuple[Path, int, int], ...]) -> str:
+    hashes = {path.name: files.sha256(path) for path, _, _ in states}
+    return files.sha256(json.dumps(hashes, sort_keys=True).encode())
+
+
+def _shortest(content: Mapping[str, Any]) -> int:
+    """Returns the number of samples that the convolutions make one frame of."""
+    samples = 1
+    for kernel, stride in zip(
+        reversed(content["conv_kernel"]), reversed(content["conv_stride"]), strict=True
+    ):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
+def terms(settings: EmbeddingSettings) -> str:
+    """Returns sentences about a model: its licence and its training data, as its card says."""
+    said = f"The features are of layer {settings.layer} of {settings.name}"
+    try:
+        folder = find(settings.model)
+        card = _front_matter(folder / CARD)
+    except (OSError, ValueError, ImportError):  # prepared features need neither
+        return f"{said}, whose model card was not there to be read"
+    if folder.parent.name == "snapshots":  # of the Hub's cache
+        said += f", revision {folder.name}"
+    licence = card.get("license_name") or card.get("license")
+    data = card.get("datasets")
+    data = ", ".join(map(str, data)) if isinstance(data, list) else data
+    licensed = f"gives its licence as {licence}" if licence else "does not say its licence"
+    trained = f"its training data as {data}" if data else "does not say its training data"
+    return f"{said}. Its model card {licensed}, and {trained}"
+
+
+def _front_matter(path: Path) -> dict[str, Any]:
+    """Reads the fields that a model card begins with; a file without any has none."""
+    import yaml  # of the optional packages
+
+    if not path.is_file():
+        return {}
+    parts = path.read_text(encoding="utf-8", errors="replace").split("---", 2)
+    if len(parts) < 3 or parts[0].strip():
+        return {}
+    try:
+        content = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
