@@ -245,8 +245,8 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
     for name, wanted in flatten(config).items():
         if _own_name(name) == EPOCHS and wanted < epochs.get(name, wanted):
             raise ValueError(
-                f"{workdir / CONFIG} has {name}={epochs[name]}, and {wanted} were wanted now: a "
-                "run may be given more epochs, not fewer. Give this one a --workdir of its own."
+                f"{workdir / CONFIG} has {name}={epochs[name]}, and now it is {wanted}: a run may "
+                "be given more epochs, not fewer. Give this one a --workdir of its own."
             )
     if different := difference(before, config):
         raise ValueError(

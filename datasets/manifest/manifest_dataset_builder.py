@@ -212,9 +212,9 @@ def _read_row(
     path = row["path"]
     if not os.path.lexists(folder / path):
         # As Windows writes it; and accents are parts of their letters, or signs of their own.
-        ways = (path, path.replace("\\", "/"))
-        ways = [unicodedata.normalize(form, way) for way in ways for form in ("NFC", "NFD")]
-        path = next((way for way in ways if os.path.lexists(folder / way)), ways[-2])
+        path = os.path.expanduser(path.replace("\\", "/"))
+        ways = (path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+        path = next((way for way in ways if os.path.lexists(folder / way)), path)
     name, (start, end) = Path(path).as_posix(), _read_times(where, row)
     if end < math.inf:
         name += f"_{start:.10g}-{end:.10g}"

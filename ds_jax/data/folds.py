@@ -243,7 +243,10 @@ def _check_corpus(
                 "'sentences' or 'genders'"
             )
         if len(speakers) < 2:
-            raise ValueError(f"{protocol!r} needs at least 2 speakers: {speakers} is the only one")
+            raise ValueError(
+                f"{protocol!r} needs at least 2 speakers, and {min(speakers)!r} is the only one: "
+                "choose another protocol for this corpus"
+            )
     genders = {utterance.gender for utterance in utterances}
     if protocol == "genders" and (len(genders) < 2 or "unknown" in genders):
         raise ValueError(

@@ -20,6 +20,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
+from ds_jax.runtime.progress import many
 from ds_jax.systems import on_pictures
 
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
@@ -347,6 +348,6 @@ def _check_epochs(checkpoints: Sequence[Path], cards: Sequence[Mapping]) -> None
         waited = len(card.get("history", ())) - card.get("epoch", 0)
         if train != most and waited < most.get("stop_patience", 0):
             raise ValueError(
-                f"{folder} was trained for {train['epochs']} epochs, and other folds of the run "
-                f"for up to {most['epochs']}: finish the run first, or name one fold"
+                f"{folder} was trained for {many(train['epochs'], 'epoch')}, and other folds of "
+                f"the run for up to {most['epochs']}: finish the run first, or name one fold"
             )

@@ -190,6 +190,13 @@ def test_a_missing_file_is_told_with_the_nearest(tmp_path, path):
         Manifest.find(tmp_path)
 
 
+def test_a_home_folder_is_meant_in_a_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sounds(tmp_path, "a.wav")
+    write_manifest(tmp_path / "mine", "path,label,speaker\n~/a.wav,JOY,ana\n")
+    assert list(found(tmp_path / "mine")) == [f"{tmp_path}/a.wav"]
+
+
 @pytest.mark.parametrize(("written", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_letters_with_accents_are_the_same_in_both_of_their_forms(tmp_path, written, named):
     name = unicodedata.normalize(named, "Iñigo/años.wav")
