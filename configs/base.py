@@ -107,6 +107,12 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     use_timelines(config)
     config.system = "ds_am_statistics"
     config.select_on = "none"  # a fixed number of epochs, on all training speakers
+    # Generated pictures for each training recording of a fold, on which its model is trained too.
+    # They are drawn by a generator that has learnt from the fold's training recordings alone.
+    config.generate = ConfigDict()
+    config.generate.share = 0.0  # 0: none
+    config.generate.steps = 300  # batches of the generator's training, some 20 s on two cores
+    config.seeds.generation = config.get_oneway_ref("seed")
     config.model = ConfigDict()
     config.model.heads = ("block3_pool", "block4_pool")
     config.model.gate = True  # whether a gate weights frames and bands

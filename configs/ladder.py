@@ -69,6 +69,9 @@ def get_config() -> ConfigDict:
         ("pitches", "2 semitones up and down too", _augmented("pitch=-2", "pitch=2")),
         ("speeds", "other speeds too", _augmented("speed=0.9", "speed=1.1")),
         ("with_noise", "with noise too", _augmented("noise=10", "noise=20")),
+        # Pictures as many as recordings, by a generator and by a variant.
+        ("generated", "generated pictures too", {"generate.share": 1.0, "train.epochs": 8}),
+        ("faster", "1.1 times the speed too", {"variants": ("speed=1.1",), "train.epochs": 8}),
         ("trimmed", "silence trimmed at 50 dB", {"trim": 50.0}),
         ("viridis", "viridis colours", {"picture.colour_map": "viridis"}),
     ):

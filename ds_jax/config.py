@@ -28,7 +28,9 @@ PATHS = {"weights": "weights_sha256", "folds.file": "folds_sha256"}
 # The smallest and the largest value of the numbers that no constructor checks.
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
 RANGES = {
-    **dict.fromkeys((*SEEDS, "seeds.augmentation"), (0, 2**31 - 1)),
+    **dict.fromkeys((*SEEDS, "seeds.augmentation", "seeds.generation"), (0, 2**31 - 1)),
+    "generate.share": (0.0, 100.0),
+    "generate.steps": (1, 1_000_000),
     "train.batch_size": (1, 1 << 16),
     EPOCHS: (1, 1_000_000),
     **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
@@ -317,6 +319,9 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
     if "features" in content:
         none = {"model": "", "layer": 0, "sha256": "", "size": 0}
         content["embeddings"] = none | content.get("embeddings", {})
+    if content.get("system") == "ds_am_statistics":
+        content["generate"] = {"share": 0.0, "steps": 300} | content.get("generate", {})
+        content["seeds"] = {"generation": content["seed"]} | content["seeds"]
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
     if "members" in content:

@@ -191,6 +191,7 @@ def evaluate_on(
                 for name in unanswerable
             },
             settings=configuration.describe(config),
+            generated=sum(each.generated for each in results.values()),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
             made=made[0]
             | {

@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import enrolment, fold_files, folds, labels, leakage
+from ds_jax.data import enrolment, fold_files, folds, generated, labels, leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -23,6 +23,7 @@ from ds_jax.runtime.workdir import (
     CHECKPOINTS,
     CONFIG,
     FOLDS,
+    GENERATED,
     REPORT,
     evaluation_directory,
     finished_folds,
@@ -110,6 +111,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
             evaluated_by=_models(len(records), same_corpus),
             drawn=drawn,
             made=made | {"seconds": time.monotonic() - began},
+            generated=sum(generated.count(each / GENERATED) for each in directories),
             **counts,
         )
 

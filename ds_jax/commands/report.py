@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data import fold_files, folds
+from ds_jax.data import fold_files, folds, generated
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.summary import RunSummary
@@ -20,6 +20,7 @@ from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import (
     CHECKPOINTS,
     FOLDS,
+    GENERATED,
     PAGE,
     PREDICTIONS,
     fold_directory,
@@ -88,6 +89,11 @@ def run(
             fitted += fold.dev
             sizes, history = {"train": len(fitted)}, []
         trained.append({labels[name] for name in fitted})
+        if drawn_pictures := sum(
+            generated.count(fold_directory(part, number) / GENERATED)
+            for part in _trained_in(config, workdir)
+        ):
+            sizes["generated"] = drawn_pictures
         record = summary.fold_record(number, tested.confusion)
         records.append(record | sizes | chosen)
         histories.append(history)
@@ -105,6 +111,7 @@ def run(
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(folds.excluded_duplicates(all_folds, corpus.utterances)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
+            generated=sum(record.get("generated", 0) for record in records),
             drawn=drawn,
             made=how_made(
                 workdir,

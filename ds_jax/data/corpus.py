@@ -101,7 +101,8 @@ class Corpus:
             timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
             NaN after their ends.
         owners: int32 [n], the index in `utterances` of each row of `inputs`.
-        variants: How many rows at the end of `inputs` are of variants of the recordings.
+        variants: How many rows at the end of `inputs` are of variants of the recordings, or were
+            generated for the training of a fold.
         skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
             kept.
@@ -285,7 +286,7 @@ def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
     A variant of a recording that cannot be used itself, or is another one by now, is left out.
 
     Args:
-        recorded: The corpus.
+        recorded: The corpus, which may have some already.
         variants: The same corpus, each with the inputs of a variant.
     """
     places = {
@@ -306,7 +307,7 @@ def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
         recorded,
         inputs=_joined(parts),
         owners=np.concatenate(owners),
-        variants=sum(map(len, rows)),
+        variants=recorded.variants + sum(map(len, rows)),
     )
 
 

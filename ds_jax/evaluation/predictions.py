@@ -17,7 +17,7 @@ from ds_jax.evaluation import metrics
 from ds_jax.runtime import files
 from ds_jax.runtime.files import write_bytes
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import GATES, METRICS, PREDICTIONS
+from ds_jax.runtime.workdir import GATES, GENERATED, METRICS, PREDICTIONS
 
 HEAD_PREFIX = "predictions_"  # begins the name of the file of an attention head
 # The tolerance allows for rounding in the files of other programs and for float16.
@@ -171,8 +171,9 @@ def write(
         np.savez_compressed(packed, utterances=names, **gates)
         contents[GATES] = packed.getvalue()
     digests = {name: files.sha256(content) for name, content in contents.items()}
-    if (directory / METRICS).is_file():  # training has written it
-        digests[METRICS] = files.sha256(directory / METRICS)
+    for name in (METRICS, GENERATED):
+        if (directory / name).is_file():  # training has written it
+            digests[name] = files.sha256(directory / name)
     last = contents.pop(PREDICTIONS)
     for name, content in contents.items():
         write_bytes(directory / name, content)

@@ -67,6 +67,7 @@ class RunSummary:
             another name was tested or, on another corpus, had trained the models.
         missing_folds: The numbers of the folds that are not finished.
         synthetic: Whether the recordings were generated.
+        generated: How many generated pictures trained the models, over all folds; none was tested.
         paper: The numbers that the paper prints for this system and corpus, see
             `paper_numbers.paper_comparison`; None where it prints none.
         settings: All fields of the run's config, by their full names.
@@ -119,6 +120,7 @@ class RunSummary:
     equal_left_out: int = 0
     missing_folds: list[int] = dataclasses.field(default_factory=list)
     synthetic: bool = False
+    generated: int = 0
     paper: dict[str, Any] | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained_on: str = ""

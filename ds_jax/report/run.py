@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ds_jax.data import generated
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predictions
@@ -15,9 +16,33 @@ from ds_jax.report import figures, latex, pages, panels, plots, sound, tables
 from ds_jax.report.panels import Panel
 from ds_jax.runtime.files import write_text
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import PAGE, PREDICTIONS, REPORT
+from ds_jax.runtime.workdir import GENERATED, PAGE, PREDICTIONS, REPORT
 
 ERRORS, HITS, WINDOWS = 6, 2, 3  # shown: wrong and correct predictions, windows of a recording
+RECORDED, DRAWN = 2, 3  # shown of each class: recordings, and generated pictures
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of a class that trained a model: of recordings, and generated ones.
+
+    All are uint8 [bands, width], and start anywhere in a recording's time.
+    """
+
+    label: str
+    recorded: Sequence[np.ndarray]
+    generated: Sequence[np.ndarray]
+
+    def panels(self, settings: PictureSettings | None) -> list[Panel]:
+        """Returns its pictures with axes; `settings` say how they were drawn."""
+        kinds = {"recorded": self.recorded, "generated": self.generated}
+        return [
+            panels.of_pictures([picture], {}, [(0.0, 0.0)], settings)[0]._replace(
+                name=kind, x_label="time in s"
+            )
+            for kind, pictures in kinds.items()
+            for picture in pictures
+        ]
 
 
 @dataclass(frozen=True)
@@ -61,7 +86,8 @@ def write(
     settings = panels.settings_of(result.settings)
     timelines = settings is not None and settings.is_timeline
     errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
-    write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms)
+    drawings = _drawn(sources, corpus)
+    write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms, drawings)
     if drawn is not None:
         kinds = {"error": errors, "hit": hits}
         shown = {
@@ -81,6 +107,7 @@ def write_page(
     errors: Sequence[Example] = (),
     hits: Sequence[Example] = (),
     audio_terms: str = "",
+    drawn: Sequence[Drawn] = (),
 ) -> None:
     """Writes the report as one HTML file that needs no other; equal inputs give equal bytes.
 
@@ -91,6 +118,7 @@ def write_page(
         errors: The most confident wrong predictions.
         hits: The most confident correct predictions.
         audio_terms: The terms on which a page that plays recordings may be passed on.
+        drawn: For each class generated pictures that trained a model.
     """
     page = pages.render(
         "report.html.jinja",
@@ -108,6 +136,7 @@ def write_page(
         audio_terms=audio_terms,
         errors=list(errors),
         hits=list(hits),
+        drawn=list(drawn),
     )
     write_text(path, page)
 
@@ -176,3 +205,24 @@ def _example(
         gates=predictions.read_gates(source, name) if single else {},
         audio=sound.clip(recording) if recording else b"",
     )
+
+
+def _drawn(sources: Sequence[Path], corpus: Corpus) -> list[Drawn]:
+    """Collects generated pictures of the first fold that has any, and recordings they stand by."""
+    found = [path for each in sources if (path := each / GENERATED).is_file()]
+    if not found:
+        return []
+    pictures, names = generated.show(found[0])
+    labels = {utterance.name: utterance.label for utterance in corpus.utterances}
+    drawn = []
+    for label in corpus.classes:
+        chosen = [row for row, name in enumerate(names) if labels[name] == label][:DRAWN]
+        shown = [unpadded(pictures[row]) for row in chosen]
+        if not shown:
+            continue
+        recorded = [
+            corpus.inputs[corpus.rows_of((names[row],))[0]][:, : picture.shape[1]]
+            for row, picture in zip(chosen[:RECORDED], shown, strict=False)
+        ]
+        drawn.append(Drawn(label, recorded, shown))
+    return drawn

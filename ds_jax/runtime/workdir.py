@@ -1,7 +1,8 @@
 """The names of the files that a run leaves in its folder, the workdir.
 
 config.json folds.json                                       the experiment and its folds
-fold_00/ checkpoints/ metrics.jsonl predictions.csv          a fold; with gates also gates.npz
+fold_00/ checkpoints/ metrics.jsonl predictions.csv          a fold; with gates also gates.npz,
+                                                             and its generated.npz if there is any
 report.json report.html                                      all folds together
 evaluations/<corpus>/ predictions.csv report.json report.html
 members/<name>/                                              the run of each member of an ensemble
@@ -13,6 +14,7 @@ from pathlib import Path
 CONFIG, FOLDS = "config.json", "folds.json"
 CHECKPOINTS, TENSORBOARD = "checkpoints", "tensorboard"
 METRICS, PREDICTIONS, GATES = "metrics.jsonl", "predictions.csv", "gates.npz"
+GENERATED = "generated.npz"
 REPORT, PAGE = "report.json", "report.html"
 EVALUATIONS, MEMBERS = "evaluations", "members"
 

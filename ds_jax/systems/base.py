@@ -211,6 +211,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     if configuration.adapts(config) and not system.adapts:
         adapting = ", ".join(repr(name) for name, each in SYSTEMS.items() if each.adapts)
         raise ConfigError("adapt", config.adapt, f"'none', or take one of system={adapting}")
+    if configuration.adapts(config) and config.get("generate", {}).get("share"):
+        allowed = "0.0, since generated pictures have no speaker to be standardised by"
+        raise ConfigError("generate.share", config.generate.share, allowed)
     for name in system.fields:
         _check_field(name, config.model[name])
     if system.reads == "picture":

@@ -33,7 +33,12 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 
     del protocol
     weights = load_weights(config) if "picture" in config else {}
-    return functools.partial(loop.train_folds, loop.create_setup(config, corpus, weights))
+    setup = loop.create_setup(config, corpus, weights)
+    if config.get("generate", {}).get("share"):
+        from ds_jax.training import generate
+
+        return functools.partial(generate.train_folds, setup)
+    return functools.partial(loop.train_folds, setup)
 
 
 def load_weights(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.ndarray]]:

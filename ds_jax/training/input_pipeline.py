@@ -51,6 +51,26 @@ class Inputs:
         """Returns the same with more that belongs to each row, a tree of arrays on the host."""
         return dataclasses.replace(self, beside=tree if self.streamed else parallel.replicate(tree))
 
+    def join(self, other: "Inputs") -> "Inputs | None":
+        """Returns the rows of both, the other's last; None where they do not fit on the devices.
+
+        Rows of padding follow at the end, so that few shapes are compiled.
+        """
+        if self.streamed or other.streamed or self.method != other.method:
+            return None
+        count, corpora = len(self.labels), (self.corpus, other.corpus)
+        if not parallel.fits(sum(x.nbytes for x in jax.tree.leaves(corpora))):
+            return None
+
+        def join(x, y):
+            return jnp.concatenate([x[:count], y])
+
+        corpus = jax.jit(functools.partial(jax.tree.map, join))(*corpora)
+        padded = len(jax.tree.leaves(corpus)[0]) - count
+        labels = np.pad(np.asarray(other.labels), (0, padded - len(other.labels)))
+        labels = parallel.replicate(np.concatenate([np.asarray(self.labels), labels]))
+        return dataclasses.replace(self, corpus=corpus, labels=labels)
+
     def length(self, batches: int, width: int) -> int:
         """Returns how many batches, of `width` rows on a device, a chunk of an epoch holds."""
         length = parallel.batches_in_dispatch(batches)

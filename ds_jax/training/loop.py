@@ -47,7 +47,7 @@ class TrainingSetup:
         inputs: The corpus as the steps read it.
         optimiser: The optimiser of all folds.
         measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each;
-            None where each row has its own scaling.
+            None where each row has its own scaling. Rows that were generated are not measured.
         steps: The training step and the prediction step of each layout that was needed.
     """
 
@@ -91,7 +91,10 @@ class TrainingSetup:
         """Returns the state that the training of a fold begins with, on the host."""
         network, train, rows = self.network(layout), self.config.train, fold.rows["train"]
         rng = jax.random.fold_in(jax.random.key(self.config.seeds.initialisation), fold.number)
-        measured = {} if self.measured is None else network.scaling(self.measured, rows)
+        measured = {}
+        if self.measured is not None:
+            known = len(jax.tree.leaves(self.measured)[0])
+            measured = network.scaling(self.measured, rows[rows < known])
         trained = [name in fold.trained for name in self.corpus.classes]
         measured |= {"trained_classes": {"trained": np.asarray(trained, np.float32)}}
         schedule = ()
@@ -143,6 +146,18 @@ def create_setup(
         optimiser=create_optimiser(config.train, ported),
         measured=measured,
     )
+
+
+def extend(setup: TrainingSetup, corpus: Corpus) -> TrainingSetup:
+    """Returns a setup for its corpus with more rows at the end, which no scaling measures."""
+    network = create_network(setup.config, dtype=parallel.compute_dtype())
+    ported, first = network.port(setup.pretrained), len(setup.corpus.owners)
+    labels = corpus.labels
+    added = create_inputs(network, ported, corpus.inputs[first:], labels[first:])
+    inputs, steps = setup.inputs.join(added), setup.steps
+    if inputs is None:
+        inputs, steps = create_inputs(network, ported, corpus.inputs, labels), {}
+    return dataclasses.replace(setup, corpus=corpus, inputs=inputs, steps=steps)
 
 
 def train_folds(

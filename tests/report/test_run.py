@@ -237,6 +237,25 @@ def test_windows_are_shown_in_their_order(tmp_path):
     assert labels == [f"window {number} of dis-f1-b1" for number in (1, 2, 3)]
 
 
+def test_generated_pictures_are_counted_in_red_and_shown_by_class_on_axes(tmp_path):
+    settings = {"picture.layout": "timeline", "picture.mel_bands": 64, "picture.colour_map": "gray"}
+    pictures = [np.full((64, 80), value, np.uint8) for value in (50, 100, 150)]
+    drawn = [run_report.Drawn(label, pictures[:1], pictures[1:]) for label in LABELS[:2]]
+    result = made_up.summary(settings=settings, generated=123)
+    page = render(tmp_path, result, drawn=drawn)
+    assert page.has("trained-on-generated")
+    assert "123 pictures" in page.text
+    kinds = ("recorded", "generated", "generated")
+    labels = [f"{kind} of {label}" for label in LABELS[:2] for kind in kinds]
+    shown = [svg for svg in plots_of(page) if " of " in svg.get("aria-label", "")]
+    assert [svg["aria-label"] for svg in shown] == labels
+    assert [pixels_of(image)[0, 0, 0] for image in page.all("image")[:6:2]] == [50, 100, 150]
+    for text in ("frequency in Hz", "time in s"):
+        assert page.text.count(text) == 6
+    assert not render(tmp_path).has("trained-on-generated")
+    assert not render(tmp_path).has("drawn")
+
+
 def test_heads_alone_are_shown_with_intervals_and_a_test(tmp_path):
     gain = {"difference": 0.021, "low": -0.013, "high": 0.055, "p_holm": 0.4321}
     tested = {

@@ -1,0 +1,248 @@
+"""Pictures for the training of a fold, drawn by a generator that has learnt from its own alone.
+
+The generator never sees another split. Each picture takes the class and the length of a training
+recording, of which it is a row like those of variants, so that nothing but training reads it.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from ds_jax.data import generated, leakage
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.folds import Fold
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.features import spectrogram
+from ds_jax.models.generator import FRAMES, Generator
+from ds_jax.runtime import processes, progress
+from ds_jax.runtime.progress import many
+from ds_jax.runtime.workdir import GENERATED, fold_directory
+from ds_jax.training import loop
+from ds_jax.training.loop import TrainingSetup
+
+LEAST = 5  # pictures of a class from which its generation is learnt
+BATCH, LEARNING_RATE = 16, 2e-3  # Adam's; the rate rises over a tenth of the steps, and falls to 0
+# Places between noise and picture are a sigmoid's of normal numbers of this mean and deviation, so
+# that most are near noise; nearer to a picture than `LEAST_LEFT` errors weigh no more (Li and He,
+# "Back to Basics: Let Denoising Generative Models Denoise", 2025).
+SPREAD, LEAST_LEFT = 0.8, 0.2
+MOVES = 6  # from noise to a picture, each with two looks at the velocity (the midpoint method)
+DRAWN_AT_ONCE = 64
+
+
+class Fitted(NamedTuple):
+    """A generator after its training.
+
+    Attributes:
+        generator: The network.
+        params: Its parameters.
+        mean, deviation: float32 [bands], those of each band of the pictures it was trained on.
+        losses: The loss of each step.
+    """
+
+    generator: Generator
+    params: Any
+    mean: np.ndarray
+    deviation: np.ndarray
+    losses: list[float]
+
+
+def train_folds(
+    setup: TrainingSetup, folds: Mapping[int, Fold], workdir: Path
+) -> Iterator[tuple[int, Predicted | None]]:
+    """Trains on folds one after the other, each with generated pictures; see `loop.train_folds`.
+
+    The pictures of a fold are kept in its folder. A fold that was stopped goes on with them.
+
+    Args:
+        setup: What the folds share.
+        folds: The folds by their numbers.
+        workdir: The folder of the run.
+
+    Raises:
+        FloatingPointError: A loss is not finite.
+        ValueError: A class has too few pictures, or what was kept is of another fold.
+    """
+    for number, fold in folds.items():
+        path = fold_directory(workdir, number) / GENERATED
+        digest = leakage.fold_digest(number, fold.splits, setup.corpus.digests)
+        if processes.is_first_process() and not generated.is_whole(path):
+            generated.write(path, *_generate(setup.config, setup.corpus, number, fold), digest)
+        processes.wait_for_others(f"pictures of fold {number}")
+        corpus = generated.join(setup.corpus, generated.read(path, digest))
+        yield from loop.train_folds(loop.extend(setup, corpus), {number: fold}, workdir)
+
+
+def _generate(
+    config: ml_collections.ConfigDict, corpus: Corpus, number: int, fold: Fold
+) -> tuple[np.ndarray, list[str]]:
+    """Returns generated pictures for a fold, and the name of the recording that each stands by."""
+    rows = corpus.rows_of(fold.train)
+    what = f"fold {number}: the generator"
+    leakage.check_rows(what, rows, corpus, fold.splits, ("train",))
+    pictures, labels = corpus.inputs[rows], corpus.labels[rows]
+    counts = np.bincount(labels, minlength=len(corpus.classes))
+    for name, count in zip(corpus.classes, counts.tolist(), strict=True):
+        if 0 < count < LEAST:
+            raise ValueError(
+                f"{what} has {many(count, 'training picture')} of {name}, and needs {LEAST} of "
+                "each class: set config.generate.share=0.0, or leave the class out of "
+                "config.classes"
+            )
+    rng = np.random.default_rng([config.seeds.generation, number])
+    fitted = fit(pictures, labels, len(corpus.classes), config.generate.steps, rng, what)
+    wanted = choose(labels, config.generate.share, rng)
+    drawn = draw(fitted, labels[wanted], spectrogram.widths(pictures)[wanted], rng)
+    progress.say(
+        f"{what} has drawn {many(len(drawn), 'picture')}; its loss fell from "
+        f"{fitted.losses[0]:.2f} to {np.mean(fitted.losses[-50:]):.2f}"
+    )
+    owners = corpus.owners[rows[wanted]]
+    return drawn, [corpus.utterances[owner].name for owner in owners]
+
+
+def choose(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Chooses the pictures whose class and length generated ones take, int [share x n].
+
+    Each class has its share, and each picture is chosen about as often as any other.
+    """
+    shuffled = rng.permutation(len(labels))
+    order = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    count = round(share * len(labels))
+    return order[np.floor((np.arange(count) + 0.5) * len(labels) / max(1, count)).astype(int)]
+
+
+def fit(
+    pictures: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    steps: int,
+    rng: np.random.Generator,
+    title: str = "the generator",
+) -> Fitted:
+    """Trains a generator.
+
+    Args:
+        pictures: uint8 [n, bands, widest], timelines that are 0 after their ends.
+        labels: int [n].
+        classes: The number of classes.
+        steps: The number of batches.
+        rng: Draws initial values, batches, crops and noise.
+        title: The name of the work in its progress bar.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+    """
+    values, widths = np.moveaxis(pictures, 1, 2), spectrogram.widths(pictures)
+    real = values[values[:, :, 0] > 0]
+    mean = real.mean(axis=0, dtype=float).astype(np.float32)
+    deviation = np.maximum(real.std(axis=0, dtype=float), 1).astype(np.float32)
+    values = np.pad(values, [(0, 0), (0, max(0, FRAMES - values.shape[1])), (0, 0)])
+    generator = Generator(len(mean), classes)
+    shape = BATCH, FRAMES, len(mean)
+    state = _start(generator, steps, int(rng.integers(1 << 31)))
+    losses, columns = [], np.arange(FRAMES)
+    for _ in progress.bar(title, steps, "steps", range(steps)):
+        rows = rng.integers(len(values), size=BATCH)
+        starts = rng.integers(np.maximum(widths[rows] - FRAMES, 0) + 1)
+        crops = values[rows[:, None], starts[:, None] + columns]
+        place, noise = (rng.standard_normal(each, np.float32) for each in (BATCH, shape))
+        batch = (crops - mean) / deviation, crops[:, :, 0] > 0, labels[rows].astype(np.int32)
+        state, loss = _step(generator, steps, state, *batch, place, noise)
+        losses.append(float(loss))
+        if not np.isfinite(losses[-1]):
+            raise FloatingPointError(f"{title}: the loss at step {len(losses)} is {losses[-1]}")
+    return Fitted(generator, state[0], mean, deviation, losses)
+
+
+def draw(
+    fitted: Fitted, labels: np.ndarray, widths: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Draws pictures.
+
+    Args:
+        fitted: The generator.
+        labels: int [m], the class of each picture.
+        widths: int [m], the columns of each; `FRAMES` at most are drawn.
+        rng: Draws the noise that pictures begin with.
+
+    Returns:
+        uint8 [m, bands, widest], timelines that are 0 after their ends.
+    """
+    widths, parts = np.minimum(widths, FRAMES), []
+    shape = DRAWN_AT_ONCE, FRAMES, len(fitted.mean)
+    for start in range(0, len(labels), DRAWN_AT_ONCE):
+        some = np.minimum(np.arange(start, start + DRAWN_AT_ONCE), len(labels) - 1)
+        seen = np.arange(FRAMES) < widths[some, None]
+        noise = rng.standard_normal(shape, np.float32)
+        of_some = labels[some].astype(np.int32)
+        x = np.asarray(_follow(fitted.generator, fitted.params, seen, of_some, noise))
+        values = np.clip(np.rint(x * fitted.deviation + fitted.mean), 1, 255) * seen[..., None]
+        parts.append(np.moveaxis(values.astype(np.uint8), 2, 1))
+    drawn = np.concatenate(parts) if parts else np.empty((0, len(fitted.mean), 0), np.uint8)
+    return drawn[: len(labels), :, : max(widths, default=0)]
+
+
+def _optimiser(steps: int) -> optax.GradientTransformation:
+    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, steps // 10, steps))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _start(generator: Generator, steps: int, seed: int) -> tuple[Any, Any]:
+    """Returns the parameters that training begins with, and the optimiser's state."""
+    x, seen = jnp.zeros((1, FRAMES, generator.bands)), jnp.ones((1, FRAMES))
+    params = generator.init(jax.random.key(seed), x, seen, jnp.ones(1), jnp.zeros(1, jnp.int32))
+    return params, _optimiser(steps).init(params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def _step(
+    generator: Generator,
+    steps: int,
+    state: tuple[Any, Any],
+    x: jax.Array,
+    seen: jax.Array,
+    labels: jax.Array,
+    place: jax.Array,
+    noise: jax.Array,
+) -> tuple[tuple[Any, Any], jax.Array]:
+    """Takes a step of training; columns after a timeline's end count for nothing."""
+    params, opt_state = state
+    seen = seen.astype(jnp.float32)
+    x = x * seen[..., None]
+    place = jax.nn.sigmoid(SPREAD * place - SPREAD)[:, None, None]
+    between = noise + place * (x - noise)
+
+    def loss_fn(params):
+        guess = generator.apply(params, between, seen, place[:, 0, 0], labels)
+        errors = jnp.square((guess - x) / jnp.maximum(1 - place, LEAST_LEFT))  # of the velocity
+        return jnp.sum(jnp.mean(errors, axis=2) * seen) / jnp.sum(seen)
+
+    loss, gradients = jax.value_and_grad(loss_fn)(params)
+    updates, opt_state = _optimiser(steps).update(gradients, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _follow(
+    generator: Generator, params: Any, seen: jax.Array, labels: jax.Array, noise: jax.Array
+) -> jax.Array:
+    """Moves noise to pictures, float32 [m, FRAMES, bands]."""
+    seen = seen.astype(jnp.float32)
+
+    def velocity(x, place):
+        guess = generator.apply(params, x, seen, jnp.full(len(x), place), labels)
+        return (guess - x) / (1 - place)
+
+    def move(number, x):
+        half = x + velocity(x, number / MOVES) / (2 * MOVES)
+        return x + velocity(half, (number + 0.5) / MOVES) / MOVES
+
+    return jax.lax.fori_loop(0, MOVES, move, noise)
