@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from one_fold import sigterm_after
 
 from ds_jax.data import enrolment
 from ds_jax.data.folds import Fold
@@ -112,9 +113,8 @@ def test_strangers_change_no_model(setup, undisturbed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("checks", [2, 5])
 def test_going_on_after_sigterm_gives_the_same_bytes(setup, undisturbed, tmp_path, checks):
-    answers = itertools.chain([False] * checks, itertools.repeat(True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutdown, "sigterm_received", lambda: next(answers))
+        patch.setattr(*sigterm_after(checks))
         with pytest.raises(shutdown.Interrupted):
             outcome(setup, tmp_path)
     np.testing.assert_array_equal(outcome(create(setup.corpus), tmp_path), undisturbed[0])

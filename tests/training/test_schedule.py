@@ -1,16 +1,14 @@
 """A fixed number of epochs: nothing is chosen, and the average after the last is the model."""
 
 import dataclasses
-import itertools
-import json
 
 import jax
 import numpy as np
 import optax
 import pytest
 import tiny
+from one_fold import ended_by, killed_after, outcome, sigterm_after
 
-from ds_jax.data.folds import Fold
 from ds_jax.models.create import create_network
 from ds_jax.runtime import shutdown
 from ds_jax.runtime.errors import ConfigError
@@ -18,14 +16,13 @@ from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import input_pipeline, parallel
 from ds_jax.training import step as step_module
-from ds_jax.training.checkpoints import MODEL, read_card
+from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import FoldState
 from ds_jax.training.parallel import ONE_MODEL
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
-FOLD = tiny.fold(range(14), range(0), range(14, 16))  # two steps an epoch
-FIXED = Fold(FOLD.train, (), FOLD.test)
+FIXED = tiny.fold(range(14), range(0), range(14, 16))  # two steps an epoch
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +32,10 @@ def setup(narrow):
     return tiny.setup(config, tiny.timelines(tiny.corpus(16)))
 
 
-def outcome(predicted, workdir):
-    """All that must be the same: predictions, metrics, and the bytes of the model."""
-    (path,) = workdir.glob(f"fold_*/checkpoints/{MODEL}")
-    lines = next(workdir.glob("fold_*/metrics.jsonl")).read_text().splitlines()
-    timed = ("seconds", "inputs_per_second")
-    rows = [{k: v for k, v in json.loads(line).items() if k not in timed} for line in lines]
-    bits = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(predicted)]
-    return bits, rows, path.read_bytes()
-
-
 @pytest.fixture(scope="module")
 def undisturbed(setup, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    return outcome(tiny.train_fold(setup, 1, FIXED, workdir), workdir), workdir
+    return outcome(setup, workdir, FIXED), workdir
 
 
 def test_rates_rise_and_then_fall_as_optax_has_it():
@@ -165,7 +152,7 @@ def test_nothing_but_training_utterances_is_seen(setup, undisturbed, tmp_path):
     corpus = dataclasses.replace(setup.corpus, inputs=inputs)
     (bits, rows, model), _ = undisturbed
     other = tiny.setup(setup.config, corpus)
-    found = outcome(tiny.train_fold(other, 1, FIXED, tmp_path), tmp_path)
+    found = outcome(other, tmp_path, FIXED)
     assert found[0] != bits
     assert found[1:] == (rows, model)
     assert not any(key.startswith(("dev", "test")) for row in rows for key in row)
@@ -182,7 +169,7 @@ def test_batches_are_full(setup, tmp_path, monkeypatch):
 
 
 def test_training_again_gives_the_same_bits(setup, undisturbed, tmp_path):
-    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+    assert outcome(setup, tmp_path, FIXED) == undisturbed[0]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +179,8 @@ def test_training_again_gives_the_same_bits(setup, undisturbed, tmp_path):
 def test_going_on_after_sigterm_gives_the_same_bits(setup, undisturbed, tmp_path, checks):
     """SIGTERM is looked for before each of three epochs, after each of their two steps and before
     the epoch ends; and before test is predicted."""
-    answers = itertools.chain([False] * checks, itertools.repeat(True))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutdown, "sigterm_received", lambda: next(answers))
-        with pytest.raises(shutdown.Interrupted):
-            tiny.train_fold(setup, 1, FIXED, tmp_path)
-    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+    ended_by(shutdown.Interrupted, setup, tmp_path, *sigterm_after(checks), fold=FIXED)
+    assert outcome(setup, tmp_path, FIXED) == undisturbed[0]
 
 
 def test_another_number_of_epochs_is_another_experiment(setup, undisturbed):
@@ -209,18 +192,9 @@ def test_another_number_of_epochs_is_another_experiment(setup, undisturbed):
 
 
 def test_going_on_after_being_killed_gives_the_same_bits(setup, undisturbed, tmp_path):
-    train_step, predict_step = setup.steps_for(ONE_MODEL)
-    left = iter(range(3))
-
-    def dying_step(*arguments):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return train_step(*arguments)
-
-    killed = dataclasses.replace(setup, steps={ONE_MODEL: (dying_step, predict_step)})
     with pytest.raises(KeyboardInterrupt):
-        tiny.train_fold(killed, 1, FIXED, tmp_path)
-    assert outcome(tiny.train_fold(setup, 1, FIXED, tmp_path), tmp_path) == undisturbed[0]
+        tiny.train_fold(killed_after(setup, 3), 1, FIXED, tmp_path)
+    assert outcome(setup, tmp_path, FIXED) == undisturbed[0]
 
 
 @pytest.mark.parametrize("freeze", ["block4", "block2"])
@@ -246,9 +220,8 @@ def test_streamed_timelines_train_the_same_model(setup, undisturbed, tmp_path, m
     for name, moments in setup.measured.items():
         for found, wanted in zip(streamed.measured[name], moments, strict=True):
             np.testing.assert_allclose(found[:16], wanted[:16], rtol=1e-4, atol=1e-3)
-    predicted = tiny.train_fold(streamed, 1, FIXED, tmp_path)
     (_, rows, _), _ = undisturbed
-    losses = [row["train_loss"] for row in outcome(predicted, tmp_path)[1]]
+    losses = [row["train_loss"] for row in outcome(streamed, tmp_path, FIXED)[1]]
     np.testing.assert_allclose(losses, [row["train_loss"] for row in rows], rtol=1e-2)
 
 
