@@ -106,15 +106,12 @@ def cases(seed: int = 0) -> list[Case]:
     return found
 
 
-def long(minutes: float, form: str = "FLAC") -> Callable[[Path], object]:
-    """Returns a function that writes a recording of some minutes, with one minute in memory."""
-
-    def make(path: Path) -> None:
-        with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format=form) as file:
-            for minute in range(int(minutes)):
-                file.write(speech(60, seed=minute))
-
-    return make
+def write_long(path: Path, minutes: int) -> None:
+    """Writes a .flac of some minutes, which are alike."""
+    minute = speech(60)
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16", format="FLAC") as file:
+        for _ in range(minutes):
+            file.write(minute)
 
 
 def _fuzzed(rng: np.random.Generator) -> Iterator[Case]:

@@ -89,7 +89,7 @@ def read(path: Path) -> Table:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # as in UTF-16 without a mark, UTF-32 and the files of spreadsheets
-        raise ValueError(f"{path} is not UTF-8 text: save it as such")
+        raise ValueError(f"{path} is not UTF-8 text: save it as such, from Excel as CSV UTF-8")
     separator, first = _separator(path, text)
     reader = _reader(text, separator)
     columns, rows = [], []
