@@ -40,7 +40,7 @@ def padded(pictures, width):
 @functools.cache
 def variables(network):
     """Random parameters, a scaling that is not the identity, and a BatchNorm that has run."""
-    made = network.init(jax.random.key(0), padded(drawn(), 160), jnp.ones(3))
+    made = jax.jit(network.init)(jax.random.key(0), padded(drawn(), 160), jnp.ones(3))
     made = {"params": {**made["params"], "vgg16": tiny.pretrained()}, **made}
     rng = np.random.default_rng(0)
     shift = jax.tree.map(
@@ -50,6 +50,16 @@ def variables(network):
     return {"params": params, "batch_stats": shift}
 
 
+@functools.cache
+def compiled(network, method):
+    """A function of variables and of what the method takes; operation by operation is slower."""
+    return jax.jit(functools.partial(network.apply, method=method))
+
+
+def lower_of(network, pictures):
+    return dict(compiled(network, "lower")(variables(network), pictures))
+
+
 # Without frozen blocks all of VGG16 is compiled twice.
 LONG = [pytest.param(blocks, marks=pytest.mark.slow) for blocks in ("", "block2", "block3")]
 
@@ -57,7 +67,7 @@ LONG = [pytest.param(blocks, marks=pytest.mark.slow) for blocks in ("", "block2"
 @pytest.mark.parametrize("freeze", [*LONG, "block4"])
 def test_a_padded_timeline_gives_the_numbers_of_an_unpadded_one(freeze):
     network = create(freeze=freeze)
-    apply = jax.jit(functools.partial(network.apply, variables(network)))
+    apply = functools.partial(compiled(network, "__call__"), variables(network))
     together = apply(padded(drawn(), 250), jnp.ones(3))
     for row, picture in enumerate(drawn()[1:], start=1):
         alone = apply(picture[None], jnp.ones(1))
@@ -73,7 +83,7 @@ def test_a_padded_timeline_gives_the_numbers_of_an_unpadded_one(freeze):
 @pytest.mark.slow
 def test_what_lies_after_the_end_of_a_timeline_has_no_gradient():
     network = create(freeze="")
-    x = network.apply(variables(network), padded(drawn(), 160), method="lower")
+    x = lower_of(network, padded(drawn(), 160))
 
     def loss(picture):
         outputs = network.apply(
@@ -89,7 +99,7 @@ def test_what_lies_after_the_end_of_a_timeline_has_no_gradient():
 
 def test_blocks_that_are_frozen_hand_all_maps_with_heads_up():
     network = create()
-    lower = network.apply(variables(network), padded(drawn(), 160), method="lower")
+    lower = lower_of(network, padded(drawn(), 160))
     assert {name: value.shape for name, value in lower.items()} == {
         "widths": (3,),
         "block3_pool": (3, 4, 20, 8),
@@ -97,7 +107,7 @@ def test_blocks_that_are_frozen_hand_all_maps_with_heads_up():
     }
     np.testing.assert_array_equal(lower["widths"], WIDTHS)
     network = create(freeze="block2")
-    lower = network.apply(variables(network), padded(drawn(), 160), method="lower")
+    lower = lower_of(network, padded(drawn(), 160))
     assert set(lower) == {"widths", "block2_pool"}
 
 
@@ -143,20 +153,21 @@ def test_a_head_is_what_the_formulas_say(gated):
 
 def test_the_prediction_is_the_mean_of_the_heads_whose_losses_are_weighted():
     network = create()
-    outputs = network.apply(variables(network), padded(drawn(), 160), jnp.ones(3))
+    inputs = padded(drawn(), 160), jnp.ones(3)
+    outputs = compiled(network, "__call__")(variables(network), *inputs)
     heads = list(outputs.head_logits.values())
     assert list(outputs.head_logits) == list(HEADS)
     np.testing.assert_allclose(outputs.logits, (heads[0] + heads[1]) / 2, rtol=1e-6)
-    assert [weight for weight, _ in outputs.loss_terms] == [1.0, 0.8]
+    assert [float(weight) for weight, _ in outputs.loss_terms] == pytest.approx([1.0, 0.8])
     assert set(outputs.gates) == set(HEADS)
     plain = create(gate=False)
-    assert plain.apply(variables(plain), padded(drawn(), 160), jnp.ones(3)).gates == {}
+    assert compiled(plain, "__call__")(variables(plain), *inputs).gates == {}
 
 
 def test_scaling_is_measured_on_the_real_positions_of_the_rows_that_train():
     network = create()
-    lower = network.apply(variables(network), padded(drawn(), 160), method="lower")
-    moments = jax.device_get(network.apply(variables(network), lower, method="moments"))
+    lower = lower_of(network, padded(drawn(), 160))
+    moments = jax.device_get(compiled(network, "moments")(variables(network), lower))
     rows = np.asarray([0, 2])
     scaling = network.scaling(moments, rows)
     for name, pixels in (("block3_pool", 8), ("block4_pool", 16)):
@@ -178,7 +189,8 @@ def test_crops_are_real_and_no_more_than_asked_for_is_hidden():
         shape = count, 32 // pixels, len(numbers), 1
         x[name] = jnp.asarray(np.broadcast_to(numbers[:, None], shape))
     keys = jax.random.split(jax.random.key(0), count)
-    found = jax.tree.map(np.asarray, network.augment(x, keys))
+    augment = jax.jit(network.augment)
+    found = jax.tree.map(np.asarray, augment(x, keys))
     units, kept = widths // 16, found["widths"] // 16
     assert (found["widths"] % 16 == 0).all()
     assert (kept >= np.minimum(np.round(0.6 * units), 12)).all()
@@ -195,15 +207,15 @@ def test_crops_are_real_and_no_more_than_asked_for_is_hidden():
     for first, last in ((start, end), (bottom, top)):
         assert ((first >= 0) & (last <= 1 + 1e-6) & (last - first <= 0.3 + 1e-6)).all()
         assert (last - first).max() > 0.25
-    again = network.augment(jax.tree.map(lambda x: x[50:60], x), keys[50:60])
+    again = augment(jax.tree.map(lambda x: x[50:60], x), keys[50:60])
     np.testing.assert_array_equal(again["hidden"], found["hidden"][50:60])
     np.testing.assert_array_equal(again["block4_pool"], found["block4_pool"][50:60])
 
 
 def test_what_is_hidden_does_not_count():
     network = create(gate=False)
-    x = dict(network.apply(variables(network), padded(drawn((160,)), 160), method="lower"))
-    apply = functools.partial(network.apply, variables(network), mask=jnp.ones(1), method="upper")
+    x = lower_of(network, padded(drawn((160,)), 160))
+    apply = functools.partial(compiled(network, "upper"), variables(network), mask=jnp.ones(1))
     seen = apply(x | {"hidden": jnp.asarray([[0.0, 0.3, 0.0, 0.0]])})
     changed = dict(x)
     for name, hidden in (("block3_pool", 6), ("block4_pool", 3)):
@@ -217,7 +229,7 @@ def test_rows_with_a_scaling_of_their_own_are_standardised_by_it():
     """As a network is whose variables are theirs; padding, crops and masks change nothing of it."""
     network, made, rng = create(), variables(create()), np.random.default_rng(2)
     apply = jax.jit(lambda variables, x: network.apply(variables, x, jnp.ones(1)))
-    lower = network.apply(made, padded(drawn(), 250), method="lower")
+    lower = lower_of(network, padded(drawn(), 250))
     own = {
         f"standardise_{name}": {
             "mean": rng.random((3, lower[name].shape[-1])).astype(np.float32),
@@ -227,7 +239,8 @@ def test_rows_with_a_scaling_of_their_own_are_standardised_by_it():
     }
     pictures = {"pictures": jnp.asarray(padded(drawn(), 250)), **own}
     together = jax.jit(network.apply)(made, pictures, jnp.ones(3))
-    cropped = network.augment({**lower, **own}, jax.random.split(jax.random.key(0), 3))
+    keys = jax.random.split(jax.random.key(0), 3)
+    cropped = jax.jit(network.augment)({**lower, **own}, keys)
     for name, scaling in own.items():
         jax.tree.map(np.testing.assert_array_equal, cropped[name], scaling)
     for row, picture in enumerate(drawn()[:2]):
