@@ -40,7 +40,8 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
     state, *arguments = generated.arguments(setup, ONE_MODEL, batches=1)
     params = jax.device_get(state.params)
     picture = config.picture
-    x = network_input(jnp.asarray(corpus.inputs), picture.colour_map, size, picture.preprocessing)
+    kind = backbone_of(config).input_of(picture.preprocessing)
+    x = network_input(jnp.asarray(corpus.inputs), picture.colour_map, size, kind)
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     named = {"/".join(entry.key for entry in path): leaf for path, leaf in leaves}
     np.savez(folder / "network.npz", pictures=np.asarray(x), labels=corpus.labels, **named)

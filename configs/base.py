@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     # How folds share devices: "folds" trains one fold on each device, "batch" one fold on all of
     # them, and "auto" one on each as long as there are enough. The results are the same.
     config.parallel = "auto"
-    config.weights = ""  # file of VGG16's ImageNet weights; empty: the cached or published file
+    config.weights = ""  # file of the backbone's ImageNet weights; empty: cached or published ones
     config.synthetic = False  # generate the two Spanish corpora; reports say so
 
     # Before and after the speech is cut off what lies this many dB below the loudest 25 ms of the
@@ -69,7 +69,9 @@ def get_config() -> ConfigDict:
     config.picture.canvas = 227  # pixels drawn and stored (DeepSpectrum)
     config.picture.colour_map = "viridis"
     config.picture.size = 224  # pixels that the network sees (VGG16); fewer are faster
-    config.picture.preprocessing = "caffe"  # BGR, centred; "deepspectrum": BGR, not centred
+    # BGR, centred, as Keras trained VGG16; "deepspectrum": as DeepSpectrum feeds a network; others
+    # of Keras' networks take "rgb", "tf" or "torch", see ds_jax.models.keras_backbone.
+    config.picture.preprocessing = "caffe"
 
     config.folds = ConfigDict()
     config.folds.protocol = "stratified"  # see ds_jax.data.folds.PROTOCOLS
@@ -78,6 +80,7 @@ def get_config() -> ConfigDict:
     config.folds.file = ""  # a folds.json or a table of folds, in place of a protocol
 
     config.model = ConfigDict()
+    config.model.backbone = "vgg16"  # or a network of ds_jax.models.keras_backbone
     config.model.gates = ("block4_pool", "block5_pool")  # the last two blocks (paper, section 3.2)
     config.model.merging = "multi_loss"  # or "early_fusion"
     config.model.loss_weights = (1.0, 0.8)  # of the heads (Gorriz et al., 2019)
@@ -114,6 +117,7 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.generate.steps = 300  # batches of the generator's training, some 20 s on two cores
     config.seeds.generation = config.get_oneway_ref("seed")
     config.model = ConfigDict()
+    config.model.backbone = "vgg16"
     config.model.heads = ("block3_pool", "block4_pool")
     config.model.gate = True  # whether a gate weights frames and bands
     config.model.dropout = 0.5  # of the statistics
@@ -191,6 +195,7 @@ def use_ds_fc(config: ConfigDict) -> None:
     """Changes a config to DS-FC: VGG16 fine-tuned under a fully connected head."""
     config.system = "ds_fc"
     config.model = ConfigDict()
+    config.model.backbone = "vgg16"
     config.model.head = "fc"  # 4096-4096-7, needs the 553 MB weights; "gap": mean over positions
     config.model.dropout = 0.5  # after fc1 and fc2 (Simonyan and Zisserman, 2015, section 3.1)
     config.model.freeze = ""
@@ -201,6 +206,7 @@ def use_ds_svc(config: ConfigDict) -> None:
     config.system = "ds_svc"
     config.picture.preprocessing = "deepspectrum"
     config.model = ConfigDict()
+    config.model.backbone = "vgg16"
     # The features are these layers' means over positions. They were chosen on EmoDB, where inner
     # folds score lower with block5_pool as well. ("fc2",) is DeepSpectrum's layer, and needs the
     # 553 MB weights.
@@ -214,6 +220,7 @@ def use_ds_ridge(config: ConfigDict) -> None:
     use_timelines(config)
     config.system = "ds_ridge"
     config.model = ConfigDict()
+    config.model.backbone = "vgg16"
     config.model.layers = ("block3_pool", "block4_pool")
     # Of their channels: "mean", "statistics" (mean and standard deviation), or "rows" (the mean
     # over time of each row of frequencies).

@@ -324,6 +324,8 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         content["seeds"] = {"generation": content["seed"]} | content["seeds"]
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
+        if isinstance(content.get("model"), dict):
+            content["model"] = {"backbone": "vgg16"} | content["model"]
     if "members" in content:
         members = content["members"].items()
         content["members"] = {name: _complete(member) for name, member in members}

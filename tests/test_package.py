@@ -31,7 +31,8 @@ def test_the_wheel_holds_the_package_alone_and_all_of_it(tmp_path):
     needed = facts.get_all("Requires-Dist")
     optional = [text for text in needed if "extra ==" in text]
     assert len(needed) - len(optional) == len(listed)
-    assert facts.get_all("Provides-Extra") == ["embeddings", "figures", "opensmile", "serve"]
+    extras = ["embeddings", "figures", "keras", "opensmile", "serve"]
+    assert facts.get_all("Provides-Extra") == extras
     assert facts["License-Expression"] == "Apache-2.0"
     assert facts.get_payload(decode=False).lstrip().startswith("# ds_jax")
 

@@ -43,7 +43,7 @@ def required(name):
             ("launch.py", "configs/*.py", "datasets/**/*.py", "ds_jax/**/*.py"),
             (
                 *("requirements.txt", "requirements-opensmile.txt"),
-                *("requirements-serve.txt", "requirements-figures.txt"),
+                *("requirements-serve.txt", "requirements-figures.txt", "requirements-keras.txt"),
                 "requirements-embeddings.txt",
             ),
         ),

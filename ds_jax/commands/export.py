@@ -18,6 +18,7 @@ from ds_jax import config as configuration
 from ds_jax.features import extract, spectrogram_jax
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import create as create_model
+from ds_jax.models.backbones import backbone_of
 from ds_jax.models.layers import Network
 from ds_jax.report import pages
 from ds_jax.runtime import processes, versions
@@ -95,6 +96,11 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
     runs = list(_runs(checkpoint))
     settings = [_settings(each) for each in runs]
     _check_alike(runs, settings)
+    for each in runs:
+        backbone = backbone_of(each.config)
+        if form == "onnx" and not backbone.blocks:
+            allowed = "'vgg16' to be exported as ONNX; --format=stablehlo takes any"
+            raise ConfigError(f"{each.member}model.backbone", backbone.name, allowed)
     name, file = FORMATS[form]
     if directory is None:
         parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint

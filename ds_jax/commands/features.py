@@ -1,4 +1,4 @@
-"""--mode=features: writes VGG16's features of a user's recordings in the tables of DeepSpectrum."""
+"""--mode=features: writes a network's features of recordings in the tables of DeepSpectrum."""
 
 import collections
 import math
@@ -14,6 +14,7 @@ from ds_jax.data import recordings, tables
 from ds_jax.data.names import plain
 from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
+from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.files import path_text
 from ds_jax.runtime.progress import few, many
@@ -88,7 +89,8 @@ def run(
     names = {recording: name for recording, name in names.items() if name in labelled.cells}
     if names:
         batches = deep_features.process(list(names), config, unusable)
-        _write(output, batches, names, labelled, bool(settings.window), unusable)
+        title = f"{backbone_of(config).title} features"
+        _write(output, title, batches, names, labelled, bool(settings.window), unusable)
         processes.say(f"features: {output}")
     if unusable:
         raise ValueError(recordings.complaint(unusable))
@@ -164,6 +166,7 @@ def _is_number(text: str) -> bool:
 
 def _write(
     output: Path,
+    title: str,
     batches: Iterable[tuple[Sequence[Window], np.ndarray]],
     names: Mapping[Recording, str],
     labels: Labels,
@@ -182,7 +185,7 @@ def _write(
                 columns += [(f"neuron_{index}", None) for index in range(vectors.shape[1])]
                 columns += labels.columns
                 header = ",".join(_quote_csv(name) for name, _ in columns) + "\n"
-                file.write(_arff_header(columns) if arff else header)
+                file.write(_arff_header(title, columns) if arff else header)
             for window, vector in zip(batch, vectors.tolist(), strict=True):
                 name = names[window.recording]
                 cells = [quote(name), *[f"{window.start:.10g}"] * windowed, numbers % tuple(vector)]
@@ -193,9 +196,9 @@ def _write(
             raise ValueError(recordings.complaint(unusable))
 
 
-def _arff_header(columns: Sequence[Column]) -> str:
+def _arff_header(title: str, columns: Sequence[Column]) -> str:
     """Lists all names as nominal values, since SciPy reads no free text, which DeepSpectrum has."""
-    lines = ["@relation 'VGG16 features'", ""]
+    lines = [f"@relation '{title}'", ""]
     for name, values in columns:
         kind = "numeric" if values is None else "{" + ",".join(map(_quote_arff, values)) + "}"
         name = name if name.isidentifier() else _quote_arff(name)

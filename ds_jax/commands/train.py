@@ -14,10 +14,11 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
-from ds_jax.models.backbones import backbone_of, needs_full_weights
+from ds_jax.models.backbones import built, needs_full_weights
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.workdir import FOLDS, fold_directory, is_finished
 from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 from ds_jax.training import parallel
 
 
@@ -38,11 +39,11 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
-    needed = {
-        (backbone_of(each), each.weights, needs_full_weights(each))
-        for each in configuration.experiments(config)
-        if "weights" in each and "members" not in each
-    }
+    needed = set()
+    for each in configuration.experiments(config):
+        if "weights" in each and "members" not in each:
+            on_pictures.check_built(each)
+            needed.add((built(each), each.weights, needs_full_weights(each)))
     for backbone, path, full in needed:  # each file once, since that takes a moment
         pretrained.check(backbone, path, full=full)
 

@@ -32,7 +32,7 @@ BLOCK = 64  # frames transformed at a time, so that their spectra stay in the ca
 CHOICES = {
     "mode": ("mel", "spectrogram", "chroma"),
     "layout": ("deepspectrum", "plain", "timeline"),
-    "preprocessing": ("caffe", "deepspectrum"),
+    "preprocessing": ("caffe", "deepspectrum", "rgb", "tf", "torch"),
 }
 # The smallest and the largest value of each numeric field. VGG16 halves its input five times.
 RANGES = {
@@ -72,8 +72,9 @@ class PictureSettings(Reading):
         canvas: pixels on a side of the stored picture.
         colour_map: the name of a colour map, which the device applies.
         size: pixels on a side of the network's input; the device resizes the picture.
-        preprocessing: "caffe" (the device subtracts the ImageNet means, as Keras does) or
-            "deepspectrum" (it does not).
+        preprocessing: What the device makes of colours: "deepspectrum" (what DeepSpectrum feeds the
+            network) or what Keras trained it on, "caffe" (the ImageNet means subtracted), "rgb",
+            "tf" or "torch", see `ds_jax.models.preprocessing`.
 
     Raises:
         ConfigError: A field has the wrong type or is out of its range.

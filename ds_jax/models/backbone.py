@@ -1,4 +1,4 @@
-"""The pretrained part that a network on pictures is built on; VGG16 is one value of it."""
+"""The pretrained part that a network on pictures is built on, such as VGG16."""
 
 import dataclasses
 import functools
@@ -15,12 +15,17 @@ class Block:
             "block4_pool".
         channels: The channels of its output.
         layers: The names of its layers with parameters, as Keras has them.
+        height: The rows of its output for the picture that the backbone was built for; 0 if it has
+            no positions, and None if any picture will do, whose side each block halves.
+        is_cut: Whether all that lies above reads its output alone, so that it may be frozen.
     """
 
     name: str
     output: str
     channels: int
     layers: tuple[str, ...]
+    height: int | None = None
+    is_cut: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +72,12 @@ class Backbone:
     Attributes:
         name: The module of its blocks in a tree of parameters, such as "vgg16".
         title: The name that people read, such as "VGG16".
-        blocks: From below.
+        size: Pixels, the side of the pictures that it was trained on, and of the one input that
+            the parameters of the top layers fit.
+        preprocessing: What it was trained on, see `preprocessing.network_input`.
+        deepspectrum: What DeepSpectrum feeds it, a value of the same kind.
+        terms: A sentence on the terms of the published parameters.
+        blocks: From below; none where Keras builds the network, see `backbones.built`.
         trunk: Builds the module of the blocks, `trunk(blocks, dtype, name=...)`. The module is
             called with a batch, the numbers of the first and the last block to run, from 1, and the
             real columns of each input, if not all are. It returns the outputs by name; with
@@ -76,8 +86,9 @@ class Backbone:
         trunk_onnx, top_onnx: Add the same to an ONNX graph, see `vgg16_onnx`.
         top_layers: The names of these layers.
         units: The units of each of these layers.
-        size: Pixels, the side of the one input that the top layers' parameters fit.
-        preprocessing: The values of `picture.preprocessing` that the parameters can take.
+        fixed: The names of what training never changes, whatever is frozen.
+        load: Loads the parameters, from a file or, with "", from where they are published;
+            None: `pretrained.load` does.
         layer_names: A regular expression for the names of layers in files of parameters, those of
             larger relatives of this network included.
         classifier: The name of the ImageNet classifier, which files may hold and nobody reads.
@@ -88,20 +99,24 @@ class Backbone:
 
     name: str
     title: str
-    blocks: tuple[Block, ...]
-    trunk: Callable
-    top: Callable
-    trunk_onnx: Callable
-    top_onnx: Callable
-    top_layers: tuple[str, ...]
-    units: int
     size: int
-    preprocessing: tuple[str, ...]
-    layer_names: str
-    classifier: str
-    trunk_file: PublishedFile
-    full_file: PublishedFile
-    trunk_package: Package | None
+    preprocessing: str
+    deepspectrum: str
+    terms: str
+    blocks: tuple[Block, ...] = ()
+    trunk: Callable | None = None
+    top: Callable | None = None
+    trunk_onnx: Callable | None = None
+    top_onnx: Callable | None = None
+    top_layers: tuple[str, ...] = ()
+    units: int = 0
+    fixed: tuple[str, ...] = ()
+    load: Callable | None = None
+    layer_names: str = ""
+    classifier: str = ""
+    trunk_file: PublishedFile | None = None
+    full_file: PublishedFile | None = None
+    trunk_package: Package | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -111,7 +126,11 @@ class Backbone:
     @property
     def feature_layers(self) -> tuple[str, ...]:
         """The names of all layers that describe a picture, from below."""
-        return *self.outputs, self.top_layers[-1]
+        return *self.outputs, *self.top_layers[-1:]
+
+    def input_of(self, preprocessing: str) -> str:
+        """Returns the kind of input that `picture.preprocessing` means for this backbone."""
+        return self.deepspectrum if preprocessing == "deepspectrum" else preprocessing
 
     def layers_to(self, last: int) -> tuple[str, ...]:
         """Returns the names of the layers in the blocks 1 to `last`."""

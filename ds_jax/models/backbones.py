@@ -2,20 +2,33 @@
 
 import ml_collections
 
-from ds_jax.models import vgg16
+from ds_jax.features import extract
+from ds_jax.models import keras_backbone, vgg16
 from ds_jax.models.backbone import Backbone
 
-BACKBONES = {backbone.name: backbone for backbone in (vgg16.VGG16,)}
+BACKBONES = {"vgg16": vgg16.VGG16, **keras_backbone.BACKBONES}
 
 
 def backbone_of(config: ml_collections.ConfigDict) -> Backbone:
-    """Returns the backbone of a config's pictures; as long as there is one, no field names it."""
-    del config
-    [backbone] = BACKBONES.values()
-    return backbone
+    """Returns the backbone of a config's pictures; configs of earlier versions name none."""
+    return BACKBONES[config.model.get("backbone", "vgg16")]
+
+
+def built(config: ml_collections.ConfigDict) -> Backbone:
+    """Returns the same with its blocks, for which Keras, where it is needed, builds the network.
+
+    Raises:
+        ConfigError: Keras builds no such network for pictures of this size.
+        ValueError: Keras runs on another library than JAX.
+    """
+    backbone = backbone_of(config)
+    if backbone.blocks:
+        return backbone
+    layers = tuple(config.model.get("layers", ()))
+    return keras_backbone.build(backbone, extract.settings(config).size, layers)
 
 
 def needs_full_weights(config: ml_collections.ConfigDict) -> bool:
     """Returns whether a config needs the top layers of its backbone (VGG16's fc1 and fc2)."""
     layers = config.model.get("layers", ())
-    return config.model.get("head") == "fc" or not set(layers) <= set(backbone_of(config).outputs)
+    return config.model.get("head") == "fc" or bool({*layers} & {*backbone_of(config).top_layers})

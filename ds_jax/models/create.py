@@ -8,7 +8,7 @@ import ml_collections
 from jax.typing import DTypeLike
 
 from ds_jax.features import extract
-from ds_jax.models.backbones import backbone_of
+from ds_jax.models.backbones import built
 from ds_jax.models.baselines import LSTM, FeatureNetwork, FeedForward
 from ds_jax.models.deep_spectrum import AttentionHeads, DeepSpectrumNetwork, FullyConnectedHead
 from ds_jax.models.layers import Network
@@ -29,8 +29,7 @@ def create_network(
         axis_name: The mapped axis that a batch is spread over; None on a single device.
         dtype: The type that a backbone is computed in.
     """
-    model, settings, backbone = config.model, extract.settings(config), backbone_of(config)
-    kind, classes = DeepSpectrumNetwork, len(config.classes)
+    model, settings, classes = config.model, extract.settings(config), len(config.classes)
     match config.system:
         case "lstm":
             body = LSTM(tuple(model.units), model.dense_units, classes)
@@ -38,6 +37,8 @@ def create_network(
         case "ffnn":
             body = FeedForward(tuple(model.units), model.dropout, classes)
             return FeatureNetwork(body, settings)
+    kind, backbone = DeepSpectrumNetwork, built(config)
+    match config.system:
         case "ds_am":
             gates, weights = tuple(model.gates), tuple(model.loss_weights)
             head = AttentionHeads(gates, model.merging, weights, classes, axis_name)

@@ -91,7 +91,8 @@ class FullyConnectedHead(nn.Module):
         del mask
         x = outputs[self.backbone.outputs[-1]]
         if self.kind == "gap":
-            x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+            x = x.astype(jnp.float32)
+            x = jnp.mean(x, axis=(1, 2)) if x.ndim == 4 else x
         else:
             rngs = rngs if train else None
             x = self.fully_connected(x, lambda x, layer: drop(x, self.dropout, rngs, layer))
@@ -136,7 +137,7 @@ class DeepSpectrumNetwork(Network):
         """Returns the names of a module's layers that keep their pretrained parameters."""
         if module != self.backbone.name:
             return set()
-        return set(self.backbone.layers_to(self.frozen_blocks))
+        return {*self.backbone.layers_to(self.frozen_blocks), *self.backbone.fixed}
 
     def port(self, pretrained: Mapping) -> dict[str, dict]:
         """Puts pretrained parameters into the trunk, and into the fully connected layers."""
@@ -149,7 +150,8 @@ class DeepSpectrumNetwork(Network):
     def lower(self, pictures: jax.Array) -> jax.Array:
         """Maps uint8 [batch, canvas, canvas] to what `upper` takes: [batch, height, width, c]."""
         picture = self.picture
-        x = network_input(pictures, picture.colour_map, picture.size, picture.preprocessing)
+        kind = self.backbone.input_of(picture.preprocessing)
+        x = network_input(pictures, picture.colour_map, picture.size, kind)
         if self.frozen_blocks:
             x = self.trunk(x, 1, self.frozen_blocks)[self._last_frozen]
         return x

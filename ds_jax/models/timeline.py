@@ -238,7 +238,8 @@ class TimelineNetwork(DeepSpectrumNetwork):
             return self.lower(pictures["pictures"]) | passed_on
         picture = self.picture
         widths = jnp.sum(pictures[:, 0] > 0, axis=1, dtype=jnp.int32)
-        x = network_input(pictures, picture.colour_map, None, picture.preprocessing)
+        kind = self.backbone.input_of(picture.preprocessing)
+        x = network_input(pictures, picture.colour_map, None, kind)
         if not self.frozen_blocks:
             return {"widths": widths, "picture": x}
         outputs = self.trunk(x, 1, self.frozen_blocks, widths)

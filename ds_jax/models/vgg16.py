@@ -49,6 +49,13 @@ def create(blocks: Sequence[tuple[int, int]], units: int) -> Backbone:
     return Backbone(
         name="vgg16",
         title="VGG16",
+        size=224,
+        preprocessing="caffe",
+        deepspectrum="bgr",
+        terms=(
+            "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), "
+            "as published with Keras"
+        ),
         blocks=tuple(
             Block(
                 f"block{number}",
@@ -64,8 +71,6 @@ def create(blocks: Sequence[tuple[int, int]], units: int) -> Backbone:
         top_onnx=_top_onnx,
         top_layers=("fc1", "fc2"),
         units=units,
-        size=224,
-        preprocessing=("caffe", "deepspectrum"),
         layer_names=r"block\d+_conv\d+|fc\d+|predictions",
         classifier="predictions",
         trunk_file=PublishedFile(

@@ -19,6 +19,7 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
 from ds_jax.runtime.progress import many
 from ds_jax.systems import on_pictures
@@ -173,6 +174,8 @@ def title(config: Mapping) -> str:
             chosen = config["embeddings"]
             titled += f" ({embeddings.shown(chosen['model'])}, layer {chosen['layer']})"
         return titled
+    if (backbone := config["model"].get("backbone", "vgg16")) != "vgg16":
+        name += f" on {BACKBONES[backbone].title}"
     layers = [layer.removesuffix("_pool") for layer in config["model"].get("layers", ())]
     pooling = f", {config['model']['pooling']}" if "pooling" in config["model"] else ""
     return f"{name} ({'+'.join(layers)}{pooling})" if layers else name

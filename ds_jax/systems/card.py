@@ -10,15 +10,12 @@ from ds_jax import config as configuration
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation import summary
 from ds_jax.evaluation.metrics import SCORES
+from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime.files import read_json
 from ds_jax.runtime.workdir import CONFIG, EVALUATIONS, FOLDS, REPORT
 from ds_jax.systems import base as systems
 from ds_jax.training.checkpoints import read_card
 
-WEIGHTS_LICENCE = (
-    "VGG16's ImageNet weights are those of the Visual Geometry Group, Oxford (CC BY 4.0), as "
-    "published with Keras"
-)
 # What nobody should do with a model, whatever it was trained on.
 NOT_FOR = (
     "decisions about people: hiring, school, credit, insurance, police, borders, or detecting lies",
@@ -60,7 +57,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         models.append({"fold": folder.parent.name} | {name: card[name] for name in fields})
         answered |= {*card["trained"]}
     licences = [_corpus_licence(config, workdir)]
-    licences += [WEIGHTS_LICENCE] if "weights" in config else []
+    licences += [backbone_of(config).terms] if "weights" in config else []
     licences += terms_of_models(made)
     return {
         "labels": list(config.classes),

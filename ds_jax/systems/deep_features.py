@@ -25,7 +25,7 @@ from ds_jax.features import extract, spectrogram
 from ds_jax.features.source import Reading
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
-from ds_jax.models.backbones import backbone_of
+from ds_jax.models.backbones import built
 from ds_jax.models.preprocessing import network_input
 from ds_jax.models.timeline import seen_positions, weighted_statistics
 from ds_jax.runtime import files, locks, processes, progress
@@ -45,18 +45,22 @@ def extract_features(
     settings: PictureSettings | None = None,
     weights: str | os.PathLike = "",
     unusable: list[Unusable] | None = None,
+    backbone: str = "vgg16",
 ) -> list[dict[str, Any]]:
-    """Computes VGG16's features of recordings, as DeepSpectrum does.
+    """Computes a pretrained network's features of recordings, as DeepSpectrum does.
 
     Args:
         paths: Files of any rate and number of channels, folders and patterns, or one of these, see
             `recordings.find`.
-        layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2".
+        layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2"; of
+            another backbone any of Keras' names, such as "avg_pool".
         settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
             settings for 16 kHz speech.
-        weights: A file of VGG16's ImageNet weights; "" means those that are published with Keras,
-            which are downloaded once: 59 MB, or 553 MB for fc2.
+        weights: A file of the network's ImageNet weights; "" means those that are published with
+            Keras, which are downloaded once: of VGG16 59 MB, or 553 MB for fc2.
         unusable: A list to which all is added that cannot be used; None makes it an error.
+        backbone: The network, as DeepSpectrum calls it: "vgg16", or one of those that Keras
+            builds, see `ds_jax.models.keras_backbone`.
 
     Returns:
         A record of each window: `recording`, `start` and `end` in seconds, and `features`,
@@ -72,7 +76,7 @@ def extract_features(
     config = {field.name: picture.pop(field.name) for field in dataclasses.fields(Reading)}
     config |= {"system": "ds_svc", "picture": picture}
     weights = str(files.expand(weights)) if weights else ""
-    config |= {"model": {"layers": tuple(layers)}, "weights": weights}
+    config |= {"model": {"backbone": backbone, "layers": tuple(layers)}, "weights": weights}
     config = ml_collections.ConfigDict(config)
     on_pictures.check(config, extract.settings(config))
 
@@ -108,20 +112,21 @@ def create_features(config: ml_collections.ConfigDict) -> "LayerFeatures":
     """Loads the parameters that the features of a config's pictures and `model` need.
 
     Raises:
+        ConfigError: The backbone has no such layer.
         FileNotFoundError, ValueError: As `pretrained.load`.
     """
-    backbone, model = backbone_of(config), config.model
-    pooling = model.get("pooling", "mean")
+    on_pictures.check_built(config)
+    model, pooling = config.model, config.model.get("pooling", "mean")
     settings, weights = extract.settings(config), load_weights(config)
-    return LayerFeatures(backbone, tuple(model.layers), settings, weights, pooling)
+    return LayerFeatures(built(config), tuple(model.layers), settings, weights, pooling)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerFeatures:
     """Features of pictures: layers of a backbone.
 
-    The last top layer gives its units after the ReLU. A block's output gives for each channel, by
-    `pooling`:
+    An output without positions, such as that of VGG16's fc2, is taken as it is. Any other gives for
+    each channel, by `pooling`:
 
     - "mean": the mean over all positions.
     - "statistics": that, and then the standard deviations (see `timeline.weighted_statistics`).
@@ -190,22 +195,26 @@ class LayerFeatures:
         backbone, settings, dtype = self.backbone, self.settings, parallel.compute_dtype()
         highest = max(self.layers, key=backbone.feature_layers.index)
         last = min(backbone.feature_layers.index(highest) + 1, len(backbone.blocks))
-        trunk, top = backbone.trunk(backbone.blocks, dtype), backbone.top(backbone.units, dtype)
+        kind = backbone.input_of(settings.preprocessing)
+        trunk = backbone.trunk(backbone.blocks, dtype)
 
         def step(weights, pictures):
             size, widths = settings.size, None
             if settings.is_timeline:
                 size, widths = None, jnp.sum(pictures[:, 0] > 0, axis=1, dtype=jnp.int32)
-            x = network_input(pictures, settings.colour_map, size, settings.preprocessing)
+            x = network_input(pictures, settings.colour_map, size, kind)
             outputs = trunk.apply({"params": weights}, x, 1, last, widths)
-            features = {}
-            for number, (name, output) in enumerate(outputs.items(), start=1):
-                real = None if widths is None else widths >> number  # each block halves the width
-                features[name] = _pool(output.astype(jnp.float32), real, self.pooling)
             if highest not in outputs:
-                units = top.apply({"params": weights}, outputs[backbone.outputs[-1]])
-                features[highest] = units.astype(jnp.float32)
-            return gather(tuple(features[layer] for layer in self.layers))
+                top = backbone.top(backbone.units, dtype)
+                x = outputs[backbone.outputs[-1]]
+                outputs = {**outputs, highest: top.apply({"params": weights}, x)}
+            features = []
+            for layer in self.layers:
+                # Each block halves the width.
+                halvings = backbone.feature_layers.index(layer) + 1
+                real = None if widths is None else widths >> halvings
+                features.append(_pool(outputs[layer].astype(jnp.float32), real, self.pooling))
+            return gather(tuple(features))
 
         step = ONE_MODEL.parallel(step, models=1, whole=0, spread=1)
         used = {name: dict(self.weights[name]) for name in self._used(highest)}
@@ -261,8 +270,10 @@ class LayerFeatures:
         if number == len(self.backbone.blocks):
             return self.backbone.units
         height = self.settings.mel_bands if self.settings.is_timeline else self.settings.size
-        parts = {"mean": 1, "statistics": 2, "rows": height >> (number + 1)}
-        return self.backbone.blocks[number].channels * parts[self.pooling]
+        block = self.backbone.blocks[number]
+        rows = height >> (number + 1) if block.height is None else block.height
+        parts = {"mean": 1, "statistics": 2, "rows": rows}
+        return block.channels * (parts[self.pooling] if rows else 1)
 
     def _digest(self, layer: str, described: tuple) -> str:
         """Returns a short name of all that a layer's features depend on."""
@@ -270,7 +281,7 @@ class LayerFeatures:
         drawn = (self.settings.colour_map, self.settings.size, self.settings.preprocessing)
         digest = hashlib.sha256(repr((VERSION, layer, *drawn, dtype, described)).encode())
         for name in self._used(layer):
-            for kind in ("kernel", "bias"):
+            for kind in sorted(self.weights[name], reverse=True):  # the kernel before the bias
                 digest.update(np.ascontiguousarray(self.weights[name][kind], np.float32))
         return digest.hexdigest()[:16]
 
@@ -279,13 +290,15 @@ def _pool(map: jax.Array, widths: jax.Array | None, pooling: str) -> jax.Array:
     """Pools a map as `LayerFeatures` says.
 
     Args:
-        map: float32 [batch, height, width, channels].
+        map: float32 [batch, height, width, channels], or [batch, features].
         widths: int32 [batch], the columns of each row that count; None where all do.
         pooling: How.
 
     Returns:
         float32 [batch, features].
     """
+    if map.ndim == 2:
+        return map
     if pooling == "mean" and widths is None:
         return jnp.mean(map, axis=(1, 2))
     if widths is None:

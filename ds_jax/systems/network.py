@@ -13,11 +13,12 @@ from ds_jax.config import adapts
 from ds_jax.data import enrolment
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted, mean, probabilities_of
-from ds_jax.models.backbones import backbone_of, needs_full_weights
+from ds_jax.models.backbones import built, needs_full_weights
 from ds_jax.models.create import (
     Variables,
     abstract_variables,
     create_network,
+    merge_params,
     split_frozen,
 )
 from ds_jax.models.layers import Network
@@ -45,7 +46,7 @@ def load_weights(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.nd
     """Loads the parameters that a config's backbone begins with, see `pretrained.load`."""
     from ds_jax.models import pretrained  # here, for the same reason
 
-    return pretrained.load(backbone_of(config), config.weights, full=needs_full_weights(config))
+    return pretrained.load(built(config), config.weights, full=needs_full_weights(config))
 
 
 def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
@@ -140,16 +141,17 @@ def load_ensemble(
     def lower(params, inputs):
         return network.apply({"params": params}, inputs, method="lower")
 
-    def upper(variables, x, mask):
+    def upper(frozen, variables, x, mask):
+        variables = {**variables, "params": merge_params(frozen, variables["params"])}
         outputs = network.apply(variables, x, mask, method="upper")
         return gather((outputs.logits, outputs.head_logits, outputs.gates))
 
     lower = ONE_MODEL.parallel(lower, models=1, whole=0, spread=1, stays=True)
-    upper = ONE_MODEL.parallel(upper, models=1, whole=0, spread=2)
+    upper = ONE_MODEL.parallel(upper, models=2, whole=0, spread=2)
 
     def forward(inputs, mask):
         x = lower(shared, inputs)
-        return [upper(variables, x, mask) for variables in ensemble]
+        return [upper(shared, variables, x, mask) for variables in ensemble]
 
     start = batched(forward)
 

@@ -1,36 +1,83 @@
 """Checks of the systems that read pictures: what depends on the backbone below their heads."""
 
+import difflib
 from collections.abc import Sequence
 
 import ml_collections
 
 from ds_jax import config as configuration
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.models.backbones import backbone_of, needs_full_weights
+from ds_jax.models.backbone import Backbone
+from ds_jax.models.backbones import BACKBONES, backbone_of, built, needs_full_weights
 from ds_jax.models.colours import colour_table
 from ds_jax.runtime.errors import ConfigError, check_choice
 from ds_jax.runtime.progress import many
+
+SHOWN = 12  # names that an error lists
 
 
 def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
     """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
 
+    The names of blocks and layers that Keras has to build first are left to `check_built`.
+
     Raises:
         ConfigError: A field has an impossible value.
     """
+    check_choice("model.backbone", config.model.get("backbone", "vgg16"), BACKBONES)
     layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
     if "pooling" in config.model:
         layouts = ("deepspectrum", "plain", "timeline")
     check_choice("picture.layout", picture.layout, layouts)
-    model, backbone = config.model, backbone_of(config)
-    blocks, outputs = [block.name for block in backbone.blocks], backbone.outputs
+    backbone = backbone_of(config)
     colour_table(picture.colour_map)
-    check_choice("picture.preprocessing", picture.preprocessing, backbone.preprocessing)
+    kinds = backbone.preprocessing, "deepspectrum"
+    check_choice("picture.preprocessing", picture.preprocessing, kinds)
+    if not backbone.blocks:
+        _check_ours(config, picture)
+        return
+    _check_names(config, backbone)
+    if needs_full_weights(config) and picture.size != backbone.size:
+        top = " and ".join(backbone.top_layers)
+        allowed = (
+            f"{backbone.size}, since the parameters of {top} fit no other size "
+            f"(model.head='gap' and the layer {backbone.outputs[-1]!r} take any)"
+        )
+        raise ConfigError("picture.size", picture.size, allowed)
+
+
+def check_built(config: ml_collections.ConfigDict) -> None:
+    """Checks the names of blocks and layers, which are known once Keras has built the backbone.
+
+    Raises:
+        ConfigError: The backbone has no such block or layer, or none for pictures of this size.
+        ValueError: Keras is missing, or does not run on JAX.
+    """
+    _check_names(config, built(config))
+
+
+def _check_ours(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
+    """Checks that nothing is asked of a network of Keras that VGG16 alone can do."""
+    backbone = config.model.backbone
+    if picture.is_timeline:
+        allowed = "'vgg16' where picture.layout is 'timeline'"
+        raise ConfigError("model.backbone", backbone, allowed)
+    if config.model.get("head") == "fc":
+        allowed = "'gap', since model.backbone='vgg16' alone has a head of fully connected layers"
+        raise ConfigError("model.head", "fc", allowed)
+
+
+def _check_names(config: ml_collections.ConfigDict, backbone: Backbone) -> None:
+    """Checks the names of blocks and layers."""
+    model, outputs = config.model, backbone.outputs
+    blocks = [block.name for block in backbone.blocks]
     if "freeze" in model:
-        check_choice("model.freeze", model.freeze, ("", *blocks))
+        cuts = [block.name for block in backbone.blocks if block.is_cut]
+        check_choice("model.freeze", model.freeze, ("", *_near((model.freeze,), cuts, outputs)))
     for name in {"gates", "heads"} & set(model):
         field, given = f"model.{name}", tuple(model[name])
-        _check_list(field, given, outputs)
+        maps = [block.output for block in backbone.blocks if block.height != 0]
+        _check_list(field, given, maps, outputs)
         numbers = [outputs.index(output) for output in given]
         if numbers != sorted(numbers):
             raise ConfigError(field, given, "in this order: lower ones first")
@@ -47,18 +94,27 @@ def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
             raise ConfigError("model.loss_weights", tuple(model.loss_weights), allowed)
     if "layers" in model:
         known = outputs if "pooling" in model else backbone.feature_layers
-        _check_list("model.layers", model.layers, known)
-    if needs_full_weights(config) and picture.size != backbone.size:
-        top = " and ".join(backbone.top_layers)
-        allowed = (
-            f"{backbone.size}, since the parameters of {top} fit no other size "
-            f"(model.head='gap' and the layer {outputs[-1]!r} take any)"
-        )
-        raise ConfigError("picture.size", picture.size, allowed)
+        _check_list("model.layers", model.layers, known, outputs)
 
 
-def _check_list(field: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Checks that a field names some parts of the backbone."""
+def _check_list(
+    field: str, names: Sequence[str], known: Sequence[str], outputs: Sequence[str]
+) -> None:
+    """Checks that a field names some of the parts of the backbone that it can have."""
     if not names or not set(names) <= set(known) or len(set(names)) < len(names):
-        allowed = f"one or more of {', '.join(map(repr, known))}, each once"
+        allowed = f"one or more of {', '.join(map(repr, _near(names, known, outputs)))}, each once"
         raise ConfigError(field, tuple(names), allowed)
+
+
+def _near(names: Sequence[str], known: Sequence[str], outputs: Sequence[str]) -> Sequence[str]:
+    """Returns all known names or, of very many, those that lie beside or are spelt like others."""
+    if len(known) <= SHOWN:
+        return known
+    near = []
+    for name in names:
+        if name in outputs:
+            place = outputs.index(name)
+            near += sorted(known, key=lambda one, place=place: abs(outputs.index(one) - place))[:3]
+        else:
+            near += difflib.get_close_matches(name, known, 3, 0.0)
+    return near

@@ -48,7 +48,9 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
     if "weights" in config and not config.weights:
         from ds_jax.models import pretrained  # here, since reading a model needs none of it
 
-        weights = pretrained.cached(backbone_of(config), full=needs_full_weights(config))
+        backbone = backbone_of(config)
+        if backbone.blocks:  # Keras keeps its own hashes
+            weights = pretrained.cached(backbone, full=needs_full_weights(config))
     made = {"devices": devices, "seconds": seconds, "weights": weights}
     if config.get("features") == extract.EMBEDDINGS:
         settings = embeddings.pinned(extract.settings(config).embeddings)

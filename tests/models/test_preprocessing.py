@@ -1,4 +1,6 @@
-"""What VGG16 sees, against Keras' preprocessing and Pillow's resizing."""
+"""What backbones see, against Keras' preprocessing and Pillow's resizing."""
+
+import sys
 
 import cmap
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import PIL.Image
 import pytest
 
 from ds_jax.models.colours import colour_table
+from ds_jax.models.keras_backbone import APPLICATIONS
 from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, network_input
 from ds_jax.runtime.errors import ConfigError
 
@@ -32,24 +35,33 @@ def test_viridis_has_its_published_colours_in_order_blue_green_red():
         assert table[index].tolist() == [blue, green, red]
 
 
-def test_deepspectrum_is_neither_resized_nor_centred_at_its_own_size(pictures):
-    out = network_input(jnp.asarray(pictures), "viridis", 40, "deepspectrum")
+def test_bgr_is_neither_resized_nor_centred_at_its_own_size(pictures):
+    out = network_input(jnp.asarray(pictures), "viridis", 40, "bgr")
     assert out.dtype == jnp.float32
     np.testing.assert_allclose(out, rgb(pictures)[..., ::-1], atol=1e-3)
 
 
 @pytest.mark.parametrize("colour_map", ["viridis", "plasma"])
-def test_caffe_equals_keras(pictures, colour_map):
+@pytest.mark.parametrize("mode", ["caffe", "tf", "torch"])
+def test_modes_equal_those_of_keras(pictures, colour_map, mode):
     wanted = keras.applications.imagenet_utils.preprocess_input(
-        rgb(pictures, colour_map), data_format="channels_last", mode="caffe"
+        rgb(pictures, colour_map), data_format="channels_last", mode=mode
     )
-    out = network_input(jnp.asarray(pictures), colour_map, 40, "caffe")
+    out = network_input(jnp.asarray(pictures), colour_map, 40, mode)
     np.testing.assert_allclose(out, wanted, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_networks_of_keras_read_what_keras_feeds_them(pictures, name):
+    function, _, preprocessing = APPLICATIONS[name]
+    module = sys.modules[getattr(keras.applications, function).__module__]
+    out = network_input(jnp.asarray(pictures), "viridis", 40, preprocessing)
+    np.testing.assert_allclose(out, module.preprocess_input(rgb(pictures)), atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [32, 39, 64])
 def test_resizing_equals_pillow(pictures, size):
-    out = network_input(jnp.asarray(pictures), "viridis", size, "deepspectrum")
+    out = network_input(jnp.asarray(pictures), "viridis", size, "bgr")
     assert out.shape == (2, size, size, 3)
     for picture, resized in zip(rgb(pictures), np.asarray(out), strict=True):
         for channel in range(3):
@@ -62,7 +74,7 @@ def test_resizing_equals_pillow(pictures, size):
 def test_one_colour_stays_one_colour(canvas, size):
     pictures = jnp.full((1, canvas, canvas), 200, jnp.uint8)
     colour = colour_table("viridis")[200]
-    plain = network_input(pictures, "viridis", size, "deepspectrum")
+    plain = network_input(pictures, "viridis", size, "bgr")
     np.testing.assert_allclose(plain, np.broadcast_to(colour, plain.shape), atol=1e-3)
     centred = network_input(pictures, "viridis", size, "caffe")
     wanted = np.broadcast_to(colour - np.float32(IMAGENET_MEAN_BGR), plain.shape)

@@ -52,9 +52,8 @@ def runs(monkeypatch):
 
 def directly(layer, settings=SETTINGS, weights=WEIGHTS, pictures=PICTURES):
     """The layer as the network itself gives it, all pictures at once."""
-    x = network_input(
-        jnp.asarray(pictures), settings.colour_map, settings.size, settings.preprocessing
-    )
+    kind = tiny.NARROW.input_of(settings.preprocessing)
+    x = network_input(jnp.asarray(pictures), settings.colour_map, settings.size, kind)
     trunk, top = tiny.NARROW.trunk(tiny.NARROW.blocks), tiny.NARROW.top(tiny.UNITS)
     outputs = jax.jit(trunk.apply)({"params": weights}, x)
     if layer == "fc2":
@@ -93,7 +92,7 @@ def test_fc2_is_the_layer_after_its_relu():
 def test_rows_and_statistics_of_a_block_are_pooled():
     layer, (channels, height) = TWO[0], (8, 8)
     settings, pictures = SETTINGS, jnp.asarray(PICTURES)
-    x = network_input(pictures, settings.colour_map, settings.size, settings.preprocessing)
+    x = network_input(pictures, settings.colour_map, settings.size, "bgr")
     trunk = tiny.NARROW.trunk(tiny.NARROW.blocks)
     map = np.asarray(jax.jit(trunk.apply)({"params": WEIGHTS}, x)[layer])
     pooled = {

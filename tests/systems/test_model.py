@@ -9,7 +9,7 @@ import tiny
 
 import ds_jax
 from ds_jax.data.labels import LABELS
-from ds_jax.systems.card import WEIGHTS_LICENCE
+from ds_jax.models.vgg16 import VGG16
 
 pytestmark = pytest.mark.usefixtures("narrow")
 RATE = 16_000
@@ -60,7 +60,7 @@ def test_a_batch_gets_a_row_for_each_waveform(model):
 
 def test_a_model_of_windows_gives_their_mean(finished_runs, folder):
     model = ds_jax.load(finished_runs("svc"))
-    assert WEIGHTS_LICENCE not in model.card["licences"]
+    assert VGG16.terms not in model.card["licences"]
     assert model.card["models"][0] == {"fold": "fold_00"}
     samples = wave(1.0)
     whole = model(samples, RATE)
@@ -139,7 +139,7 @@ def test_the_card_says_what_is_known(model, run):
     assert (card["system"], card["trained_on"], card["labels"]) == ("DS-AM", "tiny", list(LABELS))
     assert [each["fold"] for each in card["models"]] == ["fold_00", "fold_01", "fold_02"]
     assert card["scores"][0]["tested_on"] == "tiny"
-    assert WEIGHTS_LICENCE in card["licences"]
+    assert VGG16.terms in card["licences"]
     assert card["config"] == model.config.to_dict()
     assert card["weights"] == ""  # the tests' own have no file
     assert model.classes == LABELS
