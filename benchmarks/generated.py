@@ -22,19 +22,20 @@ from ds_jax.training.parallel import Layout
 from ds_jax.training.step import create_state
 
 CALLS = 20  # that a median is taken of
+COLUMNS = 192  # of a timeline
+SPEECH = COLUMNS * 256 / 16_000  # seconds; a square picture is of as much
 
 
-def corpus(pictures: int, canvas: int) -> Corpus:
+def corpus(pictures: int, height: int, width: int) -> Corpus:
     """Noise in small squares, a picture an utterance, labels in turn."""
     names = [f"u{number:06}" for number in range(pictures)]
     utterances = tuple(
         Utterance(name, LABELS[number % len(LABELS)], "nobody", "unknown", "", "normal", 1.0)
         for number, name in enumerate(names)
     )
-    squares = -(-canvas // 8)
-    shape = pictures, squares, squares
-    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    noise = noise.repeat(8, axis=1).repeat(8, axis=2)[:, :canvas, :canvas]
+    shape = pictures, -(-height // 8), -(-width // 8)
+    noise = np.random.default_rng(0).integers(1, 256, shape, np.uint8)  # 0 is a timeline's padding
+    noise = noise.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
     return Corpus("generated", utterances, noise, np.arange(pictures, dtype=np.int32))
 
 
@@ -57,12 +58,15 @@ def weights(size: int, full: bool = False) -> dict:
 
 
 def config(size: int, batch_size: int, epochs: int, freeze: str = "") -> ml_collections.ConfigDict:
-    """DS-AM on pictures of `size`, trained for all of the epochs."""
+    """DS-AM on pictures of `size`, or its second form if that is 0, trained for all epochs."""
     made = base.get_config()
-    made.corpus = "generated"
-    made.picture.size, made.picture.canvas = size, size + 3  # as 227 is to 224
-    made.model.freeze = freeze
-    made.train.batch_size, made.train.epochs, made.train.stop_patience = batch_size, epochs, epochs
+    if size:
+        made.picture.size, made.picture.canvas = size, size + 3  # as 227 is to 224
+        made.train.stop_patience = epochs
+    else:
+        base.use_ds_am_statistics(made)
+    made.corpus, made.model.freeze = "generated", freeze
+    made.train.batch_size, made.train.epochs = batch_size, epochs
     return made
 
 

@@ -34,7 +34,7 @@ def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dic
     del threads, cuda
     processes.start()
     config = generated.config(size, batch, epochs=1)
-    corpus = generated.corpus(batch, config.picture.canvas)
+    corpus = generated.corpus(batch, *(config.picture.canvas,) * 2)
     setup = create_setup(config, corpus, generated.weights(size))
     step, predict_step = setup.steps_for(ONE_MODEL)
     state, *arguments = generated.arguments(setup, ONE_MODEL, batches=1)

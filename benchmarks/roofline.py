@@ -87,10 +87,10 @@ def peak(device_kind: str) -> float | None:
     return PEAKS.get(next(names, ""))
 
 
-def convolutions(size: int) -> Iterator[Convolution]:
-    """Yields the layers of VGG16 on pictures of `size` x `size`, from below."""
+def convolutions(size: int, last_block: int = 5) -> Iterator[Convolution]:
+    """Yields the layers of VGG16 to a block, on pictures of `size` x `size`, from below."""
     side, below = size, 3
-    for number, block in enumerate(BACKBONES["vgg16"].blocks, start=1):
+    for number, block in enumerate(BACKBONES["vgg16"].blocks[:last_block], start=1):
         for layer in block.layers:
             pooled = layer == block.layers[-1]
             yield Convolution(number, side, (below, block.channels), pooled)
@@ -105,12 +105,12 @@ def fully_connected_flops(size: int) -> int:
     return 2 * backbone.units * (inputs + backbone.units)
 
 
-def forward_flops(size: int, first: int = 1) -> int:
-    """Counts the operations of the blocks from `first` on, on one picture."""
-    return sum(layer.flops for layer in convolutions(size) if layer.block >= first)
+def forward_flops(size: int, first: int = 1, last: int = 5) -> int:
+    """Counts the operations of the blocks from `first` to `last`, on one picture."""
+    return sum(layer.flops for layer in convolutions(size, last) if layer.block >= first)
 
 
-def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False) -> int:
+def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False, last_block: int = 5) -> int:
     """Counts a picture's operations in a training step: forward, and gradients of what is trained.
 
     The lowest layer that is trained needs no gradient for its input.
@@ -119,9 +119,10 @@ def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False) -> int:
         size: The picture's side in pixels.
         frozen_blocks: How many blocks from below are not trained.
         kept: Whether the frozen blocks' output was computed beforehand.
+        last_block: The highest block that is run.
     """
-    trained = [layer for layer in convolutions(size) if layer.block > frozen_blocks]
-    forward = forward_flops(size, frozen_blocks + 1 if kept else 1)
+    trained = [layer for layer in convolutions(size, last_block) if layer.block > frozen_blocks]
+    forward = forward_flops(size, frozen_blocks + 1 if kept else 1, last_block)
     return forward + sum(2 * layer.flops for layer in trained) - sum(x.flops for x in trained[:1])
 
 

@@ -58,7 +58,7 @@ def create_trial(parallel: str) -> TrainingSetup:
     config = generated.config(SIZE, BATCH_SIZE, 1)
     config.parallel = parallel
     pictures = (BATCHES + 1) * BATCH_SIZE + jax.device_count()
-    corpus = generated.corpus(pictures, config.picture.canvas)
+    corpus = generated.corpus(pictures, *(config.picture.canvas,) * 2)
     return create_setup(config, corpus, generated.weights(SIZE))
 
 

@@ -2,8 +2,10 @@
 
     python -m benchmarks.throughput                       # DS-AM at 224 pixels, as a run does it
     python -m benchmarks.throughput --size=128 --batch=16 --freeze=block3
+    python -m benchmarks.throughput --system=ds_am_statistics --freeze=block4
     python -m benchmarks.throughput --dispatch=accelerator     # their way of dispatching, on a CPU
 
+The second form's timelines are of 3.07 s of speech, and square pictures are taken to be of as much.
 It trains one fold of generated pictures by `loop.train_folds`, and listens at the mapped steps and
 at what they read. Utilisation is that of the model: the operations of VGG16's convolutions in a
 second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a large matrix
@@ -42,6 +44,8 @@ from ds_jax.training.loop import TrainingSetup, create_setup
 from ds_jax.training.parallel import ONE_MODEL
 
 DEV_SHARE = 9  # one picture chooses the epoch for so many that are learnt from
+SYSTEMS = ("ds_am", "ds_am_statistics", "ds_fc")
+BANDS = 64  # of a timeline
 PRODUCT = 2048  # side of the matrices whose product says what a CPU can do
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -138,8 +142,10 @@ def chosen(precision: str, dispatch: str) -> Iterator[None]:
 def measure(config, full: bool, batches: int, folder: Path) -> dict:
     """Compiles and trains, and measures both; the first epoch does not count."""
     learnt = batches * config.train.batch_size
-    dev = -(-learnt // DEV_SHARE)
-    corpus = generated.corpus(learnt + dev, config.picture.canvas)
+    dev = -(-learnt // DEV_SHARE) if config.select_on == "dev" else 0
+    square = config.picture.canvas, config.picture.canvas
+    shape = (BANDS, generated.COLUMNS) if config.picture.layout == "timeline" else square
+    corpus = generated.corpus(learnt + dev, *shape)
     began = time.perf_counter()
     weights = generated.weights(config.picture.size, full)
     setup = create_setup(config, corpus, weights)
@@ -155,13 +161,16 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     lines = (fold_directory(folder, 0) / "metrics.jsonl").read_text().splitlines()
     epochs = [json.loads(line)["seconds"] for line in lines]
     dispatches = len(calls[0]) // len(epochs)
+    # Where dev chooses an epoch it is predicted after each, and so is a tenth of what is learnt.
+    trained = inputs.seconds[::3] if dev else inputs.seconds
     waits = [
         (chunks + dispatches * call) / seconds
-        for chunks, seconds in zip(inputs.seconds[::2], epochs, strict=True)  # dev is every second
+        for chunks, seconds in zip(trained, epochs, strict=True)
     ]
     seconds = statistics.median(epochs[1:])
     return found | {
         "pictures a second": learnt / seconds,
+        "seconds of speech a second": generated.SPEECH * learnt / seconds,
         "milliseconds a step": 1000 * seconds / batches,
         "milliseconds a step, least and most": [
             1000 * extreme(epochs[1:]) / batches for extreme in (min, max)
@@ -180,7 +189,12 @@ def utilisation(found: dict, config, full: bool) -> dict:
     size, freeze = config.picture.size, config.model.freeze
     blocks = [block.name for block in backbone_of(config).blocks]
     frozen = blocks.index(freeze) + 1 if freeze else 0
-    flops = roofline.step_flops(size, frozen, found["kept"])
+    if config.picture.layout == "timeline":  # as many operations as squares of its height
+        last = 1 + max(map(backbone_of(config).outputs.index, config.model.heads))
+        squares = generated.COLUMNS // BANDS
+        flops = squares * roofline.step_flops(BANDS, frozen, found["kept"], last)
+    else:
+        flops = roofline.step_flops(size, frozen, found["kept"])
     if full:
         flops += 3 * roofline.fully_connected_flops(size)
     kind = jax.local_devices()[0].device_kind
@@ -206,6 +220,7 @@ def show(found: dict) -> None:
     share = found["utilisation"]
     rows = [
         ("pictures a second", found["pictures a second"]),
+        ("seconds of speech a second", found["seconds of speech a second"]),
         ("ms a step", f"{found['milliseconds a step']:.4g} ({low:.4g} to {high:.4g})"),
         ("GFLOP a picture", found["GFLOP a picture"]),
         ("TFLOP/s", found["TFLOP/s"]),
@@ -227,7 +242,7 @@ def show(found: dict) -> None:
 def main(arguments: Sequence[str] | None = None) -> dict:
     """Measures, prints, and writes."""
     parser = measuring.parser("throughput", __doc__)
-    parser.add_argument("--system", choices=("ds_am", "ds_fc"), default="ds_am", help="network")
+    parser.add_argument("--system", choices=SYSTEMS, default="ds_am", help="network")
     parser.add_argument(
         "--size", type=measuring.positive, default=vgg16.VGG16.size, help="of pictures, pixels"
     )
@@ -250,7 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         help="accelerator: many steps in one, whatever the device; auto: as the program decides",
     )
     flags = parser.parse_args(arguments)
-    config = generated.config(flags.size, flags.batch, flags.epochs + 1, flags.freeze)
+    size = 0 if flags.system == "ds_am_statistics" else flags.size
+    config = generated.config(size, flags.batch, flags.epochs + 1, flags.freeze)
     full = flags.system == "ds_fc" and flags.size == vgg16.VGG16.size
     if flags.system == "ds_fc":
         base.use_ds_fc(config)
@@ -267,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
         precision = jnp.dtype(parallel.compute_dtype()).name
     settings = {
         "system": flags.system,
-        "size": flags.size,
+        "size": size or f"{BANDS} x {generated.COLUMNS}",
         "batch": flags.batch,
         "precision": precision,
         "freeze": flags.freeze,

@@ -138,7 +138,7 @@ def test_throughput(monkeypatch, tmp_path, capsys):
     found = throughput_benchmark.main([*flags, "--dispatch=accelerator", f"--output={output}"])
     assert json.loads(output.read_text()) == found
     assert found["dispatches an epoch, training"] == 4
-    assert found["dispatches an epoch, predicting"] == 2  # three pictures to choose by
+    assert found["dispatches an epoch, predicting"] == 4  # three pictures of dev, and of train
     assert found["settings"]["precision"] == "float32"
     assert found["kept"]
     assert not found["streamed"]
@@ -154,6 +154,20 @@ def test_throughput(monkeypatch, tmp_path, capsys):
     assert "dispatches an epoch  4 to train" in printed
     assert any(cross_validation.FIRST_EPOCH.match(line) for line in printed.splitlines())
     assert devices.batches_in_dispatch(11) == 1  # as it was
+
+
+@pytest.mark.slow
+def test_throughput_of_timelines(monkeypatch, tmp_path):
+    monkeypatch.setitem(BACKBONES, "vgg16", scaling_trial.SMALL)
+    flags = ["--system=ds_am_statistics", "--batch=2", "--batches=2", "--epochs=1"]
+    output = f"--output={tmp_path / 'found.json'}"
+    found = throughput_benchmark.main([*flags, "--freeze=block3", output])
+    assert found["settings"]["size"] == "64 x 192"
+    assert found["GFLOP a picture"] == 3 * roofline.step_flops(64, 3, True, 4) / 1e9
+    assert found["dispatches an epoch, predicting"] == 0  # no development split chooses an epoch
+    speech = found["seconds of speech a second"]
+    assert speech == pytest.approx(3.072 * found["pictures a second"])
+    assert throughput_benchmark.main([*flags, "--freeze=block4", output])["GFLOP a picture"] == 0
 
 
 def test_numbers_on_the_command_line_are_checked(capsys):
@@ -297,7 +311,7 @@ def test_what_grows_is_found():
 
 
 def test_batches_that_differ_are_found(tmp_path):
-    stored = generated.corpus(20, 32)
+    stored = generated.corpus(20, 32, 32)
     network = streaming.create_network(streaming.create_config(32))
     assert streaming.same_batches(network, stored, 8) == 0
 
