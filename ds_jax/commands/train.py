@@ -93,7 +93,10 @@ def run(
     if missing := [
         str(n) for n, folder in directories.items() if not report.is_done(config, folder)
     ]:
-        processes.say(f"folds still to run: {', '.join(missing)}")
+        processes.say(
+            f"folds still to run: {', '.join(missing)}; the same command without --fold runs them, "
+            f"and --mode=report --workdir={workdir} reports those that are done"
+        )
         return False
     if protocol == "whole_corpus":
         processes.say("trained on the whole corpus; test it with --mode=evaluate --eval_on=CORPUS")

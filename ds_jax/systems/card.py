@@ -50,18 +50,17 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
     fields = ("epoch",) if systems.SYSTEMS[config.system].chooses == "epoch" else ()
-    models, answered, made = [], set(), []
+    models, made = [], []
     for folder in checkpoints:
         card = read_card(folder, *fields)
         made.append(card.get("made", {}))
         models.append({"fold": folder.parent.name} | {name: card[name] for name in fields})
-        answered |= {*card["trained"]}
     licences = [_corpus_licence(config, workdir)]
     licences += [backbone_of(config).terms] if "weights" in config else []
     licences += terms_of_models(made)
     return {
         "labels": list(config.classes),
-        "never_answered": [label for label in config.classes if label not in answered],
+        "never_answered": never_answered(config, checkpoints),
         "system": systems.title(config),
         "trained_on": config.corpus,
         "synthetic": config.synthetic,
@@ -76,6 +75,12 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "weights": hash_of_weights(workdir, made),
         "config": configuration.public(config).to_dict(),
     }
+
+
+def never_answered(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> list[str]:
+    """Returns the classes that no model's training had, and that so have a probability of 0."""
+    trained = {label for folder in checkpoints for label in read_card(folder)["trained"]}
+    return [label for label in config.classes if label not in trained]
 
 
 def of_ensemble(

@@ -25,7 +25,10 @@ class Ensemble(Model):
         read_card: Callable[[], dict],
     ):
         first, count = parts[0][1], sum(part.count for _, part in parts)
-        super().__init__(config, first.settings, count, read_card, self._load)
+        absent = _never_answered(config, [part for _, part in parts])
+        super().__init__(
+            config, first.settings, count, read_card, self._load, never_answered=absent
+        )
         self._weighted = parts
 
     @property
@@ -112,9 +115,15 @@ def join(
         joined = Model(
             *(first.config, first.settings, sum(part.count for _, part in alike), lambda: {}),
             *(functools.partial(_mean_of, shares), functools.partial(_measure_all, shares)),
+            _never_answered(config, [part for _, part in alike]),
         )
         parts.append((total, joined))
     return Ensemble(config, parts, read_card)
+
+
+def _never_answered(config: ml_collections.ConfigDict, parts: Sequence[Model]) -> list[str]:
+    """Returns the classes that no part answers."""
+    return [name for name in config.classes if all(name in each.never_answered for each in parts)]
 
 
 def _mean_of(

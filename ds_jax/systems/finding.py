@@ -66,6 +66,7 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             len(facts["models"]),
             lambda: facts,
             lambda enrolled: _load_exported(folder / EXPORTED),
+            never_answered=facts.get("never_answered", ()),
         )
     if (folder / EXPORTED_ONNX).is_file():
         raise ValueError(
@@ -94,6 +95,7 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
         lambda: card.read(config, checkpoints),
         lambda enrolled: implementation.load_ensemble(checkpoints, enrolled),
         lambda: implementation.load_measure(checkpoints),
+        card.never_answered(config, checkpoints),
     )
 
 

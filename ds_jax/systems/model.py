@@ -54,6 +54,7 @@ class Model:
         count: The number of models.
         load_ensemble: Loads the models, given what `load_measure` measured of a speaker or None.
         load_measure: Loads what measures a speaker, see `base.Implementation`.
+        never_answered: The classes that no training utterance had, whose probability is 0.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class Model:
         read_card: Callable[[], dict],
         load_ensemble: Callable[[Any], Callable],
         load_measure: Callable[[], Callable] | None = None,
+        never_answered: Sequence[str] = (),
     ):
         self.config, self.settings, self.count = config, settings, count
         self.classes = tuple(config.classes)
         self.load_ensemble, self.load_measure = load_ensemble, load_measure
+        self.never_answered = tuple(never_answered)
         self._read_card, self._enrolled = read_card, None
 
     @property

@@ -147,7 +147,7 @@ class Part(model.Model):
 
     def __init__(self, share, usable):
         self.share, self.usable, self.count = share, usable, 1
-        self.settings = None
+        self.settings, self.never_answered = None, ()
 
     def rows(self, found, windowing, unusable, quiet=False, say=None):
         for recording in found:
@@ -202,7 +202,7 @@ def test_another_corpus_is_tested_by_the_mean(run):
     assert result.untrained == {}
 
 
-def test_a_class_that_no_member_was_trained_on_is_told(tmp_path):
+def test_a_class_that_no_member_was_trained_on_is_told(tmp_path, capsys):
     config = tiny.config()
     config.corpus, config.folds.protocol = "tiny", "whole_corpus"
     config.classes = (*config.classes, "CALM")
@@ -214,6 +214,11 @@ def test_a_class_that_no_member_was_trained_on_is_told(tmp_path):
     assert ensemble.run(config, with_calm, tmp_path)
     result = ensemble.evaluate_on(config, with_calm, tmp_path, "other")
     assert result.untrained == {"CALM": 2}
+    soundfile.write(tmp_path / "a.wav", np.sin(np.arange(16_000) / 9), 16_000)
+    predict.run(tmp_path, [tmp_path / "a.wav"])
+    said = capsys.readouterr().err
+    assert said.count("CALM is never answered") == 1
+    assert ds_jax.load(tmp_path / "members/mlr").never_answered == ("CALM",)
 
 
 def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsys):

@@ -68,7 +68,9 @@ def test_only_folds_that_are_missing_are_run(run_copy, monkeypatch, capsys):
     )
     config, corpus = configuration.read(run_copy), tiny.corpus(21)
     assert not train.run(config, corpus, run_copy, [0, 2])
-    assert "folds still to run: 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "folds still to run: 1;" in said
+    assert f"--mode=report --workdir={run_copy}" in said
     assert numbers == []
     assert train.run(config, corpus, run_copy)
     assert numbers == [1]
