@@ -27,7 +27,7 @@ SPEECH = COLUMNS * 256 / 16_000  # seconds; a square picture is of as much
 
 
 def corpus(pictures: int, height: int, width: int) -> Corpus:
-    """Noise in small squares, a picture an utterance, labels in turn."""
+    """Makes noise in small squares, a picture an utterance, labels in turn."""
     names = [f"u{number:06}" for number in range(pictures)]
     utterances = tuple(
         Utterance(name, LABELS[number % len(LABELS)], "nobody", "unknown", "", "normal", 1.0)
@@ -46,7 +46,7 @@ def fold(of: Corpus, train: int, dev: int, start: int = 0) -> Fold:
 
 
 def weights(size: int, full: bool = False) -> dict:
-    """Random weights that keep the signal's size; `full` adds fc1 and fc2."""
+    """Draws weights that keep the signal's size; `full` adds fc1 and fc2."""
     rng, params = np.random.default_rng(0), {}
     shapes = dataclasses.replace(BACKBONES["vgg16"], size=size).shapes(full)
     for name, shape in ((name, kinds["kernel"]) for name, kinds in shapes.items()):
@@ -58,7 +58,7 @@ def weights(size: int, full: bool = False) -> dict:
 
 
 def config(size: int, batch_size: int, epochs: int, freeze: str = "") -> ml_collections.ConfigDict:
-    """DS-AM on pictures of `size`, or its second form if that is 0, trained for all epochs."""
+    """Returns DS-AM on pictures of `size`, or its second form if that is 0, for all epochs."""
     made = base.get_config()
     if size:
         made.picture.size, made.picture.canvas = size, size + 3  # as 227 is to 224

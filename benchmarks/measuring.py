@@ -37,7 +37,7 @@ def positive(text: str) -> int:
 
 
 def machine() -> dict:
-    """What the numbers were measured on, and how much else was going on there."""
+    """Describes what the numbers were measured on, and how much else was going on there."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),

@@ -58,7 +58,7 @@ class Network(nn.Module):
             return [logits(head(pool)) for pool, head, logits in parts]
 
     def loss(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The weighted sum of the heads' cross-entropies."""
+        """Returns the weighted sum of the heads' cross-entropies."""
         both = zip((1.0, 0.8), self(x), strict=True)
         return sum(weight * nn.functional.cross_entropy(logits, labels) for weight, logits in both)
 

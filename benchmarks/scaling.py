@@ -47,7 +47,7 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """The name in tables, such as "8 x H100"."""
+        """Returns the name in tables, such as "8 x H100"."""
         return f"{self.count} x {self.chip.name}"
 
 

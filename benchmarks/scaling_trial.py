@@ -35,7 +35,7 @@ SIZE, BATCHES, BATCH_SIZE = 32, 8, 8  # of pictures, of an epoch, and of a batch
 
 
 def collectives(text: str) -> list[dict]:
-    """What a compiled program exchanges, in the order of its text.
+    """Lists what a compiled program exchanges, in the order of its text.
 
     Args:
         text: XLA's, optimised.

@@ -54,7 +54,7 @@ def experiment(folder: Path):
 
 
 def take_round(folder: Path, seed: int) -> None:
-    """From the prepared corpus to both reports, and nothing is left of them."""
+    """Goes from the prepared corpus to both reports, of which nothing is left."""
     config = experiment(folder)
     config.seed = config.folds.seed = seed
     corpora = prepare.Corpora(folder / "corpora", folder / "data")

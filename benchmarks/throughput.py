@@ -185,7 +185,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
 
 
 def utilisation(found: dict, config, full: bool) -> dict:
-    """What part of the chip's peak the model's operations took."""
+    """Returns what part of the chip's peak the model's operations took."""
     size, freeze = config.picture.size, config.model.freeze
     blocks = [block.name for block in backbone_of(config).blocks]
     frozen = blocks.index(freeze) + 1 if freeze else 0
