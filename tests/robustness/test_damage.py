@@ -6,7 +6,6 @@ What comes out is what came out before, or an error names the damaged file.
 import contextlib
 import errno
 import io
-import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 import tiny
+from one_fold import ONE_MODEL, stepping
 
 from benchmarks.kills import lasting
 from ds_jax import config as configuration
@@ -154,12 +154,16 @@ def undisturbed(setup, tmp_path_factory):
 @pytest.fixture(scope="module")
 def begun(setup, tmp_path_factory):
     """A fold that SIGTERM has ended in its fourth epoch, with its latest and its best epochs."""
-    folder = tmp_path_factory.mktemp("begun")
-    answers = itertools.chain([False] * 13, itertools.repeat(True))
+    folder, steps, train_step = tmp_path_factory.mktemp("begun"), [], setup.steps_for(ONE_MODEL)[0]
+
+    def step(*arguments):
+        steps.append(None)
+        return train_step(*arguments)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shutdown, "sigterm_received", lambda: next(answers))
+        patch.setattr(shutdown, "sigterm_received", lambda: len(steps) > 3 * 2)  # two an epoch
         with pytest.raises(shutdown.Interrupted):
-            tiny.train_fold(setup, 0, FOLD, folder)
+            tiny.train_fold(stepping(setup, step), 0, FOLD, folder)
     return folder
 
 
