@@ -101,7 +101,7 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
         The recordings in the given order, and the arguments that lead to none.
     """
     found, unusable, others = [], [], []
-    for argument in map(str, arguments):
+    for argument in map(os.path.expanduser, map(str, arguments)):
         if argument == STANDARD_INPUT:
             found.append(Recording(Path(argument), Path(), argument))
             continue

@@ -55,6 +55,15 @@ def test_folders_are_searched_at_any_depth_in_order():
 
 
 @pytest.mark.usefixtures("tree")
+def test_a_home_folder_is_meant(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert found("~/top.wav", Path("~/b/*.wav")) == (
+        [f"{tmp_path}/{x}.wav" for x in ("top", "b/2")],
+        [],
+    )
+
+
+@pytest.mark.usefixtures("tree")
 def test_patterns_match_files_and_folders():
     assert found("*/*.wav") == (["a/niño con tilde.wav", "b/2.wav"], [])
     assert found("**/1.wav") == (["b/deep/er/1.wav"], [])

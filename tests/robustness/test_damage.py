@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint
 import pytest
 import tiny
-from one_fold import ONE_MODEL, stepping
+from one_fold import FOLD, ONE_MODEL, stepping
 
 from benchmarks.kills import lasting
 from ds_jax import config as configuration
@@ -26,8 +26,6 @@ from ds_jax.training.checkpoints import CARD, MODEL
 from ds_jax.training.epochs import Epochs
 
 pytestmark = [pytest.mark.usefixtures("narrow"), pytest.mark.slow]
-
-FOLD = tiny.fold(range(11), range(11, 14), range(14, 16))
 
 
 def flip(path, rng):
