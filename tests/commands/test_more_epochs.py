@@ -125,7 +125,7 @@ def test_more_epochs_change_nothing_where_patience_has_ended_a_fold(tmp_path):
 
 
 def test_fewer_epochs_are_refused(three_epochs):
-    with pytest.raises(ValueError, match=r"config\.json has train\.epochs=3, and 2 "):
+    with pytest.raises(ValueError, match=r"config\.json has train\.epochs=3, and now it is 2:"):
         grown(three_epochs, 2)
 
 
