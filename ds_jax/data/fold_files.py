@@ -79,7 +79,7 @@ def read_folds(
         ValueError: The file has another form, or does not fit the corpus.
         leakage.LeakError: A recording is in two splits of a fold.
     """
-    protocol, entries = read_entries(path)
+    protocol, entries = read_entries(path, utterances)
     if verify:
         try:
             leakage.check_recordings(read_json(path).get("digests", {}), utterances)
@@ -117,12 +117,12 @@ def is_fold(text: str) -> bool:
     return plain(text) in _SPLIT_NAMES or plain(text).isdecimal()
 
 
-def read_entries(path: str | Path) -> tuple[str, list]:
+def read_entries(path: str | Path, utterances: Sequence[Utterance] = ()) -> tuple[str, list]:
     """Reads the protocol and the list of folds of a folds.json, without checking the folds.
 
     A table (.csv, .tsv or .txt) has a row for each utterance, with its name and the fold that tests
-    it, or with its split; or a row for each speaker, if it has no column of utterances. Its entries
-    then name speakers, and have `"of": "speaker"`.
+    it, or with its split; or a row for each speaker of `utterances`, if it has no column of
+    utterances.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -132,7 +132,7 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file of folds at {path}: correct the path")
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return "custom", _read_table(path)
+        return "custom", _read_table(path, utterances)
     content = read_json(path)
     entries = content.get("folds")
     if not isinstance(entries, list) or not entries:
@@ -142,14 +142,18 @@ def read_entries(path: str | Path) -> tuple[str, list]:
     return protocol, entries
 
 
-def _read_table(path: Path) -> list[dict[str, list[str]]]:
+def _read_table(path: Path, utterances: Sequence[Utterance]) -> list[dict[str, list[str]]]:
     """Reads a table of folds as the entries of a folds.json."""
     table = tables.read(path)
-    columns = tables.find_columns(table, _COLUMNS, ("fold",))
-    kind = "utterance" if "utterance" in columns or "speaker" not in columns else "speaker"
-    columns = tables.find_columns(
-        table, {of: _COLUMNS[of] for of in (kind, "fold")}, (kind, "fold")
-    )
+    for kind in ("utterance", "speaker"):
+        fields = {field: _COLUMNS[field] for field in (kind, "fold")}
+        columns = tables.find_columns(table, fields, ("fold",))
+        if kind in columns:
+            break
+    else:
+        raise ValueError(
+            f"{path}, line 1: there is no column 'utterance' or 'speaker': {table.describe()}"
+        )
     tables.say_columns(table, columns)
     of_splits = [name for name in table.columns if plain(name) in _SPLIT_NAMES]
     if len(of_splits) > 1:
@@ -167,10 +171,25 @@ def _read_table(path: Path) -> list[dict[str, list[str]]]:
         given[name] = tables.read_fold(table.columns[columns["fold"]], fold)
     if not given:
         raise ValueError(f"{path} has no rows: give each {kind} its name and its fold")
+    if kind == "speaker" and utterances:
+        given = _folds_of_utterances(path, given, utterances)
     try:
-        return [entry | {"of": kind} for entry in _divide(given)]
+        return _divide(given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _folds_of_utterances(
+    path: Path, given: Mapping[str, str], utterances: Sequence[Utterance]
+) -> dict[str, str]:
+    """Returns the fold or the split of each utterance for those of its speaker."""
+    speakers = {utterance.speaker for utterance in utterances}
+    if missing := sorted(speakers - {*given}):
+        names = few(list(map(repr, missing)))
+        raise ValueError(f"{path} has no fold for the speakers {names}: give them one")
+    if absent := [name for name in given if name not in speakers]:
+        progress.say(f"{path} names {few(absent)}, of whom the run has no utterances")
+    return {utterance.name: given[utterance.speaker] for utterance in utterances}
 
 
 def _divide(given: Mapping[str, str]) -> list[dict[str, list[str]]]:
@@ -215,7 +234,6 @@ def _read_entries(
     folds, passed_over = [], set()
     for index, entry in enumerate(entries):
         try:
-            entry = _of_utterances(entry, utterances)
             splits = _read_splits(entry, known, left_out)
             passed_over |= {name for names in splits.values() for name in names} - known
             fold = _make_fold(entry, splits, known, optional)
@@ -234,23 +252,6 @@ def _read_entries(
         count = many(len(passed_over), "utterance")
         progress.say(f"{where} names {count} that the run leaves out: {reasons}")
     return folds
-
-
-def _of_utterances(entry: object, utterances: Sequence[Utterance]) -> object:
-    """Returns an entry of a folds.json with the names of utterances where it names speakers."""
-    if not isinstance(entry, dict) or entry.get("of") != "speaker":
-        return entry
-    splits = {split: entry[split] for split in SPLITS if split in entry}
-    named = {speaker for names in splits.values() for speaker in names}
-    speakers = {utterance.speaker for utterance in utterances}
-    if unknown := sorted(named - speakers):
-        raise ValueError(f"the corpus has no utterances of the speakers {few(unknown)}")
-    if missing := sorted(speakers - named):
-        raise ValueError(f"the speakers {few(missing)} have no fold: give them one")
-    return {
-        split: [utterance.name for utterance in utterances if utterance.speaker in {*names}]
-        for split, names in splits.items()
-    }
 
 
 def _read_splits(

@@ -18,7 +18,8 @@ from ds_jax.features.source import Reading, Source, reading_of
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime.errors import ConfigError, check_choice
 
-# The versions are parts of the names of prepared data: raise one whenever its numbers change.
+# The versions are parts of the names of prepared data: raise one whenever its numbers change by
+# more than rounding.
 _MSF = 1
 _MFCC = 1
 EMBEDDINGS = "embeddings"

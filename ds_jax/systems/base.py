@@ -238,9 +238,9 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(group, name, "a name of letters, digits and _")
         weights = ("weights",) if "weights" in member else ()
         for field in (*SHARED, "folds", *weights):
-            if member.get(field) != config[field]:
+            if member.get(field) != config.get(field):
                 raise ConfigError(
-                    f"{group}.{field}", member.get(field), f"{config[field]!r}, as {field} is"
+                    f"{group}.{field}", member.get(field), f"{config.get(field)!r}, as {field} is"
                 )
         if member.eval_on:
             allowed = "empty: eval_on of the ensemble has all of them tested"

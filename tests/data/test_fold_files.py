@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from dealt import RULES, attributes, corpus
 
-from ds_jax.data.fold_files import given_folds, read_folds, write_folds
+from ds_jax.data.fold_files import given_folds, read_entries, read_folds, write_folds
 from ds_jax.data.folds import Fold, make_folds
 
 
@@ -154,9 +155,10 @@ def test_a_corpus_may_give_the_splits():
             given_folds(with_folds(utterances, {name: next(cycle) for name in given}))
 
 
-def test_a_table_of_speakers_gives_each_of_them_a_fold(tmp_path):
+def test_a_table_of_speakers_gives_each_of_them_a_fold(tmp_path, capsys):
     utterances = corpus()
     tested = {"s00": "1", "s01": "1", "s02": "2", "s03": "2", "s04": "3", "s05": "3"}
+    tested["absent"] = "1"
     path = tmp_path / "mine.csv"
     path.write_text("Speaker ID;fold\n" + "".join(f"{s};{fold}\n" for s, fold in tested.items()))
     protocol, folds = read_folds(path, utterances)
@@ -164,15 +166,33 @@ def test_a_table_of_speakers_gives_each_of_them_a_fold(tmp_path):
     for number, fold in zip("123", folds, strict=True):
         assert attributes(utterances, fold.test, "speaker") == {
             speaker for speaker in tested if tested[speaker] == number
-        }
+        } - {"absent"}
         assert sorted(fold.train + fold.dev + fold.test) == sorted(u.name for u in utterances)
+    assert "names absent" in capsys.readouterr().out
+
+
+def test_a_table_of_utterances_may_say_more_of_speakers(tmp_path):
+    rows = [f"{u.name},{int(u.speaker[1:]) % 2},{u.speaker},x" for u in corpus()]
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["utterance,fold,speaker_id,actors", *rows]))
+    assert len(read_folds(path, corpus())[1]) == 2
+
+
+def test_the_folds_of_emobox_have_four_actors_each():
+    path = Path(__file__).parents[2] / "datasets" / "ravdess" / "emobox_folds.csv"
+    (utterance, *_) = corpus()
+    actors = [f"{number:02}" for number in range(1, 25)]
+    actors = [dataclasses.replace(utterance, name=name, speaker=name) for name in actors]
+    _, entries = read_entries(path, actors)
+    assert [len(entry["test"]) for entry in entries] == [4] * 6
+    assert sorted(name for entry in entries for name in entry["test"]) == [u.name for u in actors]
 
 
 @pytest.mark.parametrize(
     ("content", "place"),
     [
-        ("speaker,fold\ns00,1\ns01,2\n", "fold 0: .*s02, s03, s04"),
-        ("speaker,fold\ns00,1\nsomebody,2\n", "fold 0: .*somebody"),
+        ("speaker,fold\ns00,1\ns01,2\n", "'s02', 's03', 's04'"),
+        ("sentence,fold\na,1\nb,2\n", "line 1: .*'utterance' or 'speaker'"),
         ("speaker,fold\ns00,1\ns01,\n", "line 3: .*speaker"),
         ("utterance,fold\n", "has no rows"),
         ("utterance\ns00_00\n", "line 1: .*'fold'"),
