@@ -16,8 +16,7 @@ from ds_jax.runtime import files, versions
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 from ds_jax.runtime.workdir import CONFIG
 
-# What two calls that share a workdir may differ in: these fields change no fold, or not its
-# beginning.
+# Two calls that share a workdir may differ in these: they change no fold, or not its beginning.
 EPOCHS = "train.epochs"
 MODEL = "embeddings.model"  # of which embeddings.sha256 says which it is, wherever it lies
 FREE_FIELDS = ("eval_on", "parallel", EPOCHS, MODEL)
@@ -54,8 +53,7 @@ OLDER = {
     "variants": [],
     "adapt": "none",
 }
-# What config.json holds besides the fields, as the run began: the versions of the libraries, when
-# and by which command it began, and the hashes of its files.
+# What config.json records of the run's beginning, besides the fields.
 VERSIONS, BEGAN, COMMAND = "versions", "began", "command"
 RECORDED = (VERSIONS, BEGAN, COMMAND, *PATHS.values())
 
@@ -93,11 +91,8 @@ def load(path: str | Path) -> ConfigDict:
     """
     path = Path(path)
     if not path.is_file():
-        known = {
-            file.name: file
-            for folder in (PUBLISHED, Path("configs"), path.parent)
-            for file in folder.glob("*.py")
-        }
+        folders = PUBLISHED, Path("configs"), path.parent
+        known = {file.name: file for folder in folders for file in folder.glob("*.py")}
         near = difflib.get_close_matches(path.name, known, n=1)
         hint = f"did you mean {known[near[0]]}?" if near else f"see {PUBLISHED}"
         raise FileNotFoundError(f"--config={path}: there is no such file; {hint}")
@@ -259,9 +254,8 @@ def check_same(config: ConfigDict, workdir: Path) -> None:
 
 def has_grown(config: ConfigDict, workdir: Path) -> bool:
     """Returns whether a config has more epochs than the run in a workdir, if there is one."""
-    if not (workdir / CONFIG).is_file():
-        return False
-    return flatten(config).get(EPOCHS, 0) > flatten(read(workdir)).get(EPOCHS, 0)
+    before = flatten(read(workdir)) if (workdir / CONFIG).is_file() else {}
+    return flatten(config).get(EPOCHS, 0) > before.get(EPOCHS, float("inf"))
 
 
 def difference(before: ConfigDict, now: ConfigDict) -> str:
@@ -339,11 +333,6 @@ def recorded(workdir: Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: As `read`.
     """
     return {name: value for name, value in _read_json(workdir).items() if name in RECORDED}
-
-
-def changed_versions(workdir: Path) -> str:
-    """Lists the libraries whose version has changed since the run began; "" if none has."""
-    return versions.difference(_read_json(workdir).get(VERSIONS, {}))
 
 
 def check_files(config: ConfigDict, workdir: Path) -> None:

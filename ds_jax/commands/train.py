@@ -15,7 +15,7 @@ from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
 from ds_jax.models.backbones import built, needs_full_weights
-from ds_jax.runtime import files, locks, processes
+from ds_jax.runtime import files, locks, processes, versions
 from ds_jax.runtime.workdir import FOLDS, fold_directory, is_finished
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
@@ -118,7 +118,8 @@ def _folds(
             if configuration.has_grown(config, workdir):
                 with report.hold(workdir):
                     configuration.write(config, workdir)
-            if changed := configuration.changed_versions(workdir):
+            before = configuration.recorded(workdir).get(configuration.VERSIONS, {})
+            if changed := versions.difference(before):
                 processes.say(f"note: the run began with other versions ({changed})")
     processes.wait_for_others("folds.json")
     if not path.is_file():

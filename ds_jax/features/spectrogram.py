@@ -236,10 +236,8 @@ def widths(timelines: Any) -> np.ndarray:
     Args:
         timelines: uint8 [n, bands, widest], in memory or on the disk; a few are read at a time.
     """
-    parts = range(0, len(timelines), 1024)
-    return np.concatenate(
-        [(timelines[start : start + 1024][:, 0] > 0).sum(axis=1) for start in parts]
-    )
+    parts = (timelines[start : start + 1024] for start in range(0, len(timelines), 1024))
+    return np.concatenate([(part[:, 0] > 0).sum(axis=1) for part in parts])
 
 
 def unpadded(timeline: np.ndarray) -> np.ndarray:
