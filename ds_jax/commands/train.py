@@ -35,7 +35,7 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     """
     systems.check(config)
     if config.folds.file:
-        fold_files.read_entries(config.folds.file)
+        _check_numbers(numbers or (), len(fold_files.read_entries(config.folds.file)[1]))
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)

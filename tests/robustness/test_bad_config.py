@@ -209,7 +209,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_emomatch", {"picture.layout": "timeline"}, "picture.layout"),
         ("ds_am_emodb", {"folds.protocol": "custom"}, "folds.protocol"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
-        ("ds_am_ravdess", {"folds.count": 1}, "folds.count"),
+        ("ds_am_mesd", {"folds.count": 1}, "folds.count"),
         ("ds_am_emodb", {"classes": ("joy",)}, "classes"),
         ("ds_am_emodb", {"classes": ("Freude", "FREUDE")}, "classes"),
         ("mfcc_svc_elra", {"classes": ("joy", "prediction")}, "classes"),
@@ -239,7 +239,11 @@ def test_missing_fully_connected_layers_are_named_before_any_work(
 
 @pytest.mark.parametrize(
     ("changes", "folds", "highest"),
-    [({}, [6], 5), ({"folds.protocol": "whole_corpus"}, [0, 1], 0), ({"folds.count": 3}, [3], 2)],
+    [
+        ({}, [6], 5),  # a table
+        ({"folds.file": "", "folds.protocol": "whole_corpus"}, [0, 1], 0),
+        ({"folds.file": "", "folds.count": 3}, [3], 2),
+    ],
 )
 def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highest, tmp_path):
     config = replaced(load("ds_am_ravdess"), changes)
