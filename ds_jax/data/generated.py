@@ -7,6 +7,7 @@ row of it as those of its variants are: nothing but training reads it.
 import dataclasses
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus, with_variants
-from ds_jax.runtime.files import write_bytes
+from ds_jax.runtime import files
 
 
 class Generated(NamedTuple):
@@ -35,42 +36,51 @@ def write(path: Path, pictures: np.ndarray, names: Sequence[str], digest: str) -
     file = io.BytesIO()
     fields = {"names": np.asarray(names, str), "digest": np.asarray(digest)}
     np.savez_compressed(file, pictures=pictures, **fields)
-    write_bytes(path, file.getvalue())
+    files.write_bytes(path, file.getvalue())
 
 
 def is_whole(path: Path) -> bool:
-    """Tells whether a file of generated pictures is there and undamaged."""
+    """Tells whether a file of generated pictures is there and can be read."""
     try:
-        _read(path)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
+        _parse(path.read_bytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return False
     return True
 
 
-def count(path: Path) -> int:
-    """Returns how many pictures a file has; 0 where there is none."""
-    return len(_read(path)[0].names) if path.is_file() else 0
-
-
 def read(path: Path, digest: str) -> Generated:
-    """Reads the pictures of a fold.
+    """Reads the pictures of a fold, to train on them.
 
     Raises:
         ValueError: They are of another fold than that of the digest, whose test their generator
             may have seen.
     """
-    generated, found = _read(path)
+    generated, found = _parse(path.read_bytes())
     leakage.check_fold(path, found, digest)
     return generated
 
 
 def show(path: Path) -> Generated:
-    """Reads the pictures of a fold to show them, of whichever fold they are."""
-    return _read(path)[0]
+    """Reads the pictures of a finished fold, to show them.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return _parse(files.check_content(path, path.read_bytes()))[0]
 
 
-def _read(path: Path) -> tuple[Generated, str]:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+def count(path: Path) -> int:
+    """Returns how many pictures the file of a finished fold has; 0 where there is no file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return len(show(path).names) if path.is_file() else 0
+
+
+def _parse(content: bytes) -> tuple[Generated, str]:
+    """Returns the pictures in the bytes of a file, and the digest of their fold."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         return Generated(stored["pictures"], stored["names"].tolist()), str(stored["digest"])
 
 

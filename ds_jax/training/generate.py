@@ -26,9 +26,11 @@ from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import GENERATED, fold_directory
 from ds_jax.training import loop
 from ds_jax.training.loop import TrainingSetup
+from ds_jax.training.step import rate_share
 
 LEAST = 5  # pictures of a class from which its generation is learnt
-BATCH, LEARNING_RATE = 16, 2e-3  # Adam's; the rate rises over a tenth of the steps, and falls to 0
+BATCH = 16
+ADAM, LEARNING_RATE = optax.scale_by_adam(), 2e-3  # which follows `rate_share`
 # Places between noise and picture are a sigmoid's of normal numbers of this mean and deviation, so
 # that most are near noise; nearer to a picture than `LEAST_LEFT` errors weigh no more (Li and He,
 # "Back to Basics: Let Denoising Generative Models Denoise", 2025).
@@ -147,15 +149,16 @@ def fit(
     values = np.pad(values, [(0, 0), (0, max(0, FRAMES - values.shape[1])), (0, 0)])
     generator = Generator(len(mean), classes)
     shape = BATCH, FRAMES, len(mean)
-    state = _start(generator, steps, int(rng.integers(1 << 31)))
+    state = _start(generator, int(rng.integers(1 << 31)))
     losses, columns = [], np.arange(FRAMES)
-    for _ in progress.bar(title, steps, "steps", range(steps)):
+    for number in progress.bar(title, steps, "steps", range(steps)):
         rows = rng.integers(len(values), size=BATCH)
         starts = rng.integers(np.maximum(widths[rows] - FRAMES, 0) + 1)
         crops = values[rows[:, None], starts[:, None] + columns]
         place, noise = (rng.standard_normal(each, np.float32) for each in (BATCH, shape))
         batch = (crops - mean) / deviation, crops[:, :, 0] > 0, labels[rows].astype(np.int32)
-        state, loss = _step(generator, steps, state, *batch, place, noise)
+        rate = LEARNING_RATE * rate_share(number, steps)
+        state, loss = _step(generator, state, rate, *batch, place, noise)
         losses.append(float(loss))
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(f"{title}: the loss at step {len(losses)} is {losses[-1]}")
@@ -190,23 +193,19 @@ def draw(
     return drawn[: len(labels), :, : max(widths, default=0)]
 
 
-def _optimiser(steps: int) -> optax.GradientTransformation:
-    return optax.adam(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, steps // 10, steps))
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(generator: Generator, steps: int, seed: int) -> tuple[Any, Any]:
+@functools.partial(jax.jit, static_argnums=0)
+def _start(generator: Generator, seed: int) -> tuple[Any, Any]:
     """Returns the parameters that training begins with, and the optimiser's state."""
     x, seen = jnp.zeros((1, FRAMES, generator.bands)), jnp.ones((1, FRAMES))
     params = generator.init(jax.random.key(seed), x, seen, jnp.ones(1), jnp.zeros(1, jnp.int32))
-    return params, _optimiser(steps).init(params)
+    return params, ADAM.init(params)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _step(
     generator: Generator,
-    steps: int,
     state: tuple[Any, Any],
+    rate: jax.Array,
     x: jax.Array,
     seen: jax.Array,
     labels: jax.Array,
@@ -226,7 +225,8 @@ def _step(
         return jnp.sum(jnp.mean(errors, axis=2) * seen) / jnp.sum(seen)
 
     loss, gradients = jax.value_and_grad(loss_fn)(params)
-    updates, opt_state = _optimiser(steps).update(gradients, opt_state, params)
+    updates, opt_state = ADAM.update(gradients, opt_state)
+    updates = jax.tree.map(lambda update: -rate * update, updates)
     return (optax.apply_updates(params, updates), opt_state), loss
 
 

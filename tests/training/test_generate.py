@@ -208,7 +208,9 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(setup, undisturbed, tmp
     if moment == "damage":
         path = tmp_path.joinpath(*WHERE[0])
         path.parent.mkdir()
-        path.write_bytes(undisturbed[0][1][:-100])
+        content = bytearray(undisturbed[0][1])
+        content[500:600] = bytes(100)
+        path.write_bytes(content)
     else:
         answers = itertools.chain([False, False], itertools.repeat(True))
         error, *patched = {
