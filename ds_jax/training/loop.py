@@ -124,7 +124,8 @@ def create_setup(
         corpus = dataclasses.replace(corpus, inputs=standardised)
     network = create_network(config, dtype=parallel.compute_dtype())
     ported = network.port(pretrained)
-    parts = {name: config.model.get(name) for name in ("freeze", "gates", "heads", "head")}
+    fields = ("backbone", "freeze", "gates", "heads", "head")
+    parts = {name: config.model.get(name) for name in fields}
     key = str([config.get("picture"), parts, config.get("weights")])
     if key not in corpus.computed:
         corpus.computed.clear()

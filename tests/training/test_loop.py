@@ -23,6 +23,7 @@ from one_fold import (
     stepping,
 )
 
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.runtime import shutdown
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import epochs as epochs_module
@@ -426,6 +427,17 @@ def test_training_stops_when_nothing_is_gained(tmp_path):
     assert read_card(tmp_path / "fold_00" / "checkpoints")["epoch"] == 1
     tiny.train_fold(stuck, 0, FOLD, tmp_path)  # and does not start again
     assert history(tmp_path) == rows
+
+
+def test_what_frozen_blocks_make_of_a_corpus_is_kept_for_their_backbone_alone(monkeypatch):
+    monkeypatch.setitem(BACKBONES, "other", dataclasses.replace(tiny.NARROW, name="other"))
+    corpus, config, maps = tiny.corpus(), tiny.config(), []
+    config.model.freeze = "block3"
+    for seed, name in enumerate(("vgg16", "other", "other")):
+        config.model.backbone = name
+        maps.append(loop.create_setup(config, corpus, tiny.pretrained(seed=seed)).inputs.corpus)
+    assert not np.array_equal(maps[0], maps[1])
+    assert maps[2] is maps[1]
 
 
 def test_nothing_is_compiled_for_a_second_fold(setup, tmp_path):
