@@ -74,8 +74,7 @@ def of_gate(gate: np.ndarray, picture: TimeFrequency, settings: PictureSettings)
     """Returns an attention gate with its axes.
 
     Args:
-        gate: float32 [rows, columns]; a row or column stands for 1, 2, 4, ... pixels of the
-            network's input.
+        gate: float32 [rows, columns], whose cells lie as `covered` says.
         picture: The picture that the network read.
         settings: How the picture was drawn.
     """
@@ -92,10 +91,16 @@ def of_gate(gate: np.ndarray, picture: TimeFrequency, settings: PictureSettings)
 def covered(cells: int, pixels: int, settings: PictureSettings) -> float:
     """Returns the share of a side of a picture that the cells of a gate cover, from its beginning.
 
+    Networks that halve their input leave out what is no whole cell. Of any other the cells are
+    taken to be spread over the whole side.
+
     Args:
         cells: The rows or the columns of the gate.
         pixels: The rows or the columns of the picture.
         settings: How the picture was drawn.
     """
     side = pixels if settings.is_timeline else settings.size  # of the network's input
-    return cells * 2 ** math.floor(math.log2(side / cells)) / side
+    halvings = math.floor(math.log2(side / cells))
+    if not settings.is_timeline and side >> halvings != cells:
+        return 1.0
+    return cells * 2**halvings / side

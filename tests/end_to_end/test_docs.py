@@ -17,6 +17,8 @@ from absl.testing import flagsaver
 import launch
 from ds_jax import cli
 from ds_jax.data.labels import LABELS
+from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 
 # ml_collections reads config files in a way that Python 3.12 drops.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -68,12 +70,15 @@ def commands_of(path):
 
 
 def parse(arguments):
-    """Parses and checks flags as launch.py does before its work begins."""
+    """Parses and checks flags as launch.py does before its work begins; returns the config."""
     argv = ["launch.py", *arguments]
     with flagsaver.flagsaver(), mock.patch.object(sys, "argv", argv):
         paths = [Path(word) for word in cli.parse(argv, launch.QUICKSTART)[1:]]
         mode, config = launch.flags.FLAGS["mode"].value, launch.flags.FLAGS["config"].value
         cli.check_flags(mode, cli.given_flags(), paths, config.system in launch.MANY)
+        if config.system not in launch.MANY:
+            systems.check(config)
+        return config
 
 
 def test_every_command_parses(monkeypatch):
@@ -84,6 +89,15 @@ def test_every_command_parses(monkeypatch):
     for command in commands:
         if command != ["--help"]:
             parse(command)
+
+
+@pytest.mark.slow
+def test_backbones_have_the_layers_that_commands_name(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = commands_of(ROOT / "docs" / "backbones.md")
+    assert len(commands) == 2
+    for command in commands:
+        on_pictures.check_built(parse(command))
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,23 @@ def test_a_cell_of_a_gate_is_in_the_middle_of_its_pixels(fields):
             np.testing.assert_allclose(found, middles[: len(found)])
 
 
+@pytest.mark.parametrize(
+    ("size", "cells", "share"),
+    [
+        (227, 14, 224 / 227),  # VGG16's gates, on whole cells alone
+        (96, 3, 1.0),
+        (299, 10, 1.0),  # Xception
+        (299, 8, 1.0),  # InceptionV3
+        (331, 11, 1.0),  # NASNetLarge
+        (240, 8, 1.0),  # EfficientNetV2B1
+        (260, 9, 1.0),  # EfficientNetV2B2
+        (300, 10, 1.0),  # EfficientNetV2B3
+    ],
+)
+def test_the_cells_of_a_gate_cover_almost_all_of_a_picture(size, cells, share):
+    assert axes.covered(cells, 227, PictureSettings(size=size)) == pytest.approx(share)
+
+
 def test_a_window_begins_where_it_was_cut():
     settings = PictureSettings()
     picture = spectrogram.draw(tone(700, 0, 1, 1.0), RATE, settings)
