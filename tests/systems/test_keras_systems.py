@@ -164,22 +164,26 @@ def test_what_these_networks_cannot_do_is_told_without_keras(system, fields, wro
 
 @pytest.mark.slow
 def test_vgg16_of_keras_answers_as_ours_does_on_emodb(tmp_path, monkeypatch):
-    raw = Path(os.environ.get("DS_JAX_CORPORA", "corpora"))
-    file = raw.parent / "weights" / VGG16.trunk_file.name
-    if not file.is_file() or not (raw / "emodb").is_dir():
+    """On every seventh recording."""
+    given = Path(os.environ.get("DS_JAX_CORPORA", "corpora"))
+    file = given.parent / "weights" / VGG16.trunk_file.name
+    if not file.is_file() or not (given / "emodb").is_dir():
         pytest.skip(f"DS_JAX_CORPORA is not set, or there is no EmoDB or no {file}")
     other = dataclasses.replace(BACKBONES["vgg19"], name="other", title="VGG16")
     monkeypatch.setitem(BACKBONES, "other", other)
+    raw = tmp_path / "corpora"
+    (raw / "emodb" / "wav").mkdir(parents=True)
+    for path in sorted((given / "emodb" / "wav").iterdir())[::7]:
+        (raw / "emodb" / "wav" / path.name).symlink_to(path)
     corpora, found = prepare.Corpora(raw, tmp_path / "data", False, False), []
     for name in ("vgg16", "other"):
         config = base.get_config()
         base.use_ds_svc(config)
         config.corpus, config.weights, config.model.backbone = "emodb", str(file), name
-        config.folds.protocol, config.folds.count, config.picture.size = "speakers", 5, 64
+        config.folds.protocol, config.folds.count, config.picture.size = "speakers", 2, 32
         train.check(config, [0])
         train.run(config, corpora.load(config, "emodb"), tmp_path / name, [0])
         found.append(predictions.read(tmp_path / name / "fold_00" / "predictions.csv"))
     one, other = found
-    assert np.mean(one.labels == one.predictions) > 0.4
     np.testing.assert_array_equal(one.predictions, other.predictions)
-    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-3)
+    np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-4)
