@@ -200,7 +200,7 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     for speaker, take, label in itertools.product("123", "12", LABELS):
         names.append(f"corpora/robots/{speaker}/{label}{take}.wav")
         rows.append(f"{speaker}/{label}{take}.wav,{label},robot{speaker}")
-    for speaker, text, emotion in itertools.product(("03", "08", "09"), "12", "WEAFNT"):
+    for speaker, text, emotion in itertools.product(("03", "08", "09"), "123", "WEAFNT"):
         names.append(f"corpora/emodb/wav/{speaker}a0{text}{emotion}a.wav")
     for speaker, emotion in itertools.product(("f1", "m1", "m2"), EMOVO):
         names.append(f"corpora/emovo/{speaker}/{emotion}-{speaker}-b1.wav")
