@@ -6,17 +6,15 @@ row of it as those of its variants are: nothing but training reads it.
 
 import dataclasses
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus, with_variants
 from ds_jax.runtime import files
+from ds_jax.runtime.workdir import PREDICTIONS
 
 
 class Generated(NamedTuple):
@@ -32,7 +30,7 @@ class Generated(NamedTuple):
 
 
 def write(path: Path, pictures: np.ndarray, names: Sequence[str], digest: str) -> None:
-    """Writes the pictures of a fold; `digest` is the fold's, see `leakage.fold_digest`."""
+    """Writes the pictures of a fold; `digest` says what they were drawn from, and how."""
     file = io.BytesIO()
     fields = {"names": np.asarray(names, str), "digest": np.asarray(digest)}
     np.savez_compressed(file, pictures=pictures, **fields)
@@ -42,8 +40,8 @@ def write(path: Path, pictures: np.ndarray, names: Sequence[str], digest: str) -
 def is_whole(path: Path) -> bool:
     """Tells whether a file of generated pictures is there and can be read."""
     try:
-        _parse(path.read_bytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        _parse(path, path.read_bytes())
+    except (OSError, ValueError):
         return False
     return True
 
@@ -52,11 +50,15 @@ def read(path: Path, digest: str) -> Generated:
     """Reads the pictures of a fold, to train on them.
 
     Raises:
-        ValueError: They are of another fold than that of the digest, whose test their generator
-            may have seen.
+        ValueError: The file is damaged, or its digest is another one: the generator may have seen
+            what this fold tests.
     """
-    generated, found = _parse(path.read_bytes())
-    leakage.check_fold(path, found, digest)
+    generated, found = _parse(path, path.read_bytes())
+    if found != digest:
+        raise ValueError(
+            f"{path} is of another fold, or was drawn from other recordings or by another config: "
+            f"delete {path.parent} and train this fold again, or bring back its files"
+        )
     return generated
 
 
@@ -66,7 +68,7 @@ def show(path: Path) -> Generated:
     Raises:
         ValueError: The file is damaged.
     """
-    return _parse(files.check_content(path, path.read_bytes()))[0]
+    return _parse(path, files.check_content(path, path.read_bytes()))[0]
 
 
 def count(path: Path) -> int:
@@ -78,10 +80,16 @@ def count(path: Path) -> int:
     return len(show(path).names) if path.is_file() else 0
 
 
-def _parse(content: bytes) -> tuple[Generated, str]:
-    """Returns the pictures in the bytes of a file, and the digest of their fold."""
-    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-        return Generated(stored["pictures"], stored["names"].tolist()), str(stored["digest"])
+def _parse(path: Path, content: bytes) -> tuple[Generated, str]:
+    """Returns the pictures in the bytes of a file, and the digest of what they were drawn from."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return Generated(stored["pictures"], stored["names"].tolist()), str(stored["digest"])
+    except Exception as error:  # NumPy raises errors of many kinds for a damaged file
+        raise ValueError(
+            f"{path} is damaged ({error}): delete {path.parent / PREDICTIONS} and run the fold "
+            "again, which draws the pictures anew"
+        ) from error
 
 
 def join(corpus: Corpus, generated: Generated) -> Corpus:

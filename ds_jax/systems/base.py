@@ -181,6 +181,11 @@ def title(config: Mapping) -> str:
     return f"{name} ({'+'.join(layers)}{pooling})" if layers else name
 
 
+def generates(config: Mapping) -> bool:
+    """Tells whether generated pictures train a system's models too."""
+    return bool(config.get("generate", {}).get("share"))
+
+
 def implementation(config: ml_collections.ConfigDict) -> Implementation:
     """Imports the module of a config's system."""
     return importlib.import_module(f"ds_jax.systems.{SYSTEMS[config.system].module}")
@@ -214,9 +219,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     if configuration.adapts(config) and not system.adapts:
         adapting = ", ".join(repr(name) for name, each in SYSTEMS.items() if each.adapts)
         raise ConfigError("adapt", config.adapt, f"'none', or take one of system={adapting}")
-    if configuration.adapts(config) and config.get("generate", {}).get("share"):
+    if configuration.adapts(config) and generates(config):
         allowed = "0.0, since generated pictures have no speaker to be standardised by"
         raise ConfigError("generate.share", config.generate.share, allowed)
+    if generates(config) and config.parallel == "folds":
+        allowed = "'auto' or 'batch': folds with generated pictures go one after the other"
+        raise ConfigError("parallel", config.parallel, allowed)
     for name in system.fields:
         _check_field(name, config.model[name])
     if system.reads == "picture":

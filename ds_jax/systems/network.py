@@ -23,6 +23,7 @@ from ds_jax.models.create import (
 )
 from ds_jax.models.layers import Network
 from ds_jax.models.timeline import TimelineNetwork
+from ds_jax.systems.base import generates
 from ds_jax.training import parallel
 from ds_jax.training.checkpoints import load_variables, read_card
 from ds_jax.training.parallel import ONE_MODEL
@@ -35,7 +36,7 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
     del protocol
     weights = load_weights(config) if "picture" in config else {}
     setup = loop.create_setup(config, corpus, weights)
-    if config.get("generate", {}).get("share"):
+    if generates(config):
         from ds_jax.training import generate
 
         return functools.partial(generate.train_folds, setup)

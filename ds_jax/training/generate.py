@@ -5,6 +5,8 @@ recording, of which it is a row like those of variants, so that nothing but trai
 """
 
 import functools
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from ds_jax.data import generated, leakage
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.features import spectrogram
+from ds_jax.features import extract, spectrogram
 from ds_jax.models.generator import FRAMES, Generator
 from ds_jax.runtime import processes, progress
 from ds_jax.runtime.progress import many
@@ -31,9 +33,9 @@ from ds_jax.training.step import rate_share
 LEAST = 5  # pictures of a class from which its generation is learnt
 BATCH = 16
 ADAM, LEARNING_RATE = optax.scale_by_adam(), 2e-3  # which follows `rate_share`
-# Places between noise and picture are a sigmoid's of normal numbers of this mean and deviation, so
-# that most are near noise; nearer to a picture than `LEAST_LEFT` errors weigh no more (Li and He,
-# "Back to Basics: Let Denoising Generative Models Denoise", 2025).
+# Places between noise and picture are a sigmoid's of normal numbers of the mean -SPREAD and the
+# deviation SPREAD, so that most are near noise; nearer to a picture than `LEAST_LEFT` errors weigh
+# no more (Li and He, "Back to Basics: Let Denoising Generative Models Denoise", 2025).
 SPREAD, LEAST_LEFT = 0.8, 0.2
 MOVES = 6  # from noise to a picture, each with two looks at the velocity (the midpoint method)
 DRAWN_AT_ONCE = 64
@@ -70,16 +72,48 @@ def train_folds(
 
     Raises:
         FloatingPointError: A loss is not finite.
-        ValueError: A class has too few pictures, or what was kept is of another fold.
+        ValueError: A class has too few pictures, or what was kept is of another fold or config.
     """
     for number, fold in folds.items():
-        path = fold_directory(workdir, number) / GENERATED
-        digest = leakage.fold_digest(number, fold.splits, setup.corpus.digests)
+        _check_counts(setup.corpus, number, fold)
+    for number, fold in folds.items():
+        path, failure = fold_directory(workdir, number) / GENERATED, None
+        digest = _digest(setup.config, setup.corpus, number, fold)
         if processes.is_first_process() and not generated.is_whole(path):
-            generated.write(path, *_generate(setup.config, setup.corpus, number, fold), digest)
-        processes.wait_for_others(f"pictures of fold {number}")
+            try:
+                generated.write(path, *_generate(setup.config, setup.corpus, number, fold), digest)
+            except Exception as error:  # the other processes wait here, and are told first
+                failure = error
+        if processes.in_any_process([failure is not None])[0]:
+            raise failure or ValueError(
+                f"fold {number}: the first process has drawn no pictures, and says why"
+            )
         corpus = generated.join(setup.corpus, generated.read(path, digest))
         yield from loop.train_folds(loop.extend(setup, corpus), {number: fold}, workdir)
+
+
+def _check_counts(corpus: Corpus, number: int, fold: Fold) -> None:
+    """Checks that a generator has enough pictures of each class that a fold trains.
+
+    Raises:
+        ValueError: It has not.
+    """
+    counts = np.bincount(corpus.labels[corpus.rows_of(fold.train)], minlength=len(corpus.classes))
+    for name, count in zip(corpus.classes, counts.tolist(), strict=True):
+        if 0 < count < LEAST:
+            raise ValueError(
+                f"fold {number}: the generator has {many(count, 'training picture')} of {name}, "
+                f"and needs {LEAST} of each class: set config.generate.share=0.0, or leave the "
+                "class out of config.classes"
+            )
+
+
+def _digest(config: ml_collections.ConfigDict, corpus: Corpus, number: int, fold: Fold) -> str:
+    """Returns a SHA-256 in hexadecimal digits of all that decides what a fold's pictures are."""
+    fields = config.generate.to_dict(), config.seeds.generation, str(extract.settings(config))
+    labels = list(config.classes), list(config.label_map)
+    recordings = leakage.fold_digest(number, fold.splits, corpus.digests)
+    return hashlib.sha256(json.dumps([*fields, *labels, recordings]).encode()).hexdigest()
 
 
 def _generate(
@@ -90,14 +124,6 @@ def _generate(
     what = f"fold {number}: the generator"
     leakage.check_rows(what, rows, corpus, fold.splits, ("train",))
     pictures, labels = corpus.inputs[rows], corpus.labels[rows]
-    counts = np.bincount(labels, minlength=len(corpus.classes))
-    for name, count in zip(corpus.classes, counts.tolist(), strict=True):
-        if 0 < count < LEAST:
-            raise ValueError(
-                f"{what} has {many(count, 'training picture')} of {name}, and needs {LEAST} of "
-                "each class: set config.generate.share=0.0, or leave the class out of "
-                "config.classes"
-            )
     rng = np.random.default_rng([config.seeds.generation, number])
     fitted = fit(pictures, labels, len(corpus.classes), config.generate.steps, rng, what)
     wanted = choose(labels, config.generate.share, rng)
@@ -111,14 +137,14 @@ def _generate(
 
 
 def choose(labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Chooses the pictures whose class and length generated ones take, int [share x n].
+    """Chooses the pictures whose class and length generated ones take, int [share x n], or one.
 
     Each class has its share, and each picture is chosen about as often as any other.
     """
     shuffled = rng.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    count = round(share * len(labels))
-    return order[np.floor((np.arange(count) + 0.5) * len(labels) / max(1, count)).astype(int)]
+    count = max(1, round(share * len(labels)))
+    return order[np.floor((np.arange(count) + 0.5) * len(labels) / count).astype(int)]
 
 
 def fit(
@@ -144,8 +170,11 @@ def fit(
     """
     values, widths = np.moveaxis(pictures, 1, 2), spectrogram.widths(pictures)
     real = values[values[:, :, 0] > 0]
-    mean = real.mean(axis=0, dtype=float).astype(np.float32)
-    deviation = np.maximum(real.std(axis=0, dtype=float), 1).astype(np.float32)
+    mean = real.mean(axis=0, dtype=float)
+    # The sum of squares is exact, and converts small parts of the pictures at a time.
+    squares = np.einsum("fb,fb->b", real, real, dtype=float) / len(real)
+    deviation = np.sqrt(np.maximum(squares - mean**2, 1)).astype(np.float32)
+    mean = mean.astype(np.float32)
     values = np.pad(values, [(0, 0), (0, max(0, FRAMES - values.shape[1])), (0, 0)])
     generator = Generator(len(mean), classes)
     shape = BATCH, FRAMES, len(mean)
@@ -172,7 +201,7 @@ def draw(
 
     Args:
         fitted: The generator.
-        labels: int [m], the class of each picture.
+        labels: int [m], the class of each picture, m >= 1.
         widths: int [m], the columns of each; `FRAMES` at most are drawn.
         rng: Draws the noise that pictures begin with.
 
@@ -189,8 +218,7 @@ def draw(
         x = np.asarray(_follow(fitted.generator, fitted.params, seen, of_some, noise))
         values = np.clip(np.rint(x * fitted.deviation + fitted.mean), 1, 255) * seen[..., None]
         parts.append(np.moveaxis(values.astype(np.uint8), 2, 1))
-    drawn = np.concatenate(parts) if parts else np.empty((0, len(fitted.mean), 0), np.uint8)
-    return drawn[: len(labels), :, : max(widths, default=0)]
+    return np.concatenate(parts)[: len(labels), :, : max(widths)]
 
 
 @functools.partial(jax.jit, static_argnums=0)

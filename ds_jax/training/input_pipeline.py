@@ -54,9 +54,9 @@ class Inputs:
     def join(self, other: "Inputs") -> "Inputs | None":
         """Returns the rows of both, the other's last; None where they do not fit on the devices.
 
-        Rows of padding follow at the end, so that few shapes are compiled.
+        These lie on the devices. Rows of padding follow, so that few shapes are compiled.
         """
-        if self.streamed or other.streamed or self.method != other.method:
+        if other.streamed or self.method != other.method:
             return None
         count, corpora = len(self.labels), (self.corpus, other.corpus)
         if not parallel.fits(sum(x.nbytes for x in jax.tree.leaves(corpora))):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -152,12 +153,15 @@ def create_setup(
 def extend(setup: TrainingSetup, corpus: Corpus) -> TrainingSetup:
     """Returns a setup for its corpus with more rows at the end, which no scaling measures."""
     network = create_network(setup.config, dtype=parallel.compute_dtype())
-    ported, first = network.port(setup.pretrained), len(setup.corpus.owners)
-    labels = corpus.labels
-    added = create_inputs(network, ported, corpus.inputs[first:], labels[first:])
-    inputs, steps = setup.inputs.join(added), setup.steps
+    create = functools.partial(create_inputs, network, network.port(setup.pretrained))
+    base, labels, first = setup.inputs, corpus.labels, len(setup.corpus.owners)
+    inputs = None
+    if not base.streamed:
+        inputs = base.join(create(corpus.inputs[first:], labels[first:]))
     if inputs is None:
-        inputs, steps = create_inputs(network, ported, corpus.inputs, labels), {}
+        inputs = create(corpus.inputs, labels)
+    alike = (inputs.method, inputs.streamed) == (base.method, base.streamed)
+    steps = setup.steps if alike else {}
     return dataclasses.replace(setup, corpus=corpus, inputs=inputs, steps=steps)
 
 

@@ -27,9 +27,9 @@ def rows_together() -> int:
 
 
 def forget_programs() -> None:
-    """Forgets what was compiled, and the arrays that it reads; the disk keeps what was compiled.
+    """Forgets what was compiled; the disk keeps it.
 
-    JAX keeps a mapped step, and with it a corpus on the devices, as long as the process runs.
+    JAX keeps a mapped step, and all that it holds, as long as the process runs.
     """
     jax.clear_caches()
 

@@ -189,6 +189,8 @@ def create_train_step(
         float32 [batches that a chunk has room for].
     """
 
+    reads = inputs.method  # alone, since JAX keeps a step, and all that it holds
+
     def train_step(state, number, scale, corpus, labels, rows, mask, count):
         def step(state, batch):
             rows, mask = batch
@@ -201,7 +203,7 @@ def create_train_step(
                 rng = jax.random.fold_in(jax.random.fold_in(rng, number), state.step)
                 return jax.vmap(lambda position: jax.random.fold_in(rng, position))(positions)
 
-            batch, method = take(corpus, rows), inputs.method
+            batch, method = take(corpus, rows), reads
             if network.augments:
                 if method == "__call__":
                     batch = network.apply(state.variables, batch, method="lower")
@@ -261,12 +263,14 @@ def create_predict_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
         [batches that a chunk has room for, rows that a model's devices take together].
     """
 
+    reads = inputs.method
+
     def predict_step(variables, corpus, labels, rows, mask, count):
         del labels
 
         def step(_, batch):
             rows, mask = batch
-            outputs = network.apply(variables, take(corpus, rows), mask, method=inputs.method)
+            outputs = network.apply(variables, take(corpus, rows), mask, method=reads)
             return (), (outputs.logits, outputs.head_logits, outputs.gates)
 
         _, outputs = layout.scan(step, (), (rows, mask), count)
@@ -278,12 +282,14 @@ def create_predict_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
 def create_moments_step(network: Network, inputs: Inputs, layout: Layout) -> Callable:
     """Maps a dispatch of the network's `moments` over devices, as `create_predict_step` does."""
 
+    reads = inputs.method
+
     def moments_step(variables, corpus, labels, rows, mask, count):
         del labels
 
         def step(_, batch):
             batch = take(corpus, batch[0])
-            if inputs.method == "__call__":
+            if reads == "__call__":
                 batch = network.apply(variables, batch, method="lower")
             return (), network.apply(variables, batch, method="moments")
 

@@ -207,6 +207,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_emodb", {"picture.layout": "plain"}, "picture.layout"),
         ("ds_am_emodb", {"model.freeze": "block5"}, "model.freeze"),
         ("ds_am_emomatch", {"picture.layout": "timeline"}, "picture.layout"),
+        ("ds_am_emodb", {"generate.share": 1.0, "parallel": "folds"}, "parallel"),
         ("ds_am_emodb", {"folds.protocol": "custom"}, "folds.protocol"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
         ("ds_am_mesd", {"folds.count": 1}, "folds.count"),

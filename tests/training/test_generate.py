@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import shutil
 
 import numpy as np
@@ -15,13 +16,14 @@ from ds_jax.data.folds import Fold
 from ds_jax.evaluation import summary
 from ds_jax.features import spectrogram
 from ds_jax.models.generator import FRAMES, Generator
-from ds_jax.runtime import shutdown
+from ds_jax.runtime import processes, shutdown
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.shutdown import Interrupted
 from ds_jax.runtime.workdir import GENERATED
 from ds_jax.systems import base as systems
-from ds_jax.training import generate
+from ds_jax.training import generate, loop, parallel
 from ds_jax.training.checkpoints import MODEL
+from ds_jax.training.input_pipeline import Inputs
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -147,7 +149,7 @@ def test_columns_after_the_end_change_nothing():
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.5, 15), (1.0, 30), (2.5, 75)])
+@pytest.mark.parametrize(("share", "count"), [(1e-3, 1), (0.5, 15), (1.0, 30), (2.5, 75)])
 def test_classes_have_their_shares(share, count):
     labels = np.repeat([0, 3, 5], [16, 10, 4])
     chosen = generate.choose(labels, share, np.random.default_rng(0))
@@ -225,18 +227,74 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(setup, undisturbed, tmp
     assert outcome(setup, tmp_path) == undisturbed[0]
 
 
-def test_pictures_of_another_fold_are_refused(setup, undisturbed, tmp_path):
-    """Their generator may have seen what this fold tests."""
+def test_a_flipped_byte_anywhere_is_found_or_harmless(tmp_path):
+    path, drawn = tmp_path / GENERATED, np.arange(2 * 4 * 6, dtype=np.uint8).reshape(2, 4, 6)
+    generated.write(path, drawn, ["a", "b"], "digest")
+    content, found = path.read_bytes(), 0
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        if generated.is_whole(path):
+            pictures, names = generated.read(path, "digest")
+            assert (pictures.tobytes(), names) == (drawn.tobytes(), ["a", "b"])
+            continue
+        found += 1
+        for read in (generated.count, generated.show):
+            with pytest.raises(ValueError, match=re.escape(str(path))):
+                read(path)
+    assert found > len(content) / 6
+
+
+@pytest.mark.parametrize("field", ["fold", "generate.steps", "seeds.generation", "picture.fmax"])
+def test_pictures_of_another_fold_or_config_are_refused(setup, undisturbed, tmp_path, field):
+    """The generator of another fold may have seen what this fold tests."""
     shutil.copytree(undisturbed[1] / "fold_01", tmp_path / "fold_01")
-    other = Fold(FOLD.train[:-1], (), FOLD.train[-1:])
+    fold = FOLD
+    if field == "fold":
+        fold = Fold(FOLD.train[:-1], (), FOLD.train[-1:])
+    else:
+        setup = dataclasses.replace(setup, config=config(**{field: 7}))
     with pytest.raises(ValueError, match=GENERATED):
-        outcome(setup, tmp_path, other)
+        outcome(setup, tmp_path, fold)
 
 
-def test_too_few_pictures_of_a_class_are_an_error(setup, tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", [True, False])
+def test_too_few_pictures_of_a_class_are_an_error(setup, tmp_path, monkeypatch, first):
+    """In every process, or the others would wait for the first one."""
     monkeypatch.setattr(generate, "LEAST", 8)
+    monkeypatch.setattr(processes, "is_first_process", lambda: first)
     with pytest.raises(ValueError, match=r"fold 1: .*7 training pictures of ANGER.*needs 8"):
         outcome(setup, tmp_path)
+
+
+@pytest.mark.parametrize(("first", "error"), [(True, FloatingPointError), (False, ValueError)])
+def test_all_processes_end_where_the_first_one_fails(setup, tmp_path, monkeypatch, first, error):
+    told = []
+
+    def fail(*arguments):
+        raise FloatingPointError("not finite")
+
+    def in_any_process(flags):
+        told.extend(flags)
+        return np.asarray([True])
+
+    monkeypatch.setattr(generate, "fit", fail)
+    monkeypatch.setattr(processes, "is_first_process", lambda: first)
+    monkeypatch.setattr(processes, "in_any_process", in_any_process)
+    with pytest.raises(error):
+        outcome(setup, tmp_path)
+    assert told == [first]
+
+
+def test_a_streamed_corpus_stays_streamed(setup, undisturbed, monkeypatch):
+    streamed = dataclasses.replace(setup, inputs=Inputs(corpus().inputs, corpus().labels, "", True))
+    monkeypatch.setattr(parallel, "fits", lambda size: False)
+    made, create = [], loop.create_inputs
+    monkeypatch.setattr(loop, "create_inputs", lambda *args: made.append(create(*args)) or made[-1])
+    joined = generated.join(corpus(), generated.show(undisturbed[1].joinpath(*WHERE[0])))
+    extended = loop.extend(streamed, joined)
+    assert [len(each.corpus) for each in made] == [16 + 7]
+    assert extended.inputs is made[0]
+    assert extended.inputs.streamed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A step moves what it should, by what it should, and nothing else."""
 
 import dataclasses
+import gc
+import weakref
 
 import jax
 import numpy as np
@@ -44,6 +46,23 @@ def take_step(setup, rows, mask, scale=1.0, step=None, state=None, **other):
     number, scale, counts = np.int32(1), np.float32(scale), np.ones(1, np.int32)
     state, losses = step(placed, number, scale, inputs.corpus, inputs.labels, rows, mask, counts)
     return state, losses[0]
+
+
+@pytest.mark.parametrize("kind", ["train", "predict"])
+def test_a_step_holds_no_corpus(setup, kind):
+    """JAX keeps steps as long as the process runs."""
+    inputs = dataclasses.replace(setup.inputs)
+    network, held = create_network(setup.config), weakref.ref(inputs)
+    if kind == "train":
+        given = network, setup.optimiser, inputs, ONE_MODEL, setup.config.seeds
+        step = step_module.create_train_step(*given)
+    else:
+        given = network, inputs, ONE_MODEL
+        step = step_module.create_predict_step(*given)
+    del inputs, given
+    gc.collect()
+    assert step
+    assert held() is None
 
 
 def host(tree):
