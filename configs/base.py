@@ -114,7 +114,7 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     # They are drawn by a generator that has learnt from the fold's training recordings alone.
     config.generate = ConfigDict()
     config.generate.share = 0.0  # 0: none
-    config.generate.steps = 300  # batches of the generator's training
+    config.generate.steps = 1000  # batches of the generator's training
     config.seeds.generation = config.get_oneway_ref("seed")
     config.model = ConfigDict()
     config.model.backbone = "vgg16"

@@ -314,7 +314,7 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         none = {"model": "", "layer": 0, "sha256": "", "size": 0}
         content["embeddings"] = none | content.get("embeddings", {})
     if content.get("system") == "ds_am_statistics":
-        content["generate"] = {"share": 0.0, "steps": 300} | content.get("generate", {})
+        content["generate"] = {"share": 0.0, "steps": 1000} | content.get("generate", {})
         content["seeds"] = {"generation": content["seed"]} | content["seeds"]
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
