@@ -63,7 +63,7 @@ class Trunk(nn.Module):
         # Keras adds a bias to an array of any rank.
         scope = keras.StatelessScope(state, initialize_variables=False)
         with scope, jax.numpy_rank_promotion("allow"):
-            found = model(x, training=False)
+            found = jax.tree.leaves(model(x, training=False))  # of one output Keras makes no list
         return outputs | dict(zip(names, found, strict=True))
 
 

@@ -83,6 +83,9 @@ def test_every_layer_equals_that_of_keras(name, tmp_path, lenient):
     assert set(above) == set(backbone.outputs[cut - 1 :])
     scale = np.abs(whole[highest]).max()
     np.testing.assert_allclose(above[highest], whole[highest], atol=3e-5 * scale)
+    name = backbone.outputs[cut]  # of a single layer, too
+    alone = trunk.apply({"params": params}, below, cut + 1, cut + 1)[name]
+    np.testing.assert_allclose(alone, whole[name], atol=1e-4 * np.abs(whole[name]).max())
 
 
 @pytest.mark.slow
