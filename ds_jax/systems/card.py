@@ -36,11 +36,11 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
 
     Returns:
         `labels` (the classes), `never_answered` (those that no training had), `system`,
-        `trained_on`, `synthetic`, `protocol`, `protocol_text`, `selected_on`, `adapt`, `models`
-        (their folds and, of networks, epochs), `scores` (of the run's reports, and by which
-        models), `licences` (sentences), `not_for` (what they must not be used for), `weights` (the
-        hash of the pretrained parameters, "" without any) and `config` (see
-        `configuration.public`), as JSON.
+        `trained_on`, `synthetic`, `generated` (whether generated pictures trained them too),
+        `protocol`, `protocol_text`, `selected_on`, `adapt`, `models` (their folds and, of
+        networks, epochs), `scores` (of the run's reports, and by which models), `licences`
+        (sentences), `not_for` (what they must not be used for), `weights` (the hash of the
+        pretrained parameters, "" without any) and `config` (see `configuration.public`), as JSON.
 
     Raises:
         ValueError: A file of the run is damaged.
@@ -64,6 +64,7 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "system": systems.title(config),
         "trained_on": config.corpus,
         "synthetic": config.synthetic,
+        "generated": systems.generates(config),
         "protocol": protocol,
         "protocol_text": PROTOCOLS[protocol],
         "selected_on": systems.selected_on(config),
@@ -98,6 +99,7 @@ def of_ensemble(
     return members[0] | {
         "never_answered": [x for x in config.classes if all(x in each for each in unanswered)],
         "system": systems.title(config),
+        "generated": any(member["generated"] for member in members),
         "selected_on": systems.selected_on(config),
         "models": [model for member in members for model in member["models"]],
         "scores": list(_scores(workdir, (), config.corpus)),

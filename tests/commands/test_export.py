@@ -167,6 +167,7 @@ def test_facts_for_programs_and_people(run, exported):
     for text in (*shown, "0 speakers, 0 recordings"):
         assert text in readme, text
     assert "synthetic" not in readme
+    assert "Generated pictures" not in readme
 
 
 @pytest.mark.usefixtures("_quick")

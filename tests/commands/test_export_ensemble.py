@@ -42,7 +42,7 @@ def save(workdir, **members):
 @pytest.fixture(scope="module")
 def ensemble(narrow, tmp_path_factory):
     """Levels with two seeds, of which one has two folds, and differences to the bands' means."""
-    deviations = {"picture.subtract_band_means": True, "picture.window": 0.7}
+    deviations = {"picture.subtract_band_means": True, "picture.window": 0.7, "generate.share": 0.5}
     levels = {"first": member(0, folds=2), "second": member(7)}
     return save(tmp_path_factory.mktemp("ensemble"), **levels, third=member(3, **deviations))
 
@@ -71,9 +71,12 @@ def test_it_gives_the_mean_of_the_members(ensemble, expected, form, tmp_path, mo
     facts = files.read_json(tmp_path / "model.json")
     assert [len(each["models"]) for each in facts["members"]] == [2, 1, 1]
     assert len(facts["models"]) == 4
+    assert [each["generated"] for each in facts["members"]] == [False, False, True]
+    assert facts["generated"] is True
     readme = (tmp_path / "README.md").read_text()
     assert readme.count("fold_00 at epoch 1") == 3
     assert "longer than 0.7 s" in readme
+    assert "Generated pictures were part of the training" in readme
 
 
 def test_members_share_pictures_and_frozen_blocks(ensemble):
