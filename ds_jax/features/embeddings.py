@@ -279,6 +279,7 @@ def _load(settings: EmbeddingSettings) -> _Loaded:
                 use_safetensors=True,
                 local_files_only=True,
                 dtype=torch.float32,
+                attn_implementation="eager",  # config.json may name code of the Hub
                 output_loading_info=True,
             )
     except Exception as error:  # of safetensors, of torch or of transformers

@@ -21,6 +21,7 @@ from ds_jax.models.backbone import Backbone, Block
 from ds_jax.runtime.errors import ConfigError, one_of
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
+ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"  # of published weights
 TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
 # Of each network its function in keras.applications, the size that the function takes by itself,
 # and what the function `preprocess_input` beside it does, see `preprocessing.network_input`. The
@@ -87,9 +88,9 @@ def build(backbone: Backbone, size: int, layers: tuple[str, ...] = ()) -> Backbo
         ConfigError: There is no such network for pictures of this size.
         ValueError: Keras is missing, or does not run on JAX.
     """
-    key = backbone.title, size, False
+    key = backbone.title, size, False, "float32"
     if whole := not {*layers} <= {operation.name for operation in graph(*key).operations}:
-        key = backbone.title, backbone.size, True
+        key = backbone.title, backbone.size, True, "float32"
         if size != backbone.size and {*layers} <= {one.name for one in graph(*key).operations}:
             allowed = f"{backbone.size}, since one of the layers belongs to pictures of this size"
             raise ConfigError("picture.size", size, allowed)
@@ -97,7 +98,7 @@ def build(backbone: Backbone, size: int, layers: tuple[str, ...] = ()) -> Backbo
     return dataclasses.replace(
         backbone,
         blocks=tuple(_blocks(operations)),
-        trunk=functools.partial(_trunk, functools.partial(part, *key)),
+        trunk=functools.partial(_trunk, functools.partial(part, *key[:3])),
         fixed=tuple(
             name
             for operation in operations
@@ -144,7 +145,7 @@ def parameters(operation: Any) -> dict[str, list]:
 
 
 @functools.cache
-def graph(function: str, size: int, whole: bool, dtype: str = "float32") -> Any:
+def graph(function: str, size: int, whole: bool, dtype: str) -> Any:
     """Returns a network of Keras without parameters.
 
     Args:
@@ -181,7 +182,7 @@ def part(
     return import_keras().Model(start, [operations[name].output for name in names]), variables
 
 
-def _create(function: str, size: int, whole: bool, dtype: str = "float32", weights=None) -> Any:
+def _create(function: str, size: int, whole: bool, dtype: str, weights=None) -> Any:
     keras = import_keras()
 
     # Random parameters take long to draw, and nobody would use them.
@@ -244,9 +245,22 @@ def _load(backbone: Backbone, whole: bool, path: str) -> dict[str, dict[str, np.
         FileNotFoundError: There is no such file, or nothing could be downloaded.
         ValueError: The file holds another network, or numbers that are not finite.
     """
+    if not path:
+        return _arrays(backbone, whole, None, None)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
+    state = file.stat()
+    return _arrays(backbone, whole, file, (state.st_size, state.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=2)  # a check reads them first; members of an ensemble share them
+def _arrays(
+    backbone: Backbone, whole: bool, given: Path | None, _: tuple[int, int] | None
+) -> dict[str, dict[str, np.ndarray]]:
     title = f"{backbone.title}'s ImageNet weights"
-    if path:
-        file, source = Path(path).expanduser(), "a given file"
+    if given:
+        file, source = given, "a given file"
         model = _read(backbone, file, whole)
     else:
         file, source = _cache(), "Keras' cache"
@@ -265,13 +279,11 @@ def _load(backbone: Backbone, whole: bool, path: str) -> dict[str, dict[str, np.
 
 def _read(backbone: Backbone, file: Path, whole: bool) -> Any:
     """Reads a file with or without the classifier of ImageNet, if that is not needed."""
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file of weights at {file}: correct the path")
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file} must be a file of Keras and end in {one_of(SUFFIXES)}")
     problems = []
     for with_classifier in (True,) if whole else (False, True):
-        model = _create(backbone.title, backbone.size, with_classifier)
+        model = _create(backbone.title, backbone.size, with_classifier, "float32")
         try:
             model.load_weights(file)
         except Exception as error:  # Keras and HDF5 meet other content with errors of many kinds
@@ -292,12 +304,13 @@ def _download(backbone: Backbone, whole: bool) -> Any:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        return _create(backbone.title, backbone.size, whole, weights="imagenet")
-    except Exception as error:  # Keras raises Exception itself
+        return _create(backbone.title, backbone.size, whole, "float32", weights="imagenet")
+    except Exception as error:  # Keras raises Exception itself, and HDF5 errors of many kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise FileNotFoundError(
-            f"{backbone.title}'s ImageNet weights are not in {_cache()} and could not be "
-            f"downloaded ({error}): download this address elsewhere, and give the path of the file "
-            "by --config.weights"
+            f"{backbone.title}'s ImageNet weights could neither be read from {_cache()} nor be "
+            f"downloaded ({reason}): delete the file there if it is damaged, or download it, from "
+            f"below {ADDRESS}, elsewhere, and give its path by --config.weights"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

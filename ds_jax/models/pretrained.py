@@ -74,10 +74,12 @@ def cached(backbone: Backbone, *, full: bool = False) -> str:
 def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
     """Checks, before any work, that `load` will find a file of parameters, with the top layers.
 
+    Those of networks that Keras builds are loaded, and downloaded if need be.
+
     Raises:
-        FileNotFoundError, ValueError: As `read`; an empty path is always right.
+        FileNotFoundError, ValueError: As `load`; an empty path of others is always right.
     """
-    if path and backbone.load is not None:
+    if backbone.load is not None:
         backbone.load(path)
     elif path:
         read(backbone, Path(path).expanduser(), full=full)

@@ -15,7 +15,7 @@ from ds_jax.runtime.files import path_text
 LIBRARIES = (
     *("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn"),
     *("xgboost-cpu", "xgboost", "librosa", "opensmile", "soundfile", "soxr"),
-    *("torch", "transformers"),
+    *("torch", "transformers", "keras"),
 )
 
 

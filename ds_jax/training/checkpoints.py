@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from ds_jax.features import embeddings, extract
-from ds_jax.models.backbones import backbone_of, needs_full_weights
+from ds_jax.models.backbones import backbone_of, built, needs_full_weights
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
@@ -38,7 +38,8 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
 
     Returns:
         `devices` (see `processes.devices`; scikit-learn and XGBoost use the CPU alone), `seconds`,
-        and the hash of the published `weights` that were read, "" without any; of embeddings that
+        and the hash of the published `weights` that were read, "" without any: of the file or,
+        where Keras has read it, of all parameters as safetensors writes them; of embeddings that
         of their model, whose licence and training data are `model_terms`.
     """
     devices = {"kind": "cpu", "number": 1}
@@ -49,8 +50,11 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
         from ds_jax.models import pretrained  # here, since reading a model needs none of it
 
         backbone = backbone_of(config)
-        if backbone.blocks:  # Keras keeps its own hashes
+        if backbone.blocks:
             weights = pretrained.cached(backbone, full=needs_full_weights(config))
+        else:
+            content = safetensors.numpy.save(flatten(built(config).load("")))
+            weights = f"sha256:{files.sha256(content)}"
     made = {"devices": devices, "seconds": seconds, "weights": weights}
     if config.get("features") == extract.EMBEDDINGS:
         settings = embeddings.pinned(extract.settings(config).embeddings)

@@ -1,5 +1,6 @@
 """Networks of Keras in our trees of parameters, against Keras itself with the same weights."""
 
+import hashlib
 import sys
 
 import h5py
@@ -8,13 +9,15 @@ import keras
 import keras_networks
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny
 
 from ds_jax.features import extract
-from ds_jax.models import keras_backbone
+from ds_jax.models import keras_backbone, pretrained
 from ds_jax.models.keras_backbone import APPLICATIONS, BACKBONES, build
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import on_pictures
+from ds_jax.training.checkpoints import made
 
 # Keras writes its variables in a way that NumPy 2 finds old.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -39,6 +42,13 @@ def lenient():
     jax.config.update("jax_numpy_rank_promotion", "allow")
     yield
     jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def nothing_loaded():
+    keras_backbone._arrays.cache_clear()
+    yield
+    keras_backbone._arrays.cache_clear()
 
 
 def assert_same(params, network):
@@ -183,23 +193,36 @@ def test_other_files_are_refused(file, tmp_path):
         load(str(tmp_path / "infinite.weights.h5"))
 
 
-def test_published_weights_are_read_from_the_cache_of_keras(file, monkeypatch):
+def test_published_weights_are_read_from_the_cache_of_keras(
+    file, nothing_loaded, monkeypatch, capsys
+):
     get_file = sys.modules["keras.src.utils.file_utils"]
     monkeypatch.setattr(get_file, "get_file", lambda *_, **__: str(file))
-    backbone = build(BACKBONES[SMALL], 32)
+    backbone = build(BACKBONES[SMALL], 64)
+    pretrained.check(backbone, "")
     one, other = backbone.load(""), backbone.load(str(file))
     jax.tree.map(np.testing.assert_array_equal, one, other)
+    config = tiny.config()
+    config.model.backbone = SMALL
+    arrays = {f"{name}/{kind}": x for name, layer in one.items() for kind, x in layer.items()}
+    digest = hashlib.sha256(safetensors.numpy.save(arrays)).hexdigest()
+    assert made(config, 1.0)["weights"] == f"sha256:{digest}"
+    assert capsys.readouterr().out.count("from Keras' cache") == 1
 
 
-def test_weights_that_cannot_be_had_are_told_with_their_address(monkeypatch, tmp_path):
-    def fail(name, origin, **_):
-        raise Exception(f"URL fetch failure on {origin}: None -- unreachable")
+@pytest.mark.parametrize("error", [Exception("URL fetch failure"), TimeoutError()])
+def test_weights_that_cannot_be_had_are_told_with_their_address(
+    error, nothing_loaded, monkeypatch, tmp_path
+):
+    def fail(*_, **__):
+        raise error
 
     monkeypatch.setattr(sys.modules["keras.src.utils.file_utils"], "get_file", fail)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError) as raised:
         build(BACKBONES[SMALL], 32).load("")
-    for part in ("https://", "mobilenet_v2_weights", f"{tmp_path}/models", "--config.weights"):
+    reason = str(error) or "TimeoutError"
+    for part in ("https://", reason, f"{tmp_path}/models", "--config.weights"):
         assert part in str(raised.value)
 
 

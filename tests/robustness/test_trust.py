@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
+import keras_networks
 import numpy as np
 import onnx
 import onnx.helper
@@ -26,7 +27,8 @@ from configs import base
 from ds_jax.commands import predict, report
 from ds_jax.data.labels import LABELS
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.models import pretrained
+from ds_jax.models import keras_backbone, pretrained
+from ds_jax.models.backbones import BACKBONES
 from ds_jax.models.vgg16 import VGG16
 from ds_jax.runtime import files
 from ds_jax.runtime.workdir import GATES
@@ -189,6 +191,33 @@ def test_an_h5_file_does_not_open_others(tmp_path):
             write(file)
         with pytest.raises(ValueError, match=refusal):
             pretrained.read(VGG16, path)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Skipping nested container:UserWarning")  # before the error
+@pytest.mark.parametrize("name", ["network.h5", "network.weights.h5"])
+def test_keras_opens_no_other_files_either(name, tmp_path):
+    network = keras_networks.create("mobilenet", 32)
+    network.save(tmp_path / name) if name == "network.h5" else network.save_weights(tmp_path / name)
+    secret = tmp_path / "secret.h5"
+    secret.write_bytes((tmp_path / name).read_bytes())
+    with h5py.File(secret) as file:
+        tensors = []
+        file.visititems(lambda key, x: tensors.append(key) if isinstance(x, h5py.Dataset) else None)
+        tensor = next(key for key in tensors if file[key].shape == (3, 3, 3, 32))
+    raw = [(secret, 0, 4 * 3 * 3 * 3 * 32)]
+    for refusal, write in (
+        ("ExternalLink", lambda file: file.update({tensor: h5py.ExternalLink(secret, tensor)})),
+        (
+            "external",
+            lambda file: file.create_dataset(tensor, (3, 3, 3, 32), np.float32, external=raw),
+        ),
+    ):
+        with h5py.File(tmp_path / name, "r+") as file:
+            del file[tensor]
+            write(file)
+        with pytest.raises(ValueError, match=rf"(?s)does not hold MobileNet .*{refusal}"):
+            keras_backbone.build(BACKBONES["mobilenet"], 32).load(str(tmp_path / name))
 
 
 def test_tensors_that_lie_about_their_size_are_not_read(tmp_path):
