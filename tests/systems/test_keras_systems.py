@@ -112,6 +112,30 @@ def test_it_predicts_and_exports(finished, tmp_path, monkeypatch):
     assert raised.value.field == "model.backbone"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in keras_networks.SMALLEST if name != SMALL])
+def test_every_family_trains_goes_on_predicts_and_exports(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "PLATFORMS", ("cpu",))
+    size = max(48, keras_networks.SMALLEST[name])
+    keras_networks.create(name, size).save_weights(tmp_path / "all.weights.h5")
+    backbone = keras_backbone.build(BACKBONES[name], size)
+    *_, low, high = (block.name for block in backbone.blocks if block.is_cut and block.height)
+    fields = {"model.backbone": name, "model.gates": (low, high), "model.freeze": low}
+    fields |= {"picture.size": size, "picture.preprocessing": "deepspectrum"}
+    for epochs in (1, 2):
+        config = experiment("ds_am", str(tmp_path / "all.weights.h5"), **fields)
+        config.train.epochs = epochs
+        train.check(config, [0])
+        train.run(config, tiny.corpus(42), tmp_path / "run", [0])
+        lines = (tmp_path / "run" / "fold_00" / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == epochs
+    samples = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    found = ds_jax.load(tmp_path / "run" / "fold_00")(samples, RATE)
+    export.run(tmp_path / "run" / "fold_00", tmp_path / "export")
+    exported = jax_export.deserialize((tmp_path / "export" / "model.stablehlo").read_bytes())
+    np.testing.assert_allclose(exported.call(samples[None], np.int32([RATE]))[0], found, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "system", ["ds_svc", *(pytest.param(x, marks=pytest.mark.slow) for x in ("ds_ridge", "ds_fc"))]
 )
