@@ -68,7 +68,8 @@ def get_config() -> ConfigDict:
     config.picture.window_hop = 0.0  # seconds between windows; 0: one after the other
     config.picture.canvas = 227  # pixels drawn and stored (DeepSpectrum)
     config.picture.colour_map = "viridis"
-    config.picture.size = 224  # pixels that the network sees (VGG16); fewer are faster
+    # Pixels that the network sees; fewer are faster. 0: those that the backbone was trained on.
+    config.picture.size = 224
     # BGR, centred, as Keras trained VGG16; "deepspectrum": as DeepSpectrum feeds a network; others
     # of Keras' networks take "rgb", "tf" or "torch", see ds_jax.models.keras_backbone.
     config.picture.preprocessing = "caffe"

@@ -18,4 +18,5 @@ def get_config() -> ml_collections.ConfigDict:
     config = base.get_config()
     base.use_ds_svc(config)
     config.model.layers = ("fc2",)
+    config.picture.size = 0  # what the backbone was trained on
     return config

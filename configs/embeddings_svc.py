@@ -5,7 +5,8 @@
 Trained and tested on EmoDB, a speaker at a time; --config.corpus=NAME takes another corpus,
 --config.embeddings.model another model, a name on the Hugging Face Hub or a folder, and
 --config.embeddings.layer another layer. The one here is the middle one, which no score has chosen.
-It needs the packages torch and transformers: pip install -r requirements-embeddings.txt.
+It needs the packages torch and transformers: pip install -r requirements-embeddings.txt. The Hub
+has this model's weights pickled, which are never read: docs/evaluation.md converts them once.
 """
 
 import ml_collections

@@ -75,8 +75,8 @@ def run(
             "--mode=features needs a config with picture and model.layers: start from "
             "--config=configs/deepspectrum.py"
         )
-    settings = extract.settings(config)
     systems.check(config)
+    settings = extract.settings(config)
     if not arguments:
         raise ValueError(
             "give recordings, folders or patterns: python launch.py --mode=features "

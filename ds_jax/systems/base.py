@@ -174,9 +174,11 @@ def title(config: Mapping) -> str:
             chosen = config["embeddings"]
             titled += f" ({embeddings.shown(chosen['model'])}, layer {chosen['layer']})"
         return titled
+    layers = config["model"].get("layers", ())
     if (backbone := config["model"].get("backbone", "vgg16")) != "vgg16":
         name += f" on {BACKBONES[backbone].title}"
-    layers = [layer.removesuffix("_pool") for layer in config["model"].get("layers", ())]
+    else:
+        layers = [layer.removesuffix("_pool") for layer in layers]
     pooling = f", {config['model']['pooling']}" if "pooling" in config["model"] else ""
     return f"{name} ({'+'.join(layers)}{pooling})" if layers else name
 
@@ -193,6 +195,8 @@ def implementation(config: ml_collections.ConfigDict) -> Implementation:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Checks all fields of a config, before any work, but not the files that they name.
+
+    A `picture.size` of 0 becomes the size that the backbone was trained on.
 
     Raises:
         ConfigError: There is no such system, a field is missing or has an impossible value, or two
@@ -213,6 +217,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     configuration.check_values(config)
     labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
+    if system.reads == "picture":
+        on_pictures.complete(config)
     settings = extract.settings(config)
     variants.check(config.variants)
     _check_select_on(config, system)

@@ -55,7 +55,7 @@ def extract_features(
         layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2"; of
             another backbone any of Keras' names, such as "avg_pool".
         settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
-            settings for 16 kHz speech.
+            settings for 16 kHz speech, and pictures of the size that the network was trained on.
         weights: A file of the network's ImageNet weights; "" means those that are published with
             Keras, which are downloaded once: of VGG16 59 MB, or 553 MB for fc2.
         unusable: A list to which all is added that cannot be used; None makes it an error.
@@ -72,12 +72,13 @@ def extract_features(
         ValueError: A recording cannot be used.
     """
     processes.prepare()
-    picture = dataclasses.asdict(settings or PictureSettings())
+    picture = dataclasses.asdict(settings or PictureSettings()) | ({} if settings else {"size": 0})
     config = {field.name: picture.pop(field.name) for field in dataclasses.fields(Reading)}
     config |= {"system": "ds_svc", "picture": picture}
     weights = str(files.expand(weights)) if weights else ""
     config |= {"model": {"backbone": backbone, "layers": tuple(layers)}, "weights": weights}
     config = ml_collections.ConfigDict(config)
+    on_pictures.complete(config)
     on_pictures.check(config, extract.settings(config))
 
     def work(found, bad):
@@ -132,7 +133,9 @@ class LayerFeatures:
     - "statistics": that, and then the standard deviations (see `timeline.weighted_statistics`).
     - "rows": the mean over time of each row of frequencies.
 
-    What lies after the end of a timeline does not count. Pooling and features are float32.
+    What lies after the end of a timeline does not count. Pooling and features are float32; a
+    layer without positions that itself is a mean, as "avg_pool" of Keras' networks, is computed in
+    the type of the network.
 
     Attributes:
         backbone: The network.

@@ -16,6 +16,18 @@ from ds_jax.runtime.progress import many
 SHOWN = 12  # names that an error lists
 
 
+def complete(config: ml_collections.ConfigDict) -> None:
+    """Puts the size that the backbone was trained on in place of a `picture.size` of 0.
+
+    Raises:
+        ConfigError: There is no such backbone.
+    """
+    check_choice("model.backbone", config.model.get("backbone", "vgg16"), BACKBONES)
+    size = config.picture.get("size")
+    if type(size) is int and size == 0:  # False is a mistake
+        config.picture.size = backbone_of(config).size
+
+
 def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
     """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
 
@@ -24,7 +36,6 @@ def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
     Raises:
         ConfigError: A field has an impossible value.
     """
-    check_choice("model.backbone", config.model.get("backbone", "vgg16"), BACKBONES)
     layouts = ("timeline",) if "heads" in config.model else ("deepspectrum", "plain")
     if "pooling" in config.model:
         layouts = ("deepspectrum", "plain", "timeline")

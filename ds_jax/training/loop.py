@@ -44,7 +44,7 @@ class TrainingSetup:
     Attributes:
         config: The run's config.
         corpus: The corpus that is divided into the folds.
-        pretrained: VGG16's ImageNet weights, by layer; empty for networks on features.
+        pretrained: The backbone's ImageNet weights, by layer; empty for networks on features.
         inputs: The corpus as the steps read it.
         optimiser: The optimiser of all folds.
         measured: What the networks' `scaling` reads: the corpus' inputs, or the moments of each;
@@ -117,8 +117,8 @@ def create_setup(
     Args:
         config: The run's config.
         corpus: The corpus, represented as the config says.
-        pretrained: VGG16's ImageNet weights, by layer, see `pretrained.load`; empty for networks
-            on features.
+        pretrained: The backbone's ImageNet weights, by layer, see `pretrained.load`; empty for
+            networks on features.
     """
     if adapts(config) and "features" in config:
         standardised = enrolment.standardise_speakers(corpus.inputs, corpus)

@@ -131,7 +131,7 @@ def create_state(
     Args:
         network: The network to be trained.
         optimiser: The result of `create_optimiser`.
-        pretrained: VGG16's ImageNet weights, by layer.
+        pretrained: The backbone's ImageNet weights, by layer.
         rng: The random key of the new layers.
         scaling: What the network's `scaling` measured on the training split.
         steps: The steps that training takes in all, where the number of epochs is fixed.

@@ -14,7 +14,7 @@ import tiny
 from jax import export as jax_export
 
 import ds_jax
-from configs import base
+from configs import base, deepspectrum
 from datasets import prepare
 from ds_jax.commands import export, features, train
 from ds_jax.data.labels import LABELS
@@ -167,6 +167,26 @@ def test_features_of_recordings_have_deepspectrum_s_columns(weights, tmp_path):
     colours = 255 * matplotlib.colormaps["viridis"](picture)[..., :3].astype(np.float32)
     wanted = keras_networks.create(SMALL, 48).predict(colours[None] / 127.5 - 1, verbose=0)
     np.testing.assert_allclose(row, wanted[0], atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(("name", "size"), [("vgg16", 224), ("xception", 299)])
+def test_pictures_may_have_the_size_that_the_network_was_trained_on(name, size, monkeypatch):
+    monkeypatch.setattr(keras_backbone, "import_keras", None)
+    config = deepspectrum.get_config()
+    config.model.backbone, config.model.layers = name, ("block4_pool",)
+    systems.check(config)
+    assert config.picture.size == size
+    config.picture.size = 96
+    systems.check(config)
+    assert config.picture.size == 96
+
+
+def test_titles_name_layers_as_the_network_does():
+    config = deepspectrum.get_config()
+    config.model.layers = ("block4_pool",)
+    assert systems.title(config) == "DS-SVC (block4)"
+    config.model.backbone, config.model.layers = "resnet50", ("avg_pool",)
+    assert systems.title(config) == "DS-SVC on ResNet50 (avg_pool)"
 
 
 @pytest.mark.parametrize(
