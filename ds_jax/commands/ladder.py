@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from ds_jax import config as configuration
 from ds_jax.commands import cells
 from ds_jax.commands.cells import WAITING, Load
 from ds_jax.models import pretrained, vgg16
@@ -13,6 +14,7 @@ from ds_jax.report.ladder import Key
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 
 
 def check(config: ConfigDict) -> None:
@@ -44,6 +46,9 @@ def check(config: ConfigDict) -> None:
     for (corpus, name, _), experiment in plan(config):
         try:
             systems.check(experiment)
+            for each in configuration.experiments(experiment):
+                if "picture" in each and "members" not in each:
+                    on_pictures.check_built(each)
         except ConfigError as error:
             field = f"rows.{name}.experiment.{error.field} (on {corpus})"
             raise ConfigError(field, error.value, error.allowed) from error

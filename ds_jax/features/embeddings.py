@@ -134,10 +134,15 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
     return replace(settings, **found)
 
 
-def find(model: str) -> Path:
+def find(model: str, *, download: bool = True) -> Path:
     """Finds the folder of a model, which is downloaded if it is on the Hub and not yet here.
 
+    Args:
+        model: A folder, or a name on the Hub.
+        download: Whether it may be; without, a part of the model that is here will do.
+
     Raises:
+        FileNotFoundError: Nothing of it is here, and it may not be downloaded.
         ConfigError: There is no such folder, and it cannot be had from the Hub.
         ValueError: The package huggingface_hub is missing.
     """
@@ -164,19 +169,20 @@ def find(model: str) -> Path:
     )
     try:
         folder = Path(get(local_files_only=True))
-        if not any(folder.glob(WEIGHTS[0])):  # another program wanted less of it
-            folder = Path(get())
-    except Exception:  # no class is common to all that is missing
-        try:
-            folder = Path(get())
-        except Exception as error:  # of the Hub, of its client or of the network
-            what = str(error).strip().partition("\n")[0] or type(error).__name__
-            allowed = (
-                f"a model that can be had ({what}). Where there is a network, `hf download {name} "
-                f"--local-dir {Path(name).name}` downloads it: give that folder here"
-            )
-            raise ConfigError("embeddings.model", model, allowed) from error
-    return folder
+        if not download or any(folder.glob(WEIGHTS[0])):  # another program may have wanted less
+            return folder
+    except Exception as error:  # no class is common to all that is missing
+        if not download:
+            raise FileNotFoundError(f"{model} is not in the cache of the Hub") from error
+    try:
+        return Path(get())
+    except Exception as error:  # of the Hub, of its client or of the network
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        allowed = (
+            f"a model that can be had ({what}). Where there is a network, `hf download {name} "
+            f"--local-dir {Path(name).name}` downloads it: give that folder here"
+        )
+        raise ConfigError("embeddings.model", model, allowed) from error
 
 
 def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
@@ -367,7 +373,7 @@ def terms(settings: EmbeddingSettings) -> str:
     """Returns sentences about a model: its licence and its training data, as its card says."""
     said = f"The features are of layer {settings.layer} of {settings.name}"
     try:
-        folder = find(settings.model)
+        folder = find(settings.model, download=False)
         card = _front_matter(folder / CARD)
     except (OSError, ValueError, ImportError):  # prepared features need neither
         return f"{said}, whose model card was not there to be read"

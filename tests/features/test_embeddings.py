@@ -282,6 +282,9 @@ def test_the_hubs_cache_comes_first_and_revisions_can_be_given(tmp_path, monkeyp
     settings = EmbeddingSettings("owner/name@0123abc", 2)
     assert "owner/name@0123abc, revision 0123abc" in embeddings.terms(settings)
     calls = hub(monkeypatch, cached=None, online=folder)
+    assert "was not there" in embeddings.terms(settings)  # nothing is downloaded for a card
+    assert [here for _, _, here in calls] == [True]
+    calls.clear()
     assert embeddings.find("owner/name") == folder
     assert calls == [("owner/name", None, True), ("owner/name", None, False)]
     (tmp_path / "empty").mkdir()  # another program has put a config alone there, for example
