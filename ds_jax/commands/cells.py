@@ -15,6 +15,7 @@ from ds_jax.report.paper import ERRORS, sentence
 from ds_jax.runtime import files, processes, progress
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 
 DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
 Load = Callable[[ConfigDict, str], Corpus]
@@ -24,7 +25,7 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     """Returns the state of an experiment before it is run; what is damaged is run again.
 
     Args:
-        experiment: Its config.
+        experiment: Its config, whose `picture.size` of 0 becomes what its backbone takes.
         workdir: The folder of its run.
         report: The folder of its report.json.
 
@@ -33,6 +34,9 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     """
     try:
         embeddings.pin(experiment)
+        for each in configuration.experiments(experiment):
+            if "picture" in each:
+                on_pictures.complete(each)
         configuration.check_same(experiment, workdir)
         if configuration.has_grown(experiment, workdir):
             return WAITING

@@ -1,10 +1,12 @@
 """Experiments of a page are run once, and go on or are left alone, whatever others do."""
 
 import pytest
+import tiny
 from paper_runs import all_cells, cell, corpus, experiment, run, section
 
+from ds_jax import config as configuration
 from ds_jax.commands import train
-from ds_jax.commands.cells import MISSING, WAITING
+from ds_jax.commands.cells import MISSING, WAITING, state
 from ds_jax.runtime import files
 from ds_jax.systems import base as systems
 
@@ -27,6 +29,16 @@ def test_a_missing_corpus_leaves_its_cells_empty(tmp_path, calls, few, capsys):
     assert "70.6" in section(page, "Table 1")
     assert [comparison["place"] for comparison in content["comparisons"]] == ["emomatch"] * 2
     assert "elra_s0329: there are no recordings" in capsys.readouterr().out
+
+
+def test_a_run_of_pictures_of_the_backbone_s_size_goes_on(tmp_path):
+    made = tiny.run_config(**{"picture.size": 224})
+    configuration.write(made, tmp_path)
+    made.picture.size = 0
+    assert state(made, tmp_path, tmp_path) == WAITING
+    assert made.picture.size == 224
+    made.picture.size = 96
+    assert state(made, tmp_path, tmp_path).startswith("failed")
 
 
 def test_cells_that_fail_say_why_and_the_rest_goes_on(tmp_path, calls, few, monkeypatch):
