@@ -137,9 +137,7 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
 def find(model: str, *, download: bool = True) -> Path:
     """Finds the folder of a model, which is downloaded if it is on the Hub and not yet here.
 
-    Args:
-        model: A folder, or a name on the Hub.
-        download: Whether it may be; without, a part of the model that is here will do.
+    Where `download` is False, a part of it that is here will do.
 
     Raises:
         FileNotFoundError: Nothing of it is here, and it may not be downloaded.
@@ -149,8 +147,7 @@ def find(model: str, *, download: bool = True) -> Path:
     folder = files.expand(model)
     if folder.is_dir():
         return folder
-    on_hub = HUB_NAME.fullmatch(model)
-    if not on_hub:
+    if not (on_hub := HUB_NAME.fullmatch(model)):
         allowed = "a folder that exists, or a name on the Hugging Face Hub: OWNER/NAME"
         raise ConfigError("embeddings.model", model, allowed)
     try:
