@@ -158,11 +158,9 @@ def find(model: str, *, download: bool = True) -> Path:
             f"package huggingface_hub: install it with `{INSTALL}`"
         ) from error
     name, revision = on_hub.groups()
+    wanted = [CONFIG, EXTRACTOR, CARD, *WEIGHTS]
     get = functools.partial(
-        huggingface_hub.snapshot_download,
-        *(name,),
-        revision=revision,
-        allow_patterns=[CONFIG, EXTRACTOR, CARD, *WEIGHTS],
+        huggingface_hub.snapshot_download, name, revision=revision, allow_patterns=wanted
     )
     try:
         folder = Path(get(local_files_only=True))
