@@ -230,7 +230,7 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     leaking = tmp_path / "runs" / "emodb_leaking" / "report.json"
     assert '"selected_on": "test"' in leaking.read_text()
     assert "data:audio/flac" in (tmp_path / "runs" / "robots" / "report.html").read_text()
-    assert list((tmp_path / "pictures").glob("*.png"))
+    assert list((tmp_path / "pictures").glob("*.svg"))
     header, *table = (tmp_path / "features.csv").read_text().splitlines()
     assert header.startswith("name,neuron_0,")
     assert len(table) == 2
