@@ -143,6 +143,8 @@ def test_an_impossible_value_is_named(path, tmp_path):
         if kind(value) is tuple and value:
             tried.append((-1.0,) * len(value) if isinstance(value[0], float) else (-1,))
         own = re.sub(r"^(members\.\w+\.)+", "", name)
+        if own in ("folds.protocol", "folds.count") and config.folds.get("file"):
+            continue  # which has its own, so that nobody reads these
         if kind(value) in (tuple, str) and own not in MAY_BE_EMPTY and config.system != "paper":
             tried.append(type(value)())
         for wrong in tried:
