@@ -158,7 +158,10 @@ def _is_trained(config: ConfigDict) -> bool:
 
 def _share(config: ConfigDict, member: ConfigDict) -> None:
     """Lets the members of an ensemble follow its fields, and those of an ensemble among them."""
-    for name in {*config} & {*member} - {"system", "seed", "select_on", "eval_on", "folds"}:
+    own = {"system", "seed", "select_on", "eval_on", "folds"}
+    if member.get("model", {}).get("backbone", "vgg16") != "vgg16":
+        own.add("weights")  # a file holds one network
+    for name in {*config} & {*member} - own:
         if name != "members":
             member[name] = config.get_ref(name)
     member.folds = config.folds

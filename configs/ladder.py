@@ -10,8 +10,9 @@ that are done are not made again; the cells of a missing corpus, or of a run tha
 `--config.seeds="(0,1,2)"` with three seeds; those that a row has are tested together.
 
 A row is an experiment of its own, and `after` names the row from which it differs. Each may be
-changed, left out or added in a copy of this file. ComParE needs openSMILE, whose licence is
-non-commercial.
+changed, left out or added in a copy of this file. A row on another backbone than VGG16 has a file
+of weights of its own, `--config.rows.NAME.experiment.weights`. ComParE needs openSMILE, whose
+licence is non-commercial.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +26,7 @@ def get_config() -> ConfigDict:
     """Returns the experiments."""
     config = ConfigDict()
     config.system = "ladder"
-    config.weights = ""  # file of VGG16's ImageNet weights, see configs/base.py
+    config.weights = ""  # file of VGG16's ImageNet weights, for all rows on it; see configs/base.py
     config.seeds = (0,)
     config.only = ()  # names of rows; () runs all
     config.headlines = ("statistics", "best", "fused")  # which are compared with the references

@@ -9,6 +9,7 @@ from ds_jax import config as configuration
 from ds_jax.commands import cells
 from ds_jax.commands.cells import WAITING, Load
 from ds_jax.models import pretrained, vgg16
+from ds_jax.models.backbones import built
 from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
 from ds_jax.runtime import files, locks, processes
@@ -25,7 +26,8 @@ def check(config: ConfigDict) -> None:
 
     Raises:
         ConfigError: A field has an impossible value.
-        FileNotFoundError: The file of weights is missing.
+        FileNotFoundError: A file of weights is missing.
+        ValueError: It holds another network; or Keras is missing.
     """
     for field in ("only", "references", "headlines"):
         if unknown := [name for name in config[field] if name not in config.rows]:
@@ -43,15 +45,20 @@ def check(config: ConfigDict) -> None:
         row = config.rows[absent[0]]
         raise ConfigError(f"rows.{absent[0]}.after", row.after, "a row that is not after this one")
     pretrained.check(vgg16.VGG16, config.weights)
+    given = set()
     for (corpus, name, _), experiment in plan(config):
         try:
             systems.check(experiment)
             for each in configuration.experiments(experiment):
                 if "picture" in each and "members" not in each:
                     on_pictures.check_built(each)
+                    if each.weights and not on_pictures.shares_weights(each):
+                        given.add((built(each), each.weights))
         except ConfigError as error:
             field = f"rows.{name}.experiment.{error.field} (on {corpus})"
             raise ConfigError(field, error.value, error.allowed) from error
+    for backbone, path in given:  # each file once, since that takes a moment
+        pretrained.check(backbone, path)
 
 
 def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None) -> None:
@@ -89,7 +96,7 @@ def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:
                 experiment = config.rows[name].experiment
                 experiment.corpus, experiment.seed = corpus, seed
                 experiment.folds.update(folds)
-                if "weights" in experiment:
+                if on_pictures.shares_weights(experiment):
                     experiment.weights = config.weights
                 # Now that what follows these fields, such as members and their seeds, has them.
                 yield Key(corpus, name, seed), experiment.copy_and_resolve_references()

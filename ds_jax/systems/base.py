@@ -133,7 +133,7 @@ SYSTEMS = {
 
 ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `commands.ensemble`
 # The fields that an ensemble and its members have in common, besides `folds`, and `weights` where
-# the members read pictures.
+# the members are on VGG16; others read files of their own.
 SHARED = (
     *("corpus", "classes", "label_map", "synthetic", "adapt"),
     *("trim", "channel", "raw_rate", "variants"),
@@ -250,7 +250,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
         group = f"members.{name}"
         if not name.isidentifier():
             raise ConfigError(group, name, "a name of letters, digits and _")
-        weights = ("weights",) if "weights" in member else ()
+        weights = ("weights",) if on_pictures.shares_weights(member) else ()
         for field in (*SHARED, "folds", *weights):
             if member.get(field) != config.get(field):
                 raise ConfigError(

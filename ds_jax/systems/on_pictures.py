@@ -28,6 +28,14 @@ def complete(config: ml_collections.ConfigDict) -> None:
         config.picture.size = backbone_of(config).size
 
 
+def shares_weights(config: ml_collections.ConfigDict) -> bool:
+    """Tells whether the file of weights of an ensemble, or of a page, is meant for an experiment.
+
+    It is VGG16's; an experiment on another backbone has a file of its own.
+    """
+    return "weights" in config and config.get("model", {}).get("backbone", "vgg16") == "vgg16"
+
+
 def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
     """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
 

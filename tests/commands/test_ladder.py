@@ -6,6 +6,7 @@ import numpy as np
 import paper_runs
 import pytest
 
+from configs import base
 from configs import ladder as ladder_config
 from ds_jax import config as configuration
 from ds_jax.commands import ladder
@@ -173,6 +174,46 @@ def test_an_impossible_field_is_named_before_any_work(fields, field):
     with pytest.raises(ConfigError) as refused:
         ladder.check(make(**fields))
     assert refused.value.field == field
+
+
+@pytest.fixture
+def on_keras():
+    """A ladder with a row on a network of Keras."""
+    pytest.importorskip("keras")
+    config = make()
+    config.rows.no_gate.experiment = base.get_config()
+    base.use_ds_svc(config.rows.no_gate.experiment)
+    config.rows.no_gate.experiment.model.backbone = "mobilenet_v2"
+    config.rows.no_gate.experiment.model.layers = ("block_15_add",)
+    config.rows.no_gate.experiment.picture.size = 32
+    return config
+
+
+def test_layers_of_a_row_on_keras_are_checked_before_any_work(on_keras):
+    ladder.check(on_keras)
+    on_keras.rows.no_gate.experiment.model.layers = ("block4_pool",)
+    with pytest.raises(ConfigError) as refused:
+        ladder.check(on_keras)
+    assert refused.value.field == "rows.no_gate.experiment.model.layers (on emodb)"
+
+
+def test_a_row_on_keras_has_a_file_of_weights_of_its_own(on_keras, weights_file, tmp_path):
+    pair = base.get_config()
+    base.use_ensemble(
+        pair, ours=make().rows.ds_svc.experiment, keras=on_keras.rows.no_gate.experiment
+    )
+    on_keras.rows.statistics.experiment = pair
+    on_keras.weights = str(weights_file)
+    rows = {key.row: experiment for key, experiment in ladder.plan(on_keras)}
+    assert rows["ds_svc"].weights == rows["statistics"].members.ours.weights == str(weights_file)
+    assert rows["no_gate"].weights == rows["statistics"].members.keras.weights == ""
+    ladder.check(on_keras)
+    on_keras.rows.no_gate.experiment.weights = str(tmp_path / "none.h5")
+    with pytest.raises(FileNotFoundError, match=r"none\.h5"):
+        ladder.check(on_keras)
+    on_keras.rows.no_gate.experiment.weights = str(weights_file)
+    with pytest.raises(ValueError, match="does not hold MobileNetV2"):
+        ladder.check(on_keras)
 
 
 def test_a_ladder_of_ones_own_is_possible():
