@@ -224,6 +224,7 @@ def _read_experiment(name: str) -> ConfigDict:
     """Reads the config of a name, such as "ds_am_elra", from the folder of the config file."""
     experiment = configuration.load(_config_file().with_stem(name))
     configuration.check_fields(experiment, SCHEMAS)
+    configuration.expand_paths(experiment)
     return experiment
 
 

@@ -11,8 +11,13 @@ that fails says why. With open corpora in place of the two licensed ones, on two
         --config.elra=emovo --config.emomatch=emodb --config.folds.count=5 \
         --config.picture.size=128 --config.model.freeze=block4 --config.model.head=gap
 
-The cells are the other configs of this folder. Every field of this config but system, elra and
-emomatch overrides the same field of each cell that has it; an empty, zero or False one does not.
+The cells are the other configs of this folder. Every field of this config but system, elra,
+emomatch and rivals overrides the same field of each cell that has it; an empty, zero or False one
+does not. `rivals` adds rows that the paper has not: other configs of this folder, such as
+--config.rivals="('embeddings_svc','ds_am_best')", or a config of one's own there on another
+backbone, are run on both corpora, in the folds of the others and under both protocols, and stand in
+table 3 (classifiers) or 4 (networks). A rival on another backbone than VGG16 keeps the layers and
+the weights of its config.
 """
 
 import ml_collections
@@ -24,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.system = "paper"
     config.elra = "elra_s0329"  # the corpus in ELRA-S0329's place
     config.emomatch = "emomatch_spanish_db"  # the corpus in EmoMatchSpanishDB's place
+    config.rivals = ()  # names of further configs, which the paper has not
 
     config.synthetic = False  # generate both corpora first; the reports say so
     config.seed = 0

@@ -1,6 +1,6 @@
 """Runs every cell of the paper's tables and compares the numbers: `--config=configs/paper.py`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper as tables
 from ds_jax.report import paper_numbers
 from ds_jax.report.paper import Key, Outcome, Run
+from ds_jax.report.paper_numbers import Row
 from ds_jax.runtime import files, locks, processes
+from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
+from ds_jax.systems import on_pictures
 
-OWN_FIELDS = ("system", *paper_numbers.CORPORA)  # of configs/paper.py, which override no cell's
+# Of configs/paper.py, which override no cell's.
+OWN_FIELDS = ("system", *paper_numbers.CORPORA, "rivals")
 ReadExperiment = Callable[[str], ConfigDict]
 
 
@@ -30,13 +34,21 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
         read_experiment: Returns the config of a name such as "ds_am_elra".
 
     Raises:
-        FileNotFoundError: The file of weights is missing.
-        ValueError: A field is unknown or of a wrong type, or no cell can take its value.
+        FileNotFoundError: The file of weights, or the config of a rival, is missing.
+        ValueError: A field is unknown or of a wrong type, or no cell can take its value; or a rival
+            is impossible.
     """
     pretrained.check(vgg16.VGG16, config.weights)
+    table = rows(config, read_experiment)
+    for name in config.rivals:
+        rival = read_experiment(name).copy_and_resolve_references()
+        systems.check(rival)
+        if configuration.adapts(rival):
+            allowed = "of configs with adapt='none', since nobody is enrolled in the tables"
+            raise ConfigError("rivals", name, allowed)
     for name, value in _changed(config).items():
         errors = []
-        for cell in dict.fromkeys(row.config for row in paper_numbers.ROWS):
+        for cell in dict.fromkeys(row.source for row in table):
             experiment = read_experiment(cell).copy_and_resolve_references()
             if not _set(experiment, name, value):
                 continue
@@ -75,12 +87,13 @@ def run(
     """
     if config.elra == config.emomatch:
         raise ValueError(f"elra and emomatch are both {config.elra!r}: the tables need two corpora")
+    table = rows(config, read_experiment)
     runs = plan(config, read_experiment)
     states = {
         run.folder: cells.state(run.experiment, workdir / run.folder, workdir / run.report)
         for run in runs.values()
     }
-    content, waiting = _write(config, runs, states, workdir), {}
+    content, waiting = _write(config, table, runs, states, workdir), {}
     for run in {run.folder: run for run in runs.values()}.values():
         if states[run.folder] == WAITING:
             waiting[Path(run.folder)] = run.experiment, run.tested
@@ -88,35 +101,64 @@ def run(
             processes.say(f"{run.folder}: {states[run.folder]}")
     for folder, outcome in cells.run_all(waiting, load, workdir):
         states[str(folder)] = outcome
-        content = _write(config, runs, states, workdir)
+        content = _write(config, table, runs, states, workdir)
     processes.say(f"the paper's tables: {workdir / 'paper.html'}")
     if drawn is not None and content is not None:
         tables.write_figures(drawn, content)
+
+
+def rows(config: ConfigDict, read_experiment: ReadExperiment) -> list[Row]:
+    """Returns the rows of the tables: the paper's, and after them each rival in both places.
+
+    Raises:
+        ConfigError: A rival is given twice, or is a row of the paper.
+        FileNotFoundError: There is no config of a rival.
+    """
+    table = [*paper_numbers.ROWS]
+    for name in config.rivals:
+        experiment = read_experiment(name)
+        trained = any("train" in each for each in configuration.experiments(experiment))
+        title, numbers = systems.title(experiment), (4 if trained else 3,)
+        for place in paper_numbers.CORPORA:
+            row = Row(f"{name}_{place}", place, numbers, "", title, None, rival=name)
+            if row.config in {each.config for each in table}:
+                allowed = "names of configs, each once, and of none that the tables have anyway"
+                raise ConfigError("rivals", tuple(config.rivals), allowed)
+            table.append(row)
+    return table
 
 
 def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
     """Returns the run of every cell; where both protocols are one experiment, it is one run."""
     runs, changed = {}, _changed(config)
 
-    def add(name: str, place: str, column: str, folds: str, tested: str) -> Run:
-        experiment = read_experiment(name)
-        for field, value in changed.items():  # before references are resolved: seeds follow seed
+    def add(name: str, source: str, place: str, column: str, folds: str, tested: str) -> Run:
+        experiment = read_experiment(source)
+        if source != name:  # a rival, which is tested in the folds of the others
+            experiment.folds.update(read_experiment(f"ds_am_{place}").folds)
+        for field, value in changed.items():
             _set(experiment, field, value)
-        experiment = experiment.copy_and_resolve_references()
         experiment.corpus, experiment.folds.protocol = config[place], folds
-        chooses_epoch = systems.SYSTEMS[experiment.system].chooses == "epoch"
-        experiment.select_on = "test" if column == "paper" and chooses_epoch else "dev"
-        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested], chooses_epoch)
+        # Now that what follows these fields, such as seeds and members, has them.
+        experiment = experiment.copy_and_resolve_references()
+        for each in configuration.experiments(experiment):
+            if each.select_on != "none":  # which a fixed number of epochs has
+                chooses = systems.chooses(each) == "epoch"
+                each.select_on = "test" if column == "paper" and chooses else "dev"
+        chooses = systems.selected_on(experiment) != "none"
+        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested], chooses)
         return runs[name, column]
 
-    for row in paper_numbers.ROWS:
-        paper = add(row.config, row.place, "paper", paper_numbers.FOLDS[row.place][0], row.place)
-        clean = add(row.config, row.place, "clean", "speakers", row.place)
+    for row in rows(config, read_experiment):
+        place, leaking = row.place, paper_numbers.FOLDS[row.place][0]
+        paper = add(row.config, row.source, place, "paper", leaking, place)
+        clean = add(row.config, row.source, place, "clean", "speakers", place)
         if paper.experiment == clean.experiment:
             runs[row.config, "paper"] = clean
     for trained, tested in paper_numbers.CROSS:
         if trained != tested:
-            add(f"ds_am_{trained}", trained, "whole_corpus", "whole_corpus", tested)
+            name = f"ds_am_{trained}"
+            add(name, name, trained, "whole_corpus", "whole_corpus", tested)
     return runs
 
 
@@ -127,15 +169,24 @@ def _changed(config: ConfigDict) -> dict[str, Any]:
 
 
 def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
-    """Sets a field by its full name if the experiment has it, and returns whether it does."""
+    """Sets a field by its full name if the experiment has it, and returns whether it does.
+
+    The weights, and the names of layers, are VGG16's: a rival on another backbone has its own.
+    """
     exists = name in configuration.flatten(experiment)
+    if exists and name.startswith(("weights", "model.")):
+        exists = on_pictures.shares_weights(experiment)
     if exists:
         experiment.update_from_flattened_dict({name: value})
     return exists
 
 
 def _write(
-    config: ConfigDict, runs: Mapping[Key, Run], states: Mapping[str, str], workdir: Path
+    config: ConfigDict,
+    table: Sequence[Row],
+    runs: Mapping[Key, Run],
+    states: Mapping[str, str],
+    workdir: Path,
 ) -> dict | None:
     """Writes paper.json and paper.html from the reports of the cells; returns the former's content.
 
@@ -150,4 +201,4 @@ def _write(
         outcomes[key] = Outcome(run, states[run.folder], report)
     with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
         files.remove_unfinished(workdir)
-        return tables.write(workdir, config, _changed(config), outcomes)
+        return tables.write(workdir, config, _changed(config), table, outcomes)

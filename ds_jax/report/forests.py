@@ -104,7 +104,10 @@ def of_paper(content: Mapping) -> dict[str, Forest]:
         for config in dict.fromkeys(config for config, _ in cells):
             estimates = [_accuracy(cells.get((config, name))) for name in ("paper", "clean")]
             target = next(cell for key, cell in cells.items() if key[0] == config)["target"]
-            rows.append((titles[config], [*estimates, _percent(target["accuracy"])]))
+            printed = target["accuracy"]  # None of a rival, which the paper lacks
+            rows.append(
+                (titles[config], [*estimates, None if printed is None else _percent(printed)])
+            )
         if rows:
             series = ["paper's protocol, here", "clean protocol, here", "printed in the paper"]
             title = f"Accuracy on {corpus}"

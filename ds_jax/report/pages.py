@@ -65,9 +65,9 @@ def points(difference: float) -> str:
     return text.replace("-", MINUS) if text not in ("+0.0", "-0.0") else "0.0"
 
 
-def printed(share: float) -> str:
+def printed(share: float | None) -> str:
     """Formats a number with the digits of the paper: 0.706 as "70.6", 0.9005 as "90.05"."""
-    return f"{100 * share:.2f}".removesuffix("0")
+    return DASH if share is None else f"{100 * share:.2f}".removesuffix("0")
 
 
 def p_value(p: float | None, missing: str = DASH) -> str:

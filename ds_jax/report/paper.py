@@ -1,7 +1,7 @@
 """The paper's tables beside what was measured here: paper.json and, for people, paper.html."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from ds_jax.evaluation import comparison, predictions, significance
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import figures, forests, latex, pages, paper_numbers, tables
+from ds_jax.report.paper_numbers import Row
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import evaluation_directory, finished_folds
 
@@ -58,7 +59,11 @@ def sentence(error: Exception) -> str:
 
 
 def write(
-    workdir: Path, config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome]
+    workdir: Path,
+    config: ConfigDict,
+    changed: Mapping[str, Any],
+    table: Sequence[Row],
+    outcomes: Mapping[Key, Outcome],
 ) -> dict:
     """Writes paper.json and paper.html, and returns the content of the former.
 
@@ -66,9 +71,10 @@ def write(
         workdir: The folder of both files and, below it, of the cells' runs.
         config: The config of `configs/paper.py`.
         changed: The fields that override those of the cells.
+        table: The rows of the tables 1 to 4.
         outcomes: The outcome of each cell's run.
     """
-    content = _collect(workdir, config, changed, outcomes)
+    content = _collect(workdir, config, changed, table, outcomes)
     write_json(workdir / "paper.json", content)
     write_page(workdir / "paper.html", content)
     return content
@@ -90,7 +96,11 @@ def write_figures(folder: Path, content: Mapping) -> None:
 
 
 def _collect(
-    workdir: Path, config: ConfigDict, changed: Mapping[str, Any], outcomes: Mapping[Key, Outcome]
+    workdir: Path,
+    config: ConfigDict,
+    changed: Mapping[str, Any],
+    table: Sequence[Row],
+    outcomes: Mapping[Key, Outcome],
 ) -> dict:
     """Returns the content of paper.json."""
     titles = {place: _corpus_title(config, place, outcomes) for place in paper_numbers.CORPORA}
@@ -101,14 +111,15 @@ def _collect(
         "titles": titles,
         "synthetic": config.synthetic,
         "changed": dict(changed),
+        "rivals": [*dict.fromkeys(row.title for row in table if row.rival)],
         "cells": [
             _cell(row, column, outcomes[row.config, column], config)
-            for row in paper_numbers.ROWS
+            for row in table
             for column in COLUMNS
         ],
         "ds_am": [_cross_cell(*places, outcomes, config) for places in paper_numbers.CROSS],
-        "differences": _differences(outcomes, workdir),
-        "comparisons": list(_comparisons(outcomes, workdir)),
+        "differences": _differences(table, outcomes, workdir),
+        "comparisons": list(_comparisons(table, outcomes, workdir)),
         "slips": list(paper_numbers.SLIPS),
     }
 
@@ -134,7 +145,7 @@ def _stand_ins(corpora: Mapping) -> list[str]:
     return [place for place, name in paper_numbers.CORPORA.items() if corpora[place] != name]
 
 
-def _cell(row: paper_numbers.Row, column: str, outcome: Outcome, config: ConfigDict) -> dict:
+def _cell(row: Row, column: str, outcome: Outcome, config: ConfigDict) -> dict:
     """Returns a cell of tables 1 to 4: the paper's numbers, ours, and how they were measured."""
     run, _, report = outcome
     comparable = _comparable(config, row.place)
@@ -212,10 +223,12 @@ def _contains(report: RunSummary | None, score: str, target: float | None) -> bo
     return limits["low"] <= target <= limits["high"]
 
 
-def _differences(outcomes: Mapping[Key, Outcome], workdir: Path) -> dict[str, dict]:
+def _differences(
+    table: Sequence[Row], outcomes: Mapping[Key, Outcome], workdir: Path
+) -> dict[str, dict]:
     """Returns by config the scores under the paper's protocol minus those under the clean one."""
     differences = {}
-    for row in paper_numbers.ROWS:
+    for row in table:
         both = [outcomes[row.config, column] for column in COLUMNS]
         folders = [workdir / outcome.run.folder for outcome in both]
         if folders[0] != folders[1] and all(outcome.report for outcome in both):
@@ -233,14 +246,16 @@ def _difference(paper: Path, clean: Path) -> dict:
     return scores | {"method": compared["method"]}
 
 
-def _comparisons(outcomes: Mapping[Key, Outcome], workdir: Path) -> Iterator[dict]:
+def _comparisons(
+    table: Sequence[Row], outcomes: Mapping[Key, Outcome], workdir: Path
+) -> Iterator[dict]:
     """Compares the finished systems of each place and protocol with DS-AM."""
     for place in paper_numbers.CORPORA:
         for column in COLUMNS:
             reference = f"ds_am_{place}"
             folders = {
                 row.config: workdir / outcomes[row.config, column].run.folder
-                for row in paper_numbers.ROWS
+                for row in table
                 if row.place == place and outcomes[row.config, column].report
             }
             if len(folders) < 2 or reference not in folders:

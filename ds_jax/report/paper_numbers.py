@@ -18,20 +18,28 @@ QUOTED = {1: "Kerkeni et al.", 2: "Garcia-Cuesta et al."}
 
 
 class Row(NamedTuple):
-    """A system on a corpus, a row of the paper's tables 1 to 4."""
+    """A system on a corpus, a row of the paper's tables 1 to 4, or a rival that the paper lacks."""
 
-    config: str  # the name of the config file that runs the system
+    config: str  # the name of the config file that runs the system; of a rival that and the place
     place: str  # "elra" or "emomatch"
     tables: tuple[int, ...]  # the numbers of the tables that have this row
     features: str
     system: str
-    accuracy: float  # 0 to 1, as one of these tables prints it, corrected where `SLIPS` says so
+    # 0 to 1, as one of these tables prints it, corrected where `SLIPS` says so; None of a rival.
+    accuracy: float | None
     f1: float | None = None  # the macro F1, 0 to 1, if the paper has it
+    rival: str = ""  # the name of the config file of a rival
 
     @property
     def title(self) -> str:
-        """The row's name in the paper, for example "MSF + SVC" or "DS-AM"."""
-        return f"{self.features} + {self.system}" if self.features != "VGG16" else self.system
+        """The row's name in the paper, for example "MSF + SVC" or "DS-AM", or a rival's."""
+        named = self.features not in ("", "VGG16")
+        return f"{self.features} + {self.system}" if named else self.system
+
+    @property
+    def source(self) -> str:
+        """The name of the config file."""
+        return self.rival or self.config
 
 
 ROWS = (

@@ -17,6 +17,7 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.report import forests, paper_numbers, tables
 from ds_jax.report import paper as paper_page
 from ds_jax.runtime import files
+from ds_jax.runtime.errors import ConfigError
 
 # Both protocols, less those that are one run on EmoMatchSpanishDB, and two across corpora.
 RUNS = 2 * 21 - 5 + 2
@@ -243,7 +244,8 @@ GIVEN = {
 
 @pytest.mark.parametrize("given", [GIVEN, {}], ids=["given", "empty"])
 def test_a_given_field_reaches_exactly_the_cells_that_have_it(given):
-    assert set(configuration.flatten(experiment())) == {*GIVEN, "system", "elra", "emomatch"}
+    own = {"system", "elra", "emomatch", "rivals"}
+    assert set(configuration.flatten(experiment())) == {*GIVEN, *own}
     runs = paper.plan(experiment(**given), read_experiment)
     for (name, _), planned in runs.items():
         before, after = map(configuration.flatten, (read_experiment(name), planned.experiment))
@@ -313,6 +315,79 @@ def test_systems_that_tested_other_utterances_are_not_compared(tmp_path, calls, 
             compared = pair["config"] != "msf_mlr_elra"
             assert ("accuracy" in pair) == compared == (not pair["note"])
             assert pair["note"] in (tmp_path / "paper.html").read_text(encoding="utf-8")
+
+
+def read_rival(name):
+    """The small cells, and published configs as rivals."""
+    if name in ("embeddings_svc", "ds_svc_keras", "ds_am_best"):
+        config = configuration.load(f"configs/{name.replace('keras', 'emodb')}.py")
+        if name == "ds_svc_keras":
+            config.model.backbone, config.model.layers = "resnet50", ("avg_pool",)
+        if name == "embeddings_svc":
+            config.embeddings.sha256, config.embeddings.size = "0" * 64, 8  # found before
+        return config
+    return read_experiment(name)
+
+
+def test_rivals_stand_beside_the_papers_systems(tmp_path, calls, few):
+    names = ("embeddings_svc", "ds_svc_keras")
+    config = experiment(rivals=names, **{"folds.count": 4})
+    paper.run(config, read_rival, lambda _, name: corpus(name), tmp_path)
+    content, page = files.read_json(tmp_path / "paper.json"), (tmp_path / "paper.html").read_text()
+    titles = [
+        "SVC on embeddings (microsoft/wavlm-large, layer 12)",
+        "DS-SVC on ResNet50 (avg_pool)",
+    ]
+    assert content["rivals"] == titles
+    for name, title in zip(names, titles, strict=True):
+        for place, protocol in itertools.product(("elra", "emomatch"), ("paper", "clean")):
+            one = cell(content, f"{name}_{place}", protocol)
+            assert (one["status"], one["tables"], one["title"]) == ("done", [3], title)
+            assert (one["target"]["accuracy"], one["contains"]) == (None, None)
+            ours = cell(content, f"ds_am_{place}", protocol)
+            assert (one["folds"], one["corpus"]) == (ours["folds"], ours["corpus"])
+        assert section(page, "Table 3").count(title) == 2
+    for comparison in content["comparisons"]:
+        compared = {pair["config"] for pair in comparison["pairs"] if not pair["note"]}
+        assert {f"{name}_{comparison['place']}" for name in names} <= compared
+    found = tables.of_paper(content, paper_page.CAPTIONS)["table_3"].rows
+    assert [row[3] for row in found if row[1] in titles] == [None] * 4
+    drawn = dict(forests.of_paper(content)["accuracy_elra"].rows)
+    assert [each is None for each in drawn[titles[0]]] == [False, False, True]
+
+
+def test_weights_and_layers_of_vgg16_are_no_rivals_on_another_backbone():
+    given = {"weights": "vgg16.h5", "model.layers": ("fc2",), "picture.size": 96}
+    runs = paper.plan(experiment(rivals=("ds_svc_keras",), **given), read_rival)
+    planned = runs["ds_svc_keras_elra", "clean"].experiment
+    assert (planned.weights, planned.model.layers) == ("", ("avg_pool",))
+    assert planned.picture.size == 96
+    assert runs["ds_svc_elra", "clean"].experiment.weights == "vgg16.h5"
+
+
+def test_a_rival_may_be_an_ensemble():
+    runs = paper.plan(experiment(rivals=("ds_am_best",), seed=2), read_rival)
+    for place, column in itertools.product(("elra", "emomatch"), ("paper", "clean")):
+        planned = runs[f"ds_am_best_{place}", column].experiment
+        for each in configuration.experiments(planned):
+            assert each.corpus == paper_numbers.CORPORA[place]
+            assert each.folds == planned.folds
+            assert each.select_on == "none"
+        assert planned.folds.protocol == runs[f"ds_am_{place}", column].experiment.folds.protocol
+        assert planned.members.deviations_2.seed == 2 * 3 + 2
+        assert not runs[f"ds_am_best_{place}", column].chooses_epoch
+
+
+@pytest.mark.parametrize(("names", "adapt"), [(2, "none"), (1, "speaker")])
+def test_a_rival_is_given_once_and_is_enrolled_nowhere(names, adapt, calls):
+    def read(name):
+        config = read_rival(name)
+        config.adapt = adapt
+        return config
+
+    with pytest.raises(ConfigError) as error:
+        paper.check(experiment(rivals=("embeddings_svc",) * names), read)
+    assert error.value.field == "rivals"
 
 
 def test_every_cell_has_a_config():
