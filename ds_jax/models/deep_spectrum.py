@@ -151,7 +151,7 @@ class DeepSpectrumNetwork(Network):
         """Maps uint8 [batch, canvas, canvas] to what `upper` takes: [batch, height, width, c]."""
         picture = self.picture
         kind = self.backbone.input_of(picture.preprocessing)
-        x = network_input(pictures, picture.colour_map, picture.size, kind)
+        x = network_input(pictures, picture.colour_map, picture.size, kind).astype(self.dtype)
         if self.frozen_blocks:
             x = self.trunk(x, 1, self.frozen_blocks)[self._last_frozen]
         return x

@@ -239,7 +239,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
         picture = self.picture
         widths = jnp.sum(pictures[:, 0] > 0, axis=1, dtype=jnp.int32)
         kind = self.backbone.input_of(picture.preprocessing)
-        x = network_input(pictures, picture.colour_map, None, kind)
+        x = network_input(pictures, picture.colour_map, None, kind).astype(self.dtype)
         if not self.frozen_blocks:
             return {"widths": widths, "picture": x}
         outputs = self.trunk(x, 1, self.frozen_blocks, widths)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.struct
 import grain
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,28 @@ STREAMED_AT_ONCE = 1 << 28
 THREADS = 16  # that read and decode; they wait for the disk as often as they compute
 PARTS_AHEAD = 256  # batches' parts that are read before they are asked for, at most
 
+TILE = 8, 128  # the last two axes of a TPU's arrays lie in tiles of so many numbers
+
 Chunk = tuple  # what a mapped step takes after its models, see `Inputs.chunks`
+
+
+class Rows(flax.struct.PyTreeNode):
+    """An array [n, ...] on an accelerator, each of whose rows fills tiles of its own.
+
+    Of any other array a TPU makes a copy in this form in every dispatch, before it reads some rows.
+
+    Attributes:
+        tiles: [n, 8 k, 128], the numbers of a row in their order, and then zeros.
+        shape: The shape of a row.
+    """
+
+    tiles: jax.Array
+    shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+    def __getitem__(self, rows: jax.Array) -> jax.Array:
+        """Returns some rows, [m, ...], for their numbers int32 [m]."""
+        numbers = self.tiles[rows].reshape(len(rows), -1)[:, : math.prod(self.shape)]
+        return numbers.reshape(len(rows), *self.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,12 +54,13 @@ class Inputs:
     """A corpus as a network's steps read it.
 
     Attributes:
-        corpus: The corpus' inputs, or what the frozen blocks make of its pictures (an array, or a
+        corpus: The corpus' inputs, or what the network's `lower` makes of them (an array, or a
             tree of arrays): on every device, or on the host or its disk where it is streamed.
+            On accelerators these are `Rows`.
         labels: int32 [n], where the corpus is.
         beside: What else belongs to each row, by its name: trees of arrays [n, ...], where the
             corpus is.
-        method: The network's method that reads it: "upper" where the frozen blocks' work is done.
+        method: The network's method that reads it: "upper" where the work of `lower` is done.
         streamed: Whether it is sent to the devices batch by batch.
     """
 
@@ -168,8 +191,9 @@ def create_inputs(
 ) -> Inputs:
     """Puts a corpus on every device, or prepares to stream it where it is too large for that.
 
-    What frozen blocks make of the pictures is computed once and kept, if it fits; else the
-    pictures are kept and the steps compute it each time, without gradients.
+    What the network's `lower` makes of the inputs is computed once and kept, if blocks are frozen
+    or the devices are accelerators, and if it fits; else the inputs are kept and the steps compute
+    it each time, without gradients.
 
     Args:
         network: The network that reads the corpus.
@@ -178,10 +202,12 @@ def create_inputs(
         labels: int32 [n]; needed for training.
     """
     labels = np.zeros(len(corpus), np.int32) if labels is None else labels
-    if network.frozen_blocks:
-        frozen, _ = split_frozen(network, params)
+    if network.frozen_blocks or parallel.accelerated():
+        variables = {}
+        if network.frozen_blocks:
+            variables["params"], _ = split_frozen(network, params)
         lower = functools.partial(network.apply, method="lower")
-        features = _resident(lower, {"params": frozen}, corpus, network.widths)
+        features = _resident(lower, variables, corpus, network.widths)
         if features is not None:
             return Inputs(features, parallel.replicate(labels), "upper", streamed=False)
     resident = _resident(lambda variables, pictures: pictures, {}, corpus)
@@ -226,24 +252,26 @@ def _resident(
         lambda x: jax.ShapeDtypeStruct((chunks * size, *x.shape[1:]), x.dtype),
         jax.eval_shape(lower, variables, part),
     )
-    if not parallel.fits(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(outputs))):
+    kept = jax.eval_shape(functools.partial(jax.tree.map, _kept), outputs)
+    if not parallel.fits(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))):
         return None
     widths = widths_of(corpus)
 
     def fill(resident, variables, start, part, rows):
         new, rows = jax.lax.all_gather((lower(variables, part), rows), parallel.AXIS, tiled=True)
 
-        def put(resident, new):
+        def put(resident, new, output):
             if widths is None:
-                return jax.lax.dynamic_update_slice_in_dim(resident, new, start, axis=0)
-            shapes = zip(resident.shape[1:], new.shape[1:], strict=True)
+                return jax.lax.dynamic_update_slice_in_dim(resident, _kept(new), start, axis=0)
+            shapes = zip(output.shape[1:], new.shape[1:], strict=True)
             padding = [(0, whole - part) for whole, part in shapes]
-            return resident.at[rows].set(jnp.pad(new, [(0, 0), *padding]), mode="drop")
+            new = _kept(jnp.pad(new, [(0, 0), *padding]))
+            return resident.at[rows].set(new, mode="drop")
 
-        return jax.tree.map(put, resident, new), start + len(rows)
+        return jax.tree.map(put, resident, new, outputs), start + len(rows)
 
     fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=2, donate=True)
-    resident = jax.tree.map(lambda x: parallel.zeros(x.shape, x.dtype), outputs)
+    resident = jax.tree.map(lambda x: parallel.zeros(x.shape, x.dtype), kept)
     variables = parallel.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
     done, shown = 0, processes.is_first_process()
@@ -262,4 +290,15 @@ def _resident(
             bar.update(int(done) - bar.n)  # waits for the part before
             resident, done = fill(resident, variables, np.int32(start), *part)
         bar.update(min(int(done), len(corpus)) - bar.n)
-    return resident
+    if not parallel.accelerated():
+        return resident
+    return jax.tree.map(lambda tiles, x: Rows(tiles, x.shape[1:]), resident, outputs)
+
+
+def _kept(x: jax.Array) -> jax.Array:
+    """Returns an array [n, ...] as devices keep it: on accelerators the `tiles` of `Rows`."""
+    if not parallel.accelerated():
+        return x
+    numbers = x.reshape(len(x), -1)
+    padding = -numbers.shape[1] % math.prod(TILE)
+    return jnp.pad(numbers, ((0, 0), (0, padding))).reshape(len(x), -1, TILE[1])

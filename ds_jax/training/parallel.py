@@ -34,9 +34,14 @@ def forget_programs() -> None:
     jax.clear_caches()
 
 
+def accelerated() -> bool:
+    """Tells whether the devices are accelerators, and not the CPU."""
+    return jax.default_backend() != "cpu"
+
+
 def compute_dtype() -> Any:
     """Returns bfloat16 on accelerators, float32 on the CPU, which has no fast bfloat16."""
-    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    return jnp.bfloat16 if accelerated() else jnp.float32
 
 
 def fits(size: int) -> bool:
@@ -58,7 +63,7 @@ def batches_in_dispatch(batches: int) -> int:
 
     It is one on the CPU, where XLA's convolutions are several times slower inside a loop.
     """
-    return 1 if jax.default_backend() == "cpu" else -(-batches // DISPATCHES)
+    return -(-batches // DISPATCHES) if accelerated() else 1
 
 
 def replicate(tree: Any) -> Any:

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from ds_jax.config import is_scheduled
 from ds_jax.models.create import Variables, merge_params, split_frozen
 from ds_jax.models.layers import Network
-from ds_jax.training.input_pipeline import Inputs
+from ds_jax.training.input_pipeline import Inputs, Rows
 from ds_jax.training.parallel import Layout
 
 # Keep the random numbers of dropout and of augmentation apart from each other, and from those of
@@ -300,8 +300,8 @@ def create_moments_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
 
 
 def take(corpus: Any, rows: jax.Array) -> Any:
-    """Returns some rows of each array of a tree."""
-    return jax.tree.map(lambda x: x[rows], corpus)
+    """Returns some rows of each array, or `Rows`, of a tree."""
+    return jax.tree.map(lambda x: x[rows], corpus, is_leaf=lambda x: isinstance(x, Rows))
 
 
 def gather(outputs: Any, layout: Layout) -> Any:

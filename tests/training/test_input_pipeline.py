@@ -5,12 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
 from ds_jax.data.corpus import StoredPictures
 from ds_jax.models.create import create_network
 from ds_jax.training import input_pipeline, parallel
+from ds_jax.training import step as step_module
 from ds_jax.training.parallel import ONE_MODEL
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -48,6 +50,56 @@ def test_frozen_blocks_computed_beforehand_are_the_network(freeze, count):
     wanted = lower({"params": {"vgg16": pretrained}}, corpus.inputs)
     scale = float(jnp.abs(wanted).max())
     np.testing.assert_allclose(made.corpus[:count], wanted, rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(
+    ("system", "freeze"), [("ds_am", "block2"), ("ds_am_statistics", ""), ("ffnn", "")]
+)
+def test_accelerators_keep_what_the_network_reads_in_whole_tiles(monkeypatch, system, freeze):
+    monkeypatch.setattr(parallel, "accelerated", lambda: True)
+    config, corpus = tiny.make(system)
+    if "freeze" in config.model:
+        config.model.freeze = freeze
+    network, rows = create_network(config), np.asarray([4, 0, 3])
+    pictures = corpus.inputs[rows]
+    variables = jax.jit(network.init)(jax.random.key(0), pictures, jnp.ones(3))
+    made = input_pipeline.create_inputs(network, variables["params"], corpus.inputs)
+    assert (made.method, made.streamed) == ("upper", False)
+    for leaf in jax.tree.leaves(made.corpus):
+        assert (leaf.shape[1] % 8, leaf.shape[2:]) == (0, (128,))
+    read = jax.jit(lambda corpus: step_module.take(corpus, rows))(made.corpus)
+    logits = [
+        jax.jit(functools.partial(network.apply, method=method))(variables, x, jnp.ones(3)).logits
+        for method, x in (("__call__", pictures), ("upper", read))
+    ]
+    assert np.std(logits[0]) > 1e-3
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_the_same_on_pictures_and_on_what_the_network_takes(monkeypatch):
+    """In bfloat16, as on accelerators; the parameters move by the gradient itself."""
+    monkeypatch.setattr(parallel, "accelerated", lambda: True)
+    config, optimiser, found = tiny.config(), optax.sgd(1.0), []
+    network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
+    for memory in (10**9, 10**5):
+        monkeypatch.setattr(parallel, "fits", lambda size, memory=memory: size <= memory)
+        setup = tiny.setup(config)
+        state = step_module.create_state(
+            network, optimiser, setup.pretrained, jax.random.key(0), {}
+        )
+        before = jax.device_get(state.params)
+        step = step_module.create_train_step(
+            network, optimiser, setup.inputs, ONE_MODEL, config.seeds
+        )
+        (chunk,) = setup.inputs.chunks(ONE_MODEL, [[np.arange(8)]], 1, 8)
+        state, losses = step(ONE_MODEL.place([state]), np.int32(0), np.float32(1), *chunk)
+        moved = jax.tree.map(np.subtract, jax.device_get(state.params), before)
+        found.append((setup.inputs.method, losses[0], moved))
+    (kept, loss, gradient), (plain, wanted, reference) = found
+    assert (kept, plain) == ("upper", "__call__")
+    np.testing.assert_allclose(loss, wanted, rtol=2**-8)
+    for ours, plain in zip(*map(jax.tree.leaves, (gradient, reference)), strict=True):
+        assert np.linalg.norm(ours - plain) <= 2**-6 * np.linalg.norm(plain)
 
 
 @pytest.mark.parametrize("freeze", ["", "block1"])
