@@ -289,9 +289,10 @@ def _use_features(config: ConfigDict, system: str, features: str) -> None:
     # Of "embeddings", and of no other set: a self-supervised speech model, of a layer of which the
     # mean and the deviation over time are taken.
     config.embeddings = ConfigDict()
-    # A folder, or a name on the Hugging Face Hub, such as "microsoft/wavlm-large".
+    # A folder, an ONNX file, or a name on the Hugging Face Hub, such as "microsoft/wavlm-large".
     config.embeddings.model = ""
-    config.embeddings.layer = 0  # 1 is what the first layer gives, and 0 what it reads
+    # 1 is what the first layer gives, and 0 what it reads; of an ONNX file an output, from 0.
+    config.embeddings.layer = 0
     # Of the model's files, and the number of features; empty and 0: as found, and noted here.
     config.embeddings.sha256 = ""
     config.embeddings.size = 0

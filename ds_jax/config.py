@@ -208,7 +208,7 @@ def expand_paths(config: ConfigDict) -> None:
 
 def _is_path(model: str) -> bool:
     """Tells whether a model is named by a path; other names are those of the Hugging Face Hub."""
-    return model.startswith((".", "/", "~")) or files.expand(model).is_dir()
+    return model.startswith((".", "/", "~")) or files.expand(model).exists()
 
 
 def check_values(config: ConfigDict) -> None:

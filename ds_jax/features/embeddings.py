@@ -1,36 +1,30 @@
-"""Computes embeddings with self-supervised speech models, by the optional package transformers.
+"""Computes embeddings with self-supervised speech models, by optional packages.
 
-A model is a folder as `save_pretrained` of transformers writes it, or its name on the Hugging Face
-Hub. Only its config, the config of its feature extractor and weights in the format safetensors are
-read: no code of a model is run, and nothing is unpickled. Each model has a licence of its own.
+A model is a folder as `save_pretrained` of transformers writes it, its name on the Hugging Face
+Hub, or an ONNX file. No code of a model is run, and nothing is unpickled. Each model has a licence
+of its own.
 """
 
 import functools
 import json
 import re
-import tempfile
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ds_jax.features import embeddings_onnx, embeddings_transformers
+from ds_jax.features.embeddings_transformers import CONFIG, EXTRACTOR, INSTALL, RATE, WEIGHTS
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError, check_number
 
-RATE = 16_000  # Hz; all of these models are trained on it
 LONGEST = 30  # seconds that a model reads at a time: attention takes memory by their square
-# What config.json calls the models that read waveforms, and are built alike.
-KINDS = (
-    *("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2"),
-    *("wav2vec2-conformer", "wavlm"),
-)
-CONFIG, EXTRACTOR, CARD = "config.json", "preprocessor_config.json", "README.md"
-WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+CARD = "README.md"
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
-INSTALL = "pip install -r requirements-embeddings.txt"
 _LOADING = threading.Lock()  # or each of several threads would load a model of its own
 
 
@@ -39,8 +33,10 @@ class EmbeddingSettings:
     """The choice of a model and of one of its layers.
 
     Attributes:
-        model: A folder, or a name on the Hugging Face Hub, to which `@` may add a revision.
-        layer: 0 is what the first layer of the transformer reads; n is what its layer n gives.
+        model: A folder; a name on the Hugging Face Hub, to which `@` may add a revision; or an ONNX
+            file.
+        layer: 0 is what the first layer of the transformer reads; n is what its layer n gives. Of
+            an ONNX file the number of an output, from 0.
         sha256: The hash of the model's files, see `pin`; "" takes whatever is found.
         size: The number of features of a recording; 0 if unknown.
 
@@ -56,8 +52,8 @@ class EmbeddingSettings:
     def __post_init__(self):
         if not self.model or not isinstance(self.model, str):
             allowed = (
-                "the folder of a speech model, or its name on the Hugging Face Hub, such as "
-                "'microsoft/wavlm-large'"
+                "the folder or the ONNX file of a speech model, or its name on the Hugging Face "
+                "Hub, such as 'microsoft/wavlm-large'"
             )
             raise ConfigError("embeddings.model", self.model, allowed)
         check_number("embeddings.layer", self.layer, int, 0, 1000)
@@ -74,16 +70,16 @@ class EmbeddingSettings:
 
 
 class _Loaded(NamedTuple):
-    """A model that is ready.
+    """A model that is ready, see `embeddings_transformers.load`.
 
     Attributes:
-        extractor: The model's own feature extractor.
-        network: The model, a module of torch.
+        normalise: What it does to samples first.
+        frames: What its layer gives for each frame.
         shortest: The number of samples that give one frame.
     """
 
-    extractor: Any
-    network: Any
+    normalise: Callable[[np.ndarray], np.ndarray]
+    frames: Callable[[np.ndarray], np.ndarray]
     shortest: int
 
 
@@ -124,9 +120,9 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
     """
     if settings.sha256 and settings.size:
         return settings
-    folder = find(settings.model)
-    content = _inspect(settings, folder)
-    found = {"sha256": _hash(folder), "size": 2 * content["hidden_size"]}
+    place = find(settings.model)
+    values = _reader(place).inspect(place, settings.model, settings.layer)
+    found = {"sha256": _hash(place), "size": 2 * values}
     for name, value in found.items():
         given = getattr(settings, name)
         if given and given != value:
@@ -135,27 +131,28 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
 
 
 def find(model: str, *, download: bool = True) -> Path:
-    """Finds the folder of a model, which is downloaded if it is on the Hub and not yet here.
+    """Finds the folder or file of a model; one on the Hub is downloaded if it is not yet here.
 
     Where `download` is False, a part of it that is here will do.
 
     Raises:
         FileNotFoundError: Nothing of it is here, and it may not be downloaded.
-        ConfigError: There is no such folder, and it cannot be had from the Hub.
+        ConfigError: There is neither, and it cannot be had from the Hub.
         ValueError: The package huggingface_hub is missing.
     """
-    folder = files.expand(model)
-    if folder.is_dir():
-        return folder
-    if not (on_hub := HUB_NAME.fullmatch(model)):
-        allowed = "a folder that exists, or a name on the Hugging Face Hub: OWNER/NAME"
+    place = files.expand(model)
+    if place.exists():
+        return place
+    on_hub = HUB_NAME.fullmatch(model)
+    if not on_hub or place.suffix == embeddings_onnx.SUFFIX:
+        allowed = "a folder or ONNX file that exists, or a name on the Hugging Face Hub: OWNER/NAME"
         raise ConfigError("embeddings.model", model, allowed)
     try:
         import huggingface_hub
     except ImportError as error:
         raise ValueError(
-            f"embeddings.model={model!r} is no folder, and to ask the Hugging Face Hub needs the "
-            f"package huggingface_hub: install it with `{INSTALL}`"
+            f"embeddings.model={model!r} is no folder or file, and to ask the Hugging Face Hub "
+            f"needs the package huggingface_hub: install it with `{INSTALL}`"
         ) from error
     name, revision = on_hub.groups()
     wanted = [CONFIG, EXTRACTOR, CARD, *WEIGHTS]
@@ -183,7 +180,7 @@ def find(model: str, *, download: bool = True) -> Path:
 def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
     """Computes the mean and the standard deviation over time of what a layer gives.
 
-    The model's own feature extractor normalises the recording as a whole. Each recording is read
+    The recording is normalised as a whole, if the model has that done. Each recording is read
     alone and without padding, which changes the numbers of some models; one of more than `LONGEST`
     seconds in equal parts that are no longer, over the frames of all of which mean and deviation
     are taken. The last layer's values are those after the normalisation that ends the transformer,
@@ -206,10 +203,10 @@ def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
             f"too short for {settings.name}: {1000 * len(samples) / RATE:.0f} ms where "
             f"{1000 * loaded.shortest / RATE:.0f} ms are needed"
         )
-    normalised = loaded.extractor(samples, sampling_rate=RATE).input_values[0]
+    normalised = loaded.normalise(samples)
     count, mean, squares = 0, 0.0, 0.0
     for part in np.array_split(normalised, -(-len(samples) // (LONGEST * RATE))):
-        frames = _frames(part, loaded.network, settings.layer)
+        frames = loaded.frames(part)
         of_part, together = frames.mean(axis=0), count + len(frames)
         squares += np.square(frames - of_part).sum(axis=0)
         squares += np.square(of_part - mean) * (count * len(frames) / together)
@@ -218,25 +215,10 @@ def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
     return np.concatenate([mean, np.sqrt(squares / count)]).astype(np.float32)
 
 
-def _frames(samples: np.ndarray, network: Any, layer: int) -> np.ndarray:
-    """Returns what a layer gives for each frame, float64 [frames, d]."""
-    import torch
-
-    with torch.inference_mode():
-        inputs = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
-        if layer == network.config.num_hidden_layers:
-            # Versions of transformers differ in whether the last of its hidden states is this.
-            values = network(inputs).last_hidden_state
-        else:
-            values = network(inputs, output_hidden_states=True).hidden_states[layer]
-        return values[0].double().numpy()
-
-
 def load(settings: EmbeddingSettings) -> _Loaded:
     """Loads a model, or returns one that was loaded before.
 
-    It computes on the CPU, each recording in one thread, since several are read side by side:
-    torch, in all of the process, gets one thread for an operation.
+    It computes on the CPU, each recording in one thread, since several are read side by side.
 
     Raises:
         ConfigError: There is no such model or layer.
@@ -248,103 +230,25 @@ def load(settings: EmbeddingSettings) -> _Loaded:
 
 @functools.lru_cache(maxsize=2)
 def _load(settings: EmbeddingSettings) -> _Loaded:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise ValueError(
-            "the features 'embeddings' need the packages torch and transformers: install them with "
-            f"`{INSTALL}`"
-        ) from error
-    folder = find(settings.model)
-    content = _inspect(settings, folder)
-    found = _hash(folder)
+    place = find(settings.model)
+    _reader(place).inspect(place, settings.model, settings.layer)
+    found = _hash(place)
     if settings.sha256 not in ("", found):
         raise ValueError(
             f"{settings.model} is another model than the features were made with: its SHA-256 was "
             f"{settings.sha256} and is {found} now: bring back the first one"
         )
-    network_class = transformers.MODEL_MAPPING[transformers.CONFIG_MAPPING[content["model_type"]]]
-    said = transformers.logging
-    before, shows = said.get_verbosity(), said.is_progress_bar_enabled()
-    said.set_verbosity_error()
-    said.disable_progress_bar()
-    try:
-        # Nothing else that lies in the model's folder, such as pickled weights, can be read here.
-        with tempfile.TemporaryDirectory() as linked:
-            for path in _files(folder):
-                Path(linked, path.name).symlink_to(path.resolve())
-            extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(linked)
-            network, report = network_class.from_pretrained(
-                linked,
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                attn_implementation="eager",  # config.json may name code of the Hub
-                output_loading_info=True,
-            )
-    except Exception as error:  # of safetensors, of torch or of transformers
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{folder} cannot be read as a model ({what})") from error
-    finally:
-        said.set_verbosity(before)
-        if shows:
-            said.enable_progress_bar()
-    # The first of these hides frames in training alone.
-    if lacking := {*report["missing_keys"]} - {"masked_spec_embed"}:
-        raise ValueError(f"{folder} cannot be read as a model: its weights lack {min(lacking)}")
-    network.eval()
-    torch.set_num_threads(1)
-    # The layers above are not needed; of the next one only what it reads.
-    network.encoder.layers = network.encoder.layers[: settings.layer + 1]
-    return _Loaded(extractor, network, _shortest(content))
+    return _Loaded(*_reader(place).load(place, settings.layer))
 
 
-def _inspect(settings: EmbeddingSettings, folder: Path) -> dict[str, Any]:
-    """Checks a model's folder; returns the content of its config.json."""
-
-    def refuse(allowed: str) -> ConfigError:
-        return ConfigError("embeddings.model", settings.model, allowed)
-
-    for name in (CONFIG, EXTRACTOR):
-        if not (folder / name).is_file():
-            raise refuse(f"a speech model of transformers: {folder} has no {name}")
-    content, extractor = (files.read_json(folder / name) for name in (CONFIG, EXTRACTOR))
-    if content.get("model_type") not in KINDS:
-        kind = content.get("model_type")
-        raise refuse(f"a speech model, of one of the types {', '.join(KINDS)}; it is of {kind!r}")
-    if extractor.get("sampling_rate", RATE) != RATE:
-        raise refuse(f"a model of {RATE} Hz; it is of {extractor['sampling_rate']} Hz")
-    for name in ("hidden_size", "num_hidden_layers"):
-        if not isinstance(content.get(name), int):
-            raise refuse(f"a speech model of transformers: {folder / CONFIG} has no {name}")
-    if not any(folder.glob(WEIGHTS[0])):
-        name = settings.model.partition("@")[0]
-        here, download = folder, ""
-        if not files.expand(settings.model).is_dir():
-            here = Path(name).name
-            download = f"hf download {name} --local-dir {here}; "
-        raise refuse(
-            "a model with weights in model.safetensors, since pickled ones may hold programs and "
-            f'are never read. This makes them: `{download}python -c "from transformers import '
-            f"AutoModel as M; M.from_pretrained('{here}').save_pretrained('{here}')\"`"
-            + (f", then give {here} here" if download else "")
-        )
-    if settings.layer > content["num_hidden_layers"]:
-        allowed = f"from 0 to {content['num_hidden_layers']}, the layers of {settings.name}"
-        raise ConfigError("embeddings.layer", settings.layer, allowed)
-    return content
+def _reader(place: Path) -> ModuleType:
+    """Returns the module that reads the model in a folder, or in a file."""
+    return embeddings_onnx if place.is_file() else embeddings_transformers
 
 
-def _files(folder: Path) -> list[Path]:
-    """Returns the files of a model that are read, and that its hash is of."""
-    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
-    return [folder / CONFIG, folder / EXTRACTOR, *weights]
-
-
-def _hash(folder: Path) -> str:
+def _hash(place: Path) -> str:
     """Returns the SHA-256 of the names and the content of a model's files."""
-    states = ((path, path.stat()) for path in _files(folder))
+    states = ((path, path.stat()) for path in _reader(place).read_files(place))
     return _hash_of(tuple((path, s.st_size, s.st_mtime_ns) for path, s in states))
 
 
@@ -354,21 +258,12 @@ def _hash_of(states: tuple[tuple[Path, int, int], ...]) -> str:
     return files.sha256(json.dumps(hashes, sort_keys=True).encode())
 
 
-def _shortest(content: Mapping[str, Any]) -> int:
-    """Returns the number of samples that the convolutions make one frame of."""
-    samples = 1
-    for kernel, stride in zip(
-        reversed(content["conv_kernel"]), reversed(content["conv_stride"]), strict=True
-    ):
-        samples = (samples - 1) * stride + kernel
-    return samples
-
-
 def terms(settings: EmbeddingSettings) -> str:
     """Returns sentences about a model: its licence and its training data, as its card says."""
     said = f"The features are of layer {settings.layer} of {settings.name}"
     try:
-        folder = find(settings.model, download=False)
+        place = find(settings.model, download=False)
+        folder = place.parent if place.is_file() else place
         card = _front_matter(folder / CARD)
     except (OSError, ValueError, ImportError):  # prepared features need neither
         return f"{said}, whose model card was not there to be read"

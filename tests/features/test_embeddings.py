@@ -12,7 +12,7 @@ from speech_models import LAYERS, SIZE
 
 from configs import base
 from ds_jax import config as configuration
-from ds_jax.features import embeddings, extract
+from ds_jax.features import embeddings, embeddings_transformers, extract
 from ds_jax.features.embeddings import EmbeddingSettings
 from ds_jax.runtime.errors import ConfigError
 
@@ -49,7 +49,7 @@ def reference(torch, model, extractor, samples, layer):
 
 @pytest.mark.parametrize(
     ("kind", "fields"),
-    [(kind, {}) for kind in embeddings.KINDS]
+    [(kind, {}) for kind in embeddings_transformers.KINDS]
     + [(kind, ENDS[0]) for kind in ("wav2vec2", "hubert", "wavlm")],
 )
 def test_every_layer_is_that_of_transformers(torch, tmp_path, kind, fields):
@@ -92,13 +92,13 @@ def test_long_recordings_are_read_in_equal_parts(torch, tmp_path, monkeypatch):
     model, extractor = speech_models.save(tmp_path)
     monkeypatch.setattr(embeddings, "LONGEST", 1)
     settings, samples, lengths = EmbeddingSettings(str(tmp_path), 2), noise(2.5), []
-    read = embeddings._frames
+    read = embeddings_transformers._frames
 
     def frames(part, *rest):
         lengths.append(len(part))
         return read(part, *rest)
 
-    monkeypatch.setattr(embeddings, "_frames", frames)
+    monkeypatch.setattr(embeddings_transformers, "_frames", frames)
     found = embeddings.statistics(samples, settings)
     assert sum(lengths) == len(samples)
     assert (len(lengths), max(lengths) - min(lengths)) == (3, 1)

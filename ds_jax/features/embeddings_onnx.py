@@ -1,0 +1,100 @@
+"""Speech models as ONNX files, which open what transformers does not read, such as emotion2vec.
+
+The graph's one input is a waveform of 16 kHz, float32 [1, samples], as it is: what a model
+normalises is a part of the graph. Its outputs, [1, frames, values] each, are the layers.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds_jax.runtime.errors import ConfigError
+
+SUFFIX, SECOND = ".onnx", 16_000  # samples
+
+
+def inspect(file: Path, model: str, layer: int) -> int:
+    """Checks a model, which reads a second of silence; as `embeddings_transformers.inspect`.
+
+    Raises:
+        ConfigError: It is no such model, or has no such output.
+        ValueError: The file is damaged, or the package onnxruntime is missing.
+    """
+
+    def refuse(allowed: str) -> ConfigError:
+        return ConfigError("embeddings.model", model, allowed)
+
+    if file.suffix != SUFFIX:
+        raise refuse(f"the folder of a speech model, or a file {SUFFIX}")
+    session = _open(file)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    given = [(each.type, len(each.shape)) for each in inputs]
+    if given != [("tensor(float)", 2)]:
+        shown = ", ".join(f"{each.name} {each.shape}" for each in inputs)
+        raise refuse(f"one of a single input, waveforms [1, samples]; its inputs are {shown}")
+    if layer >= len(outputs):
+        allowed = f"from 0 to {len(outputs) - 1}, the outputs of {file.name}"
+        raise ConfigError("embeddings.layer", layer, allowed)
+    values = _run(session, outputs[layer].name, np.zeros(SECOND, np.float32), file)
+    if values.dtype.kind != "f" or values.ndim != 3 or len(values) != 1:
+        raise refuse(
+            f"one of outputs [1, frames, values]; {outputs[layer].name} is {[*values.shape]} for a "
+            "second of sound"
+        )
+    return values.shape[2]
+
+
+def read_files(file: Path) -> list[Path]:
+    """Returns the files of a model that are read, and that its hash is of."""
+    return [file]
+
+
+def load(file: Path, layer: int) -> tuple[Callable, Callable, int]:
+    """Loads a model; as `embeddings_transformers.load`, for which a frame takes one sample here."""
+    session = _open(file)
+    output = session.get_outputs()[layer].name
+
+    def frames(samples: np.ndarray) -> np.ndarray:
+        found = _run(session, output, samples, file)[0].astype(np.float64)
+        if not len(found):
+            raise ValueError(f"too short for {file.name}, which makes no frame of it")
+        return found
+
+    return lambda samples: samples, frames, 1
+
+
+def _open(file: Path) -> Any:
+    """Returns a session of ONNX Runtime on the CPU, with one thread for a recording."""
+    import onnx.external_data_helper  # here, since a config is checked without it
+
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ValueError(
+            f"{file.name} needs the package onnxruntime: pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # errors are raised
+    try:
+        for tensor in onnx.load(file, load_external_data=False).graph.initializer:
+            if onnx.external_data_helper.uses_external_data(tensor):
+                raise ValueError(f"{tensor.name} lies in another file, which is not opened")
+        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of protobuf or of ONNX Runtime
+        raise ValueError(f"{file} cannot be read as a model ({_line(error)})") from error
+
+
+def _run(session: Any, output: str, samples: np.ndarray, file: Path) -> np.ndarray:
+    inputs = {session.get_inputs()[0].name: np.asarray(samples, np.float32)[None]}
+    try:
+        return session.run([output], inputs)[0]
+    except Exception as error:  # of ONNX Runtime
+        seconds = len(samples) / SECOND
+        raise ValueError(f"{file.name} cannot read {seconds:g} s ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
