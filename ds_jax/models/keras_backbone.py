@@ -27,6 +27,7 @@ TIMEOUT = 10.0  # seconds without an answer after which an address counts as unr
 # and what the function `preprocess_input` beside it does, see `preprocessing.network_input`. The
 # names are DeepSpectrum's, and those of networks that it has not are written alike.
 APPLICATIONS = {
+    "vgg16_keras": ("VGG16", 224, "caffe"),  # to be compared with ours
     "vgg19": ("VGG19", 224, "caffe"),
     "resnet50": ("ResNet50", 224, "caffe"),
     "resnet101": ("ResNet101", 224, "caffe"),
@@ -67,7 +68,7 @@ def _describe(name: str, function: str, size: int, preprocessing: str) -> Backbo
         f"{function}'s ImageNet weights are published with Keras, and "
         "https://keras.io/api/applications/ names their terms"
     )
-    deepspectrum = "bgr" if name == "vgg19" else preprocessing
+    deepspectrum = "bgr" if function.startswith("VGG") else preprocessing
     return Backbone(name, function, size, preprocessing, deepspectrum, terms)
 
 
