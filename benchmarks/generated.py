@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
 from configs import base
+from ds_jax.config import is_scheduled
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.folds import Fold
 from ds_jax.data.labels import LABELS
@@ -91,12 +92,16 @@ def _set(names, values) -> None:
 
 def arguments(setup: TrainingSetup, layout: Layout, batches: int) -> tuple:
     """Returns all that a train step is called with, for a full dispatch of such an epoch."""
+    schedule = ()
+    if is_scheduled(setup.config.train):
+        schedule = 1, np.ones(len(setup.config.classes), np.float32)
     state = create_state(
         setup.network(layout),
         setup.optimiser,
         setup.pretrained,
         jax.random.key(setup.config.seed),
         {},
+        *schedule,
     )
     numbers = layout.stack(np.zeros(layout.replicas, np.int32))
     scales = layout.stack(np.ones(layout.replicas, np.float32))

@@ -184,19 +184,32 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
     }
 
 
+def picture_flops(config, kept: bool, training: bool = True, full: bool = False) -> int:
+    """Counts a picture's operations in a step, by `roofline.py`; a timeline's are as wide as here.
+
+    Args:
+        config: The network's.
+        kept: Whether the frozen blocks' output was computed beforehand.
+        training: Whether the step trains or predicts.
+        full: Whether fc1 and fc2 are there.
+    """
+    backbone, freeze = backbone_of(config), config.model.freeze
+    blocks = [block.name for block in backbone.blocks]
+    frozen = blocks.index(freeze) + 1 if freeze else 0
+    size, squares, last = config.picture.size, 1, len(blocks)
+    if config.picture.layout == "timeline":  # as many operations as squares of its height
+        last = 1 + max(map(backbone.outputs.index, config.model.heads))
+        size, squares = BANDS, generated.COLUMNS // BANDS
+    if training:
+        flops = squares * roofline.step_flops(size, frozen, kept, last)
+    else:
+        flops = squares * roofline.forward_flops(size, frozen + 1 if kept else 1, last)
+    return flops + (3 if training else 1) * full * roofline.fully_connected_flops(size)
+
+
 def utilisation(found: dict, config, full: bool) -> dict:
     """Returns what part of the chip's peak the model's operations took."""
-    size, freeze = config.picture.size, config.model.freeze
-    blocks = [block.name for block in backbone_of(config).blocks]
-    frozen = blocks.index(freeze) + 1 if freeze else 0
-    if config.picture.layout == "timeline":  # as many operations as squares of its height
-        last = 1 + max(map(backbone_of(config).outputs.index, config.model.heads))
-        squares = generated.COLUMNS // BANDS
-        flops = squares * roofline.step_flops(BANDS, frozen, found["kept"], last)
-    else:
-        flops = roofline.step_flops(size, frozen, found["kept"])
-    if full:
-        flops += 3 * roofline.fully_connected_flops(size)
+    flops = picture_flops(config, found["kept"], full=full)
     kind = jax.local_devices()[0].device_kind
     if jax.default_backend() == "cpu":
         peak, of = measured_peak(), "a matrix product of float32 in the same process"

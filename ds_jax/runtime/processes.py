@@ -1,6 +1,7 @@
 """The processes of a run: starts JAX in them, and lets them wait for each other and agree."""
 
 import ctypes
+import glob
 import os
 import platform
 import sys
@@ -15,6 +16,15 @@ from jax.experimental import multihost_utils
 
 from ds_jax.runtime import files, progress
 
+# Of NVIDIA's GPUs (/dev/dxg: under WSL), AMD's, and TPUs, which have one of the last two. Without
+# any JAX chooses the CPU, whatever is installed.
+_DEVICE_FILES = (
+    "/dev/nvidia[0-9]*",
+    "/dev/dxg",
+    "/dev/kfd",
+    "/dev/accel[0-9]*",
+    "/dev/vfio/[0-9]*",
+)
 _YNN = "--xla_cpu_experimental_ynn_fusion_type=-individual_dot,-individual_convolution"
 
 
@@ -64,7 +74,16 @@ def prepare() -> None:
 
 
 def _is_accelerated() -> bool:
-    return bool(entry_points(group="jax_plugins") or find_spec("libtpu"))
+    """Tells whether JAX will choose another device than the CPU.
+
+    JAX itself knows it when it has started, which is too late for malloc: its threads have their
+    own heaps then, and a training step takes 41,000 new pages as if nothing had been set.
+    """
+    asked = jax.config.jax_platforms
+    if asked:
+        return asked != "cpu"
+    installed = entry_points(group="jax_plugins") or find_spec("libtpu")
+    return bool(installed and any(map(glob.glob, _DEVICE_FILES)))
 
 
 def _prepare_compiler() -> None:

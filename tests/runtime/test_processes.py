@@ -41,9 +41,33 @@ def test_compiled_programs_have_a_folder(tmp_path, monkeypatch, given):
     assert all(folder.is_dir() for folder in [homes.get(given, tmp_path)])
 
 
+@pytest.mark.parametrize(
+    ("asked", "installed", "there", "accelerated"),
+    [
+        (None, True, True, True),
+        (None, True, False, False),
+        (None, False, True, False),
+        ("cpu", True, True, False),
+        ("cuda", True, True, True),
+    ],
+    ids=["device", "package alone", "device alone", "CPU asked for", "GPU asked for"],
+)
+def test_a_package_alone_makes_no_accelerator(
+    tmp_path, monkeypatch, asked, installed, there, accelerated
+):
+    (tmp_path / "accel0").touch()
+    files = (str(tmp_path / "nvidia[0-9]*"), str(tmp_path / "accel[0-9]*"))[: 1 + there]
+    monkeypatch.setattr(processes, "_DEVICE_FILES", files)
+    monkeypatch.setattr(processes, "entry_points", lambda group: ())
+    monkeypatch.setattr(processes, "find_spec", lambda name: name if installed else None)
+    monkeypatch.setattr(jax, "config", FakeConfig({"jax_platforms": asked}))
+    assert processes._is_accelerated() is accelerated
+
+
 class FakeConfig:
-    """JAX's configuration, as far as the folder is concerned."""
+    """JAX's configuration, as far as it is asked for."""
 
     def __init__(self, settings):
         self.update = settings.__setitem__
-        self.jax_compilation_cache_dir = settings["jax_compilation_cache_dir"]
+        for name, value in settings.items():
+            setattr(self, name, value)

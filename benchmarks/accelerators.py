@@ -1,0 +1,411 @@
+"""What the compilers of accelerators say of the program's own steps, without the accelerators.
+
+    JAX_PLATFORMS=cpu python -m benchmarks.accelerators                      # a v5e, 224 pixels
+    JAX_PLATFORMS=cpu python -m benchmarks.accelerators --chips v5e v6e --counts 1 8 --batch 256
+    python -m benchmarks.accelerators --chips H100      # measures too where the chip is there
+
+needs `benchmarks/requirements-accelerators.txt`. It compiles the training and the judging step for
+TPUs and GPUs ahead of time. FLOP, bytes, memory, cycles, and the times, shares and hours that
+follow from them are THE COMPILER'S ESTIMATES and no measurements: gathers, loops and the exchange
+between chips have no cycles, so times are lower bounds. GPUs' compilers estimate no cycles at all.
+A compilation takes minutes; each is written when it is done, and done again only if the step has
+changed.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from benchmarks import generated, measuring, roofline
+from benchmarks.hlo import Program
+from benchmarks.throughput import BANDS, DEV_SHARE, picture_flops
+from ds_jax.runtime.files import write_json
+from ds_jax.training import parallel
+from ds_jax.training.loop import TrainingSetup, create_setup
+from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL
+
+LAYOUTS = {"batch": ONE_MODEL, "folds": ONE_FOLD_PER_DEVICE}
+STEPS = ("training", "judging")
+PICTURES = 6041  # ELRA-S0329's, which lie on the devices
+TRIED = 2  # that are really made, to learn the shapes
+DISPATCHES = 3  # that are timed where the chip is there
+# The paper's experiments with DS-AM: their configs, and the utterances of their corpora.
+EXPERIMENTS = {"ds_am_elra": PICTURES, "ds_am_emomatch": 2050}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """An accelerator to compile for.
+
+    Attributes:
+        kind: JAX' name of it.
+        memory: Bytes.
+        clock: Cycles a second, inferred; 0 where the compiler gives no cycles.
+        topologies: For each number of chips the topology's name.
+    """
+
+    kind: str
+    memory: float
+    clock: float
+    topologies: Mapping[int, str]
+
+    def devices(self, count: int) -> list:
+        """Returns so many of them, which need not be here.
+
+        Raises:
+            ValueError: Their compiler is not installed, or no topology of so many is known.
+        """
+        if count not in self.topologies:
+            known = ", ".join(map(str, self.topologies))
+            raise ValueError(f"--counts: {self.kind} is known in {known} chips, not {count}")
+        try:
+            if self.clock:
+                for name, value in TPU_ENVIRONMENT.items():
+                    os.environ.setdefault(name, value)
+                found = topologies.get_topology_desc(self.topologies[count], "tpu")
+            else:
+                found = topologies.get_topology_desc(
+                    "",
+                    "cuda",
+                    target_config=(Path(__file__).parent / "h100.txtpb").read_text(),
+                    topology=self.topologies[count],
+                )
+        except Exception as error:  # JAX' own types differ from platform to platform
+            raise ValueError(
+                f"--chips: there is no compiler for {self.kind} ({error}): "
+                "pip install -r benchmarks/requirements-accelerators.txt"
+            ) from error
+        return list(found.devices)[:count]
+
+
+# So that libtpu asks no other machine where it is.
+TPU_ENVIRONMENT = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+}
+CHIPS = {
+    "v5e": Chip("TPU v5 lite", 16e9, 1.5e9, {1: "v5e:2x2", 8: "v5e:2x4", 32: "v5e:4x8"}),
+    "v6e": Chip("TPU v6 lite", 32e9, 1.75e9, {1: "v6e:2x2", 8: "v6e:2x4", 32: "v6e:4x8"}),
+    "v5p": Chip("TPU v5", 95e9, 1.75e9, {1: "v5p:2x2x1", 8: "v5p:2x2x2", 32: "v5p:2x4x4"}),
+    "H100": Chip("NVIDIA H100 80GB HBM3", 80e9, 0, {1: "1x1x1", 8: "1x1x8", 32: "1x4x8"}),
+}
+# Without the chip no kernel can be tried; Triton's do not compile then.
+GPU_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is compiled.
+
+    Attributes:
+        chip: A name of `CHIPS`.
+        count: How many chips.
+        system: "ds_am" or "ds_am_statistics".
+        size: Pixels of square pictures; 0 for timelines.
+        batch: Pictures of a model's batch, over all chips that share it.
+        freeze: The highest frozen block, or "".
+        layout: A name of `LAYOUTS`.
+        step: One of `STEPS`.
+    """
+
+    chip: str
+    count: int
+    system: str
+    size: int
+    batch: int
+    freeze: str
+    layout: str
+    step: str
+
+    @property
+    def where(self) -> str:
+        """The chips, and what they share."""
+        shared = {"batch": " share a batch", "folds": " with a fold each"}[self.layout]
+        return f"{self.count} x {self.chip}" + (shared if self.count > 1 else "")
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and in the JSON."""
+        shape = self.size or f"{BANDS}x{generated.COLUMNS}"
+        frozen = f"{self.freeze or 'nothing'} frozen"
+        return f"{self.where}, {self.system} {shape}, {frozen}, batch {self.batch}, {self.step}"
+
+
+@contextlib.contextmanager
+def told_of(devices: Sequence | None, memory: float = 0.0) -> Iterator[None]:
+    """Lets the program decide as it does on accelerators, and map steps over these devices.
+
+    Args:
+        devices: The devices; None leaves this machine's, on which arrays can be placed.
+        memory: Bytes of each, where arrays are placed on behalf of a whole corpus.
+    """
+
+    def fits(size: int) -> bool:
+        return size * PICTURES / TRIED <= parallel.RESIDENT_SHARE * memory
+
+    pmap = jax.pmap
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(jax, "default_backend", return_value="accelerator"))
+        if devices is None:
+            stack.enter_context(mock.patch.object(parallel, "fits", fits))
+        else:
+
+            def over(*arguments, **options):
+                return pmap(*arguments, **options | {"devices": devices})
+
+            stack.enter_context(mock.patch.object(jax, "pmap", over))
+            for name in ("device_count", "local_device_count"):
+                stack.enter_context(mock.patch.object(jax, name, return_value=len(devices)))
+        yield
+
+
+def lowered(setup: TrainingSetup, row: Row, devices: Sequence) -> tuple:
+    """Lowers the step of a row for devices; returns it, and how many batches a dispatch has."""
+    layout, shape = LAYOUTS[row.layout], jax.ShapeDtypeStruct
+    with told_of(None):
+        example = generated.arguments(setup, ONE_MODEL, -(-PICTURES // row.batch))
+    state, number, scale, corpus, labels, rows, _, _ = example
+    with told_of(devices):
+        lead = () if layout.shared else (len(devices),)
+        models = jax.tree.map(
+            lambda x: shape((*lead, *np.shape(x)), x.dtype),
+            (state, number, scale) if row.step == "training" else (state.model,),
+        )
+        corpus = jax.tree.map(lambda x: shape((PICTURES, *x.shape[1:]), x.dtype), (corpus, labels))
+        places = len(devices), rows.shape[1], layout.width(row.batch)
+        chunk = shape(places, np.int32), shape(places, np.float32), shape(places[:1], np.int32)
+        step = dataclasses.replace(setup, steps={}).steps_for(layout)[STEPS.index(row.step)]
+        return step.lower(*models, *corpus, *chunk), rows.shape[1]
+
+
+@functools.lru_cache(maxsize=1)
+def set_up(system: str, size: int, batch: int, freeze: str, chip: str) -> TrainingSetup:
+    """Prepares to train as on a chip, with a few generated pictures in place of the corpus."""
+    config = generated.config(size if system == "ds_am" else 0, batch, 1, freeze)
+    side = config.picture.canvas
+    shape = (side, side) if system == "ds_am" else (BANDS, generated.COLUMNS)
+    corpus = generated.corpus(TRIED, *shape)
+    with told_of(None, CHIPS[chip].memory):
+        setup = create_setup(config, corpus, generated.weights(config.picture.size))
+    if setup.inputs.streamed:
+        raise ValueError(f"the corpus does not fit on a {chip}, and streaming is not compiled")
+    return setup
+
+
+def compiled(row: Row, known: Mapping) -> dict:
+    """Compiles the step of a row; returns what the compiler says, or what is known of the step."""
+    chip = CHIPS[row.chip]
+    devices = chip.devices(row.count)
+    setup = set_up(row.system, row.size, row.batch, row.freeze, row.chip)
+    began = time.monotonic()
+    program, batches = lowered(setup, row, devices)
+    digest = hashlib.sha256(program.as_text().encode()).hexdigest()[:16]
+    if known.get("step") == digest:
+        return dict(known)
+    found = {"row": dataclasses.asdict(row), "step": digest, "fits": True}
+    print(f"compiling {row.name}: this takes minutes", flush=True)
+    try:
+        result = program.compile(None if chip.clock else GPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return found | {"fits": False, "seconds to compile": time.monotonic() - began}
+    found["seconds to compile"] = time.monotonic() - began
+    costs, memory = result.cost_analysis(), result.memory_analysis()
+    needed = memory.peak_memory_in_bytes or (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    found |= {"FLOP": costs["flops"], "bytes": costs["bytes accessed"], "peak memory": needed}
+    found |= Program(result.as_text()).report(batches)
+    found["fits"] = needed <= chip.memory
+    models = 1 if row.layout == "batch" else row.count
+    found["pictures"] = models * row.batch
+    flops = picture_flops(setup.config, setup.inputs.method == "upper", row.step == "training")
+    found["FLOP of the network"] = found["pictures"] * flops
+    if chip.clock and found["cycles"]:
+        found["seconds"] = found["cycles"] / chip.clock
+        peak = roofline.peak(devices[0].device_kind) * row.count
+        found["share of peak"] = found["FLOP of the network"] / found["seconds"] / peak
+    return found
+
+
+def measured(row: Row) -> float | None:
+    """Returns the seconds that a step takes where the row's chips are here; None elsewhere."""
+    here = jax.devices()
+    if (here[0].device_kind, len(here)) != (CHIPS[row.chip].kind, row.count):
+        return None
+    setup = set_up(row.system, row.size, row.batch, row.freeze, row.chip)
+    return timed(setup, row)
+
+
+def timed(setup: TrainingSetup, row: Row) -> float:
+    """Returns the seconds that a step of a row takes on this machine."""
+    layout = LAYOUTS[row.layout]
+    state, number, scale, *chunk = generated.arguments(setup, layout, -(-PICTURES // row.batch))
+    train_step, predict_step = setup.steps_for(layout)
+    taken = []
+    for _ in range(DISPATCHES + 1):
+        began = time.perf_counter()
+        if row.step == "training":
+            state, outputs = train_step(state, number, scale, *chunk)
+        else:
+            outputs = predict_step(state.model, *chunk)
+        jax.block_until_ready(outputs)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken[1:]) / chunk[2].shape[1]  # the first compiles
+
+
+def hours(config, utterances: int, row: Row, training: float, judging: float) -> float:
+    """Returns the hours of all folds and epochs of an experiment, none stopped early.
+
+    Args:
+        config: The experiment's.
+        utterances: Of its corpus.
+        row: Says how folds lie on how many chips, and the batch.
+        training: Seconds of a training step.
+        judging: Seconds of a judging step.
+    """
+    folds = config.folds.count
+    test = utterances // folds
+    dev = (utterances - test) // (DEV_SHARE + 1)
+    batches = [-(-part // row.batch) for part in (utterances - test - dev, dev, test)]
+    fold = config.train.epochs * (batches[0] * training + batches[1] * judging)
+    rounds = folds if row.layout == "batch" else -(-folds // row.count)
+    return rounds * (fold + batches[2] * judging) / 3600
+
+
+def experiments(found: Sequence[dict]) -> list[tuple]:
+    """Returns the hours of the paper's experiments on the chips of which both steps are known."""
+    seconds = {Row(**one["row"]): one.get("seconds") for one in found}
+    cells = []
+    for row, training in seconds.items():
+        judging = seconds.get(dataclasses.replace(row, step="judging"))
+        for name, utterances in EXPERIMENTS.items():
+            config = importlib.import_module(f"configs.{name}").get_config()
+            alike = config.system, config.picture.size, config.model.freeze
+            if alike != (row.system, row.size, row.freeze) or row.step != "training":
+                continue
+            if training and judging:
+                taken = hours(config, utterances, row, training, judging)
+                cells.append((name, row.where, row.batch, taken))
+    return cells
+
+
+def show(found: Sequence[dict]) -> None:
+    """Prints what was found of rows."""
+    cells = []
+    for one in found:
+        row = Row(**one["row"])
+        if not one["fits"]:
+            cells.append((row.name, "does not fit", *[None] * 10))
+            continue
+        of_peak = one["FLOP of the network"] / row.count / roofline.peak(CHIPS[row.chip].kind)
+        numbers = [one["FLOP"] / 1e9, one["bytes"] / 1e9, one["peak memory"] / 1e9]
+        cycles = [one["cycles"] / 1e6, one["cycles of convolutions"] / 1e6]
+        numbers += cycles if one["cycles"] else [None, None]
+        for seconds in (one.get("seconds"), one.get("measured seconds")):
+            rates = (1e3 * seconds, one["pictures"] / seconds, of_peak / seconds) if seconds else ()
+            numbers += rates or [None] * 3
+        cells.append((row.name, *numbers))
+    heads = (
+        "estimates of the compiler, for one chip",
+        *("GFLOP a step", "GB moved", "GB at most", "Mcycles", "of convolutions"),
+        *("ms, at least", "pictures/s of all, at most", "share of peak, at most"),
+        *("MEASURED: ms", "pictures/s of all", "share of peak"),
+    )
+    measuring.table("steps compiled for accelerators", heads, cells)
+    for one in (one for one in found if one["fits"]):
+        wide = one["float32 convolutions"]
+        print(f"\n{Row(**one['row']).name}")
+        print(
+            f"  of {one['convolutions']} convolutions {wide['backbone']} of the backbone and "
+            f"{wide['heads']} of the heads read float32"
+        )
+        if one["cycles"]:
+            print(f"  {one['cycles of inputs'] / one['cycles']:.1%} of the cycles: inputs")
+        for each in one["collectives"]:
+            how = "overlaps" if each["overlaps"] else "overlaps with nothing"
+            print(f"  {each['name']} of {each['bytes']:,} bytes {how}")
+        for each in one["moves"]:
+            print(f"  {each['share']:.1%} of the cycles: {each['op']} {each['shape']} {each['of']}")
+    if cells := experiments(found):
+        heads = "the paper's experiment", "chips", "batch", "hours by the estimates, at least"
+        measuring.table("all folds and epochs, none stopped early", heads, cells)
+
+
+def rows_of(flags: argparse.Namespace) -> list[Row]:
+    """Returns the rows that the flags ask for."""
+    names = ("chips", "counts", "systems", "sizes", "batches", "freeze", "layouts", "steps")
+    rows = {}
+    for values in itertools.product(*(getattr(flags, name) for name in names)):
+        row = Row(*values)
+        size = row.size if row.system == "ds_am" else 0
+        layout = row.layout if row.count > 1 else "batch"  # on one chip both are the same
+        rows[dataclasses.replace(row, size=size, layout=layout)] = None
+    return list(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict]:
+    """Compiles, measures where it can, prints, and writes."""
+    parser = measuring.parser("accelerators", __doc__)
+
+    def add(flag: str, default: Sequence, **options) -> None:
+        parser.add_argument(f"--{flag}", nargs="+", default=default, **options)
+
+    add("chips", ["v5e"], choices=CHIPS, help="to compile for")
+    add("counts", [1], type=measuring.positive, help="of chips")
+    add("systems", ["ds_am"], choices=("ds_am", "ds_am_statistics"), help="networks")
+    add("sizes", [224], type=measuring.positive, help="of square pictures, pixels")
+    add("batches", [32], type=measuring.positive, help="pictures, over all chips of a model")
+    add("freeze", [""], help="highest blocks that are frozen, as block3")
+    add("layouts", ["batch"], choices=LAYOUTS, help="what several chips share")
+    add("steps", STEPS, choices=STEPS, help="to compile")
+    parser.add_argument(
+        "--largest", action="store_true", help="double each batch until it does not fit"
+    )
+    flags = parser.parse_args(arguments)
+    jax.config.update("jax_enable_compilation_cache", False)
+    kept = json.loads(flags.output.read_text()) if flags.output.exists() else {}
+    found, rows = [], rows_of(flags)
+    while rows:
+        row = rows.pop(0)
+        one = compiled(row, kept.get(row.name, {}))
+        if one["fits"] and (seconds := measured(row)):
+            one["measured seconds"] = seconds
+        kept[row.name] = one
+        write_json(flags.output, kept)
+        found.append(one)
+        if flags.largest and one["fits"]:
+            rows.insert(0, dataclasses.replace(row, batch=2 * row.batch))
+    show(found)
+    print(f"\n{flags.output}")
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
