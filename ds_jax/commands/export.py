@@ -98,7 +98,7 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
     _check_alike(runs, settings)
     for each in runs:
         backbone = backbone_of(each.config)
-        if form == "onnx" and not backbone.blocks:
+        if form == "onnx" and backbone.trunk_onnx is None:
             allowed = "'vgg16' to be exported as ONNX; --format=stablehlo takes any"
             raise ConfigError(f"{each.member}model.backbone", backbone.name, allowed)
     name, file = FORMATS[form]

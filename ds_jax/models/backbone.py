@@ -147,10 +147,11 @@ class Backbone:
         import jax.numpy as jnp
 
         key, picture = jax.random.key(0), jnp.zeros((1, self.size, self.size, 3))
-        trunk, top = self.trunk(self.blocks), self.top(self.units)
+        trunk = self.trunk(self.blocks)
         variables = jax.eval_shape(trunk.init, key, picture)["params"]
         if full:
             outputs = jax.eval_shape(trunk.apply, {"params": variables}, picture)
+            top = self.top(self.units)
             top_variables = jax.eval_shape(top.init, key, outputs[self.outputs[-1]])["params"]
             variables = {**variables, **top_variables}
         names = self.layers_to(len(self.blocks)) + self.top_layers * full

@@ -52,8 +52,13 @@ def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
     colour_table(picture.colour_map)
     kinds = backbone.preprocessing, "deepspectrum"
     check_choice("picture.preprocessing", picture.preprocessing, kinds)
+    if config.model.get("head") == "fc" and not backbone.top_layers:
+        allowed = "'gap', since this backbone has no fully connected layers; 'vgg16' has"
+        raise ConfigError("model.head", "fc", allowed)
     if not backbone.blocks:
-        _check_ours(config, picture)
+        if picture.is_timeline:
+            allowed = "'vgg16' where picture.layout is 'timeline'"
+            raise ConfigError("model.backbone", config.model.backbone, allowed)
         return
     _check_names(config, backbone)
     if needs_full_weights(config) and picture.size != backbone.size:
@@ -73,17 +78,6 @@ def check_built(config: ml_collections.ConfigDict) -> None:
         ValueError: Keras is missing, or does not run on JAX.
     """
     _check_names(config, built(config))
-
-
-def _check_ours(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
-    """Checks that nothing is asked of a network of Keras that VGG16 alone can do."""
-    backbone = config.model.backbone
-    if picture.is_timeline:
-        allowed = "'vgg16' where picture.layout is 'timeline'"
-        raise ConfigError("model.backbone", backbone, allowed)
-    if config.model.get("head") == "fc":
-        allowed = "'gap', since model.backbone='vgg16' alone has a head of fully connected layers"
-        raise ConfigError("model.head", "fc", allowed)
 
 
 def _check_names(config: ml_collections.ConfigDict, backbone: Backbone) -> None:

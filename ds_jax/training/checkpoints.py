@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from ds_jax.features import embeddings, extract
-from ds_jax.models.backbones import backbone_of, built, needs_full_weights
+from ds_jax.models.backbones import built, needs_full_weights
 from ds_jax.models.create import Variables
 from ds_jax.runtime import files, processes
 from ds_jax.runtime.workdir import PREDICTIONS
@@ -39,8 +39,8 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
     Returns:
         `devices` (see `processes.devices`; scikit-learn and XGBoost use the CPU alone), `seconds`,
         and the hash of the published `weights` that were read, "" without any: of the file or,
-        where Keras has read it, of all parameters as safetensors writes them; of embeddings that
-        of their model, whose licence and training data are `model_terms`.
+        where the backbone has a `load` of its own, of all parameters as safetensors writes them; of
+        embeddings that of their model, whose licence and training data are `model_terms`.
     """
     devices = {"kind": "cpu", "number": 1}
     if "picture" in config or "train" in config:
@@ -49,12 +49,11 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
     if "weights" in config and not config.weights:
         from ds_jax.models import pretrained  # here, since reading a model needs none of it
 
-        backbone = backbone_of(config)
-        if backbone.blocks:
+        backbone = built(config)
+        if backbone.load is None:
             weights = pretrained.cached(backbone, full=needs_full_weights(config))
         else:
-            content = safetensors.numpy.save(flatten(built(config).load("")))
-            weights = f"sha256:{files.sha256(content)}"
+            weights = f"sha256:{files.sha256(safetensors.numpy.save(flatten(backbone.load(''))))}"
     made = {"devices": devices, "seconds": seconds, "weights": weights}
     if config.get("features") == extract.EMBEDDINGS:
         settings = embeddings.pinned(extract.settings(config).embeddings)
