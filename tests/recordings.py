@@ -27,3 +27,12 @@ def sound(path: Path, seed: int = 0, seconds: float = 0.2, rate: int = RATE, cha
 def sounds(folder: Path, *names: str):
     for seed, name in enumerate(names):
         sound(folder / name, seed)
+
+
+def facts(of) -> tuple:
+    return of.label, of.speaker, of.gender, of.sentence, of.style
+
+
+def found(builder, folder: Path) -> dict[str, tuple]:
+    """Label, speaker, gender, sentence and style of each utterance, by its name."""
+    return {recording.name: facts(recording) for recording in builder.find(folder)}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from recordings import SMALL, sound, sounds
+from recordings import SMALL, found, sound, sounds
 
 from datasets.elra_s0329.elra_s0329_dataset_builder import Builder as Elra
 from datasets.emodb.emodb_dataset_builder import Builder as EmoDb
@@ -28,15 +28,6 @@ REAL = os.environ.get("DS_JAX_CORPORA")
 def _without_totals(monkeypatch):
     for builder in (Elra, EmoDb, EmoMatch, Emovo, Ravdess):
         monkeypatch.setattr(builder, "totals", ())
-
-
-def found(builder, folder: Path) -> dict[str, tuple]:
-    """Label, speaker, gender, sentence and style of each utterance, by its name."""
-    return {recording.name: facts(recording) for recording in builder.find(folder)}
-
-
-def facts(of) -> tuple:
-    return of.label, of.speaker, of.gender, of.sentence, of.style
 
 
 def test_known_corpora_are_the_folders_with_a_builder():

