@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.export
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import soundfile
 import tiny
@@ -16,7 +20,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, extract
 from ds_jax.systems import base as systems
 from ds_jax.systems import network
-from ds_jax.systems.finding import find_checkpoints
+from ds_jax.systems.finding import EXPORTED, EXPORTED_ONNX, find_checkpoints
 
 RATE = 16_000
 
@@ -73,6 +77,17 @@ def with_silence(waves):
     """The waves with almost nothing before and after them."""
     silence = 1e-3 * wave(0.5)
     return [np.concatenate([silence, samples, silence, silence]) for samples in waves]
+
+
+def load(directory):
+    """The program of an export as a function of samples and lengths, whichever form it has."""
+    path = directory / EXPORTED_ONNX
+    if not path.exists():
+        content = (directory / EXPORTED).read_bytes()
+        return jax.jit(jax.export.deserialize(bytearray(content)).call)
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(path)
+    return lambda samples, lengths: session.run(None, {"samples": samples, "lengths": lengths})[0]
 
 
 def batch_of(waves, size=None, filler=0.0):

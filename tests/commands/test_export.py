@@ -12,35 +12,41 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
-from exports import RATE, batch_of, predicted, untrained
+from exports import RATE, batch_of, load, predicted, untrained
 
 from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
-from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD
+from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX
 from ds_jax.systems.finding import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
 
-def load(directory):
-    return jax.export.deserialize(bytearray((directory / EXPORTED).read_bytes()))
+@pytest.fixture(scope="module")
+def both(run, tmp_path_factory):
+    """The folder of an export in each form."""
+    folders = {form: tmp_path_factory.mktemp(form) for form in export.FORMATS}
+    for form, folder in folders.items():
+        export.run(run, folder, form)
+    return folders
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("export")
-    export.run(run, directory)
-    return directory
+def exported(both):
+    return both["stablehlo"]
+
+
+@pytest.fixture(scope="module", params=export.FORMATS)
+def either(request, both):
+    return both[request.param]
 
 
 @pytest.fixture(scope="module")
-def model(exported):
-    loaded = load(exported)
-    assert loaded.platforms == export.PLATFORMS
-    return jax.jit(loaded.call)
+def model(either):
+    return load(either)
 
 
 @pytest.fixture
@@ -68,47 +74,70 @@ def test_a_fold_is_exported_alone_and_to_the_same_bytes(run_copy, waves, tmp_pat
         content.add(((place or fold / "export") / EXPORTED).read_bytes())
     assert len(content) == 1
     assert not (fold / "checkpoints" / "export").exists()
-    found = load(fold / "export").call(*batch_of(waves))
+    found = load(fold / "export")(*batch_of(waves))
     np.testing.assert_allclose(found, predicted(fold, waves, tmp_path), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("system", "changes"),
-    [
-        ("ds_fc", {"mode": "spectrogram", "preprocessing": "deepspectrum"}),
-        ("ds_am", {"window": 0.5, "window_hop": 0.3, "trim": 30.0}),
-        pytest.param("ds_am", {"window": 0.5, "window_hop": 0.3}, marks=pytest.mark.slow),
-        pytest.param("ds_am", {"trim": 30.0}, marks=pytest.mark.slow),
-    ],
-)
-def test_other_systems_and_pictures(system, changes, waves, tmp_path, monkeypatch):
+SYSTEMS = {
+    "ds_fc": {
+        "system": "ds_fc",
+        "picture.mode": "spectrogram",
+        "picture.preprocessing": "deepspectrum",
+    },
+    "windows": {"picture.window": 0.5, "picture.window_hop": 0.3, "trim": 30.0},
+    "early fusion": {"model.merging": "early_fusion", "model.freeze": "block2", "picture.size": 48},
+}
+TIMELINES = {
+    "differences": {"picture.subtract_band_means": True},
+    "no gate": {"model.gate": False, "model.freeze": "block2"},
+    "all trained": {"picture.floor_db": 60.0, "model.freeze": ""},
+}
+
+
+def in_each_form(names, *slow):
+    """Runs a test for names in ONNX, and in StableHLO, which compiles longer."""
+    cases = [(form, name) for form in export.FORMATS for name in names]
+    marks = {case: [pytest.mark.slow] * (case in slow) for case in cases}
+    cases = [pytest.param(*case, marks=marks[case]) for case in cases]
+    return pytest.mark.parametrize(("form", "name"), cases)
+
+
+@in_each_form(SYSTEMS, ("stablehlo", "early fusion"))
+def test_other_systems_and_pictures(form, name, waves, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "PLATFORMS", ("cpu",))
-    config = tiny.config(system)
-    config.trim = changes.get("trim", 0.0)
-    config.picture.update({name: value for name, value in changes.items() if name != "trim"})
+    changes = {"picture.size": 32} | SYSTEMS[name]
+    config = tiny.config(changes.pop("system", "ds_am"))
+    config.update_from_flattened_dict(changes)
     if config.trim:
         waves = exports.with_silence(waves)
-    config.picture.size = 32
     fold = untrained(tmp_path / "fold_00", config)
-    export.run(fold)
+    export.run(fold, tmp_path / "export", form)
     expected = predicted(fold, waves, tmp_path)
     assert expected.std(axis=0).max() > 1e-4
-    found = load(fold / "export").call(*batch_of(waves))
+    found = load(tmp_path / "export")(*batch_of(waves, 70_001, 7.0))
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_timelines_of_any_length(tmp_path, monkeypatch, waves):
+@in_each_form(
+    TIMELINES, ("stablehlo", "no gate"), ("stablehlo", "all trained"), ("onnx", "all trained")
+)
+def test_timelines_of_any_length_and_classes_that_were_never_trained(
+    form, name, waves, tmp_path, monkeypatch
+):
     monkeypatch.setattr(export, "PLATFORMS", ("cpu",))
     config, corpus = tiny.make("ds_am_statistics")
-    config.picture.subtract_band_means = True
-    state = tiny.state(tiny.setup(config, corpus))
-    tiny.save(tmp_path / "fold_00" / "checkpoints", state.variables, config)
-    export.run(tmp_path / "fold_00")
-    model = load_model(tmp_path / "fold_00")
-    expected = np.stack([model(samples, RATE) for samples in waves])
+    config.update_from_flattened_dict(TIMELINES[name])
+    variables = tiny.state(tiny.setup(config, corpus)).variables
+    trained = np.array([1, 0, 1, 1, 1, 1, 0], np.float32)
+    statistics = {**variables["batch_stats"], "trained_classes": {"trained": trained}}
+    fold = tmp_path / "fold_00"
+    tiny.save(fold / "checkpoints", {**variables, "batch_stats": statistics}, config)
+    export.run(fold, tmp_path / "export", form)
+    expected = np.stack([load_model(fold)(samples, RATE) for samples in waves])
     assert expected.std(axis=0).max() > 1e-4
-    found = load(tmp_path / "fold_00" / "export").call(*batch_of(waves, 50_001, 7.0))
+    found = load(tmp_path / "export")(*batch_of(waves, 50_001, 7.0))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not found[:, trained == 0].any()
 
 
 def test_it_answers_from_python_as_the_run_does(run, exported, waves, expected, tmp_path):
@@ -142,9 +171,14 @@ def test_real_recordings(run, model, tmp_path):
     np.testing.assert_allclose(found, predicted(run, recordings, tmp_path), atol=1e-5)
 
 
-def test_the_readme_s_program_runs_without_this_program(exported, model, tmp_path):
-    shutil.copy(exported / EXPORTED, tmp_path)
-    exports.check_program(exported, model, tmp_path, without={"flax", "scipy.fft", "librosa"})
+def test_the_readme_s_program_runs_without_this_program(either, model, tmp_path):
+    without = {
+        EXPORTED: {"flax", "scipy.fft", "librosa"},
+        EXPORTED_ONNX: {"jax", "flax", "scipy", "ds_jax"},
+    }
+    (program,) = (path for path in either.iterdir() if path.name in without)
+    shutil.copy(program, tmp_path)
+    exports.check_program(either, model, tmp_path, without[program.name])
 
 
 def test_facts_for_programs_and_people(run, exported):
@@ -243,6 +277,7 @@ def test_an_export_is_three_files_that_name_no_folder(exported):
     assert {path.name for path in exported.iterdir()} == {EXPORTED, "README.md", "model.json"}
     content = (exported / EXPORTED).read_bytes()
     assert str(Path(export.__file__).parents[1]).encode() not in content
+    assert jax.export.deserialize(bytearray(content)).platforms == export.PLATFORMS
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,15 @@
-"""An export to ONNX gives the probabilities of --mode=predict in ONNX Runtime."""
+"""What an export to ONNX has of its own; `test_export.py` asks for its probabilities."""
 
 import json
 import re
 import runpy
-import shutil
 from pathlib import Path
 
-import exports
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import tiny
-from exports import RATE, batch_of, predicted, untrained, wave
+from exports import RATE, batch_of, load, predicted, wave
 
 from ds_jax.commands import export
 from ds_jax.data.labels import LABELS
@@ -21,20 +18,6 @@ from ds_jax.systems.finding import EXPORTED, EXPORTED_CARD, EXPORTED_ONNX
 from ds_jax.systems.finding import load as load_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
-
-
-def load(directory):
-    """A function of samples and lengths."""
-    path = directory / EXPORTED_ONNX
-    onnx.checker.check_model(str(path), full_check=True)
-    session = onnxruntime.InferenceSession(path)
-
-    def model(samples, lengths):
-        (probabilities,) = session.run(None, {"samples": samples, "lengths": lengths})
-        assert probabilities.dtype == np.float32
-        return probabilities
-
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +32,6 @@ def model(exported):
     return load(exported)
 
 
-def test_it_gives_the_probabilities_of_predict_whatever_follows_a_recording(model, waves, expected):
-    for size, filler in ((50_001, 7.0), (50_001, 0.0), (None, 0.0)):
-        found = model(*batch_of(waves, size, filler))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
-    for samples, wanted in zip(waves, expected, strict=True):
-        np.testing.assert_allclose(model(*batch_of([samples]))[0], wanted, atol=1e-5)
-
-
 def test_sounds_at_the_limits(run, model, tmp_path):
     square = np.sign(np.sin(np.arange(8000) / 9)).astype(np.float32)  # at full scale
     quiet = (1e-3 * wave(0.5)).astype(np.float32)
@@ -69,41 +43,9 @@ def test_sounds_at_the_limits(run, model, tmp_path):
     np.testing.assert_allclose(silent.sum(), 1, atol=1e-6)
 
 
-def fields(**changed):
-    """A config of `tiny` with some fields changed, by their full names."""
-    config = tiny.config(changed.pop("system", "ds_am"))
-    config.picture.size = 32
-    config.update_from_flattened_dict(changed)
-    return config
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {
-            "system": "ds_fc",
-            "picture.mode": "spectrogram",
-            "picture.preprocessing": "deepspectrum",
-        },
-        {"picture.window": 0.5, "picture.window_hop": 0.3, "trim": 30.0},
-        {"model.merging": "early_fusion", "model.freeze": "block2", "picture.size": 48},
-    ],
-    ids=["ds_fc", "windows", "early_fusion"],
-)
-def test_other_systems_and_pictures(changes, waves, tmp_path):
-    config = fields(**changes)
-    if config.trim:
-        waves = exports.with_silence(waves)
-    fold = untrained(tmp_path / "fold_00", config)
-    export.run(fold, form="onnx")
-    expected = predicted(fold, waves, tmp_path)
-    assert expected.std(axis=0).max() > 1e-4
-    found = load(fold / "export_onnx")(*batch_of(waves, 70_001, 7.0))
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 def test_the_fully_connected_layers(tmp_path, waves):
-    config = fields(system="ds_fc", **{"model.head": "fc"})
+    config = tiny.config("ds_fc")
+    config.picture.size, config.model.head = 32, "fc"
     with tiny.narrow_vgg16(32):
         setup = tiny.create_setup(config, tiny.corpus(8), tiny.pretrained(side=1))
         tiny.save(tmp_path / "fold_00" / "checkpoints", tiny.state(setup).variables, config)
@@ -112,44 +54,6 @@ def test_the_fully_connected_layers(tmp_path, waves):
         found = load(tmp_path / "fold_00" / "export_onnx")(*batch_of(waves))
     assert expected.std(axis=0).max() > 1e-4
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"picture.subtract_band_means": True, "model.freeze": "block2"},
-        {"model.gate": False},
-        pytest.param({"picture.floor_db": 60.0, "model.freeze": ""}, marks=pytest.mark.slow),
-    ],
-    ids=["differences", "no gate", "all trained"],
-)
-def test_timelines_of_any_length_and_classes_that_were_never_trained(changes, waves, tmp_path):
-    config, corpus = tiny.make("ds_am_statistics")
-    config.update_from_flattened_dict(changes)
-    variables = tiny.state(tiny.setup(config, corpus)).variables
-    trained = np.array([1, 0, 1, 1, 1, 1, 0], np.float32)
-    statistics = {**variables["batch_stats"], "trained_classes": {"trained": trained}}
-    fold = tmp_path / "fold_00"
-    tiny.save(fold / "checkpoints", {**variables, "batch_stats": statistics}, config)
-    export.run(fold, form="onnx")
-    expected = np.stack([load_model(fold)(samples, RATE) for samples in waves])
-    assert expected.std(axis=0).max() > 1e-4
-    model = load(fold / "export_onnx")
-    for size in (None, 50_001):
-        found = model(*batch_of(waves, size, 7.0))
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        assert not found[:, trained == 0].any()
-
-
-def test_real_recordings(run, model, tmp_path):
-    recordings = exports.recordings()
-    found = model(*batch_of(recordings, 50_001))
-    np.testing.assert_allclose(found, predicted(run, recordings, tmp_path), atol=1e-5)
-
-
-def test_the_readme_s_program_runs_without_jax(exported, model, tmp_path):
-    shutil.copy(exported / EXPORTED_ONNX, tmp_path)
-    exports.check_program(exported, model, tmp_path, without={"jax", "flax", "scipy", "ds_jax"})
 
 
 def test_the_program_for_robots_runs(exported, monkeypatch, capsys, tmp_path):
