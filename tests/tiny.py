@@ -130,6 +130,15 @@ def corpus(utterances: int = 16, windows: int = 1, canvas: int = 48, seed: int =
     return Corpus("tiny", known, pictures, owners)
 
 
+def with_digests(of: Corpus, *others: str) -> Corpus:
+    """The same corpus with digests of its recordings; some have another one."""
+    utterances = tuple(
+        dataclasses.replace(u, digest=("another " if u.name in others else "") + u.name)
+        for u in of.utterances
+    )
+    return dataclasses.replace(of, utterances=utterances)
+
+
 def timelines(of: Corpus, seed: int = 0) -> Corpus:
     """The same corpus with timelines of 32 bands and of several widths, padded with 0."""
     rng = np.random.default_rng(seed)

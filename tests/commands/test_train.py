@@ -111,17 +111,6 @@ def test_a_process_on_another_disk_is_told_so(tmp_path, monkeypatch):
         train.run(tiny.run_config(), tiny.corpus(21), tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("name", "wanted"),
-    [("none.h5", FileNotFoundError), ("README.md", ValueError), ("page.h5", ValueError)],
-)
-def test_a_wrong_file_of_weights_is_refused_before_any_work(name, wanted, tmp_path):
-    for given in ("README.md", "page.h5"):
-        (tmp_path / given).write_text("<html>404 Not Found</html>")
-    with pytest.raises(wanted, match=name):
-        train.check(tiny.run_config(weights=str(tmp_path / name)))
-
-
 def test_a_fold_file_is_used_as_it_is(tmp_path):
     config, corpus = quick(**{"folds.file": str(tmp_path / "given.json")})
     names = [utterance.name for utterance in corpus.utterances]
@@ -230,22 +219,15 @@ def test_a_fold_that_was_copied_over_another_is_not_reported(run, run_copy):
 
 
 def test_other_recordings_under_the_same_names_are_refused(tmp_path):
-    def corpus(*others):
-        plain = tiny.corpus(21)
-        utterances = [
-            dataclasses.replace(u, digest=u.name + "!" * (u.name in others))
-            for u in plain.utterances
-        ]
-        return dataclasses.replace(plain, utterances=tuple(utterances))
-
-    train.run(tiny.run_config(), corpus(), tmp_path, [])
+    other = tiny.with_digests(tiny.corpus(21), "u20")
+    train.run(tiny.run_config(), tiny.with_digests(tiny.corpus(21)), tmp_path, [])
     predictions.write(tmp_path / "fold_00", [], Predicted(np.empty((0, 7)), {}, {}), LABELS)
     for action in (train.run, report.run):
-        for changed in (corpus("u20"), tiny.corpus(14)):
+        for changed in (other, tiny.corpus(14)):
             with pytest.raises(ValueError, match=r"folds\.json.*u"):
                 action(tiny.run_config(), changed, tmp_path)
     with pytest.raises(ValueError, match=r"folds\.json.*u20"):
-        evaluate.run(tmp_path, corpus("u20"))
+        evaluate.run(tmp_path, other)
 
 
 def test_a_run_goes_on_with_the_weights_that_it_began_with(tmp_path):

@@ -27,21 +27,11 @@ def setup(narrow):
     return tiny.setup(tiny.config())
 
 
-def fresh_state(setup, optimiser=None, pretrained=None, seed=0):
-    return step_module.create_state(
-        create_network(setup.config),
-        optimiser or setup.optimiser,
-        pretrained or setup.pretrained,
-        jax.random.key(seed),
-        {},
-    )
-
-
 def take_step(setup, rows, mask, scale=1.0, step=None, state=None, **other):
     """One step from a fresh state, or another."""
     inputs = dataclasses.replace(setup.inputs, **other)
     step = step or setup.steps_for(ONE_MODEL)[0]
-    placed = ONE_MODEL.place([state or fresh_state(setup)])
+    placed = ONE_MODEL.place([state or tiny.state(setup)])
     rows, mask = np.asarray(rows, np.int32)[None, None], np.asarray(mask, np.float32)[None, None]
     number, scale, counts = np.int32(1), np.float32(scale), np.ones(1, np.int32)
     state, losses = step(placed, number, scale, inputs.corpus, inputs.labels, rows, mask, counts)
@@ -103,7 +93,7 @@ def test_a_padded_batch_has_the_gradient_of_its_rows():
     step = step_module.create_train_step(network, optimiser, setup.inputs, ONE_MODEL, config.seeds)
 
     def after(rows, mask):
-        state = fresh_state(setup, optimiser)
+        state = tiny.state(dataclasses.replace(setup, optimiser=optimiser))
         return host(take_step(setup, rows, mask, step=step, state=state))
 
     padded, padded_loss = after([*ROWS[:5], 0, 0, 0], [1] * 5 + [0] * 3)
@@ -118,7 +108,7 @@ def test_a_padded_batch_has_the_gradient_of_its_rows():
 
 
 def fresh_host(setup):
-    return host(fresh_state(setup).variables["params"])
+    return host(tiny.state(setup).variables["params"])
 
 
 @pytest.mark.parametrize(
@@ -186,7 +176,7 @@ def test_dropout_is_trained_from_ported_fc_layers(monkeypatch):
     assert loss == same_loss
     assert changed(before, first.variables["params"]) >= {"fc1", "fc2", "classifier"}
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    state = fresh_state(setup)
+    state = tiny.state(setup)
     later = host(take_step(setup, ROWS, [1] * 8, state=state.replace(step=state.step + 1)))
     assert later[1] != loss  # other units are dropped in another step
 
@@ -207,7 +197,7 @@ def test_the_scale_multiplies_a_step(setup):
 
 
 def test_new_layers_are_drawn_by_seed_and_ported_ones_are_not(setup):
-    one, same, other = (host(fresh_state(setup, seed=seed).params) for seed in (0, 0, 1))
+    one, same, other = (host(tiny.state(setup, seed).params) for seed in (0, 0, 1))
     assert not changed(one, same)
     assert changed(one["head"], other["head"]) >= {"conv1", "conv2", "gate", "block4_pool_logits"}
     assert not changed(one["vgg16"], other["vgg16"])
