@@ -13,10 +13,14 @@ from ds_jax.data.folds import PROTOCOLS, Fold, check, make_folds, shared
 from ds_jax.data.labels import LABELS
 from ds_jax.runtime.errors import ConfigError
 
+CHOICES = ("dev", "test", "none")
+
 
 @settings(deadline=None, max_examples=60)
 @given(
-    how=st.sampled_from([*itertools.product(RULES, ["dev", "test"]), ("whole_corpus", "dev")]),
+    how=st.sampled_from(
+        [*itertools.product(RULES, CHOICES), ("whole_corpus", "dev"), ("whole_corpus", "none")]
+    ),
     speakers=st.integers(2, 11),
     sentences=st.integers(10, 13),
     seed=st.integers(0, 9),
@@ -50,7 +54,8 @@ def test_another_seed_gives_other_folds(protocol):
 
 @pytest.mark.parametrize("protocol", RULES)
 def test_dev_is_taken_from_train_and_leaves_test_alone(protocol):
-    on_dev, on_test = (make_folds(corpus(), protocol, 4, 0, on) for on in ("dev", "test"))
+    on_dev, on_test, on_none = (make_folds(corpus(), protocol, 4, 0, on) for on in CHOICES)
+    assert on_none == on_test
     for with_dev, without in zip(on_dev, on_test, strict=True):
         assert with_dev.test == without.test
         assert tuple(sorted(with_dev.train + with_dev.dev)) == without.train
@@ -300,19 +305,6 @@ def test_the_nearest_protocol_is_named():
 def test_a_corpus_that_cannot_be_divided_is_an_error(utterances, protocol, count, message):
     with pytest.raises(ValueError, match=message):
         make_folds(utterances, protocol, count, 0)
-
-
-@pytest.mark.parametrize("protocol", [*RULES, "whole_corpus"])
-def test_without_a_choice_all_that_is_not_tested_trains(protocol):
-    utterances = corpus()
-    folds = make_folds(utterances, protocol, 4, 0, "none")
-    if protocol != "whole_corpus":
-        chosen = make_folds(utterances, protocol, 4, 0)
-        assert [fold.test for fold in folds] == [fold.test for fold in chosen]
-    for fold in folds:
-        assert fold.dev == ()
-        assert fold.dev_rule == ""
-        assert sorted([*fold.train, *fold.test]) == sorted(u.name for u in utterances)
 
 
 def counts(speakers, sentences):

@@ -71,19 +71,6 @@ def test_a_score_of_nothing_is_zero(score):
     assert score(np.zeros((7, 7), int)) == 0
 
 
-def test_a_label_only_predicted_does_not_enter_the_means():
-    matrix = metrics.confusion(np.array([0, 0, 1, 1]), np.array([0, 6, 1, 1]), 7)
-    assert metrics.uar(matrix) == pytest.approx(0.75)
-    assert metrics.macro_f1(matrix) == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_a_system_that_is_as_right_as_sure_is_calibrated():
-    probabilities = np.tile([0.75, 0.25, 0, 0, 0, 0, 0], (400, 1))
-    for labels, error in ((np.arange(400) % 4 == 0, 0), (np.zeros(400), 0.25)):
-        bins = metrics.calibration(labels.astype(int), probabilities)
-        assert metrics.calibration_error(bins) == pytest.approx(error)
-
-
 def test_calibration_by_hand():
     probabilities = np.full((4, 7), 0.0)
     probabilities[:, 0] = [1.0, 0.95, 0.62, 0.68]

@@ -116,7 +116,7 @@ def test_without_opensmile_its_sets_alone_are_missing(monkeypatch):
     opensmile._extractor.cache_clear()
     monkeypatch.setitem(sys.modules, "opensmile", None)
     for name in OPENSMILE:
-        with pytest.raises(ValueError, match="opensmile"):
+        with pytest.raises(ValueError, match=r"requirements-opensmile\.txt.*non-commercial"):
             compute(syllables(), 16_000, FeatureSettings(name))
         with pytest.raises(ValueError, match="opensmile"):
             FeatureSettings(name).check()
@@ -184,19 +184,6 @@ def test_a_config_with_features_has_no_picture():
     base.use_mlr(config, "mfcc")
     assert extract.settings(config) == FeatureSettings("mfcc")
     assert extract.settings({"features": "msf"}).shape == (95,)  # any mapping is a config
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        (PictureSettings(canvas=16, window=0.25), [((16, 16), np.uint8)] * 4),
-        (FeatureSettings("mfcc"), [((60,), np.float32)]),
-    ],
-)
-def test_pictures_are_one_a_window_and_features_one_a_recording(recording, settings, expected):
-    seconds, arrays, _ = extract.read(recording, settings)
-    assert seconds == 1
-    assert [(array.shape, array.dtype) for array in arrays] == expected
 
 
 @pytest.mark.parametrize("mode", ["mel", "spectrogram"])

@@ -1,18 +1,14 @@
 """Features of openSMILE equal those that its package computes of files."""
 
-import sys
-
 import joblib
 import numpy as np
 import pytest
 import soundfile
 
-from ds_jax.features.opensmile import _extractor, functionals
-
-SIZES = {"eGeMAPSv02": 88, "ComParE_2016": 6373}
+from ds_jax.features.opensmile import functionals
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=["eGeMAPSv02", "ComParE_2016"])
 def feature_set(request):
     return request.param
 
@@ -30,14 +26,6 @@ def voice(pitch=150.0, seconds=1.0, seed=0):
     return (np.round(8192 * (tone / 2 + noise)) / 32768).astype(np.float32)
 
 
-def test_features_are_as_many_as_published(opensmile, feature_set):
-    extractor = opensmile.Smile(opensmile.FeatureSet[feature_set])
-    found = functionals(voice(), feature_set)
-    assert extractor.num_features == SIZES[feature_set]
-    assert found.shape == (SIZES[feature_set],)
-    assert found.dtype == np.float32
-
-
 @pytest.mark.parametrize("gain", [1, 6])
 def test_features_are_those_of_a_16_bit_file_where_peaks_are_clipped(
     opensmile, feature_set, gain, tmp_path
@@ -50,12 +38,6 @@ def test_features_are_those_of_a_16_bit_file_where_peaks_are_clipped(
     extractor = opensmile.Smile(opensmile.FeatureSet[feature_set], level)
     expected = extractor.process_file(tmp_path / "a.wav").to_numpy()[0]
     np.testing.assert_array_equal(functionals(samples, feature_set), expected)
-
-
-@pytest.mark.parametrize("pitch", [110.0, 220.0])
-def test_the_first_of_egemaps_is_the_pitch(opensmile, pitch):
-    semitones = functionals(voice(pitch), "eGeMAPSv02")[0]
-    assert semitones == pytest.approx(12 * np.log2(pitch / 27.5), abs=0.1)
 
 
 def test_features_are_the_same_again_and_in_other_processes(opensmile, feature_set):
@@ -74,12 +56,3 @@ def test_60_ms_are_enough_and_less_is_too_short(opensmile, feature_set):
     for count in (0, 1, 400, 959):
         with pytest.raises(ValueError, match="too short"):
             functionals(voice()[:count], feature_set)
-
-
-def test_a_missing_package_is_an_error_that_names_its_requirements_and_licence(
-    monkeypatch, feature_set
-):
-    _extractor.cache_clear()
-    monkeypatch.setitem(sys.modules, "opensmile", None)
-    with pytest.raises(ValueError, match=r"requirements-opensmile\.txt.*non-commercial"):
-        functionals(voice(), feature_set)

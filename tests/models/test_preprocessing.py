@@ -11,8 +11,7 @@ import pytest
 
 from ds_jax.models.colours import colour_table
 from ds_jax.models.keras_backbone import APPLICATIONS
-from ds_jax.models.preprocessing import IMAGENET_MEAN_BGR, network_input
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.models.preprocessing import network_input
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +67,3 @@ def test_resizing_equals_pillow(pictures, size):
             plane = PIL.Image.fromarray(picture[..., channel].astype(np.float32))
             wanted = plane.resize((size, size), PIL.Image.Resampling.BILINEAR)
             np.testing.assert_allclose(resized[..., 2 - channel], np.asarray(wanted), atol=0.01)
-
-
-@pytest.mark.parametrize(("canvas", "size"), [(227, 224), (227, 128), (40, 64)])
-def test_one_colour_stays_one_colour(canvas, size):
-    pictures = jnp.full((1, canvas, canvas), 200, jnp.uint8)
-    colour = colour_table("viridis")[200]
-    plain = network_input(pictures, "viridis", size, "bgr")
-    np.testing.assert_allclose(plain, np.broadcast_to(colour, plain.shape), atol=1e-3)
-    centred = network_input(pictures, "viridis", size, "caffe")
-    wanted = np.broadcast_to(colour - np.float32(IMAGENET_MEAN_BGR), plain.shape)
-    np.testing.assert_allclose(centred, wanted, atol=1e-3)
-
-
-def test_an_unknown_colour_map_is_named():
-    with pytest.raises(ConfigError) as raised:
-        colour_table("virdis")
-    assert (raised.value.field, raised.value.value) == ("picture.colour_map", "virdis")

@@ -192,7 +192,10 @@ def test_files_are_checked_before_any_work(params, tmp_path):
     with pytest.raises(ValueError, match="missing: fc1/bias"):
         check(str(alone), full=True)
     (tmp_path / "vgg.pth").touch()
+    (tmp_path / "page.h5").write_text("<html>404 Not Found</html>")
     for full in (False, True):
+        with pytest.raises(ValueError, match=r"page\.h5 is damaged"):
+            check(str(tmp_path / "page.h5"), full=full)
         with pytest.raises(FileNotFoundError, match=r"none\.h5"):
             check(str(tmp_path / "none.h5"), full=full)
         with pytest.raises(ValueError, match=r"vgg\.pth is in no known format"):
