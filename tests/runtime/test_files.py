@@ -110,6 +110,11 @@ def test_a_home_folder_stands_for_its_tilde(tmp_path, monkeypatch):
     assert files.expand("~nobody_here") == Path("~nobody_here")
 
 
+def test_names_of_any_bytes_can_be_printed():
+    assert files.path_text(os.fsdecode(b"\xff.wav")) == r"\xff.wav"
+    assert files.printable("a\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}ñ b") == r"a\n\x1b[31m\u202eñ b"
+
+
 def test_json_is_strict_and_readable(tmp_path):
     path = tmp_path / "a.json"
     files.write_json(path, {"niño": [1, 2.5, None]})
