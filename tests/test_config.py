@@ -86,29 +86,6 @@ def test_a_report_shows_every_field_and_no_folder_of_the_machine():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("select_on", "train"),
-        ("parallel", "both"),
-        ("adapt", "speakers"),
-        ("seed", -1),
-        ("folds.seed", 2**31),
-        ("seeds.order", -1),
-        ("train.batch_size", 0),
-        ("train.epochs", 0),
-        ("train.new_learning_rate", float("nan")),
-        ("train.stop_patience", -3),
-    ],
-)
-def test_an_impossible_value_is_named(field, value):
-    config = base.get_config()
-    config.update_from_flattened_dict({field: value})
-    with pytest.raises(ConfigError) as refused:
-        configuration.check_values(config)
-    assert (refused.value.field, str(refused.value.value)) == (field, str(value))
-
-
-@pytest.mark.parametrize(
     ("field", "value", "named"),
     [
         ("folds.count", "3", "folds.count"),  # which the members share

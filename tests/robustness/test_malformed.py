@@ -1,7 +1,7 @@
 """Malformed recordings stop no others, and each one that is skipped is named.
 
 The slow tests, `pytest -m slow tests/robustness/test_malformed.py -s`, take all `malformed.cases`
-through every builder, predict and features, in processes with limited time and memory.
+through every builder and predict, in processes with limited time and memory.
 """
 
 import csv
@@ -19,14 +19,13 @@ import malformed
 import numpy as np
 import pytest
 import soundfile
-import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from datasets import base, workers
 from datasets.prepare import prepare
-from ds_jax.commands import predict, train
+from ds_jax.commands import predict
 from ds_jax.data import recordings
 from ds_jax.data.corpus import load
 from ds_jax.data.labels import LABELS
@@ -34,7 +33,6 @@ from ds_jax.features import audio, source, spectrogram
 from ds_jax.features.audio import Windowing
 from ds_jax.features.extract import FeatureSettings
 from ds_jax.features.spectrogram import PictureSettings
-from ds_jax.runtime import files
 from ds_jax.runtime.files import path_text
 
 ROOT = Path(__file__).parents[2]
@@ -115,12 +113,9 @@ def _without_totals(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def fitted(finished_runs):
     """A run of a classifier of features, which needs no weights."""
-    workdir = tmp_path_factory.mktemp("fitted")
-    config, corpus = tiny.make("mlr")
-    train.run(config, corpus, workdir)
-    return workdir
+    return finished_runs("mlr")
 
 
 @pytest.mark.parametrize("corpus", ["elra_s0329", "manifest"])
@@ -201,15 +196,6 @@ def test_circles_of_links_are_walked_once(tmp_path):
     assert time.monotonic() - began < 5
 
 
-def test_names_that_are_not_utf_8_are_spelt_out_and_differ(tmp_path):
-    names = [os.fsdecode(byte + b".wav") for byte in (b"\xff", b"\xfe")]
-    for name in names:
-        (tmp_path / name).touch()
-    assert [path_text(name) for name in names] == [r"\xff.wav", r"\xfe.wav"]
-    assert files.printable("a\n\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}ñ b") == r"a\n\x1b[31m\u202eñ b"
-    assert len({one.title for one in recordings.find([tmp_path])[0]}) == 2
-
-
 # Lengths and levels.
 
 
@@ -250,17 +236,6 @@ def test_an_impossible_rate_is_an_error(tmp_path, rate, passes):
         return
     with pytest.raises(ValueError, match=rf"a\.wav is damaged.*{rate} Hz"):
         audio.read(tmp_path / "a.wav", 16_000)
-
-
-def test_a_killed_worker_is_an_error_that_names_its_recordings(tmp_path, monkeypatch):
-    def end(paths, wanted):  # a local function, so that the worker imports no test
-        os.kill(os.getpid(), 9)
-
-    monkeypatch.setattr(workers.loky, "cpu_count", lambda: 2)
-    monkeypatch.setattr(workers, "_represent_batch", end)
-    files = [audio.Source(tmp_path / f"{number}.wav") for number in range(9)]
-    with pytest.raises(OSError, match=r"/0\.wav or one of the next"):
-        list(workers.represent_all(files, SMALL))
 
 
 # Properties.
@@ -415,21 +390,3 @@ def test_predict_survives_all_of_them(window, fitted, everything, tmp_path):
         }
     check_answered(output, placed, tmp_path / "odd")
     assert f"error: {len(output['unusable'])} could not be used" in error
-
-
-@pytest.mark.slow
-def test_features_survive_all_of_them(everything, tmp_path, weights_file):
-    placed = malformed.lay_out(tmp_path / "odd", "", everything)
-    output = tmp_path / "features.csv"
-    config = ("--config=configs/deepspectrum.py", "--config.model.layers=('block1_pool',)")
-    config += ("--config.picture.size=32", f"--config.weights={weights_file}")
-    arguments = (*config, f"--output={output}", tmp_path / "odd")
-    _, error = run_within_limits("launch.py", "--mode=features", *arguments, status=1)
-    with output.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    used = {row[0] for row in rows}
-    assert len(used) == len(rows)
-    named = re.search(r"error: (\d+) could not be used", error)
-    assert int(named[1]) == len(placed) - len(used)
-    for name, case in placed.items():
-        assert case.usable in (None, path_text(name) in used), case.kind

@@ -18,7 +18,7 @@ import tiny
 
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.preprocessing import network_input
-from ds_jax.runtime import files, processes
+from ds_jax.runtime import processes
 from ds_jax.systems import deep_features
 from ds_jax.systems.deep_features import LayerFeatures
 from ds_jax.training import parallel
@@ -170,11 +170,6 @@ def test_features_are_computed_once(tmp_path, runs):
     ]
 
 
-def test_what_was_kept_is_what_was_computed(tmp_path):
-    first = compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
-    np.testing.assert_array_equal(compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path), first)
-
-
 def test_only_missing_layers_are_computed_in_one_pass(tmp_path, runs):
     compute(PICTURES, TWO, SETTINGS, WEIGHTS, tmp_path)
     layers = ("block5_pool", "block2_pool", "block3_pool", "block1_pool")
@@ -265,19 +260,6 @@ def test_damaged_features_are_computed_anew(tmp_path, runs, capsys, damage):
     assert capsys.readouterr().out.startswith(f"{path} is damaged and is computed anew: ")
     with np.load(path) as stored:
         assert stored["features"].shape == (7, WIDTHS[TWO[0]])
-
-
-def test_an_interrupted_write_leaves_no_features(tmp_path, monkeypatch, runs):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files.os, "replace", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, tmp_path)
-    assert len(runs) == 2
 
 
 def test_what_a_killed_write_has_left_is_removed_by_the_next(tmp_path):

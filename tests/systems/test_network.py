@@ -125,14 +125,6 @@ def test_loading_another_architecture_is_refused(saved, monkeypatch):
         networks.load(saved)
 
 
-def test_a_missing_folder_and_an_empty_one_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none"):
-        networks.load(tmp_path / "none")
-    assert not (tmp_path / "none").exists()
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}"):
-        networks.load(tmp_path)
-
-
 @pytest.mark.parametrize("freeze", [pytest.param("", marks=pytest.mark.slow), "block4"])
 def test_networks_loaded_together_predict_the_mean_of_each(tmp_path, corpus, freeze):
     """Whatever is frozen, in batches that are not full, and with heads and gates."""
