@@ -162,22 +162,6 @@ def test_nothing_is_written_without_a_folder(three, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_two_voices_are_said_to_be_two(tmp_path, capsys):
-    spoken = [
-        Utterance(f"u{i:02}", LABELS[i % 7], f"s{i % 2}", "unknown", f"t{i % 21}", "normal", 1.0)
-        for i in range(84)
-    ]
-    runs = [
-        finished(tmp_path / "a", 0.9, utterances=spoken),
-        finished(tmp_path / "b", 0.5, utterances=spoken),
-    ]
-    found = compare.run(runs)
-    printed = capsys.readouterr().out
-    assert (found["pairs"][0]["unit"], found["pairs"][0]["clusters"]) == ("sentences", 21)
-    assert "these two voices only" in printed
-    assert "With 21 sentences this p is never below 0.0001" in printed
-
-
 def test_choosing_on_the_test_side_is_an_advantage_that_is_told(three, tmp_path, capsys):
     compare.run([three[0], finished(tmp_path / "peeked", 0.7, selected_on="test")])
     assert "have an advantage over the others" in capsys.readouterr().out
@@ -275,11 +259,6 @@ def test_a_comparison_needs_two_runs(three):
     for runs, named in (([], "0 runs"), (three[:1], "1 run"), (again, "attention")):
         with pytest.raises(ValueError, match=rf"{named}\b"):
             compare_runs(runs)
-
-
-def test_one_pair_is_one(three, capsys):
-    compare.run(three[:2])
-    assert "for 1 pair;" in capsys.readouterr().out
 
 
 def test_the_smaller_of_two_training_sets_counts(three):

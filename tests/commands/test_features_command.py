@@ -213,14 +213,11 @@ def test_a_table_labels_by_name(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     "content",
     [
-        "file;emotion\nanger/a1.wav;anger\njoy/j, 1.wav;joy\n;\n",
-        "sep=;\nname;emotion\nanger/a1.wav;anger\njoy/j, 1.wav;joy\n",
-        'Name , emotion\nanger/a1.wav, anger\n"joy/j, 1.wav", joy\n,,\n,,\n',
         "emotion\tFile Name\nanger\tanger/a1.wav\njoy\tjoy/j, 1.wav\n",
         ";file;emotion\n0;anger/a1.wav;anger\n1;joy/j, 1.wav;joy\n",
     ],
 )
-def test_tables_of_labels_are_read_as_people_have_them(folder, tmp_path, content):
+def test_the_columns_of_a_table_of_labels_may_stand_anywhere(folder, tmp_path, content):
     (tmp_path / "labels.csv").write_text(content)
     labels = str(tmp_path / "labels.csv")
     header, names, rows = table_of(experiment(), [folder], tmp_path / "out.csv", labels)
@@ -235,28 +232,17 @@ def test_tables_of_labels_are_read_as_people_have_them(folder, tmp_path, content
         ("file,label\na.wav,1\na.wav,2\n", r", line 3: 'a\.wav'"),
         ("file,label\na.wav\n", ", line 2: .*missing"),
         ("file,label\n,joy\n", ", line 2: .*missing"),
-        ("file,label\na.wav,joy,1\n", ", line 2: more fields"),
-        ("file:label\na.wav:joy\n", ", line 1: .*commas"),
         ("file\na.wav\n", ", line 1: .*one or more of labels"),
         ("", ", line 1: "),
         ("file,label\nbad.wav,joy\n", " .*5 recordings.*'bad.wav'"),
-        ("file,label\n\xff,joy\n".encode("latin-1"), ".*UTF-8"),
     ],
 )
 def test_an_impossible_table_is_an_error_that_names_the_place(folder, tmp_path, content, place):
     labels = tmp_path / "labels.csv"
-    labels.write_bytes(content if isinstance(content, bytes) else content.encode())
+    labels.write_text(content)
     with pytest.raises(ValueError, match=rf"labels\.csv{place}"):
         features.run(experiment(), [folder], tmp_path / "out.csv", str(labels))
     assert not (tmp_path / "out.csv").exists()
-
-
-def test_formats_of_ffmpeg_are_named_without_it(folder, tmp_path, monkeypatch):
-    (folder / "joy" / "j3.m4a").write_bytes(b"of a format that only ffmpeg knows")
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match=r"j3\.m4a .*may need ffmpeg"):
-        features.run(experiment(), [folder], tmp_path / "out.csv")
-    assert (tmp_path / "out.csv").exists()
 
 
 def test_unusable_recordings_are_named_and_the_others_are_written(folder, tmp_path):

@@ -21,7 +21,6 @@ from ds_jax.data import recordings
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
-from ds_jax.models import pretrained
 from ds_jax.systems import base as systems
 from ds_jax.systems import finding, model, network
 
@@ -108,20 +107,14 @@ def test_finished_folds_alone_predict(fitted, folder, tmp_path, capsys):
     assert np.abs(one - other).max() > 1e-6
 
 
+@pytest.mark.usefixtures("tiny_weights")
 @pytest.mark.parametrize(
     "system",
     ["svc", "xgboost", "ds_svc"]
     + [pytest.param(name, marks=pytest.mark.slow) for name in ("ds_fc", "lstm")],
 )
-def test_every_system_predicts(system, folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        pretrained, "load", lambda backbone, path, full: print("weights") or tiny.pretrained()
-    )
-    config, corpus = tiny.make(system)
-    if "train" in config:
-        config.train.epochs = 1
-    workdir = tmp_path / "run"
-    train.run(config, corpus, workdir, [0])
+def test_every_system_predicts(finished_runs, system, folder, tmp_path, capsys):
+    workdir = finished_runs(system)
     capsys.readouterr()
     check(answers(capsys, workdir, [folder / "*.wav", folder / "sub"]), folder)
     with pytest.raises(ValueError, match="gates"):
@@ -139,12 +132,10 @@ def drawing(path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("tiny_weights")
 @pytest.mark.parametrize("gate", [True, False])
-def test_timelines_are_predicted_and_explained_as_wide_as_they_are(
-    gate, folder, tmp_path, capsys, monkeypatch
-):
+def test_timelines_are_predicted_and_explained_as_wide_as_they_are(gate, folder, tmp_path, capsys):
     """A recording gets the same prediction alone as beside longer ones."""
-    monkeypatch.setattr(pretrained, "load", lambda *_, **__: tiny.pretrained())
     config, corpus = tiny.make("ds_am_statistics")
     config.train.epochs, config.model.gate = 1, gate
     workdir, drawn = tmp_path / "run", tmp_path / "drawn"
@@ -250,13 +241,6 @@ def test_an_explanation_is_drawn_for_each_row(run, folder, tmp_path, capsys):
     names = sorted(path.name for path in (drawn / "parts").iterdir())
     assert names == ["mono.wav_0.00-0.50.svg", "mono.wav_0.50-1.00.svg"]
     assert "0.6" in drawing(drawn / "parts" / names[1])[1]  # seconds of the recording
-
-
-def test_a_long_recording_has_a_row_for_each_window(fitted, tmp_path, capsys):
-    tone(tmp_path / "long.wav", seconds=3.25)
-    found = answers(capsys, fitted, [tmp_path], window=1, hop=0.5)
-    starts = [0, 0.5, 1, 1.5, 2, 2.5]
-    assert [row[1:3] for row in found] == [(start, min(start + 1, 3.25)) for start in starts]
 
 
 def test_windows_that_are_asked_for_reach_the_end_and_count_by_their_length(

@@ -11,7 +11,6 @@ from ds_jax.commands import paper
 from ds_jax.data import corpus
 from ds_jax.data.labels import LABELS
 from ds_jax.features import extract
-from ds_jax.models import pretrained
 from ds_jax.report import paper_numbers
 
 
@@ -32,8 +31,7 @@ def run_tables(folder):
     def read_experiment(name):
         return configuration.load(f"configs/{name}.py")
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "load", lambda *_, **__: tiny.pretrained())
+    with tiny.given_weights():
         paper.run(config, read_experiment, load, folder / "run")
     content = json.loads((folder / "run/paper.json").read_text())
     page = (folder / "run/paper.html").read_text()
@@ -41,9 +39,11 @@ def run_tables(folder):
     return content, page, times
 
 
-def check(folder, capsys):
-    """Every cell is filled, and a second call runs none again."""
-    content, page, before = run_tables(folder)
+@pytest.mark.slow
+@pytest.mark.usefixtures("narrow")
+def test_every_cell_of_every_table_is_filled_once(tmp_path, capsys):
+    pytest.importorskip("opensmile")
+    content, page, before = run_tables(tmp_path)
     cells = content["cells"]
     assert {(cell["config"], cell["protocol"]) for cell in cells} == {
         (row.config, protocol) for row in paper_numbers.ROWS for protocol in ("paper", "clean")
@@ -59,27 +59,7 @@ def check(folder, capsys):
     assert "not run" not in page
     assert "failed" not in page
     capsys.readouterr()
-    assert run_tables(folder)[2] == before
+    assert run_tables(tmp_path)[2] == before
     assert "starts" not in capsys.readouterr().out
-    return page
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("narrow")
-def test_a_few_cells_are_filled_once(tmp_path, monkeypatch, capsys):
-    """One row of each kind: a classifier, a network across corpora, and deep features."""
-    names = ("mfcc_mlr_elra", "ds_am_elra", "ds_svc_emomatch")
-    rows = tuple(row for row in paper_numbers.ROWS if row.config in names)
-    monkeypatch.setattr(paper_numbers, "ROWS", rows)
-    cross = {places: x for places, x in paper_numbers.CROSS.items() if places[0] == "elra"}
-    monkeypatch.setattr(paper_numbers, "CROSS", cross)
-    check(tmp_path, capsys)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("narrow")
-def test_every_cell_of_every_table_is_filled_once(tmp_path, capsys):
-    pytest.importorskip("opensmile")
-    page = check(tmp_path, capsys)
     for table in range(1, 10):
         assert f"Table {table}" in page
