@@ -144,15 +144,6 @@ class Page:
         """Returns the beginnings of all addresses that were requested, the page's among them."""
         return [event["request"]["url"][:200] for event in self.events("Network.requestWillBeSent")]
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        options = {"captureBeyondViewport": whole}
-        if whole:
-            size = self.command("Page.getLayoutMetrics")["cssContentSize"]
-            options["clip"] = size | {"scale": 1}
-        path.write_bytes(
-            base64.b64decode(self.command("Page.captureScreenshot", **options)["data"])
-        )
-
     def pdf(self) -> bytes:
         """Returns the page as it is printed in colour."""
         return base64.b64decode(self.command("Page.printToPDF", printBackground=True)["data"])
