@@ -32,7 +32,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from benchmarks import generated, measuring, roofline
+from benchmarks import generated, measuring, operations
 from benchmarks.hlo import Program
 from benchmarks.throughput import BANDS, DEV_SHARE, picture_flops
 from ds_jax.runtime.files import write_json
@@ -246,18 +246,9 @@ def compiled(row: Row, known: Mapping) -> dict:
     found["FLOP of the network"] = found["pictures"] * flops
     if chip.clock and found["cycles"]:
         found["seconds"] = found["cycles"] / chip.clock
-        peak = roofline.peak(devices[0].device_kind) * row.count
+        peak = operations.peak(devices[0].device_kind) * row.count
         found["share of peak"] = found["FLOP of the network"] / found["seconds"] / peak
     return found
-
-
-def measured(row: Row) -> float | None:
-    """Returns the seconds that a step takes where the row's chips are here; None elsewhere."""
-    here = jax.devices()
-    if (here[0].device_kind, len(here)) != (CHIPS[row.chip].kind, row.count):
-        return None
-    setup = set_up(row.system, row.size, row.batch, row.freeze, row.chip)
-    return timed(setup, row)
 
 
 def timed(setup: TrainingSetup, row: Row) -> float:
@@ -315,26 +306,29 @@ def experiments(found: Sequence[dict]) -> list[tuple]:
 
 def show(found: Sequence[dict]) -> None:
     """Prints what was found of rows."""
+    heads = ["one chip, by its compiler's estimates", "GFLOP a step", "GB moved", "GB at most"]
+    heads += ["Mcycles", "of convolutions"]
+    kinds = {"seconds": "at least, at most"}  # times, and rates
+    if any("measured seconds" in one for one in found):
+        kinds["measured seconds"] = "MEASURED, MEASURED"
+    for words in kinds.values():
+        least, most = words.split(", ")
+        heads += [f"ms, {least}", f"pictures/s of all, {most}", f"share of peak, {most}"]
     cells = []
     for one in found:
-        row = Row(**one["row"])
-        if not one["fits"]:
-            cells.append((row.name, "does not fit", *[None] * 10))
-            continue
-        of_peak = one["FLOP of the network"] / row.count / roofline.peak(CHIPS[row.chip].kind)
-        numbers = [one["FLOP"] / 1e9, one["bytes"] / 1e9, one["peak memory"] / 1e9]
-        cycles = [one["cycles"] / 1e6, one["cycles of convolutions"] / 1e6]
-        numbers += cycles if one["cycles"] else [None, None]
-        for seconds in (one.get("seconds"), one.get("measured seconds")):
-            rates = (1e3 * seconds, one["pictures"] / seconds, of_peak / seconds) if seconds else ()
-            numbers += rates or [None] * 3
-        cells.append((row.name, *numbers))
-    heads = (
-        "estimates of the compiler, for one chip",
-        *("GFLOP a step", "GB moved", "GB at most", "Mcycles", "of convolutions"),
-        *("ms, at least", "pictures/s of all, at most", "share of peak, at most"),
-        *("MEASURED: ms", "pictures/s of all", "share of peak"),
-    )
+        row, numbers = Row(**one["row"]), ["does not fit"]
+        if one["fits"]:
+            numbers = [one["FLOP"] / 1e9, one["bytes"] / 1e9, one["peak memory"] / 1e9]
+            cycles = [one["cycles"] / 1e6, one["cycles of convolutions"] / 1e6]
+            numbers += cycles if one["cycles"] else [None, None]
+            peak = row.count * operations.peak(CHIPS[row.chip].kind)
+            for seconds in map(one.get, kinds):
+                if seconds:
+                    share = one["FLOP of the network"] / peak / seconds
+                    numbers += [1e3 * seconds, one["pictures"] / seconds, share or None]
+                else:
+                    numbers += [None] * 3
+        cells.append((row.name, *numbers, *[None] * (len(heads) - 1 - len(numbers))))
     measuring.table("steps compiled for accelerators", heads, cells)
     for one in (one for one in found if one["fits"]):
         wide = one["float32 convolutions"]
@@ -386,14 +380,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict]:
         "--largest", action="store_true", help="double each batch until it does not fit"
     )
     flags = parser.parse_args(arguments)
-    jax.config.update("jax_enable_compilation_cache", False)
     kept = json.loads(flags.output.read_text()) if flags.output.exists() else {}
     found, rows = [], rows_of(flags)
     while rows:
         row = rows.pop(0)
         one = compiled(row, kept.get(row.name, {}))
-        if one["fits"] and (seconds := measured(row)):
-            one["measured seconds"] = seconds
+        here = jax.devices()
+        if one["fits"] and (here[0].device_kind, len(here)) == (CHIPS[row.chip].kind, row.count):
+            setup = set_up(row.system, row.size, row.batch, row.freeze, row.chip)
+            one["measured seconds"] = timed(setup, row)
         kept[row.name] = one
         write_json(flags.output, kept)
         found.append(one)
@@ -405,6 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict]:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_compilation_cache", False)  # a kept program says too little
     try:
         main()
     except ValueError as error:

@@ -15,6 +15,8 @@ _ARRAY = re.compile(r"\b(pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")
 _COLLECTIVE = re.compile(
     r"(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(-start|-done)?"
 )
+# What the program reads its inputs by: `step.take`, and its networks' `lower`.
+_INPUT = re.compile(r"/take/|\.lower/")
 # What moves or converts numbers and computes nothing, and what may stand beside it in a fusion.
 _MOVES = {"copy", "copy-start", "transpose", "reverse", "convert"}
 _BESIDE = {"fusion", "parameter", "bitcast", "reshape", "tuple", "get-tuple-element"}
@@ -156,7 +158,7 @@ class Program:
         convolutions, apart = self.convolutions(), sum(map(self.cycles, once))
         total = sum(map(self.cycles, step)) + apart / steps
         convolving = [x for x in step if any(y.name in convolutions for y in self.inside(x))]
-        lower = [x for x in step if ".lower/" in x.source and x not in convolving]
+        inputs = [x for x in step if _INPUT.search(x.source) and x not in convolving]
         moves = [
             {
                 "op": one.op,
@@ -173,7 +175,7 @@ class Program:
         return {
             "cycles": total,
             "cycles of convolutions": sum(map(self.cycles, convolving)),
-            "cycles of inputs": sum(map(self.cycles, lower)) + apart / steps,
+            "cycles of inputs": sum(map(self.cycles, inputs)) + apart / steps,
             "cycles once a dispatch": apart,
             "convolutions": len(convolutions),
             "float32 convolutions": {"backbone": float32.count(False), "heads": sum(float32)},

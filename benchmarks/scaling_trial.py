@@ -4,7 +4,6 @@ Called by scaling.py for each number of devices: python -m benchmarks.scaling_tr
 """
 
 import json
-import re
 import sys
 import tempfile
 import time
@@ -12,9 +11,9 @@ from pathlib import Path
 from unittest import mock
 
 import jax
-import numpy as np
 
 from benchmarks import generated
+from benchmarks.hlo import Program
 from benchmarks.throughput import chosen, counted
 from ds_jax.models import vgg16
 from ds_jax.models.backbones import BACKBONES
@@ -24,33 +23,10 @@ from ds_jax.training.loop import TrainingSetup, create_setup
 from ds_jax.training.parallel import ONE_FOLD_PER_DEVICE, ONE_MODEL, Layout
 
 COMPILE = "/jax/core/compile/backend_compile_duration"
-COLLECTIVE = re.compile(
-    r"= (.*) (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
-)
-ARRAY = re.compile(r"([a-z]+)(\d+)[a-z0-9]*\[([\d,]*)\]")
 # Folds are trained by a VGG16 of few channels, one layer a block: what is counted there does not
 # depend on them.
 SMALL = vgg16.create(((4, 1), (6, 1), (8, 1), (16, 1), (16, 1)), vgg16.UNITS)
 SIZE, BATCHES, BATCH_SIZE = 32, 8, 8  # of pictures, of an epoch, and of a batch
-
-
-def collectives(text: str) -> list[dict]:
-    """Lists what a compiled program exchanges, in the order of its text.
-
-    Args:
-        text: XLA's, optimised.
-
-    Returns:
-        For each collective operation its name, the numbers and the bytes that it takes in all.
-    """
-    found = []
-    for shapes, name in COLLECTIVE.findall(text):
-        numbers = size = 0
-        for _, bits, shape in ARRAY.findall(shapes):
-            count = int(np.prod([int(size) for size in shape.split(",") if size]))
-            numbers, size = numbers + count, size + count * int(bits) // 8
-        found.append({"name": name, "numbers": numbers, "bytes": size})
-    return found
 
 
 def create_trial(parallel: str) -> TrainingSetup:
@@ -70,7 +46,7 @@ def of_step(layout: Layout) -> dict:
     began = time.perf_counter()
     compiled = setup.steps_for(layout)[0].lower(*arguments).compile()
     return {
-        "collectives": collectives(compiled.as_text()),
+        "collectives": Program(compiled.as_text()).collectives(),
         "parameters": trained // layout.replicas,
         "compile seconds": time.perf_counter() - began,
         "host seconds a dispatch": sum(generated.host_seconds(setup, layout, BATCHES)),

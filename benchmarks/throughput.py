@@ -8,7 +8,7 @@
 The second form's timelines are of 3.07 s of speech, and square pictures are taken to be of as much.
 It trains one fold of generated pictures by `loop.train_folds`, and listens at the mapped steps and
 at what they read. Utilisation is that of the model: the operations of VGG16's convolutions in a
-second (see `roofline.py`), over the chip's dense peak; a CPU's peak is that of a large matrix
+second (see `operations.py`), over the chip's dense peak; a CPU's peak is that of a large matrix
 product in the same process.
 
 "input wait" is what the host took to make the chunks of an epoch, and takes to call as many steps
@@ -31,7 +31,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import generated, measuring, roofline
+from benchmarks import generated, measuring, operations
 from configs import base
 from ds_jax.models import vgg16
 from ds_jax.models.backbones import backbone_of
@@ -185,7 +185,7 @@ def measure(config, full: bool, batches: int, folder: Path) -> dict:
 
 
 def picture_flops(config, kept: bool, training: bool = True, full: bool = False) -> int:
-    """Counts a picture's operations in a step, by `roofline.py`; a timeline's are as wide as here.
+    """Counts the operations of a step on a picture, or on a timeline as wide as those here.
 
     Args:
         config: The network's.
@@ -201,10 +201,10 @@ def picture_flops(config, kept: bool, training: bool = True, full: bool = False)
         last = 1 + max(map(backbone.outputs.index, config.model.heads))
         size, squares = BANDS, generated.COLUMNS // BANDS
     if training:
-        flops = squares * roofline.step_flops(size, frozen, kept, last)
+        flops = squares * operations.step_flops(size, frozen, kept, last)
     else:
-        flops = squares * roofline.forward_flops(size, frozen + 1 if kept else 1, last)
-    return flops + (3 if training else 1) * full * roofline.fully_connected_flops(size)
+        flops = squares * operations.forward_flops(size, frozen + 1 if kept else 1, last)
+    return flops + (3 if training else 1) * full * operations.fully_connected_flops(size)
 
 
 def utilisation(found: dict, config, full: bool) -> dict:
@@ -214,7 +214,7 @@ def utilisation(found: dict, config, full: bool) -> dict:
     if jax.default_backend() == "cpu":
         peak, of = measured_peak(), "a matrix product of float32 in the same process"
     else:
-        peak, of = roofline.peak(kind), "the chip's dense peak in bfloat16"
+        peak, of = operations.peak(kind), "the chip's dense peak in bfloat16"
         peak = peak and peak * jax.device_count()
     reached = found["pictures a second"] * flops
     return {

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import pytest
 
-from benchmarks import accelerators, measuring, roofline, scaling_trial
+from benchmarks import accelerators, measuring, operations, scaling_trial
 from benchmarks.accelerators import Row
 from benchmarks.hlo import Program
 from ds_jax.models.backbones import BACKBONES
@@ -35,12 +35,13 @@ HloModule jit_step, is_scheduled=true
 %body (loop: (s32[], f32[8,4,4,64])) -> (s32[], f32[8,4,4,64]) {
   %loop = (s32[]{:T(128)}, f32[8,4,4,64]{3,0,2,1:T(8,128)}, /*index=2*/f32[3,3,3,64]{3,2,1,0}) parameter(0)
   %kernel = f32[3,3,3,64]{3,2,1,0:T(8,128)} get-tuple-element(%loop), index=2
-  %x = bf16[8,4,4,3]{3,0,2,1:T(8,128)(2,1)} fusion(%loop), kind=kLoop, calls=%nothing, metadata={op_name="jit(_fun)/while/body/Net/Net.lower/gather"}, backend_config={"estimated_cycles":"20"}
+  %row = bf16[8,48]{1,0:T(8,128)(2,1)} fusion(%loop), kind=kLoop, calls=%nothing, metadata={op_name="jit(_fun)/while/body/take/gather"}, backend_config={"estimated_cycles":"7"}
+  %x = bf16[8,4,4,3]{3,0,2,1:T(8,128)(2,1)} fusion(%row), kind=kLoop, calls=%nothing, metadata={op_name="jit(_fun)/while/body/Net/Net.lower/gather"}, backend_config={"estimated_cycles":"20"}
   %fusion.2 = bf16[3,3,3,64]{3,2,1,0:T(8,128)(2,1)} fusion(%kernel), kind=kLoop, calls=%moved, backend_config={"window_config":{"estimated_cycles":"80"}}
   %fusion.1 = bf16[8,4,4,64]{3,0,2,1:T(8,128)(2,1)} fusion(%x, %fusion.2), kind=kOutput, calls=%fused, metadata={op_name="jit(_fun)/while/body/vgg16/block1_conv1/conv_general_dilated"}, backend_config={"window_config":{"estimated_cycles":"600"}}
-  %wide = f32[8,4,4,64]{3,0,2,1:T(8,128)} convert(%fusion.1), backend_config={"estimated_cycles":"5"}
+  %wide = f32[8,4,4,64]{3,0,2,1:T(8,128)} convert(%fusion.1), backend_config={"estimated_cycles":"6"}
   %all-reduce-start = f32[10,2]{1,0} all-reduce-start(%wide), channel_id=1, to_apply=%add
-  %conv.2 = f32[8,4,4,16]{3,0,2,1:T(8,128)} convolution(%wide, %kernel), window={size=1x1}, dim_labels=b01f_01io->b01f, metadata={op_name="jit(_fun)/while/body/head/conv1/conv_general_dilated"}, backend_config={"estimated_cycles":"295"}
+  %conv.2 = f32[8,4,4,16]{3,0,2,1:T(8,128)} convolution(%wide, %kernel), window={size=1x1}, dim_labels=b01f_01io->b01f, metadata={op_name="jit(_fun)/while/body/head/conv1/conv_general_dilated"}, backend_config={"estimated_cycles":"287"}
   %all-reduce-done = f32[10,2]{1,0} all-reduce-done(%all-reduce-start)
   %dot = f32[8,16]{1,0} convolution(%conv.2, %kernel), dim_labels=bf_io->bf, metadata={op_name="jit(_fun)/while/body/head/dot_general"}
   %sum = (f32[], bf16[3]{0}) all-reduce(%dot, %dot), channel_id=2, to_apply=%add
@@ -69,9 +70,9 @@ ENTRY %main (x: bf16[8,4,4,64]) -> bf16[8,4,4,64] {
 
 def test_a_step_is_read_of_a_program():
     found = Program(LOOP).report(steps=10)
-    assert found["cycles"] == 20 + 80 + 600 + 5 + 295 + 1000 / 10
-    assert found["cycles of convolutions"] == 600 + 295
-    assert found["cycles of inputs"] == 20 + 1000 / 10
+    assert found["cycles"] == 7 + 20 + 80 + 600 + 6 + 287 + 1000 / 10
+    assert found["cycles of convolutions"] == 600 + 287
+    assert found["cycles of inputs"] == 7 + 20 + 1000 / 10
     assert found["cycles once a dispatch"] == 1000
     assert found["convolutions"] == 2  # and one product
     assert found["float32 convolutions"] == {"backbone": 0, "heads": 1}
@@ -177,7 +178,7 @@ def test_the_program_s_own_steps_are_lowered_for_other_devices(small, step, layo
     program, batches = accelerators.lowered(setup, row, jax.devices()[:1])
     assert batches == -(-accelerators.PICTURES // 4 // parallel.DISPATCHES)
     text = program.as_text()
-    assert f"tensor<{accelerators.PICTURES}x35x35xui8>" in text
+    assert f"tensor<{accelerators.PICTURES}x" in text
     assert "bf16" in text
     if step == "training":
         assert accelerators.timed(setup, row) > 0
@@ -199,7 +200,7 @@ with mock.patch.dict(BACKBONES, vgg16=scaling_trial.SMALL):
 def test_a_tiny_step_is_compiled_for_eight_tpus_and_kept(tmp_path):
     output = tmp_path / "found.json"
     flags = ["--counts=8", "--sizes=32", "--batches=8", "--steps=training", f"--output={output}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
     command = [sys.executable, "-c", TRIAL, *flags]
 
     def run() -> tuple[dict, str]:
@@ -217,7 +218,7 @@ def test_a_tiny_step_is_compiled_for_eight_tpus_and_kept(tmp_path):
     assert max(one["numbers"] for one in found["collectives"]) > 4000  # the gradients
     assert 0 < found["share of peak"] < 1
     assert found["seconds"] == found["cycles"] / accelerators.CHIPS["v5e"].clock
-    assert roofline.peak(accelerators.CHIPS["v5e"].kind) == 197e12
+    assert operations.peak(accelerators.CHIPS["v5e"].kind) == 197e12
     again, printed = run()
     assert again == found
     assert "compiling" not in printed.replace("compiling the network", "")

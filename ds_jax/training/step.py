@@ -301,7 +301,8 @@ def create_moments_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
 
 def take(corpus: Any, rows: jax.Array) -> Any:
     """Returns some rows of each array, or `Rows`, of a tree."""
-    return jax.tree.map(lambda x: x[rows], corpus, is_leaf=lambda x: isinstance(x, Rows))
+    with jax.named_scope("take"):
+        return jax.tree.map(lambda x: x[rows], corpus, is_leaf=lambda x: isinstance(x, Rows))
 
 
 def gather(outputs: Any, layout: Layout) -> Any:

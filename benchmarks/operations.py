@@ -1,4 +1,4 @@
-"""What VGG16 costs on paper: floating-point operations, bytes, and the chips' limits.
+"""What VGG16 costs on paper: floating-point operations, and what chips can do of them in a second.
 
 Operations are those of the convolutions and of fc1 and fc2, two for each multiplication and
 addition, whatever algorithm computes them. The heads of DS-AM are left out: 0.05 % at 224 pixels.
@@ -36,25 +36,6 @@ PEAKS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Chip:
-    """An accelerator on paper.
-
-    Attributes:
-        name: The name that people use.
-        peak: Dense bfloat16, FLOP/s.
-        bandwidth: The bandwidth of its memory, bytes/s.
-    """
-
-    name: str
-    peak: float
-    bandwidth: float
-
-
-H100 = Chip("H100 SXM", PEAKS["H100"], 3.35e12)
-V5E = Chip("TPU v5e", PEAKS["TPU v5e"], 819e9)
-
-
-@dataclasses.dataclass(frozen=True)
 class Convolution:
     """A layer of VGG16 on one picture.
 
@@ -62,23 +43,16 @@ class Convolution:
         block: The number of its block, from 1.
         side: The height and width of its maps.
         channels: The channels of the input and of the output.
-        pooled: Whether its output is pooled.
     """
 
     block: int
     side: int
     channels: tuple[int, int]
-    pooled: bool
 
     @property
     def flops(self) -> int:
         """Operations of the forward pass, and of each of the two gradients."""
         return 2 * 9 * self.side**2 * self.channels[0] * self.channels[1]
-
-    @property
-    def weights(self) -> int:
-        """Numbers in the kernel."""
-        return 9 * self.channels[0] * self.channels[1]
 
 
 def peak(device_kind: str) -> float | None:
@@ -91,9 +65,8 @@ def convolutions(size: int, last_block: int = 5) -> Iterator[Convolution]:
     """Yields the layers of VGG16 to a block, on pictures of `size` x `size`, from below."""
     side, below = size, 3
     for number, block in enumerate(BACKBONES["vgg16"].blocks[:last_block], start=1):
-        for layer in block.layers:
-            pooled = layer == block.layers[-1]
-            yield Convolution(number, side, (below, block.channels), pooled)
+        for _ in block.layers:
+            yield Convolution(number, side, (below, block.channels))
             below = block.channels
         side //= 2
 
@@ -124,43 +97,3 @@ def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False, last_block
     trained = [layer for layer in convolutions(size, last_block) if layer.block > frozen_blocks]
     forward = forward_flops(size, frozen_blocks + 1 if kept else 1, last_block)
     return forward + sum(2 * layer.flops for layer in trained) - sum(x.flops for x in trained[:1])
-
-
-def step_costs(size: int, batch_size: int) -> dict[str, list[tuple[float, float]]]:
-    """Returns FLOPs and bytes of a training step of all layers, if nothing is read twice.
-
-    Activations and their gradients are bfloat16, weights too but for their gradients and Adam's
-    moments, which are float32. ReLUs are free, and each operation reads its inputs from the
-    device's memory and writes its outputs there.
-
-    Returns:
-        For each block, and for Adam, the (FLOPs, bytes) of each operation.
-    """
-    costs, parameters = {}, 0
-    for number, layer in enumerate(convolutions(size)):
-        operations = costs.setdefault(f"block{layer.block}", [])
-        read, written = (2 * batch_size * layer.side**2 * c for c in layer.channels)
-        flops, weights = batch_size * layer.flops, layer.weights
-        operations.append((flops, read + 2 * weights + written))  # forward
-        operations.append((flops, read + written + 4 * weights))  # the kernel's gradient
-        if number:
-            operations.append((flops, written + 2 * weights + read))  # the input's gradient
-        if layer.pooled:
-            operations.append((0, written * 5 / 4))  # the maxima of what is read
-            operations.append((0, written * 9 / 4))  # their gradients go to where they came from
-        parameters += weights + layer.channels[1]
-    # Weights, gradients and both moments are read; weights twice and moments written.
-    costs["Adam"] = [(0, parameters * (4 * 4 + 3 * 4 + 2))]
-    return costs
-
-
-def seconds(operations: list[tuple[float, float]], chip: Chip) -> float:
-    """Returns the least time in which a chip can do the operations one after the other."""
-    return sum(max(flops / chip.peak, size / chip.bandwidth) for flops, size in operations)
-
-
-def ceiling(size: int, batch_size: int, chip: Chip) -> float:
-    """Returns the share of a chip's peak that a training step can reach by its bandwidth."""
-    blocks = step_costs(size, batch_size).values()
-    operations = [operation for block in blocks for operation in block]
-    return sum(flops for flops, _ in operations) / chip.peak / seconds(operations, chip)
