@@ -147,6 +147,7 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
         corpora.check("corpora", name)
     if mode == "train" and "eval_on" in config:
         config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
+        config.auxiliary = tuple(corpora.check_share(entry) for entry in config.auxiliary)
 
 
 def _train(

@@ -49,6 +49,9 @@ def get_config() -> ConfigDict:
     # Variants of each training recording, on which models are trained too: any of "speed=1.1"
     # (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the recording).
     config.variants = ()
+    # More corpora whose recordings train the models too, and are in no fold: "ravdess=0.3" takes
+    # 0.3 recordings of RAVDESS for each utterance of the corpus; folds.seed deals them.
+    config.auxiliary = ()
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
     config.picture = ConfigDict()

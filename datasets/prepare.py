@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from datasets import synthetic
-from ds_jax.data import corpus, labels
+from ds_jax.data import auxiliary, corpus, extension, labels
 from ds_jax.data.names import plain
 from ds_jax.features import extract, ffmpeg, remarks
 from ds_jax.features.extract import FeatureSettings, Settings
@@ -80,6 +80,11 @@ class Corpora:
             raise ValueError(f"{field}={name!r}: {error}") from error
         return full
 
+    def check_share(self, entry: str) -> str:
+        """Checks an entry of `config.auxiliary` as `check` does; completes the corpus' name."""
+        name, _ = auxiliary.parse(entry)
+        return self.check("auxiliary", name) + entry.removeprefix(name)
+
     def load(self, experiment, name: str, describes: bool = False) -> corpus.Corpus:
         """Prepares a corpus in the form that an experiment's config needs, and loads it.
 
@@ -95,10 +100,18 @@ class Corpora:
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
-        given = experiment.variants if self.trains and name == experiment.corpus else ()
+        trains = self.trains and name == experiment.corpus
+        given = experiment.variants if trains else ()
+        shares = map(auxiliary.parse, experiment.auxiliary if trains else ())
         settings = [extract.settings({**experiment, "variant": each}) for each in ("", *given)]
-        loaded = [self._load(experiment, name, s, describes, len(settings)) for s in settings]
-        return corpus.with_variants(loaded[0], loaded[1:]) if given else loaded[0]
+        forms = len(settings) + len(experiment.auxiliary)
+        loaded = [self._load(experiment, name, s, describes, forms) for s in settings]
+        found = extension.with_variants(loaded[0], loaded[1:]) if given else loaded[0]
+        others = [
+            (self._load(experiment, other, settings[0], False, forms), share)
+            for other, share in shares
+        ]
+        return auxiliary.join(found, others, experiment.folds.seed) if others else found
 
     def _load(
         self, experiment, name: str, settings: Settings, describes: bool, forms: int

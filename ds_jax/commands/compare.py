@@ -73,4 +73,6 @@ def _text(result: dict) -> str:
             lines.append(
                 "The other runs did without: these are two protocols, and not two systems."
             )
+    if helped := [run["name"] for run in result["runs"] if run["auxiliary"]]:
+        lines.append(f"Recordings of other corpora trained {', '.join(helped)} too.")
     return "\n".join(lines)

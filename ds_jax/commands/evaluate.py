@@ -1,7 +1,7 @@
 """Tests the models of a run on another corpus, or on their test splits again: `--mode=evaluate`."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import enrolment, fold_files, folds, generated, labels, leakage
+from ds_jax.data import auxiliary, enrolment, fold_files, folds, generated, labels, leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -66,7 +66,14 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     stored, trained = read_json(workdir / FOLDS), workdir / REPORT
     title = summary.read(trained).corpus_title if trained.is_file() else ""
-    tested, counts = _select(config, corpus, workdir, directories, stored.get("digests", {}))
+    others = auxiliary.read(workdir / FOLDS)
+    if corpus.name in (other["corpus"] for other in others):
+        raise ValueError(
+            f"recordings of {corpus.name} trained the models of {workdir} too, as config.auxiliary "
+            "says: name another corpus by --eval_on"
+        )
+    heard = {x for group in (stored, *others) for x in group.get("digests", {}).values()} - {""}
+    tested, counts = _select(config, corpus, workdir, directories, heard)
     rows = {folder / CHECKPOINTS: corpus.rows_of(names) for folder, names in tested.items()}
     rows = {checkpoints: numbers for checkpoints, numbers in rows.items() if len(numbers)}
     if not rows:
@@ -112,6 +119,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
             drawn=drawn,
             made=made | {"seconds": time.monotonic() - began},
             generated=sum(generated.count(each / GENERATED) for each in directories),
+            auxiliary=auxiliary.counts(others),
             **counts,
         )
 
@@ -121,9 +129,9 @@ def _select(
     corpus: Corpus,
     workdir: Path,
     directories: Sequence[Path],
-    digests: Mapping[str, str],
+    heard: Collection[str],
 ) -> tuple[dict[Path, tuple[str, ...]], dict[str, Any]]:
-    """Selects the utterances that each model tests; `digests` are those of the training's corpus.
+    """Selects the utterances that each model tests; `heard` are the digests of the training's.
 
     Returns:
         The names of the utterances by the folder of each fold; and the fields "shared",
@@ -146,14 +154,13 @@ def _select(
             f"note: the folds that {corpus.name} gives are not used: the models never saw it, and "
             "are tested on all of it"
         )
-    trained = {*digests.values()}
-    new = tuple(u.name for u in kept if u.digest not in trained)
+    new = tuple(u.name for u in kept if u.digest not in heard)
     if duplicates := len(kept) - len(new):
         processes.say(
             f"left out: {many(duplicates, 'recording')} of {corpus.name}, since the models were "
-            f"trained on the same of {config.corpus}"
+            "trained on the same"
         )
-    shared = {"speakers": None, "sentences": None, "recordings": 0 if trained else None}
+    shared = {"speakers": None, "sentences": None, "recordings": 0 if heard else None}
     counts = {"shared": shared, "equal_left_out": duplicates}
     counts["left_out"] = len(corpus.utterances) - len(kept)
     return dict.fromkeys(directories, new), counts

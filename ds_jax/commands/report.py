@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data import fold_files, folds, generated
+from ds_jax.data import auxiliary, fold_files, folds, generated
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.summary import RunSummary
@@ -111,6 +111,7 @@ def run(
             shared=folds.shared([all_folds[number] for number in finished], corpus.utterances),
             equal_left_out=len(folds.excluded_duplicates(all_folds, corpus.utterances)),
             missing_folds=sorted(set(range(len(all_folds))) - set(finished)),
+            auxiliary=auxiliary.counts(auxiliary.read(workdir / FOLDS)),
             generated=sum(record.get("generated", 0) for record in records),
             drawn=drawn,
             made=how_made(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
-from ds_jax.data import enrolment, fold_files, folds
+from ds_jax.data import auxiliary, enrolment, fold_files, folds
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
@@ -130,6 +130,7 @@ def _folds(
     protocol, all_folds = fold_files.read_folds(
         path, corpus.utterances, config.select_on, verify=True
     )
+    auxiliary.check_same(path, corpus.auxiliary)
     _check_numbers(numbers, len(all_folds))
     return protocol, all_folds
 
@@ -148,6 +149,7 @@ def _write_folds(
         files.remove_unfinished(workdir)
         configuration.write(config, workdir)
         content = config.folds.seed, config.select_on, all_folds, corpus.utterances
+        content += (auxiliary.describe(corpus.auxiliary),)
         fold_files.write_folds(workdir / FOLDS, corpus.name, protocol, *content)
 
 

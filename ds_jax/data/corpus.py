@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -59,6 +59,20 @@ class Utterance:
     fold: str = ""
 
 
+class Auxiliary(NamedTuple):
+    """Recordings of another corpus, which train the models too and are in no split of a fold.
+
+    Attributes:
+        name, title, licence: As those of `Corpus`.
+        utterances: The recordings.
+    """
+
+    name: str
+    title: str
+    licence: str
+    utterances: tuple[Utterance, ...]
+
+
 class StoredPictures:
     """Pictures on the disk, which are read when rows of them are indexed as in a NumPy array.
 
@@ -100,9 +114,10 @@ class Corpus:
             [n, height, widest], indices into a colour map of 256 entries, and 0 after the end of a
             timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
             NaN after their ends.
-        owners: int32 [n], the index in `utterances` of each row of `inputs`.
-        variants: How many rows at the end of `inputs` are of variants of the recordings, or were
-            generated for the training of a fold.
+        owners: int32 [n], the index in `all_utterances` of each row of `inputs`.
+        variants: How many rows at the end of `inputs` are of variants of the recordings, of
+            auxiliary recordings, or were generated for the training of a fold.
+        auxiliary: Recordings of other corpora that train the models too.
         skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
             kept.
@@ -129,12 +144,18 @@ class Corpus:
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     variants: int = 0
+    auxiliary: tuple[Auxiliary, ...] = ()
     computed: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def all_utterances(self) -> tuple[Utterance, ...]:
+        """The corpus' own utterances, and then the auxiliary ones."""
+        return self.utterances + tuple(u for group in self.auxiliary for u in group.utterances)
 
     @property
     def labels(self) -> np.ndarray:
         """The index in `classes` of each row's label, int32 [n]."""
-        labels = [self.classes.index(utterance.label) for utterance in self.utterances]
+        labels = [self.classes.index(utterance.label) for utterance in self.all_utterances]
         return np.asarray(labels, np.int32)[self.owners]
 
     @property
@@ -162,12 +183,25 @@ class Corpus:
 
         Args:
             names: The utterances.
-            variants: Whether rows of their variants are wanted too, as for training.
+            variants: Whether rows of their variants are wanted too.
         """
         wanted = set(names)
-        mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
+        mask = np.zeros(len(self.all_utterances), bool)
+        mask[: len(self.utterances)] = [u.name in wanted for u in self.utterances]
         owners = self.owners if variants else self.recorded_owners
         return np.flatnonzero(mask[owners]).astype(np.int32)
+
+    def training_rows(self, names: Iterable[str]) -> np.ndarray:
+        """Returns the rows that train a model on the named utterances, int32, in order.
+
+        They are the rows of the utterances and of their variants, and those of auxiliary recordings
+        of the same classes.
+        """
+        wanted = set(names)
+        labels = {utterance.label for utterance in self.utterances if utterance.name in wanted}
+        mask = [utterance.name in wanted for utterance in self.utterances]
+        mask += [u.label in labels for group in self.auxiliary for u in group.utterances]
+        return np.flatnonzero(np.asarray(mask, bool)[self.owners]).astype(np.int32)
 
 
 def load(
@@ -280,53 +314,6 @@ def load(
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 
 
-def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
-    """Adds the inputs of variants of the recordings, on which models are trained too.
-
-    A variant of a recording that cannot be used itself, or is another one by now, is left out.
-
-    Args:
-        recorded: The corpus, which may have some already.
-        variants: The same corpus, each with the inputs of a variant.
-    """
-    places = {
-        (utterance.name, utterance.digest): place
-        for place, utterance in enumerate(recorded.utterances)
-    }
-    owners, rows = [recorded.owners], []
-    for variant in variants:
-        own = [
-            places.get((utterance.name, utterance.digest), -1) for utterance in variant.utterances
-        ]
-        of_rows = np.asarray(own, np.int32)[variant.owners]
-        rows.append(np.flatnonzero(of_rows >= 0))
-        owners.append(of_rows[rows[-1]])
-    parts = [(recorded.inputs, np.arange(len(recorded.owners)))]
-    parts += [(variant.inputs, used) for variant, used in zip(variants, rows, strict=True)]
-    return dataclasses.replace(
-        recorded,
-        inputs=_joined(parts),
-        owners=np.concatenate(owners),
-        variants=recorded.variants + sum(map(len, rows)),
-    )
-
-
-def _joined(
-    parts: Sequence[tuple[np.ndarray | StoredPictures, np.ndarray]],
-) -> np.ndarray | StoredPictures:
-    """Puts rows of inputs one after the other; some may stay on the disk, and then all are read."""
-    if not any(isinstance(inputs, StoredPictures) for inputs, _ in parts):
-        return extract.stack([inputs[row] for inputs, rows in parts for row in rows])
-    places = [(inputs, row) for inputs, rows in parts for row in rows.tolist()]
-
-    def read(position: int) -> np.ndarray:
-        inputs, row = places[position]
-        return inputs[row]
-
-    shape = np.max([inputs.shape[1:] for inputs, _ in parts], axis=0)
-    return StoredPictures(read, np.arange(len(places)), tuple(shape.tolist()))
-
-
 def _shape(png: bytes) -> tuple[int, int]:
     """Returns the height and the width of a PNG, which its header holds."""
     width, height = struct.unpack(">II", png[16:24])
@@ -347,10 +334,13 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
     kept = {}
 
     def load_or_take(config: Mapping, name: str) -> Corpus:
-        read = ("features", "embeddings", "picture", "trim", "channel", "raw_rate", "variants")
+        read = ("features", "embeddings", "picture", "trim", "channel", "raw_rate")
         values = [config.get(field) for field in (*read, "classes", "label_map")]
-        # Variants are of the corpus alone that an experiment is trained on.
-        key = name, bool(config.get("variants")) and name == config.corpus, str(values)
+        # What trains the models too belongs to the corpus alone that they are trained on.
+        more = [config.get("variants"), config.get("auxiliary")]
+        if name == config.corpus and any(more):
+            values += [*more, config.folds.seed]
+        key = name, str(values)
         if key not in kept:
             kept.clear()
             kept[key] = load(config, name)

@@ -41,11 +41,16 @@ def write_folds(
     select_on: str,
     folds: Sequence[Fold],
     utterances: Sequence[Utterance] = (),
+    auxiliary: Sequence[Mapping] = (),
 ) -> None:
-    """Writes folds.json, with the digests of the utterances' recordings."""
+    """Writes folds.json, with the digests of the utterances' recordings.
+
+    Recordings of other corpora that train the models too stand there as `auxiliary` gives them.
+    """
     content = {"corpus": corpus, "protocol": protocol, "seed": seed, "select_on": select_on}
     content |= {"folds": [dataclasses.asdict(fold) for fold in folds]}
     digests = {utterance.name: utterance.digest for utterance in utterances if utterance.digest}
+    content |= {"auxiliary": list(auxiliary)} if auxiliary else {}
     write_json(path, content | {"digests": digests}, sealed=True)
 
 

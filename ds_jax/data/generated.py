@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ds_jax.data.corpus import Corpus, with_variants
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.extension import with_variants
 from ds_jax.runtime import files
 from ds_jax.runtime.workdir import PREDICTIONS
 

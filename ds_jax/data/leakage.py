@@ -128,13 +128,20 @@ def check_rows(
 
     Raises:
         LeakError: A row belongs to another split, or has the same recording as one that does.
+            Auxiliary recordings belong to train.
     """
     visible = {name for split in allowed for name in splits[split]}
     hidden = {name for split in splits if split not in allowed for name in splits[split]}
     hidden = same_recordings(hidden, corpus.utterances)
+    heard = {corpus.digests[name] for name in hidden} - {""}
+    everybody = corpus.all_utterances
     for owner in np.unique(corpus.owners[rows]):
-        name = corpus.utterances[owner].name
-        if name not in visible or name in hidden:
+        name, digest = everybody[owner].name, everybody[owner].digest
+        if owner < len(corpus.utterances):
+            leaks = name not in visible or name in hidden
+        else:
+            leaks = "train" not in allowed or digest in heard
+        if leaks:
             raise LeakError(
                 f"{what} was given {name!r}, which is not of {' or '.join(allowed)} alone: this "
                 "would make the scores worthless, and the run ends here"

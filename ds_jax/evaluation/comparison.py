@@ -33,9 +33,9 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
     Returns:
         An object of JSON: "corpus"; "protocol"; "utterances", the number of those tested; "runs",
         for each its "name" (the system, and the folder where systems are the same), "system",
-        "workdir", "selected_on", "adapt", "interval" and scores as in report.json; and "pairs", for
-        each the names "first" and "second" and the result of `significance.compare`, with a
-        "p_holm" for each score.
+        "workdir", "selected_on", "adapt", "auxiliary", "interval" and scores as in report.json; and
+        "pairs", for each the names "first" and "second" and the result of `significance.compare`,
+        with a "p_holm" for each score.
 
     Raises:
         FileNotFoundError: A workdir holds no run, or the run is not finished.
@@ -60,6 +60,7 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
                 "workdir": str(run.workdir),
                 "selected_on": run.report.selected_on,
                 "adapt": run.report.adapt,
+                "auxiliary": run.report.auxiliary,
                 "interval": run.report.interval,
                 **{score: getattr(run.report, score) for score in SCORES},
             }

@@ -68,6 +68,8 @@ class RunSummary:
         missing_folds: The numbers of the folds that are not finished.
         synthetic: Whether the recordings were generated.
         generated: How many generated pictures trained the models, over all folds; none was tested.
+        auxiliary: Each other corpus that trained the models too, with its "corpus" (the name),
+            "title", "licence" and number of "recordings"; none of them was tested.
         paper: The numbers that the paper prints for this system and corpus, see
             `paper_numbers.paper_comparison`; None where it prints none.
         settings: All fields of the run's config, by their full names.
@@ -121,6 +123,7 @@ class RunSummary:
     missing_folds: list[int] = dataclasses.field(default_factory=list)
     synthetic: bool = False
     generated: int = 0
+    auxiliary: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     paper: dict[str, Any] | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained_on: str = ""

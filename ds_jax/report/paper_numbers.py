@@ -225,6 +225,9 @@ def _departures_of_input(config: Mapping) -> Iterator[str]:
     if config["variants"]:
         given = ", ".join(config["variants"])
         yield f"models were trained on variants of the recordings too here ({given})"
+    if config["auxiliary"]:
+        given = ", ".join(config["auxiliary"])
+        yield f"models were trained on recordings of other corpora too here ({given})"
     if config["trim"]:
         yield f"silence around speech was cut off here ({config['trim']:g} dB)"
     if config["channel"] != "mix":

@@ -154,6 +154,8 @@ def headline(result: RunSummary) -> str:
         chosen = ", no epoch chosen" if result.selected_on == "none" else chosen
     if result.adapt == "speaker":
         chosen += ", STANDARDISED BY UNLABELLED RECORDINGS OF THE TEST SPEAKERS"
+    if result.auxiliary:
+        chosen += f", TRAINED ON {' AND '.join(x['corpus'] for x in result.auxiliary)} TOO"
     unknown = "" if result.speakers else ", SPEAKERS UNKNOWN"
     missing = ", ".join(map(str, result.missing_folds))
     return (

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from ds_jax import config as configuration
-from ds_jax.data import folds, labels
+from ds_jax.data import auxiliary, folds, labels
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
@@ -136,7 +136,7 @@ ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `comma
 # the members are on VGG16; others read files of their own.
 SHARED = (
     *("corpus", "classes", "label_map", "synthetic", "adapt"),
-    *("trim", "channel", "raw_rate", "variants"),
+    *("trim", "channel", "raw_rate", "variants", "auxiliary"),
 )
 
 # The values that fields of `config.model` can have: kind and range of a number, or of each number.
@@ -221,6 +221,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         on_pictures.complete(config)
     settings = extract.settings(config)
     variants.check(config.variants)
+    _check_auxiliary(config)
     _check_select_on(config, system)
     if configuration.adapts(config) and not system.adapts:
         adapting = ", ".join(repr(name) for name, each in SYSTEMS.items() if each.adapts)
@@ -246,6 +247,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if not config.members:
         raise ConfigError("members", {}, "one config or more, each under a name")
     configuration.check_values(config)
+    _check_auxiliary(config)
     for name, member in config.members.items():
         group = f"members.{name}"
         if not name.isidentifier():
@@ -276,6 +278,21 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if chooses(config) != "epoch" and config.select_on != "dev":
         allowed = "'dev', since no member chooses an epoch"
         raise ConfigError("select_on", config.select_on, allowed)
+
+
+def _check_auxiliary(config: ml_collections.ConfigDict) -> None:
+    """Checks which corpora train the models too; whether there are such is not looked at."""
+    given = tuple(config.auxiliary)
+    names = [auxiliary.parse(entry)[0] for entry in given]
+    if len({*names}) < len(names) or config.corpus in names:
+        allowed = f"different corpora without {config.corpus!r}, which is that of the run"
+        raise ConfigError("auxiliary", given, allowed)
+    if tested := {*names} & {*config.eval_on}:
+        allowed = f"without {', '.join(sorted(tested))}, whose recordings train the models too"
+        raise ConfigError("eval_on", tuple(config.eval_on), allowed)
+    if names and configuration.adapts(config):
+        allowed = "(), since adapt='speaker' standardises the speakers of one corpus"
+        raise ConfigError("auxiliary", given, allowed)
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:

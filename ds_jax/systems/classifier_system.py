@@ -99,7 +99,7 @@ def _fit_fold(
     directory: Path,
 ) -> Classifier:
     """Fits on train and dev together: without epochs dev has nothing to choose."""
-    rows = corpus.rows_of(fold.train + fold.dev, variants=True)
+    rows = corpus.training_rows(fold.train + fold.dev)
     leakage.check_rows(f"fold {number}: the fit", rows, corpus, fold.splits, ("train", "dev"))
     inner = []
     for names in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):

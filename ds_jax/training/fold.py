@@ -111,7 +111,7 @@ class FoldState:
     ):
         self.number, self._config, self._corpus, self._splits = number, config, corpus, fold.splits
         self.rows = {
-            split: corpus.rows_of(names, variants=split == "train")
+            split: corpus.training_rows(names) if split == "train" else corpus.rows_of(names)
             for split, names in fold.splits.items()
         }
         names = np.random.default_rng([config.seeds.order, number]).permutation(fold.train)

@@ -263,12 +263,11 @@ def _train(
 def _lengths(setup: TrainingSetup, layout: Layout, folds: Mapping[int, Fold]) -> tuple[int, int]:
     """Batches of a dispatch in training and in prediction, enough for the longest of all folds."""
     corpus, size = setup.corpus, setup.config.train.batch_size
+    rows_of = dict.fromkeys(("dev", "test"), corpus.rows_of) | {"train": corpus.training_rows}
 
     def length(*splits: str) -> int:
         lengths = [
-            len(corpus.rows_of(fold.splits[split], variants=split == "train"))
-            for fold in folds.values()
-            for split in splits
+            len(rows_of[split](fold.splits[split])) for fold in folds.values() for split in splits
         ]
         longest = max(lengths, default=0)
         return setup.inputs.length(-(-longest // size), layout.width(size))

@@ -11,7 +11,8 @@ import tiny
 from configs import base
 from datasets import prepare
 from ds_jax.data import corpus
-from ds_jax.data.corpus import StoredPictures, keep_last, with_variants
+from ds_jax.data.corpus import StoredPictures, keep_last
+from ds_jax.data.extension import with_variants
 from ds_jax.data.labels import LABELS
 from ds_jax.features import audio, spectrogram
 from ds_jax.features.spectrogram import PictureSettings

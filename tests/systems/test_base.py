@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from ds_jax.commands import evaluate, train
-from ds_jax.data.corpus import with_variants
+from ds_jax.data.extension import with_variants
 from ds_jax.data.folds import make_folds
 from ds_jax.evaluation import predictions
 from ds_jax.models.vgg16 import VGG16

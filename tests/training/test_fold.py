@@ -3,7 +3,7 @@
 import numpy as np
 import tiny
 
-from ds_jax.data.corpus import with_variants
+from ds_jax.data.extension import with_variants
 from ds_jax.training.fold import FoldState, plateaus
 
 

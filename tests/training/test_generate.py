@@ -11,7 +11,7 @@ import tiny
 
 from ds_jax.commands import evaluate, train
 from ds_jax.data import generated
-from ds_jax.data.corpus import with_variants
+from ds_jax.data.extension import with_variants
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import summary
 from ds_jax.features import spectrogram
