@@ -1,0 +1,121 @@
+"""Systems that recordings of another corpus train too: what they leave, and what they refuse."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+from configs import base
+from ds_jax.commands import evaluate, report, train
+from ds_jax.data import auxiliary
+from ds_jax.evaluation import summary
+from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.workdir import CHECKPOINTS
+from ds_jax.systems import base as systems
+from ds_jax.systems import card, classifier_system, classifiers
+
+GIVEN = ("other=0.5",)
+
+
+def digested(corpus, name):
+    utterances = [dataclasses.replace(u, digest=f"{name}/{u.name}") for u in corpus.utterances]
+    return dataclasses.replace(corpus, name=name, utterances=tuple(utterances))
+
+
+def made(system):
+    """A config, its corpus, and another corpus that trains its models too."""
+    config, corpus = tiny.make(system)
+    config.auxiliary = GIVEN
+    corpus = digested(corpus, "tiny")
+    other = dataclasses.replace(
+        digested(corpus, "other"),
+        inputs=corpus.inputs[::-1].copy(),
+        utterances=digested(corpus, "other").utterances[::-1],
+        title="The Other",
+        licence="CC BY-NC-SA 4.0",
+    )
+    return config, corpus, other
+
+
+@pytest.mark.usefixtures("tiny_weights")
+@pytest.mark.parametrize("system", ["ridge", "ds_am_statistics"])
+def test_a_run_says_who_trained_it_and_is_not_tested_on_them(system, tmp_path, capsys):
+    config, corpus, other = made(system)
+    train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path)
+    result = summary.read(tmp_path / "report.json")
+    expected = {"corpus": "other", "title": "The Other", "licence": "CC BY-NC-SA 4.0"}
+    assert result.auxiliary == [expected | {"recordings": 21}]
+    assert result.n == len(corpus.utterances)
+    assert 'id="auxiliary"' in (tmp_path / "report.html").read_text("utf-8")
+    assert report.run(config, corpus, tmp_path) == result  # which needs the corpus alone
+    read = card.read(config, sorted(tmp_path.glob(f"fold_*/{CHECKPOINTS}")))
+    assert read["auxiliary"] == result.auxiliary
+    assert "The Other is CC BY-NC-SA 4.0" in read["licences"]
+    with pytest.raises(ValueError, match="other trained"):
+        evaluate.run(tmp_path, other)
+    [recorded] = json.loads((tmp_path / "folds.json").read_text())["auxiliary"]
+    heard = {*list(recorded["digests"].values())[:3]}
+    assert len(heard) == 3
+    third = digested(corpus, "third")
+    utterances = list(third.utterances)
+    for place, digest in zip((0, 4, 9), heard, strict=True):
+        utterances[place] = dataclasses.replace(utterances[place], digest=digest)
+    tested = evaluate.run(tmp_path, dataclasses.replace(third, utterances=tuple(utterances)))
+    assert (tested.n, tested.equal_left_out) == (len(utterances) - 3, 3)
+    assert (tested.auxiliary, tested.shared["recordings"]) == (result.auxiliary, 0)
+
+
+def test_other_auxiliary_recordings_do_not_continue_a_run(tmp_path):
+    config, corpus, other = made("ridge")
+    assert not train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path, [0])
+    changed = [dataclasses.replace(u, digest=f"{u.digest}!") for u in other.utterances]
+    changed = dataclasses.replace(other, utterances=tuple(changed))
+    with pytest.raises(ValueError, match="bring back the corpus"):
+        train.run(config, auxiliary.join(corpus, [(changed, 0.5)], 0), tmp_path)
+    assert train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path)
+
+
+def test_auxiliary_recordings_are_fitted_in_every_inner_fold(monkeypatch, tmp_path):
+    config, corpus, other = made("svc")
+    joined, calls = auxiliary.join(corpus, [(other, 0.5)], 0), []
+    fit = classifiers.fit
+
+    def noted(kind, model, inputs, labels, inner, seed):
+        calls.append((len(inputs), inner))
+        return fit(kind, model, inputs, labels, inner, seed)
+
+    monkeypatch.setattr(classifiers, "fit", noted)
+    fold = tiny.fold(range(28), range(0), range(28, 42))
+    list(classifier_system.fit(config, joined, "speakers")({0: fold}, tmp_path))
+    [(count, inner)] = calls
+    assert count == 28 + 21
+    for fitted, held_out in inner:
+        assert {*range(28, 49)} <= {*fitted.tolist()}
+        assert max(held_out) < 28
+    assert np.isin(28, inner[0][0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"auxiliary": ("tiny=1",)}, "auxiliary"),
+        ({"auxiliary": ("a=1", "a=2")}, "auxiliary"),
+        ({"auxiliary": ("a",)}, "auxiliary"),
+        ({"auxiliary": ("a=1",), "eval_on": ("a",)}, "eval_on"),
+        ({"auxiliary": ("a=1",), "adapt": "speaker"}, "auxiliary"),
+    ],
+)
+@pytest.mark.parametrize("members", [False, True])
+def test_impossible_auxiliary_corpora_are_refused_before_any_work(fields, field, members):
+    config = base.get_config()
+    base.use_ds_am_statistics(config)
+    if members:
+        config = base.get_config()
+        base.use_ds_am_best(config)
+    config.corpus = "tiny"
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ConfigError) as refused:
+        systems.check(config)
+    assert refused.value.field == field
