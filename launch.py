@@ -1,5 +1,6 @@
 """The entry point: flags, and the command that --mode names."""
 
+import functools
 import importlib
 import itertools
 import os
@@ -147,7 +148,9 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
         corpora.check("corpora", name)
     if mode == "train" and "eval_on" in config:
         config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
-        config.auxiliary = tuple(corpora.check_share(entry) for entry in config.auxiliary)
+        config.auxiliary = corpora.complete(config.auxiliary)
+    for row in config.get("rows", {}).values():
+        row.experiment.auxiliary = corpora.complete(row.experiment.auxiliary)
 
 
 def _train(
@@ -163,8 +166,9 @@ def _train(
 
     epochs.report_errors_once()
     if config.system == "paper":
-        paper.check(config, _read_experiment)
-        paper.run(config, _read_experiment, load, workdir, drawn)
+        read = functools.partial(_read_experiment, _corpora(config, workdir))
+        paper.check(config, read)
+        paper.run(config, read, load, workdir, drawn)
         return
     if config.system == "ladder":
         ladder.check(config)
@@ -207,25 +211,28 @@ def _corpora(config: ConfigDict, workdir: Path):
     """Returns where the corpora of a config are found, see `datasets.prepare.Corpora`."""
     from datasets import prepare
 
+    trains = _MODE.value == "train"
     if config.get("synthetic"):
-        return prepare.Corpora(workdir / "corpora", workdir / "prepared", True, _AUDIO.value)
+        folders = workdir / "corpora", workdir / "prepared"
+        return prepare.Corpora(*folders, True, _AUDIO.value, trains)
     raw = files.expand(_CORPORA.value)
     if not raw.is_dir() and (_CORPORA.present or os.environ.get("DS_JAX_CORPORA")):
         given = "--corpora_dir" if _CORPORA.present else "$DS_JAX_CORPORA"
         raise FileNotFoundError(f"{given}={_CORPORA.value}: there is no such folder")
     data = files.expand(_DATA.value)
-    return prepare.Corpora(raw, data, False, _AUDIO.value, trains=_MODE.value == "train")
+    return prepare.Corpora(raw, data, False, _AUDIO.value, trains)
 
 
 def _config_file() -> Path:
     return Path(flags.FLAGS["config"].config_filename)
 
 
-def _read_experiment(name: str) -> ConfigDict:
+def _read_experiment(corpora, name: str) -> ConfigDict:
     """Reads the config of a name, such as "ds_am_elra", from the folder of the config file."""
     experiment = configuration.load(_config_file().with_stem(name))
     configuration.check_fields(experiment, SCHEMAS)
     configuration.expand_paths(experiment)
+    experiment.auxiliary = corpora.complete(experiment.auxiliary)
     return experiment
 
 

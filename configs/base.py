@@ -46,11 +46,13 @@ def get_config() -> ConfigDict:
     config.trim = 0.0
     config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
     config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
-    # Variants of each training recording, on which models are trained too: any of "speed=1.1"
-    # (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the recording).
+    # Variants of each training recording of the corpus, on which models are trained too: any of
+    # "speed=1.1" (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the
+    # recording). Auxiliary recordings have none.
     config.variants = ()
     # More corpora whose recordings train the models too, and are in no fold: "ravdess=0.3" takes
-    # 0.3 recordings of RAVDESS for each utterance of the corpus; folds.seed deals them.
+    # 0.3 recordings of RAVDESS for each utterance of the corpus; folds.seed deals them, once for
+    # all seeds.
     config.auxiliary = ()
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.

@@ -49,7 +49,7 @@ class Corpora:
         data: The folder of prepared data.
         synthetic: Whether the recordings are synthetic speech, which is written when needed.
         audio: Whether reports are to play recordings.
-        trains: Whether models are trained, and so on the variants of the recordings too.
+        trains: Whether models are trained, and so on variants and auxiliary recordings too.
         said: The remarks on recordings that were printed, since a command may load a corpus often.
     """
 
@@ -80,10 +80,10 @@ class Corpora:
             raise ValueError(f"{field}={name!r}: {error}") from error
         return full
 
-    def check_share(self, entry: str) -> str:
-        """Checks an entry of `config.auxiliary` as `check` does; completes the corpus' name."""
-        name, _ = auxiliary.parse(entry)
-        return self.check("auxiliary", name) + entry.removeprefix(name)
+    def complete(self, entries: Iterable[str]) -> tuple[str, ...]:
+        """Checks entries of `config.auxiliary` as `check` does; completes the corpora's names."""
+        named = [(auxiliary.parse(entry)[0], entry) for entry in entries]
+        return tuple(self.check("auxiliary", name) + x.removeprefix(name) for name, x in named)
 
     def load(self, experiment, name: str, describes: bool = False) -> corpus.Corpus:
         """Prepares a corpus in the form that an experiment's config needs, and loads it.
@@ -95,22 +95,25 @@ class Corpora:
 
         Raises:
             FileNotFoundError, ValueError, OSError: As in `prepare`.
+            ConfigError, ValueError: As in `auxiliary.shares` and `auxiliary.join`.
         """
         name = full_name(name, self.raw)
+        trains = self.trains and name == full_name(experiment.corpus, self.raw)
+        entries = self.complete(experiment.auxiliary) if trains else ()
+        shares = auxiliary.shares(entries, name)
         if self.synthetic:
             print(f"{name}: SYNTHETIC SPEECH, which proves the plumbing and nothing else")
             synthetic.write_corpora(self.raw)  # keeps those that are there
-        trains = self.trains and name == experiment.corpus
         given = experiment.variants if trains else ()
-        shares = map(auxiliary.parse, experiment.auxiliary if trains else ())
         settings = [extract.settings({**experiment, "variant": each}) for each in ("", *given)]
-        forms = len(settings) + len(experiment.auxiliary)
+        forms = len(settings) + len(shares)
+        silent = dataclasses.replace(self, audio=False)  # since no page plays auxiliary recordings
+        others = [  # first: they may be missing
+            (silent._load(experiment, other, settings[0], False, forms), share)
+            for other, share in shares.items()
+        ]
         loaded = [self._load(experiment, name, s, describes, forms) for s in settings]
         found = extension.with_variants(loaded[0], loaded[1:]) if given else loaded[0]
-        others = [
-            (self._load(experiment, other, settings[0], False, forms), share)
-            for other, share in shares
-        ]
         return auxiliary.join(found, others, experiment.folds.seed) if others else found
 
     def _load(

@@ -21,7 +21,8 @@ EPOCHS = "train.epochs"
 MODEL = "embeddings.model"  # of which embeddings.sha256 says which it is, wherever it lies
 FREE_FIELDS = ("eval_on", "parallel", EPOCHS, MODEL)
 PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and named, as files
-# Files that a run may find elsewhere, but not changed, and what config.json calls their SHA-256.
+# Fields that name files, and what config.json calls the SHA-256 of the content: a run goes on where
+# its files lie elsewhere, and not with others.
 PATHS = {"weights": "weights_sha256", "folds.file": "folds_sha256"}
 # The smallest and the largest value of the numbers that no constructor checks.
 SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
@@ -45,12 +46,10 @@ KINDS = {bool: "True or False", int: "a whole number", float: "a finite number",
 # The fields that a run of an earlier version lacks, with the values that it had.
 OLDER = {
     "classes": ["ANGER", "DISGUST", "FEAR", "JOY", "NEUTRAL", "SADNESS", "SURPRISE"],
-    "label_map": [],
+    **{name: [] for name in ("label_map", "variants", "auxiliary")},
     "trim": 0.0,
     "channel": "mix",
     "raw_rate": 16_000,
-    "variants": [],
-    "auxiliary": [],
     "adapt": "none",
 }
 # What config.json records of the run's beginning, besides the fields.

@@ -10,7 +10,7 @@ import numpy as np
 from configs import paper as paper_config
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, paper, train
-from ds_jax.data import fold_files, folds
+from ds_jax.data import auxiliary, fold_files, folds
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import intervals, predictions, significance, summary
@@ -44,7 +44,7 @@ def read_experiment(name):
     config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
     config.update({"classes": LABELS, "label_map": ()})
     config.trim, config.channel, config.variants = 0.0, "mix", ()
-    config.adapt = "none"
+    config.adapt, config.auxiliary = "none", ()
     config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
     if row.features == "VGG16":
         config.picture = ml_collections.ConfigDict({"size": 224})
@@ -90,6 +90,10 @@ def stand_in(patch):
             corpus_title=corpus.title,
             system=config.system,
             adapt=config.adapt,
+            auxiliary=[
+                {"corpus": name, "title": "", "licence": "", "recordings": 1}
+                for name in auxiliary.shares(config.auxiliary, config.corpus)
+            ],
             protocol=config.folds.protocol,
             selected_on=config.select_on,
             shared=shared,

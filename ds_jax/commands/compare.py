@@ -73,6 +73,11 @@ def _text(result: dict) -> str:
             lines.append(
                 "The other runs did without: these are two protocols, and not two systems."
             )
-    if helped := [run["name"] for run in result["runs"] if run["auxiliary"]]:
-        lines.append(f"Recordings of other corpora trained {', '.join(helped)} too.")
+    for run in result["runs"]:
+        if counts := [f"{x['recordings']} of {x['corpus']}" for x in run["auxiliary"]]:
+            lines.append(
+                f"Recordings of other corpora trained {run['name']} too ({', '.join(counts)}): a "
+                f"difference to systems that hear {result['corpus']} alone is one of training data "
+                "too."
+            )
     return "\n".join(lines)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, report, train
-from ds_jax.data import fold_files
+from ds_jax.data import auxiliary, fold_files
 from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
@@ -120,7 +120,12 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
                 "members of an ensemble need the same folds; delete the folder of one and run again"
             )
     with report.hold(workdir):
-        files.write_bytes(workdir / FOLDS, (members[first] / FOLDS).read_bytes())
+        # Of other corpora members may have heard different recordings, which some cannot use.
+        if heard := auxiliary.unite(folder / FOLDS for folder in members.values()):
+            content = files.read_json(members[first] / FOLDS) | {"auxiliary": heard}
+            files.write_json(workdir / FOLDS, content, sealed=True)
+        else:
+            files.write_bytes(workdir / FOLDS, (members[first] / FOLDS).read_bytes())
     for number, names in enumerate(tests[first]):
         directory = fold_directory(workdir, number)
         parts = {name: fold_directory(folder, number) for name, folder in members.items()}

@@ -44,7 +44,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
     corpus of the training, the model of the fold that tests it; on another corpus, all models
     (protocol `whole_corpus` trains a single one). On another corpus NEUTRAL spoken loud, soft, slow
     or fast is excluded (paper, section 3.3, fourth experiment), and so are recordings that are also
-    in the corpus of the training.
+    in the corpus of the training, or among the auxiliary ones.
 
     Args:
         workdir: The folder of the run.
@@ -56,7 +56,8 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
 
     Raises:
         FileNotFoundError: The workdir holds no run, or none of its folds is finished.
-        ValueError: The run tests nothing of this corpus, or the corpus has changed.
+        ValueError: The run tests nothing of this corpus, or the corpus has changed; or auxiliary
+            recordings of the run are of this corpus.
     """
     config, began = configuration.read(workdir), time.monotonic()
     made = versions.this_call()
@@ -131,7 +132,11 @@ def _select(
     directories: Sequence[Path],
     heard: Collection[str],
 ) -> tuple[dict[Path, tuple[str, ...]], dict[str, Any]]:
-    """Selects the utterances that each model tests; `heard` are the digests of the training's.
+    """Selects the utterances that each model tests.
+
+    Args:
+        config, corpus, workdir, directories: As in `run`; the folders of the finished folds.
+        heard: The digests of all recordings of the run's corpus, and of the auxiliary ones.
 
     Returns:
         The names of the utterances by the folder of each fold; and the fields "shared",

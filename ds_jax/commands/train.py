@@ -69,10 +69,12 @@ def run(
         Whether all folds are finished.
 
     Raises:
-        ValueError: The config is impossible, or the workdir holds a run of another one.
+        ValueError: The config is impossible, or the workdir holds a run of another one; or the
+            corpus has other auxiliary recordings than the config names.
         BlockingIOError: Another process runs one of the folds.
     """
     configuration.check_same(config, workdir)
+    auxiliary.check_joined(config.auxiliary, corpus)
     if configuration.adapts(config):
         enrolment.check(corpus)
     protocol, all_folds = _folds(config, corpus, workdir, numbers or ())

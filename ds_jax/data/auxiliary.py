@@ -1,13 +1,14 @@
 """Recordings of other corpora that train the models too, and are in no split of a fold."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ds_jax.data.corpus import Auxiliary, Corpus, Utterance
+from ds_jax.data.corpus import Auxiliary, Corpus
 from ds_jax.data.extension import extended
 from ds_jax.runtime import files, progress
 from ds_jax.runtime.errors import ConfigError
@@ -33,12 +34,28 @@ def parse(entry: str) -> tuple[str, float]:
     return name, share
 
 
+def shares(entries: Sequence[str], corpus: str) -> dict[str, float]:
+    """Returns the share of each corpus that `config.auxiliary` names, in its order.
+
+    Args:
+        entries: The field.
+        corpus: The corpus of the run.
+
+    Raises:
+        ConfigError: An entry has another form, or names the run's corpus or an earlier one.
+    """
+    parsed = [parse(entry) for entry in entries]
+    if len({corpus, *(name for name, _ in parsed)}) <= len(parsed):
+        allowed = f"different corpora without {corpus!r}, which is that of the run"
+        raise ConfigError("auxiliary", tuple(entries), allowed)
+    return dict(parsed)
+
+
 def join(corpus: Corpus, others: Sequence[tuple[Corpus, float]], seed: int) -> Corpus:
     """Adds recordings of other corpora, on which models are trained too.
 
-    Recordings that the corpus holds itself are left out, and so are classes that it lacks. The
-    recordings that are taken are the first in the order of SHA-256 digests of seed, corpus and
-    name.
+    Classes that the corpus lacks are left out. The recordings that are taken are the first in the
+    order of SHA-256 digests of seed, corpus and name.
 
     Args:
         corpus: The corpus, which may have variants already.
@@ -47,40 +64,43 @@ def join(corpus: Corpus, others: Sequence[tuple[Corpus, float]], seed: int) -> C
         seed: Each seed takes other recordings.
 
     Raises:
-        ValueError: Another corpus has no recording that can be taken.
+        ValueError: Two corpora hold the same recording, or another corpus has none of the classes.
     """
     classes = {utterance.label for utterance in corpus.utterances}
-    known = {*corpus.digests.values()} - {""}
+    known = {u.digest: f"{u.name!r} of {corpus.name}" for u in corpus.utterances if u.digest}
     parts, owners = [(corpus.inputs, np.arange(len(corpus.owners)))], [corpus.owners]
     groups, count = [], len(corpus.utterances)
     for other, share in others:
-        usable = [u for u in other.utterances if u.label in classes and u.digest not in known]
+        own = {u.digest: f"{u.name!r} of {other.name}" for u in other.utterances if u.digest}
+        if both := [digest for digest in own if digest in known]:
+            raise ValueError(
+                f"{own[both[0]]} is the same recording as {known[both[0]]}: these corpora overlap, "
+                "so that a speaker may be trained on under one name and tested under another. Take "
+                f"{other.name} out of config.auxiliary"
+            )
+        known |= own
+        usable = [u for u in other.utterances if u.label in classes]
         if not usable:
             raise ValueError(
-                f"{other.name} has no recording of the classes of {corpus.name} that is not in "
-                f"{corpus.name} too: take it out of config.auxiliary"
+                f"{other.name} has no recording of the classes of {corpus.name}: take it out of "
+                "config.auxiliary"
             )
         wanted = max(1, round(share * len(corpus.utterances)))
-        taken = {u.name for u in sorted(usable, key=_order(seed, other.name))[:wanted]}
+        drawn = f"{seed}:auxiliary:{other.name}:"
+        usable.sort(key=lambda u, drawn=drawn: hashlib.sha256((drawn + u.name).encode()).digest())
+        taken = {utterance.name for utterance in usable[:wanted]}
+        verb = "trains" if len(taken) == 1 else "train"
         progress.say(
-            f"{other.name}: {many(len(taken), 'recording')} of {len(usable)} train the models too"
+            f"{other.name}: {many(len(taken), 'recording')} of {len(usable)} {verb} the models too"
         )
         utterances = tuple(u for u in other.utterances if u.name in taken)
         groups.append(Auxiliary(other.name, other.title, other.licence, utterances))
-        known |= {u.digest for u in utterances} - {""}
         rows = other.rows_of(taken)
         parts.append((other.inputs, rows))
         # Rows of an utterance follow each other, in the order of the utterances.
         owners.append(count + np.unique(other.owners[rows], return_inverse=True)[1])
         count += len(utterances)
-    return extended(corpus, parts, owners, auxiliary=tuple(groups))
-
-
-def _order(seed: int, corpus: str):
-    def digest(utterance: Utterance) -> bytes:
-        return hashlib.sha256(f"{seed}:auxiliary:{corpus}:{utterance.name}".encode()).digest()
-
-    return digest
+    return dataclasses.replace(extended(corpus, parts, owners), auxiliary=tuple(groups))
 
 
 def describe(groups: Sequence[Auxiliary]) -> list[dict[str, Any]]:
@@ -105,19 +125,42 @@ def read(path: Path) -> list[dict[str, Any]]:
     return files.read_json(path).get("auxiliary", [])
 
 
+def unite(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Returns what several folds.json record together, each corpus with the digests of all."""
+    united = {}
+    for group in (group for path in paths for group in read(path)):
+        united.setdefault(group["corpus"], group)["digests"].update(group["digests"])
+    return list(united.values())
+
+
+def check_joined(entries: Sequence[str], corpus: Corpus) -> None:
+    """Checks that a corpus in memory has recordings of the corpora that `config.auxiliary` names.
+
+    Raises:
+        ValueError: It lacks those of a corpus, or has some of another one.
+    """
+    named, joined = list(shares(entries, corpus.name)), [group.name for group in corpus.auxiliary]
+    if named != joined:
+        raise ValueError(
+            f"config.auxiliary names {', '.join(named) or 'no corpus'}, and auxiliary recordings "
+            f"of {', '.join(joined) or 'no corpus'} are in memory: load {corpus.name} by the "
+            "config of the run"
+        )
+
+
 def check_same(path: Path, groups: Sequence[Auxiliary]) -> None:
     """Checks that the auxiliary recordings are those that a folds.json records.
 
     Raises:
         ValueError: They are others.
     """
-    for before, now in zip(read(path), describe(groups), strict=True):
-        if before["digests"] != now["digests"]:
-            raise ValueError(
-                f"{path}: the recordings of {now['corpus']} that train the models too are others "
-                "now than when the run began: bring back the corpus, or give this run another "
-                "--workdir"
-            )
+    before, now = ({x["corpus"]: x["digests"] for x in y} for y in (read(path), describe(groups)))
+    if before != now:
+        raise ValueError(
+            f"{path}: the auxiliary recordings, of {' and '.join({**before, **now})}, are others "
+            "now than when the run began: bring back these corpora, or give this run another "
+            "--workdir"
+        )
 
 
 def counts(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

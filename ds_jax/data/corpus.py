@@ -115,8 +115,8 @@ class Corpus:
             timeline; features, float32 [n, d]; or sequences of features, float32 [n, frames, d],
             NaN after their ends.
         owners: int32 [n], the index in `all_utterances` of each row of `inputs`.
-        variants: How many rows at the end of `inputs` are of variants of the recordings, of
-            auxiliary recordings, or were generated for the training of a fold.
+        extra: How many rows at the end of `inputs` only training reads: of variants of the
+            recordings, of auxiliary recordings, or generated for a fold.
         auxiliary: Recordings of other corpora that train the models too.
         skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
@@ -143,7 +143,7 @@ class Corpus:
     licence: str = ""
     classes: tuple[str, ...] = LABELS
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    variants: int = 0
+    extra: int = 0
     auxiliary: tuple[Auxiliary, ...] = ()
     computed: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
@@ -176,20 +176,13 @@ class Corpus:
     @property
     def recorded_owners(self) -> np.ndarray:
         """The owners of the rows that are of recordings themselves, in ascending order."""
-        return self.owners[: len(self.owners) - self.variants]
+        return self.owners[: len(self.owners) - self.extra]
 
-    def rows_of(self, names: Iterable[str], variants: bool = False) -> np.ndarray:
-        """Returns the rows of `inputs` that come from the named utterances, int32, in order.
-
-        Args:
-            names: The utterances.
-            variants: Whether rows of their variants are wanted too.
-        """
+    def rows_of(self, names: Iterable[str]) -> np.ndarray:
+        """Returns the rows of the named utterances' recordings themselves, int32, in order."""
         wanted = set(names)
-        mask = np.zeros(len(self.all_utterances), bool)
-        mask[: len(self.utterances)] = [u.name in wanted for u in self.utterances]
-        owners = self.owners if variants else self.recorded_owners
-        return np.flatnonzero(mask[owners]).astype(np.int32)
+        mask = np.asarray([utterance.name in wanted for utterance in self.utterances], bool)
+        return np.flatnonzero(mask[self.recorded_owners]).astype(np.int32)
 
     def training_rows(self, names: Iterable[str]) -> np.ndarray:
         """Returns the rows that train a model on the named utterances, int32, in order.
@@ -337,9 +330,9 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
         read = ("features", "embeddings", "picture", "trim", "channel", "raw_rate")
         values = [config.get(field) for field in (*read, "classes", "label_map")]
         # What trains the models too belongs to the corpus alone that they are trained on.
-        more = [config.get("variants"), config.get("auxiliary")]
-        if name == config.corpus and any(more):
-            values += [*more, config.folds.seed]
+        if name == config.corpus:
+            auxiliary = config.get("auxiliary")
+            values += [config.get("variants"), auxiliary and (auxiliary, config.folds.seed)]
         key = name, str(values)
         if key not in kept:
             kept.clear()

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,6 @@ def extended(
     corpus: Corpus,
     parts: Sequence[tuple[np.ndarray | StoredPictures, np.ndarray]],
     owners: Sequence[np.ndarray],
-    **changes: Any,
 ) -> Corpus:
     """Returns a corpus with more rows at the end, which nothing but training reads.
 
@@ -48,11 +46,10 @@ def extended(
         corpus: The corpus.
         parts: Inputs, and those of their rows that are taken: first all of the corpus itself.
         owners: For each part the owners of the rows that are taken, as `Corpus.owners`.
-        **changes: More fields of the corpus that change.
     """
-    more = sum(map(len, owners[1:]))
-    changes |= {"inputs": _joined(parts), "owners": np.concatenate(owners).astype(np.int32)}
-    return dataclasses.replace(corpus, variants=corpus.variants + more, **changes)
+    extra = corpus.extra + sum(map(len, owners[1:]))
+    owners = np.concatenate(owners).astype(np.int32)
+    return dataclasses.replace(corpus, inputs=_joined(parts), owners=owners, extra=extra)
 
 
 def _joined(

@@ -119,6 +119,7 @@ def check_rows(
     """Checks that the rows of a fit or of a choice belong to the splits that it may see.
 
     The rows were found by the names of a split; this check goes back from the rows to the names.
+    Auxiliary recordings, which are in no split, may be seen where those of train may.
 
     Args:
         what: The fit or the choice, as the message calls it.
@@ -128,21 +129,22 @@ def check_rows(
 
     Raises:
         LeakError: A row belongs to another split, or has the same recording as one that does.
-            Auxiliary recordings belong to train.
     """
     visible = {name for split in allowed for name in splits[split]}
     hidden = {name for split in splits if split not in allowed for name in splits[split]}
     hidden = same_recordings(hidden, corpus.utterances)
     heard = {corpus.digests[name] for name in hidden} - {""}
-    everybody = corpus.all_utterances
+    own = len(corpus.utterances)
+    others = [(u, f" of {group.name}") for group in corpus.auxiliary for u in group.utterances]
     for owner in np.unique(corpus.owners[rows]):
-        name, digest = everybody[owner].name, everybody[owner].digest
-        if owner < len(corpus.utterances):
+        if owner < own:
+            name, source = corpus.utterances[owner].name, ""
             leaks = name not in visible or name in hidden
         else:
-            leaks = "train" not in allowed or digest in heard
+            utterance, source = others[owner - own]
+            name, leaks = utterance.name, "train" not in allowed or utterance.digest in heard
         if leaks:
             raise LeakError(
-                f"{what} was given {name!r}, which is not of {' or '.join(allowed)} alone: this "
-                "would make the scores worthless, and the run ends here"
+                f"{what} was given {name!r}{source}, which is not of {' or '.join(allowed)} alone: "
+                "this would make the scores worthless, and the run ends here"
             )

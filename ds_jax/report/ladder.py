@@ -163,6 +163,7 @@ def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
         "protocol": reports[0].protocol_text,
         "selected_on": reports[0].selected_on,
         "adapt": reports[0].adapt,
+        "auxiliary": reports[0].auxiliary,
         "shared": reports[0].shared,
         "utterances": reports[0].n,
         "interval": measured["interval"],

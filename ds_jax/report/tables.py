@@ -177,13 +177,15 @@ def _p_values(score: Mapping) -> list[float | None]:
 def _about(report: RunSummary) -> str:
     """Describes what was tested and how, as the end of a caption."""
     trained = f" trained on {report.trained_on}, tested" if report.trained_on else ""
+    others = " and ".join(x["title"] or x["corpus"] for x in report.auxiliary)
+    helped = f" (with recordings of {others} in training)" if others else ""
     rule = f" ({report.protocol_text.rstrip('.')})" if report.protocol_text else ""
     chosen = f", epoch chosen on {report.selected_on}" if report.chosen == "epoch" else ""
     if report.selected_on == "none":
         chosen = ", no epoch chosen"
     missing = ", ".join(map(str, report.missing_folds))
     return (
-        f"{report.system}{trained} on {report.corpus_title or report.corpus}, "
+        f"{report.system}{trained} on {report.corpus_title or report.corpus}{helped}, "
         f"{many(report.n, 'prediction')}, protocol {report.protocol}{rule}{chosen}"
         + (f"; folds not finished: {missing}" if missing else "")
         + (" (generated speech)" if report.synthetic else "")

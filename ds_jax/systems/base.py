@@ -281,18 +281,14 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_auxiliary(config: ml_collections.ConfigDict) -> None:
-    """Checks which corpora train the models too; whether there are such is not looked at."""
-    given = tuple(config.auxiliary)
-    names = [auxiliary.parse(entry)[0] for entry in given]
-    if len({*names}) < len(names) or config.corpus in names:
-        allowed = f"different corpora without {config.corpus!r}, which is that of the run"
-        raise ConfigError("auxiliary", given, allowed)
+    """Checks `config.auxiliary` against other fields; `datasets.prepare` checks the corpora."""
+    names = auxiliary.shares(config.auxiliary, config.corpus)
     if tested := {*names} & {*config.eval_on}:
         allowed = f"without {', '.join(sorted(tested))}, whose recordings train the models too"
         raise ConfigError("eval_on", tuple(config.eval_on), allowed)
     if names and configuration.adapts(config):
         allowed = "(), since adapt='speaker' standardises the speakers of one corpus"
-        raise ConfigError("auxiliary", given, allowed)
+        raise ConfigError("auxiliary", tuple(config.auxiliary), allowed)
 
 
 def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:

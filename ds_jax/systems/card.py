@@ -7,7 +7,6 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data import auxiliary
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation import summary
 from ds_jax.evaluation.metrics import SCORES
@@ -48,16 +47,16 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         ValueError: A file of the run is damaged.
     """
     workdir = checkpoints[0].parents[1]
-    protocol, others = config.folds.protocol, []
+    protocol = config.folds.protocol
     if (workdir / FOLDS).is_file():  # folds given in a file have their own protocol
         protocol = read_json(workdir / FOLDS)["protocol"]
-        others = auxiliary.counts(auxiliary.read(workdir / FOLDS))
     fields = ("epoch",) if systems.SYSTEMS[config.system].chooses == "epoch" else ()
     models, made = [], []
     for folder in checkpoints:
         card = read_card(folder, *fields)
         made.append(card.get("made", {}))
         models.append({"fold": folder.parent.name} | {name: card[name] for name in fields})
+    others = made[0].get("auxiliary", [])  # alike in all
     licences = [_corpus_licence(config, workdir)]
     licences += [_licence(other["title"] or other["corpus"], other["licence"]) for other in others]
     licences += [backbone_of(config).terms] if "weights" in config else []

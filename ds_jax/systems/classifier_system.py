@@ -105,7 +105,7 @@ def _fit_fold(
     for names in folds.inner_folds(corpus.utterances, fold, protocol, INNER_FOLDS, config.seed):
         held_out = np.isin(rows, corpus.rows_of(names))
         same = leakage.same_recordings(names, corpus.utterances)
-        same = np.isin(rows, corpus.rows_of(same, variants=True))
+        same = np.isin(corpus.owners[rows], corpus.owners[corpus.rows_of(same)])
         inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
     kind, labels = KINDS[config.system], corpus.labels[rows]
     began = time.monotonic()
@@ -114,7 +114,7 @@ def _fit_fold(
         lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
         write_text(directory / METRICS, lines)
         digest = leakage.fold_digest(number, fold.splits, corpus.digests)
-        facts = made(config, time.monotonic() - began) | {"stopped_fits": fitted.stopped}
+        facts = made(config, time.monotonic() - began, corpus) | {"stopped_fits": fitted.stopped}
         classifiers.save(directory / CHECKPOINTS, fitted, config.to_dict(), digest, facts)
     chosen = ", ".join(f"{name} {value:.4g}" for name, value in fitted.settings.items())
     processes.say(

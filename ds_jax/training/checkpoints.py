@@ -12,6 +12,8 @@ import ml_collections
 import numpy as np
 import safetensors.numpy
 
+from ds_jax.data import auxiliary
+from ds_jax.data.corpus import Corpus
 from ds_jax.features import embeddings, extract
 from ds_jax.models.backbones import built, needs_full_weights
 from ds_jax.models.create import Variables
@@ -29,18 +31,21 @@ class Damaged(ValueError):
     """A saved file is missing, or is not as it was written."""
 
 
-def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
+def made(config: ml_collections.ConfigDict, seconds: float, corpus: Corpus) -> dict[str, Any]:
     """Returns what the card of a model records of its making.
 
     Args:
         config: The run's config.
         seconds: The time that training or fitting took.
+        corpus: The corpus.
 
     Returns:
         `devices` (see `processes.devices`; scikit-learn and XGBoost use the CPU alone), `seconds`,
         and the hash of the published `weights` that were read, "" without any: of the file or,
         where the backbone has a `load` of its own, of all parameters as safetensors writes them; of
         embeddings that of their model, whose licence and training data are `model_terms`.
+        And, where there are any, the other corpora that are `auxiliary`, see
+        `data.auxiliary.counts`.
     """
     devices = {"kind": "cpu", "number": 1}
     if "picture" in config or "train" in config:
@@ -59,6 +64,8 @@ def made(config: ml_collections.ConfigDict, seconds: float) -> dict[str, Any]:
         settings = embeddings.pinned(extract.settings(config).embeddings)
         made["weights"] = f"sha256:{settings.sha256}"
         made["model_terms"] = embeddings.terms(settings)
+    if corpus.auxiliary:
+        made["auxiliary"] = auxiliary.counts(auxiliary.describe(corpus.auxiliary))
     return made
 
 

@@ -265,7 +265,8 @@ class FoldState:
             over = _is_tired(self._config, self.history) or is_scheduled(self._config.train)
             card = self._card() | {"epoch": self.best_epoch}
             card["kept"] = [] if over else [self.epoch]
-            card["made"] = made(self._config, sum(row["seconds"] for row in self.history))
+            seconds = sum(row["seconds"] for row in self.history)
+            card["made"] = made(self._config, seconds, self._corpus)
             self.checkpoints.finish(best, card)
         return load_variables(self.checkpoints.directory, like=state.variables)
 

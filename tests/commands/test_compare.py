@@ -185,6 +185,14 @@ def test_two_protocols_are_told_apart(three, tmp_path, capsys):
     assert "two protocols" not in printed
 
 
+def test_other_corpora_in_training_are_told(three, tmp_path, capsys):
+    other = {"corpus": "a", "title": "A", "licence": "", "recordings": 7}
+    helped = finished(tmp_path / "helped", 0.7, "MLR", auxiliary=[other, other | {"corpus": "b"}])
+    found = compare.run([three[0], helped])
+    assert [len(run["auxiliary"]) for run in found["runs"]] == [0, 2]
+    assert "trained MLR too (7 of a, 7 of b)" in capsys.readouterr().out
+
+
 def test_a_single_fold_has_no_t_test(three, capsys):
     for workdir in three[:2]:
         content = read_json(workdir / "folds.json")

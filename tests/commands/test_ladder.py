@@ -125,6 +125,21 @@ def test_rows_that_hear_test_speakers_beforehand_are_named_in_bold(tmp_path, cal
     assert not {"ds_svc", "no_gate"} & {*line.split("`")}
 
 
+def test_rows_that_heard_other_corpora_are_named_in_bold(tmp_path, calls):
+    config = make(only=("ds_svc", "statistics"))
+    del config.corpora.emovo
+    for name in ("statistics", "no_gate"):
+        config.rows[name].experiment.auxiliary = ("ravdess=0.3",)
+    ladder.run(config, load, tmp_path)
+    content, text = read(tmp_path)
+    cells = content["corpora"]["emodb"]["cells"]
+    assert [each["corpus"] for each in cells["statistics"]["auxiliary"]] == ["ravdess"]
+    assert cells["ds_svc"]["auxiliary"] == []
+    (line,) = (line for line in text.splitlines() if "other corpora" in line)
+    assert "`statistics` too**" in line
+    assert not {"ds_svc", "no_gate"} & {*line.split("`")}
+
+
 def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     ladder.run(make(only=("statistics",)), load, tmp_path)
     assert len(calls["run"]) == 2

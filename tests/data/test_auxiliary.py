@@ -33,7 +33,7 @@ def test_rows_of_auxiliary_recordings_come_last_with_labels_of_their_own(windows
     joined = auxiliary.join(varied, [(other, 0.5)], 0)
     [group] = joined.auxiliary
     assert len(group.utterances) == 5  # half of the ten
-    assert (len(joined.inputs), joined.variants) == (20 + 5 * windows, 10 + 5 * windows)
+    assert (len(joined.inputs), joined.extra) == (20 + 5 * windows, 10 + 5 * windows)
     np.testing.assert_array_equal(joined.owners[:20], varied.owners)
     taken = other.rows_of(u.name for u in group.utterances)
     np.testing.assert_array_equal(joined.labels[20:], other.labels[taken])
@@ -44,7 +44,6 @@ def test_rows_of_auxiliary_recordings_come_last_with_labels_of_their_own(windows
     names = [u.name for u in group.utterances if u.name in joined.digests]
     assert names
     assert max(joined.rows_of(names)) < 10
-    assert max(joined.rows_of(names, variants=True)) < 20
 
 
 def test_those_of_the_trained_classes_train_and_none_chooses_or_is_tested(tmp_path):
@@ -59,19 +58,38 @@ def test_those_of_the_trained_classes_train_and_none_chooses_or_is_tested(tmp_pa
     assert sorted(state.order().tolist()) == state.rows["train"].tolist()
 
 
-def test_recordings_and_classes_of_the_corpus_decide_what_is_taken():
+def test_classes_of_the_corpus_decide_what_is_taken():
     recorded, other = named("mine", 3), named("other", 14, seed=1)
-    same = dataclasses.replace(other.utterances[7], digest=recorded.utterances[1].digest)
-    other = dataclasses.replace(
-        other, utterances=(*other.utterances[:7], same, *other.utterances[8:])
-    )
     [group] = auxiliary.join(recorded, [(other, 100.0)], 0).auxiliary
-    assert [u.name for u in group.utterances] == ["u00", "u01", "u02", "u08", "u09"]
-    with pytest.raises(ValueError, match="mine has no recording"):
-        auxiliary.join(recorded, [(recorded, 1.0)], 0)
-    again = dataclasses.replace(other, name="again")
-    with pytest.raises(ValueError, match="again has no recording"):
-        auxiliary.join(recorded, [(other, 100.0), (again, 1.0)], 0)
+    assert [u.name for u in group.utterances] == ["u00", "u01", "u02", "u07", "u08", "u09"]
+    last = dataclasses.replace(other, utterances=other.utterances[3:5], owners=np.arange(2))
+    with pytest.raises(ValueError, match="other has no recording"):
+        auxiliary.join(recorded, [(last, 1.0)], 0)
+
+
+def test_corpora_that_hold_the_same_recording_are_refused():
+    """Whether it would be taken or not: their speakers may be the same people."""
+    recorded, other, third = named("mine", 3), named("other", 14, 1), named("third", 14, 2)
+
+    def sharing(corpus, place, digest):
+        utterances = list(corpus.utterances)
+        utterances[place] = dataclasses.replace(utterances[place], digest=digest)
+        return dataclasses.replace(corpus, utterances=tuple(utterances))
+
+    overlapping = sharing(other, 5, "mine/u01")  # of a class that the corpus lacks
+    with pytest.raises(ValueError, match=r"'u05' of other is .* 'u01' of mine: .* Take other out"):
+        auxiliary.join(recorded, [(overlapping, 0.1)], 0)
+    overlapping = sharing(third, 9, "other/u02")
+    with pytest.raises(ValueError, match=r"'u09' of third is .* 'u02' of other: .* Take third out"):
+        auxiliary.join(recorded, [(other, 0.1), (overlapping, 0.1)], 0)
+    unknown = sharing(other, 5, "")
+    assert auxiliary.join(sharing(recorded, 1, ""), [(unknown, 0.1)], 0).auxiliary
+
+
+@pytest.mark.parametrize(("share", "verb"), [(0.01, "1 recording of 14 trains"), (9, "train")])
+def test_how_many_train_is_told(share, verb, capsys):
+    auxiliary.join(named("mine", 7), [(named("other", 14, seed=1), share)], 0)
+    assert f"{verb} the models too" in capsys.readouterr().out
 
 
 def test_each_seed_takes_others_and_the_order_of_a_corpus_does_not_matter():
@@ -108,5 +126,5 @@ def test_a_tested_recording_under_another_corpus_name_ends_the_run():
     heard = dataclasses.replace(joined.utterances[7], digest=first.digest)
     utterances = (*joined.utterances[:7], heard, *joined.utterances[8:])
     leaking = dataclasses.replace(joined, utterances=utterances)
-    with pytest.raises(LeakError, match=first.name):
+    with pytest.raises(LeakError, match=f"'{first.name}' of other"):
         leakage.check_rows("a fit", rows, leaking, fold.splits, ("train",))

@@ -148,9 +148,9 @@ def test_rows_of_variants_follow_those_of_the_recordings(stored):
         pictures = StoredPictures(inputs.__getitem__, np.arange(len(inputs)), shape)
         varied = dataclasses.replace(varied, inputs=pictures)
     both = with_variants(recorded, [varied, varied])
-    assert (len(both.inputs), both.variants) == (18, 8)
+    assert (len(both.inputs), both.extra) == (18, 8)
     assert both.rows_of(["u01", "u04"]).tolist() == [2, 3, 8, 9]
-    assert both.rows_of(["u01", "u04"], variants=True).tolist() == [2, 3, 8, 9, 11, 15]
+    assert both.training_rows(["u01", "u04"]).tolist() == [2, 3, 8, 9, 11, 15]
     np.testing.assert_array_equal(both.labels[10:14], varied.labels)
     for row, source in ((9, recorded.inputs[9]), (11, varied.inputs[1]), (17, varied.inputs[3])):
         width = source.shape[1]
@@ -162,7 +162,13 @@ def test_another_reading_is_another_corpus():
     loaded = []
     load = keep_last(lambda config, name: loaded.append(name) or name)
     config = base.get_config()
-    for changes in ({}, {}, {"trim": 50.0}, {"variants": ("speed=0.9",)}, {"train.epochs": 3}):
-        config.update_from_flattened_dict(changes)
+    config.corpus = "emodb"
+    changes = {"trim": 50.0}, {"variants": ("speed=0.9",)}, {"auxiliary": ("emovo=1",)}
+    for change in ({}, {}, {"folds.seed": 1}, *changes, {"folds.seed": 2}, {"train.epochs": 3}):
+        config.update_from_flattened_dict(change)
         load(config, "emodb")
-    assert len(loaded) == 3
+    assert len(loaded) == 5  # folds.seed deals auxiliary recordings, and nothing else
+    load(config, "emovo")
+    config.update_from_flattened_dict({"variants": (), "folds.seed": 3})
+    load(config, "emovo")  # of which no run is trained
+    assert loaded == ["emodb"] * 5 + ["emovo"]

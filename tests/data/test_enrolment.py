@@ -42,7 +42,7 @@ def test_each_speaker_is_standardised_alone():
 def test_variants_of_recordings_are_standardised_and_not_measured():
     """The last ten rows are variants of recordings of speakers in turn."""
     owners = np.concatenate([np.arange(42), np.arange(10)]).astype(np.int32)
-    varied = dataclasses.replace(CORPUS, owners=owners, variants=10)
+    varied = dataclasses.replace(CORPUS, owners=owners, extra=10)
     features = np.concatenate([vectors(), vectors()[:10] + 100])
     found = enrolment.standardise_speakers(features, varied)
     np.testing.assert_array_equal(found[:42], enrolment.standardise_speakers(vectors(), CORPUS))

@@ -251,7 +251,8 @@ def feed(monkeypatch, target, name, stray):
     [
         ("network", FoldState, "order"),
         ("network", Corpus, "rows_of"),
-        ("classifier", Corpus, "rows_of"),
+        ("network", Corpus, "training_rows"),
+        ("classifier", Corpus, "training_rows"),
     ],
 )
 def test_a_test_row_in_training_ends_the_run(system, target, name, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def experiment(*given):
 def test_rows_of_variants_are_pictures_of_varied_recordings(corpora):
     config = experiment("speed=0.8", "noise=10")
     found = corpora.load(config, "mine")
-    assert (len(found.utterances), len(found.inputs), found.variants) == (3, 9, 6)
+    assert (len(found.utterances), len(found.inputs), found.extra) == (3, 9, 6)
     assert found.owners.tolist() == [0, 1, 2] * 3
     settings = extract.settings(config)
     for row, variant in ((1, ""), (4, "speed=0.8"), (7, "noise=10")):
@@ -46,10 +46,10 @@ def test_rows_of_variants_are_pictures_of_varied_recordings(corpora):
 
 def test_where_nothing_is_trained_no_variant_is_prepared(corpora):
     tested = dataclasses.replace(corpora, trains=False)
-    assert tested.load(experiment("pitch=3"), "mine").variants == 0
+    assert tested.load(experiment("pitch=3"), "mine").extra == 0
     other = experiment("pitch=3")
     other.corpus = "another"
-    assert corpora.load(other, "mine").variants == 0
+    assert corpora.load(other, "mine").extra == 0
     assert not list(corpora.data.rglob("*pitch*"))
 
 

@@ -85,6 +85,10 @@ def test_names_are_text_and_never_markup(tmp_path):
     [
         ("optimistic", {"selected_on": "test"}),
         ("enrolment", {"adapt": "speaker"}),
+        (
+            "auxiliary",
+            {"auxiliary": [{"corpus": "a", "title": "", "licence": "", "recordings": 1}]},
+        ),
         ("synthetic", {"synthetic": True}),
         ("missing", {"missing_folds": [3, 4]}),
         ("stopped", {"made": MADE | {"stopped_fits": 2}}),

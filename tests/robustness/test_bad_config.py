@@ -102,11 +102,8 @@ IMPOSSIBLE = {
 }
 # Fields whose empty value means something, so that it is no mistake.
 MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on", "label_map", "variants")
-MAY_BE_EMPTY += (
-    "auxiliary",
-    "embeddings.model",
-    "embeddings.sha256",
-)  # in configs of other features
+MAY_BE_EMPTY += ("auxiliary",)
+MAY_BE_EMPTY += ("embeddings.model", "embeddings.sha256")  # in configs of other features
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,16 +1,19 @@
 """Systems that recordings of another corpus train too: what they leave, and what they refuse."""
 
+import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tiny
 
 from configs import base
-from ds_jax.commands import evaluate, report, train
+from ds_jax.commands import ensemble, evaluate, report, train
 from ds_jax.data import auxiliary
 from ds_jax.evaluation import summary
+from ds_jax.report.tables import of_run
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
@@ -50,9 +53,13 @@ def test_a_run_says_who_trained_it_and_is_not_tested_on_them(system, tmp_path, c
     assert result.n == len(corpus.utterances)
     assert 'id="auxiliary"' in (tmp_path / "report.html").read_text("utf-8")
     assert report.run(config, corpus, tmp_path) == result  # which needs the corpus alone
-    read = card.read(config, sorted(tmp_path.glob(f"fold_*/{CHECKPOINTS}")))
-    assert read["auxiliary"] == result.auxiliary
-    assert "The Other is CC BY-NC-SA 4.0" in read["licences"]
+    shutil.copytree(tmp_path / "fold_01", tmp_path / "copy" / "fold")
+    for folder in (tmp_path, tmp_path / "copy"):  # one fold says so without its run
+        read = card.read(config, sorted(folder.glob(f"fold*/{CHECKPOINTS}")))
+        assert read["auxiliary"] == result.auxiliary
+        assert "The Other is CC BY-NC-SA 4.0" in read["licences"]
+    tables = of_run(result)
+    assert all("The Other" in table.caption for table in tables.values())
     with pytest.raises(ValueError, match="other trained"):
         evaluate.run(tmp_path, other)
     [recorded] = json.loads((tmp_path / "folds.json").read_text())["auxiliary"]
@@ -72,9 +79,49 @@ def test_other_auxiliary_recordings_do_not_continue_a_run(tmp_path):
     assert not train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path, [0])
     changed = [dataclasses.replace(u, digest=f"{u.digest}!") for u in other.utterances]
     changed = dataclasses.replace(other, utterances=tuple(changed))
-    with pytest.raises(ValueError, match="bring back the corpus"):
+    with pytest.raises(ValueError, match="bring back these corpora"):
         train.run(config, auxiliary.join(corpus, [(changed, 0.5)], 0), tmp_path)
     assert train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path)
+
+
+@pytest.mark.parametrize(("named", "joined"), [((), True), (GIVEN, False), (("third=1",), True)])
+def test_a_corpus_in_memory_has_what_the_config_names(named, joined, tmp_path):
+    config, corpus, other = made("ridge")
+    config.auxiliary = named
+    corpus = auxiliary.join(corpus, [(other, 0.5)], 0) if joined else corpus
+    with pytest.raises(ValueError, match=r"config\.auxiliary names"):
+        train.run(config, corpus, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_ensemble_records_what_any_member_heard(tmp_path):
+    """Some set of features cannot be computed of every recording."""
+    config, corpus, other = made("ridge")
+    member, config = config, tiny.config()
+    config.corpus, config.auxiliary, config.folds = "tiny", GIVEN, member.folds
+    base.use_ensemble(config, first=member, second=copy.deepcopy(member))
+    config.members.second.features = "egemaps"
+
+    def load(experiment, name):
+        kept = len(other.utterances) - (5 if experiment.features == "egemaps" else 0)
+        fewer = dataclasses.replace(
+            other,
+            utterances=other.utterances[:kept],
+            inputs=other.inputs[:kept],
+            owners=other.owners[:kept],
+        )
+        return auxiliary.join(corpus, [(fewer, 0.8)], 0)
+
+    assert ensemble.run(config, load, tmp_path)
+    heard, *of_members = [
+        auxiliary.read(folder / "folds.json")[0]["digests"]
+        for folder in (tmp_path, *sorted(tmp_path.glob("members/*")))
+    ]
+    assert [len(digests) for digests in of_members] == [34, 34]
+    assert of_members[0] != of_members[1]
+    assert heard == of_members[0] | of_members[1]
+    [recorded] = summary.read(tmp_path / "report.json").auxiliary
+    assert (recorded["title"], recorded["recordings"]) == ("The Other", len(heard))
 
 
 def test_auxiliary_recordings_are_fitted_in_every_inner_fold(monkeypatch, tmp_path):

@@ -163,7 +163,7 @@ def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_p
     fit_folds = classifier_system.fit(config, corpus, "speakers")
     with pytest.raises(KeyboardInterrupt):
         next(fit_folds({0: fold}, tmp_path))
-    rows = corpus.rows_of(fold.train + fold.dev, variants=True)
+    rows = corpus.training_rows(fold.train + fold.dev)
     [(kind, inputs, inner)] = calls
     assert kind is classifiers.SVC
     np.testing.assert_array_equal(inputs, corpus.inputs[rows])

@@ -164,9 +164,9 @@ def test_generated_pictures_are_rows_of_the_training_split_alone(undisturbed):
     _, workdir = undisturbed
     made = generated.show(workdir / "fold_01" / GENERATED)
     joined = generated.join(corpus(), made)
-    assert len(made.names) == joined.variants == 7
+    assert len(made.names) == joined.extra == 7
     assert {*made.names} <= {*FOLD.train}
-    new = joined.rows_of(FOLD.train, variants=True)[14:]
+    new = joined.training_rows(FOLD.train)[14:]
     assert new.tolist() == [*range(16, 23)]
     for row, picture, name in zip(new, made.pictures, made.names, strict=True):
         owner = joined.utterances[joined.owners[row]]
@@ -174,15 +174,15 @@ def test_generated_pictures_are_rows_of_the_training_split_alone(undisturbed):
         np.testing.assert_array_equal(joined.inputs[row][:, : picture.shape[1]], picture)
     for names in (FOLD.test, FOLD.train):
         assert joined.rows_of(names).max() < 16
-    assert joined.rows_of(FOLD.test, variants=True).tolist() == [14, 15]
+    assert joined.training_rows(FOLD.test).tolist() == [14, 15]
 
 
 def test_variants_and_generated_pictures_stand_side_by_side(undisturbed):
     both = with_variants(corpus(), [corpus(seed=1)])
     joined = generated.join(both, generated.show(undisturbed[1] / "fold_01" / GENERATED))
-    assert joined.variants == 16 + 7
+    assert joined.extra == 16 + 7
     assert joined.rows_of(FOLD.test).tolist() == [14, 15]
-    assert len(joined.rows_of(FOLD.train, variants=True)) == 14 + 14 + 7
+    assert len(joined.training_rows(FOLD.train)) == 14 + 14 + 7
 
 
 def test_test_recordings_reach_no_generator(undisturbed, tmp_path):
