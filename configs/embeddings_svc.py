@@ -3,10 +3,11 @@
     python launch.py --config=configs/embeddings_svc.py
 
 Trained and tested on EmoDB, a speaker at a time; --config.corpus=NAME takes another corpus,
---config.embeddings.model another model, a name on the Hugging Face Hub or a folder, and
---config.embeddings.layer another layer. The one here is the middle one, which no score has chosen.
-It needs the packages torch and transformers: pip install -r requirements-embeddings.txt. The Hub
-has this model's weights pickled, which are never read: docs/evaluation.md converts them once.
+--config.embeddings.model another model, a name on the Hugging Face Hub, a folder or an ONNX file,
+and --config.embeddings.layer another layer. The one here is the middle one, which no score has
+chosen. It needs the packages torch and transformers: pip install -r requirements-embeddings.txt.
+The Hub has this model's weights pickled, which are never read: docs/evaluation.md converts them
+once.
 """
 
 import ml_collections

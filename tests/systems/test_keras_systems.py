@@ -112,6 +112,17 @@ def test_it_predicts_and_exports(finished, tmp_path, monkeypatch):
     assert raised.value.field == "model.backbone"
 
 
+def test_its_gates_are_explained(finished, tmp_path):
+    samples = np.random.default_rng(0).normal(0, 0.1, RATE)
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    [record] = ds_jax.explain(ds_jax.load(finished), tmp_path / "a.wav")
+    assert [*record["gates"]] == [*GATES]
+    for gate in record["gates"].values():
+        assert gate.values.shape == (len(gate.hertz), len(gate.seconds)) == (2, 2)
+        assert ((gate.values >= 0) & (gate.values <= 1)).all()
+        assert 0 < gate.seconds[0] < gate.seconds[-1] < 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in keras_networks.SMALLEST if name != SMALL])
 def test_every_family_trains_goes_on_predicts_and_exports(name, tmp_path, monkeypatch):
