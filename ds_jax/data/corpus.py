@@ -331,8 +331,8 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
         values = [config.get(field) for field in (*read, "classes", "label_map")]
         # What trains the models too belongs to the corpus alone that they are trained on.
         if name == config.corpus:
-            auxiliary = config.get("auxiliary")
-            values += [config.get("variants"), auxiliary and (auxiliary, config.folds.seed)]
+            values += [("variants", given)] if (given := config.get("variants")) else []
+            values += [(given, config.folds.seed)] if (given := config.get("auxiliary")) else []
         key = name, str(values)
         if key not in kept:
             kept.clear()

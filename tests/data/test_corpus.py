@@ -171,4 +171,6 @@ def test_another_reading_is_another_corpus():
     load(config, "emovo")
     config.update_from_flattened_dict({"variants": (), "folds.seed": 3})
     load(config, "emovo")  # of which no run is trained
+    config.corpus, config.auxiliary = "emovo", ()
+    load(config, "emovo")  # of which nothing else is wanted in training
     assert loaded == ["emodb"] * 5 + ["emovo"]
