@@ -1,4 +1,4 @@
-"""The pictures that people see: in colours, and faded where an attention gate is closed."""
+"""The pictures that people see: in colours, and veiled where an attention gate is closed."""
 
 import io
 
@@ -6,7 +6,7 @@ import cmap
 import numpy as np
 from PIL import Image
 
-LEAST_OPACITY = 0.1  # of the picture where a gate is most closed, so that its outline stays visible
+VEIL = np.array([0, 92, 158], np.float32)  # a blue that the colour-blind tell from greys, of 255
 
 
 def colour(picture: np.ndarray, colour_map: str = "viridis") -> np.ndarray:
@@ -15,24 +15,26 @@ def colour(picture: np.ndarray, colour_map: str = "viridis") -> np.ndarray:
     return _rounded(colours)[picture]
 
 
-def fade_by_gate(pixels: np.ndarray, gate: np.ndarray) -> np.ndarray:
-    """Fades a picture to white where a gate is least open.
+def veil(picture: np.ndarray, gate: np.ndarray, covered: tuple[float, float]) -> np.ndarray:
+    """Hangs a coloured veil before a picture where an attention gate is closed.
+
+    The picture is grey, whose levels no veil can be taken for.
 
     Args:
-        pixels: uint8 [height, width, 3].
-        gate: Float [rows, columns], stretched over the picture. Its range is scaled to 0..1, since
-            a gate that is hardly open anywhere still selects; a constant gate hides nothing.
+        picture: uint8 [height, width], indices into a colour map.
+        gate: Float [rows, columns], 0 (closed: the veil alone) to 1 (open: the picture alone).
+        covered: The share of the height and of the width of the picture that the cells of the gate
+            cover, from the upper left corner. Nothing is let through elsewhere.
 
     Returns:
         uint8 [height, width, 3].
     """
-    gate = np.asarray(gate, np.float32)
-    spread = np.ptp(gate)
-    gate = (gate - gate.min()) / spread if spread > 1e-6 else np.ones_like(gate)
-    size = pixels.shape[1], pixels.shape[0]
-    opening = np.asarray(Image.fromarray(gate).resize(size, Image.Resampling.BILINEAR))[..., None]
-    opacity = LEAST_OPACITY + (1 - LEAST_OPACITY) * opening
-    return _rounded(pixels * opacity + 255 * (1 - opacity))
+    height, width = picture.shape
+    size = round(width * covered[1]), round(height * covered[0])
+    cells = Image.fromarray(np.asarray(gate, np.float32)).resize(size, Image.Resampling.NEAREST)
+    opening = np.zeros((height, width, 1), np.float32)
+    opening[: size[1], : size[0], 0] = cells
+    return _rounded(opening * picture[..., None] + (1 - opening) * VEIL)
 
 
 def png(pixels: np.ndarray) -> bytes:

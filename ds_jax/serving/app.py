@@ -70,6 +70,7 @@ class _Service:
             system=model.title,
             models=model.count,
             classes=model.classes,
+            never_answered=model.never_answered,
             synthetic=config.synthetic,
             needs_token=bool(token),
         )

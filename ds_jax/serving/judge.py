@@ -1,6 +1,7 @@
 """Answers for many clients at once: what waits for the same program shares a dispatch."""
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import os
@@ -12,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ds_jax.evaluation.predictions import unpadded
-from ds_jax.features import audio, axes, extract, ffmpeg
-from ds_jax.features.axes import TimeFrequency
+from ds_jax.features import audio, extract, ffmpeg
 from ds_jax.features.silence import find_speech
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.serving.limits import Limits, Refused
@@ -28,14 +28,16 @@ class Shown(NamedTuple):
     """What the models saw of an utterance, and what they let through.
 
     Attributes:
-        picture: As the models read it.
-        gates: By the name of the layer that carries the gate.
-        colour_map: The name of the one in which the models see the picture.
+        picture: As the models read it, uint8 [height, width].
+        gates: By the name of the layer that carries the gate, float32 [rows, columns] in 0..1.
+        times: The seconds of its start and end, from the beginning of the utterance.
+        settings: How it was drawn; its times are not those after a silence was cut off.
     """
 
-    picture: TimeFrequency
-    gates: dict[str, TimeFrequency]
-    colour_map: str
+    picture: np.ndarray
+    gates: dict[str, np.ndarray]
+    times: tuple[float, float]
+    settings: PictureSettings
 
 
 class _Waiting(NamedTuple):
@@ -266,15 +268,14 @@ def _shown(
     pictures: Sequence[np.ndarray],
     gates: Sequence[dict[str, np.ndarray]],
 ) -> list[Shown]:
-    """Returns the pictures of a waveform with their gates and axes."""
+    """Returns the pictures of a waveform with their gates and times."""
     samples, rate = audio.from_samples(samples, rate, settings.sample_rate)
     first, stop = find_speech([samples], rate, settings.trim)
     _, step = settings.windowing.samples(rate)
-    shown = []
+    shown, drawn = [], dataclasses.replace(settings, sample_rate=rate, trim=0.0)
     windows = settings.windowing.split(samples[first:stop], rate)
-    for number, (window, pixels, of) in enumerate(zip(windows, pictures, gates, strict=True)):
-        start = (first + number * step) / rate
-        picture = axes.of_picture(pixels, start, len(window), rate, settings)
-        drawn = {n: axes.of_gate(unpadded(gate), picture, settings) for n, gate in of.items()}
-        shown.append(Shown(picture, drawn, settings.colour_map))
+    for number, (window, picture, of) in enumerate(zip(windows, pictures, gates, strict=True)):
+        start = first + number * step
+        times = start / rate, (start + len(window)) / rate
+        shown.append(Shown(picture, {name: unpadded(of[name]) for name in of}, times, drawn))
     return shown

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from ds_jax.report import images, pages
+from ds_jax.report import images, pages, panels
 from ds_jax.runtime import errors
 from ds_jax.serving import guard
 from ds_jax.serving.judge import Judge, Shown
@@ -16,7 +16,8 @@ from ds_jax.serving.limits import Refused
 from ds_jax.serving.speech import Begun, Cutter, Utterance
 
 FULL_SCALE = 32768  # of 16-bit samples
-DIGITS = 4  # of seconds and hertz on a picture's axes
+GREY = 128  # of 255, a middle level, which the colour bar of a gate veils
+SHOWN = ("name", "caption", "x_ticks", "y_ticks", "bar_ticks", "x_label", "y_label")  # of a panel
 
 
 class Listener:
@@ -153,23 +154,15 @@ def _kind(text: str) -> object:
 
 
 def _draw(shown: Sequence[Shown]) -> list[dict[str, Any]]:
-    """Draws pictures and what gates let through of them, as JSON with PNG files in it."""
+    """Draws pictures, and each once more under each of its gates, as JSON with PNG files in it."""
     drawn = []
-    for picture, gates, colour_map in shown:
-        pixels = images.colour(picture.values, colour_map)
-        faded = {
-            name: {
-                "low": round(float(gate.values.min()), DIGITS),
-                "high": round(float(gate.values.max()), DIGITS),
-                "image": pages.picture_uri(images.fade_by_gate(pixels, gate.values)),
-            }
-            for name, gate in gates.items()
-        }
-        axes = {"seconds": _axis(picture.seconds), "hertz": _axis(picture.hertz)}
-        drawn.append({"image": pages.picture_uri(pixels), "gates": faded, **axes})
+    for picture, gates, times, settings in shown:
+        for panel in panels.of_pictures([picture], gates, [times], settings):
+            if panel.name in gates:
+                image = images.veil(picture, panel.values / 255, panel.size)
+                bar = images.veil(np.full_like(panel.bar, GREY), panel.bar / 255, (1.0, 1.0))
+            else:
+                image, bar = (images.colour(it, panel.colour_map) for it in (picture, panel.bar))
+            content = {"image": pages.picture_uri(image), "bar": pages.picture_uri(bar)}
+            drawn.append(content | {name: getattr(panel, name) for name in SHOWN})
     return drawn
-
-
-def _axis(centres: np.ndarray) -> list[float | None]:
-    """Returns the centres of pixels; None for those that have none."""
-    return [round(value, DIGITS) if np.isfinite(value) else None for value in centres.tolist()]

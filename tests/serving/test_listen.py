@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import re
 import threading
 
 import ml_collections
@@ -47,17 +48,23 @@ def test_an_utterance_is_judged_as_the_model_judges_it(client, model, rate):
 def test_pictures_come_with_gates_and_axes(client, model):
     with client.websocket_connect(LISTEN) as socket:
         _, said = listen(socket, spoken(), pictures=True)
-    (picture,) = said["pictures"]
+    picture, *gates = said["pictures"]
     canvas = model.config.picture.canvas
-    assert [*picture["gates"]] == [*model.config.model.gates]
-    for drawn in (picture, *picture["gates"].values()):
-        content = base64.b64decode(drawn["image"].removeprefix("data:image/png;base64,"))
-        assert Image.open(io.BytesIO(content)).size == (canvas, canvas)
-    for gate in picture["gates"].values():
-        assert 0 <= gate["low"] <= gate["high"] <= 1
-    assert len(picture["seconds"]) == len(picture["hertz"]) == canvas
-    assert picture["hertz"][0] > picture["hertz"][-1] > 0
-    assert 0 < picture["seconds"][0] < picture["seconds"][-1] < said["end"] - said["start"]
+    assert picture["name"] == "spectrogram"
+    assert [gate["name"] for gate in gates] == [*model.config.model.gates]
+    for drawn in said["pictures"]:
+        for name, size in (("image", (canvas, canvas)), ("bar", (1, 256))):
+            content = base64.b64decode(drawn[name].removeprefix("data:image/png;base64,"))
+            assert Image.open(io.BytesIO(content)).size == size
+        assert (drawn["x_label"], drawn["y_label"]) == ("time in s", "frequency in Hz")
+        times = [float(text) for _, text in drawn["x_ticks"]]
+        assert 0 < times[0] < times[-1] < said["end"] - said["start"]
+        tones = [float(text) for _, text in drawn["y_ticks"]]
+        assert tones == sorted(tones, reverse=True)
+    for gate in gates:
+        assert [text for _, text in gate["bar_ticks"]] == ["0", "0.5", "1"]
+        low, high = re.search(r"here ([\d.]+) to ([\d.]+)$", gate["caption"]).groups()
+        assert 0 <= float(low) <= float(high) <= 1
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ def test_an_ensemble_of_one_kind_of_pictures_shows_them(model):
         running.cancel()
         return _draw(shown)
 
-    (picture,) = asyncio.run(ask())
+    picture, *_ = asyncio.run(ask())
     assert picture["image"].startswith("data:image/png")
 
 

@@ -4,8 +4,8 @@ const SECONDS = 10; // of the spectrogram
 const HIGHEST = 8000; // Hz that it shows
 const MINUTE = 60; // seconds
 const KEPT = 50; // utterances in the list
-const DECIBELS = [-100, -30]; // black and white of the spectrogram
-const MARGIN = { left: 58, bottom: 22 }; // CSS pixels, for the axes
+const DECIBELS = [-100, -30]; // the darkest and the lightest colour of the spectrogram
+const MARGIN = { left: 58, bottom: 22, right: 72 }; // CSS pixels, for the axes and the colour bar
 const SVG = "http://www.w3.org/2000/svg";
 
 const find = (id) => document.getElementById(id);
@@ -14,7 +14,7 @@ const canvas = find("spectrogram");
 const shares = [...document.querySelectorAll(".share")];
 const utterances = []; // of the last minute, with the time at which each came
 let listening = null; // what has to be closed when the microphone is switched off
-let layer = null; // the gate that is shown; null shows the picture
+let layer = null; // what is shown of a picture: the name of a panel
 
 function say(text, isWrong = false) {
   find("state").textContent = text;
@@ -116,24 +116,23 @@ function showMinute() {
   }
 }
 
-// The picture, or what a gate lets through of it, with axes.
-function showPictures(pictures) {
-  const names = pictures.length ? Object.keys(pictures[0].gates) : [];
-  if (!names.includes(layer)) layer = names[0] ?? null;
-  const choices = [null, ...names].map((name) => {
+// The pictures that the models read: whole, or under one of their gates.
+function showPictures(panels) {
+  const names = [...new Set(panels.map(({ name }) => name))]; // the first one is the picture's
+  if (!names.includes(layer)) layer = names[1] ?? names[0];
+  const replace = () => find("pictures").replaceChildren(...panels.filter(({ name }) => name === layer).map(figure));
+  const choices = names.map((name) => {
     const label = document.createElement("label");
     const input = Object.assign(document.createElement("input"), { type: "radio", name: "layer", checked: name === layer });
     input.onchange = () => {
       layer = name;
       replace();
     };
-    const gate = name && pictures[0].gates[name];
-    label.append(input, name ? ` gate on ${name}, ${gate.low.toFixed(2)} (white) to ${gate.high.toFixed(2)}` : " the whole picture");
+    label.append(input, name === names[0] ? " the whole picture" : ` under the gate on ${name}`);
     return label;
   });
-  find("layers").hidden = !names.length;
+  find("layers").hidden = names.length < 2;
   find("layers").replaceChildren(find("layers").querySelector("legend"), ...choices);
-  const replace = () => find("pictures").replaceChildren(...pictures.map(pictureWithAxes));
   replace();
 }
 
@@ -144,43 +143,26 @@ function element(name, attributes, text = "") {
   return made;
 }
 
-// Where a value lies among the centres of pixels, which rise or fall, from 0 to 1; null outside.
-function place(value, centres) {
-  for (let i = 1; i < centres.length; i++) {
-    const [a, b] = [centres[i - 1], centres[i]];
-    if (a !== b && (value - a) * (value - b) <= 0) return (i - 0.5 + (value - a) / (b - a)) / centres.length;
-  }
-  return null;
-}
-
-function ticks(low, high, most) {
-  const step = [0.1, 0.2, 0.5, 1, 2, 5, 10].find((size) => (high - low) / size <= most) ?? 20;
-  const first = Math.ceil(low / step - 1e-9);
-  return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
-}
-
-function pictureWithAxes(picture) {
-  const left = 58;
-  const width = Math.min(560, find("pictures").clientWidth - left - 16);
-  const height = 200;
-  const image = layer ? picture.gates[layer].image : picture.image;
-  const name = layer ? `The picture under the gate on ${layer}` : "The picture";
-  const svg = element("svg", { class: "heard", viewBox: `0 0 ${left + width + 16} ${height + 40}`, role: "img", "aria-label": `${name}, in Hz and s` });
-  svg.append(element("image", { href: image, x: left, y: 8, width, height, preserveAspectRatio: "none" }));
-  const { seconds, hertz } = picture;
-  for (const time of ticks(seconds[0], seconds.at(-1), 8)) {
-    const x = left + width * (place(time, seconds) ?? 0);
-    svg.append(element("line", { x1: x, x2: x, y1: height + 8, y2: height + 12 }));
-    svg.append(element("text", { x, y: height + 24, "text-anchor": "middle" }, `${+time.toFixed(1)} s`));
-  }
-  for (const tone of hertz[0] === null ? [] : [125, 500, 1000, 2000, 4000, 8000]) {
-    const share = place(tone, hertz);
-    if (share === null) continue;
-    const y = 8 + height * share;
-    svg.append(element("line", { x1: left - 4, x2: left, y1: y, y2: y }));
-    svg.append(element("text", { x: left - 6, y: y + 4, "text-anchor": "end" }, `${tone} Hz`));
-  }
-  return svg;
+// A picture with axes and a colour bar, whose marks have places from 0 to 1.
+function figure(panel) {
+  const [left, top, height, beside] = [58, 8, 200, 78];
+  const width = Math.min(560, find("pictures").clientWidth - left - beside);
+  const right = left + width;
+  const svg = element("svg", { class: "heard", viewBox: `0 0 ${right + beside} ${height + 52}`, role: "img", "aria-label": panel.caption });
+  svg.append(element("image", { href: panel.image, x: left, y: top, width, height, preserveAspectRatio: "none" }));
+  svg.append(element("image", { href: panel.bar, x: right + 8, y: top, width: 10, height, preserveAspectRatio: "none" }));
+  const write = (text, x, y, anchor, more = {}) => svg.append(element("text", { x, y, "text-anchor": anchor, ...more }, text));
+  for (const [place, text] of panel.x_ticks) write(text, left + width * place, top + height + 14, "middle");
+  for (const [place, text] of panel.y_ticks) write(text, left - 4, top + height * place + 4, "end");
+  for (const [place, text] of panel.bar_ticks) write(text, right + 22, top + 8 + (height - 8) * (1 - place), "start");
+  write(panel.x_label, left + width / 2, top + height + 34, "middle");
+  const middle = top + height / 2;
+  write(panel.y_label, 12, middle, "middle", { transform: `rotate(-90 12 ${middle})` });
+  const made = document.createElement("figure");
+  const caption = document.createElement("figcaption");
+  caption.textContent = panel.caption;
+  made.append(svg, caption);
+  return made;
 }
 
 // The spectrogram moves to the left by as many pixels as its time takes.
@@ -190,22 +172,23 @@ function draw(analyser, rate) {
   const scale = window.devicePixelRatio || 1;
   let done = performance.now();
   let rest = 0; // pixels that the time has earned and that are not drawn yet
-  const size = () => {
-    canvas.width = Math.round(canvas.clientWidth * scale);
-    canvas.height = Math.round(canvas.clientHeight * scale);
+  const fit = () => {
+    const sides = [canvas.clientWidth, canvas.clientHeight].map((side) => Math.round(side * scale));
+    if (canvas.width === sides[0] && canvas.height === sides[1]) return;
+    [canvas.width, canvas.height] = sides;
     axes(context, scale);
   };
-  size();
+  axes(context, scale);
   const left = MARGIN.left * scale;
   const step = (now) => {
     if (listening?.analyser !== analyser) return;
-    if (canvas.width !== Math.round(canvas.clientWidth * scale)) size();
-    const [width, height] = [canvas.width - left, canvas.height - MARGIN.bottom * scale];
+    fit();
+    const [width, height] = [canvas.width - left - MARGIN.right * scale, canvas.height - MARGIN.bottom * scale];
     rest += Math.min(1, (now - done) / 1000 / SECONDS) * width;
     done = now;
     const columns = Math.floor(rest);
     rest -= columns;
-    if (columns) {
+    if (columns && width > 0 && height > 0) { // a browser may show nothing for a while
       analyser.getFloatFrequencyData(levels);
       context.drawImage(canvas, left + columns, 0, width - columns, height, left, 0, width - columns, height);
       for (let y = 0; y < height; y++) {
@@ -227,23 +210,29 @@ function colour(share) {
 
 function axes(context, scale) {
   const style = getComputedStyle(document.documentElement);
-  const [left, bottom] = [MARGIN.left * scale, MARGIN.bottom * scale];
-  const [width, height] = [canvas.width - left, canvas.height - bottom];
+  const [left, right] = [MARGIN.left * scale, canvas.width - MARGIN.right * scale];
+  const [width, height] = [right - left, canvas.height - MARGIN.bottom * scale];
   context.fillStyle = style.getPropertyValue("--page");
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.fillStyle = colour(0);
   context.fillRect(left, 0, width, height);
+  for (let y = 0; y < height; y++) {
+    context.fillStyle = colour(1 - y / height);
+    context.fillRect(right + 8 * scale, y, 10 * scale, 1);
+  }
   context.fillStyle = style.getPropertyValue("--ink");
   context.font = `${11 * scale}px system-ui, sans-serif`;
+  const beside = (text, x, share) => context.fillText(text, x, Math.max(10 * scale, height * (1 - share)));
   context.textAlign = "right";
-  for (let hertz = 0; hertz < HIGHEST; hertz += 2000) {
-    const y = height * (1 - hertz / HIGHEST);
-    context.fillText(`${hertz} Hz`, left - 4 * scale, Math.max(10 * scale, y));
+  for (let hertz = 0; hertz <= HIGHEST; hertz += 2000) beside(`${hertz} Hz`, left - 4 * scale, hertz / HIGHEST);
+  context.textAlign = "left";
+  for (const share of [0, 1]) {
+    const level = `${DECIBELS[share]}`.replace("-", "−");
+    beside(`${level} dB`, right + 22 * scale, share);
   }
   context.textAlign = "center";
   for (let time = 0; time <= SECONDS; time += 2) {
-    const x = left + width * (1 - time / SECONDS);
-    context.fillText(`${time ? "−" : ""}${time} s`, Math.min(x, canvas.width - 12 * scale), height + 15 * scale);
+    context.fillText(`${time ? "−" : ""}${time} s`, left + width * (1 - time / SECONDS), height + 15 * scale);
   }
 }
 
