@@ -27,7 +27,7 @@ WIDTHS = {"column": 3.5, "page": 7.16}
 # darker purple; the first four also differ in grey by their lines and markers.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#994f88", "#8a6d00", "#000000")
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
-MARKERS = ("o", "s", "^", "D", "v", "X")
+MARKERS = ("o", "s", "^", "D", "v", "X", "P")  # one more, so that no two of 42 look alike
 GREY = "#5d6670"
 BESIDE = 24  # signs of a label that stands beside its row
 STYLE = {
@@ -180,8 +180,8 @@ def _forest(figure: Any, forest: Forest, above: bool) -> None:
     names, count = forest.series or [""], len(forest.series) or 1
     middle, spread = (0.2, 0.5) if above else (0.0, 0.7)  # of a row, which is 1 high
     for number, name in enumerate(names):
-        kind = number % len(COLOURS)
-        look = {"color": COLOURS[kind], "marker": MARKERS[kind], "markersize": 3.2}
+        look = {"color": COLOURS[number % len(COLOURS)], "markersize": 3.2}
+        look["marker"] = MARKERS[number % len(MARKERS)]
         offset = middle + (number - (count - 1) / 2) * spread / count
         points = [(at + offset, row[number]) for at, (_, row) in enumerate(forest.rows)]
         points = [(at, estimate) for at, estimate in points if estimate is not None]
@@ -197,6 +197,7 @@ def _forest(figure: Any, forest: Forest, above: bool) -> None:
     for at, label in enumerate(labels) if above else ():
         place = axes.get_yaxis_transform()
         text = axes.text(0, at - 0.05, label, transform=place, va="bottom", fontsize=6.5)
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # over the reference
         text.set_in_layout(False)
     axes.set_ylim(len(labels) - 0.4, -1 if above else -0.6)
     axes.set_xlabel(forest.x_label)

@@ -40,7 +40,7 @@ class Plot:
     dots: Sequence[tuple] = ()  # (name, x, y)
     bars: Sequence[tuple] = ()  # (name, x, y, width, height)
     marks: Sequence[tuple] = ()  # (x, y, width) of horizontal lines
-    notes: Sequence[tuple] = ()  # (x of the middle, y, text) inside the frame
+    notes: Sequence[tuple] = ()  # (x of the middle, y, text, CSS class)
 
 
 class Curve(NamedTuple):
@@ -120,7 +120,7 @@ def reliability(bins: Sequence[Mapping]) -> Plot:
         )
         bars.append((name, _round(x + 3), y, _round(width - 6), _round(BOTTOM - y)))
         marks.append((_round(x), mark, _round(width)))
-        notes.append((_round(x + width / 2), _round(min(y, mark) - 5), f"{row['n']}"))
+        notes.append((_round(x + width / 2), _round(min(y, mark) - 5), f"{row['n']}", ""))
     ticks = [share / 10 for share in range(0, 11, 2)]
     return Plot(
         title="Share of correct predictions against their probability",
@@ -181,12 +181,12 @@ def _curve(curve: Curve) -> Plot:
         fold = f"Fold {number}"
         # The last point is drawn twice, so that a single epoch shows as a dot.
         positions = [f"{x_of(x)} {_y(y, top)}" for x, y in [*points, points[-1]]]
-        kind = f"colour-{place % COLOURS} dash-{place % DASHES}"
-        paths.append((fold, kind, "M" + " L".join(positions)))
+        colour = f"colour-{place % COLOURS}"
+        paths.append((fold, f"{colour} dash-{place % DASHES}", "M" + " L".join(positions)))
         first_value, last_value = (_value(curve, y) for y in (points[0][1], points[-1][1]))
         texts.append(f"{fold}: from {first_value} to {last_value}")
         x, y = points[-1]
-        ends.append((_round(x_of(x) + 12), _round(_y(y, top) + 4), f"{number}"))
+        ends.append((_round(x_of(x) + 12), _round(_y(y, top) + 4), f"{number}", colour))
         if chosen in dict(points):
             value = dict(points)[chosen]
             dots.append((f"{fold}: epoch {chosen}", x_of(chosen), _y(value, top)))
@@ -215,16 +215,16 @@ def scale(curve: Curve) -> tuple[float, float]:
 
 
 def _apart(notes: Sequence[tuple]) -> list[tuple]:
-    """Moves texts (x, y, text) up or down until none overlaps another; none if there is no room."""
+    """Moves texts, see `Plot.notes`, up or down until none overlaps another; none without room."""
     if len(notes) * TEXT_HEIGHT > BOTTOM - TOP:
         return []
     down, up = [], []
-    for x, y, text in sorted(notes, key=lambda note: note[1]):
-        above = [other + TEXT_HEIGHT for at, other, _ in down if abs(at - x) < NUMBER_WIDTH]
-        down.append((x, max([y, *above]), text))
-    for x, y, text in reversed(down):
-        below = [other - TEXT_HEIGHT for at, other, _ in up if abs(at - x) < NUMBER_WIDTH]
-        up.append((x, _round(min([y, BOTTOM, *below])), text))
+    for x, y, *text in sorted(notes, key=lambda note: note[1]):
+        above = [other + TEXT_HEIGHT for at, other, *_ in down if abs(at - x) < NUMBER_WIDTH]
+        down.append((x, max([y, *above]), *text))
+    for x, y, *text in reversed(down):
+        below = [other - TEXT_HEIGHT for at, other, *_ in up if abs(at - x) < NUMBER_WIDTH]
+        up.append((x, _round(min([y, BOTTOM, *below])), *text))
     return up[::-1]
 
 

@@ -70,6 +70,15 @@ def test_a_run_has_its_figures_in_two_widths_and_two_formats(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == wanted
 
 
+def test_an_ensemble_and_its_six_members_look_different(tmp_path, drawn):
+    names = [f"member {number}" for number in range(7)]
+    row = [Estimate(float(number)) for number in range(7)]
+    figures.write_forests(tmp_path, {"scores": Forest("title", "points", names, [("a", row)])})
+    (axes,) = drawn[0].axes
+    looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
+    assert len(looks) == 7
+
+
 def test_equal_data_give_equal_bytes_whatever_a_user_s_defaults_are(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "WIDTHS", {"column": figures.WIDTHS["column"]})
     contents = []

@@ -59,15 +59,17 @@ def test_a_dozen_folds_have_lines_of_different_looks():
     assert len({kind for _, kind, _ in plot.paths}) == 12
 
 
-def test_the_number_of_a_fold_stands_at_the_end_of_its_line():
+def test_the_number_of_a_fold_stands_in_its_colour_at_the_end_of_its_line():
     histories = made_up.histories()
     histories[1] = [row | {"dev_loss": row["dev_loss"] + 0.2} for row in histories[1][:6]]
     folds = [{"fold": 3, "epoch": 2}, {"fold": 7, "epoch": 2}]
     for plot in plots.curves(histories, folds):
-        ends = {name.split()[1]: points(d)[-1] for name, _, d in plot.paths}
-        assert sorted(text for _, _, text in plot.notes) == sorted(ends) == ["3", "7"]
-        for x, y, text in plot.notes:
-            assert (x - 12, y - 4) == pytest.approx(ends[text], abs=0.11)
+        ends = {name.split()[1]: (points(d)[-1], kind) for name, kind, d in plot.paths}
+        assert sorted(text for _, _, text, _ in plot.notes) == sorted(ends) == ["3", "7"]
+        for x, y, text, colour in plot.notes:
+            end, kind = ends[text]
+            assert (x - 12, y - 4) == pytest.approx(end, abs=0.11)
+            assert kind.startswith(f"{colour} ")
 
 
 @pytest.mark.parametrize("count", [2, 9, 17])
@@ -81,7 +83,7 @@ def test_no_number_lies_on_another(count):
         for rows in histories:
             rows[-1]["dev_uar"] = level if level is not None else rows[-1]["dev_uar"]
         [plot] = plots.curves(histories, [])
-        heights = sorted(y for _, y, _ in plot.notes)
+        heights = sorted(y for _, y, *_ in plot.notes)
         assert len(heights) == count
         assert all(np.diff(heights) >= plots.TEXT_HEIGHT - 0.11)
         assert heights[-1] <= plots.BOTTOM
