@@ -25,7 +25,7 @@ from ds_jax.runtime import processes, versions
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.files import check_writable, write_bytes, write_json, write_text
 from ds_jax.runtime.progress import many
-from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, member_directories
+from ds_jax.runtime.workdir import CHECKPOINTS
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
 from ds_jax.systems.finding import (
@@ -34,6 +34,7 @@ from ds_jax.systems.finding import (
     EXPORTED_ONNX,
     find,
     find_checkpoints,
+    find_members,
 )
 
 # The folder and the file of each format.
@@ -81,7 +82,7 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
     best, since the folds were scored on test data, which never chooses.
 
     Args:
-        checkpoint: The folder of a run, which may be an ensemble, or of a fold.
+        checkpoint: The folder of a run or of a fold; either may be an ensemble's.
         directory: The folder of the files; None means one in the checkpoint's folder, that of
             `FORMATS`.
         form: "stablehlo", which JAX runs, or "onnx", which ONNX Runtime runs without Python.
@@ -129,12 +130,11 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
 
 
 def _runs(folder: Path, member: str = "", weight: float = 1.0) -> Iterator[Run]:
-    """Yields the run in a folder, or those of all members of an ensemble."""
-    if not (folder / MEMBERS).is_dir():
+    """Yields the run or the fold in a folder, or those of all members of an ensemble."""
+    _, members = find_members(folder)
+    if not members:
         checkpoints = find_checkpoints(folder)
         yield Run(member, weight, systems.load_config(checkpoints), checkpoints)
-        return
-    members = member_directories(folder, configuration.read(folder))
     for name, directory in members.items():
         yield from _runs(directory, f"{member}members.{name}.", weight / len(members))
 

@@ -74,7 +74,9 @@ def read(config: ml_collections.ConfigDict, checkpoints: Sequence[Path]) -> dict
         "selected_on": systems.selected_on(config),
         "adapt": config.adapt,
         "models": models,
-        "scores": list(_scores(workdir, checkpoints, config.corpus)),
+        "scores": list(
+            _scores(workdir, [folder.parent.name for folder in checkpoints], config.corpus)
+        ),
         "licences": licences,
         "not_for": list(NOT_FOR),
         "weights": hash_of_weights(workdir, made),
@@ -89,15 +91,20 @@ def never_answered(config: ml_collections.ConfigDict, checkpoints: Sequence[Path
 
 
 def of_ensemble(
-    config: ml_collections.ConfigDict, workdir: Path, members: Sequence[dict[str, Any]]
+    config: ml_collections.ConfigDict,
+    folder: Path,
+    workdir: Path,
+    members: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Returns what is known of an ensemble: the fields of `read`, and `members`.
+    """Returns what is known of an ensemble, or of one fold: the fields of `read`, and `members`.
 
     Args:
         config: The config of its run.
+        folder: The folder of its run, or of the fold.
         workdir: The folder of its run.
         members: The cards of its members.
     """
+    fold = [] if folder == workdir else [folder.name]
     licences = dict.fromkeys(text for member in members for text in member["licences"])
     unanswered = [member["never_answered"] for member in members]
     return members[0] | {
@@ -106,7 +113,7 @@ def of_ensemble(
         "generated": any(member["generated"] for member in members),
         "selected_on": systems.selected_on(config),
         "models": [model for member in members for model in member["models"]],
-        "scores": list(_scores(workdir, (), config.corpus)),
+        "scores": list(_scores(workdir, fold, config.corpus)),
         "licences": list(licences),
         "weights": ", ".join(sorted({member["weights"] for member in members} - {""})),
         "config": configuration.public(config).to_dict(),
@@ -147,9 +154,14 @@ def _licence(corpus: str, licence: str) -> str:
     return f"The terms of {corpus} are those of whoever recorded it"
 
 
-def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator[dict]:
-    """Yields the scores of the run's reports, and the models that each is about."""
-    names = [folder.parent.name for folder in checkpoints]
+def _scores(workdir: Path, names: Sequence[str], corpus: str) -> Iterator[dict]:
+    """Yields the scores of the run's reports, and the models that each is about.
+
+    Args:
+        workdir: The folder of the run.
+        names: The folds of the models; nothing for an ensemble as a whole.
+        corpus: The one that they were trained on.
+    """
     kept = ("protocol", "selected_on", "n", "classes_present", "shared", "interval", *SCORES)
     for path in (workdir / REPORT, *sorted(workdir.glob(f"{EVALUATIONS}/*/{REPORT}"))):
         if not path.is_file():
@@ -161,7 +173,7 @@ def _scores(workdir: Path, checkpoints: Sequence[Path], corpus: str) -> Iterator
         elif models == names:
             judged_by = "this file"
         else:
-            judged_by = f"the mean of {len(models)} models"
+            judged_by = report["evaluated_by"] or f"the mean of {len(models)} models"
         yield {"tested_on": report["corpus"], "judged_by": judged_by} | {
             name: report[name] for name in kept
         }

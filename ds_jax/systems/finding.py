@@ -14,7 +14,13 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import extract
 from ds_jax.features.source import reading_of
 from ds_jax.runtime import files, processes
-from ds_jax.runtime.workdir import CHECKPOINTS, MEMBERS, finished_folds, member_directories
+from ds_jax.runtime.workdir import (
+    CHECKPOINTS,
+    MEMBERS,
+    finished_folds,
+    is_finished,
+    member_directories,
+)
 from ds_jax.systems import base as systems
 from ds_jax.systems import card, ensemble
 from ds_jax.systems.model import Model
@@ -29,6 +35,8 @@ def load(
     enrol: Paths = (),
 ) -> Model:
     """Loads the finished models of a run, whose mean they give, of a fold, or of an export.
+
+    Those of an ensemble, or of one fold of it, are the models of all its members.
 
     Args:
         path: The folder of a run, of a fold, or one that `--mode=export` has written.
@@ -73,14 +81,15 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             f"{folder / EXPORTED_ONNX} is for ONNX Runtime, as README.md there shows: give the "
             "run, or an export of it without --format=onnx"
         )
-    if (folder / MEMBERS).is_dir():
-        config = configuration.read(folder)
+    workdir, directories = find_members(folder)
+    if directories:
+        config = configuration.read(workdir)
         config.update(given)
-        members = [find(each, **given) for each in member_directories(folder, config).values()]
+        members = [find(each, **given) for each in directories.values()]
         return ensemble.join(
             config,
             members,
-            lambda: card.of_ensemble(config, folder, [each.card for each in members]),
+            lambda: card.of_ensemble(config, folder, workdir, [each.card for each in members]),
         )
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
@@ -99,6 +108,24 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
     )
 
 
+def find_members(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Finds the runs whose mean an ensemble is, or the folds whose mean one fold of it is.
+
+    Args:
+        folder: The folder of a run or of a finished fold.
+
+    Returns:
+        The folder of the ensemble's run, and those of its members by their names; the given folder
+        and nothing else where it is not an ensemble's.
+    """
+    of_fold = is_finished(folder) and (folder.parent / MEMBERS).is_dir()
+    workdir = folder.parent if of_fold else folder
+    if not (workdir / MEMBERS).is_dir():
+        return folder, {}
+    directories = member_directories(workdir, configuration.read(workdir))
+    return workdir, {name: each / folder.relative_to(workdir) for name, each in directories.items()}
+
+
 def find_checkpoints(directory: Path) -> list[Path]:
     """Finds the `checkpoints` folders of a run's finished folds, or of a fold.
 
@@ -107,14 +134,9 @@ def find_checkpoints(directory: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: The folder is that of an ensemble, or of its fold.
     """
     if directory.name == CHECKPOINTS:
         return [directory]
-    if (directory / MEMBERS).is_dir() or (directory.parent / MEMBERS).is_dir():
-        raise ValueError(
-            f"{directory} is an ensemble, or a fold of one: give one of the runs in its members/"
-        )
     found = [fold / CHECKPOINTS for fold in finished_folds(directory)]
     if not found and not (directory / CHECKPOINTS).is_dir():
         raise FileNotFoundError(

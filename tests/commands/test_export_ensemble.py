@@ -28,6 +28,9 @@ def member(seed, folds=1, **changes):
 def save(workdir, **members):
     """Writes an ensemble of finished members."""
     config = tiny.config()
+    for number in range(min(len(of_folds) for _, of_folds in members.values())):
+        (workdir / f"fold_{number:02}").mkdir(parents=True)
+        (workdir / f"fold_{number:02}" / "predictions.csv").touch()
     base.use_ensemble(config, **{name: each for name, (each, _) in members.items()})
     configuration.write(config, workdir)
     for name, (each, of_folds) in members.items():
@@ -72,6 +75,21 @@ def test_it_gives_the_mean_of_the_members(ensemble, expected, form, tmp_path, mo
     assert readme.count("fold_00 at epoch 1") == 3
     assert "longer than 0.7 s" in readme
     assert "Generated pictures were part of the training" in readme
+
+
+def test_one_fold_is_that_fold_of_each_member(ensemble):
+    fold = ds_jax.load(ensemble / "fold_00")
+    assert fold.card["models"] == [{"fold": "fold_00", "epoch": 1}] * 3
+    np.testing.assert_allclose([weight for weight, _ in fold.parts], [2 / 3, 1 / 3])
+    runs = list(export._runs(ensemble / "fold_00"))
+    folders = [ensemble / "members" / name / "fold_00" for name in ("first", "second", "third")]
+    assert [run.checkpoints for run in runs] == [[folder / "checkpoints"] for folder in folders]
+    np.testing.assert_allclose([run.weight for run in runs], 1 / 3)
+
+
+def test_a_fold_that_a_member_has_not_finished_is_named(ensemble):
+    with pytest.raises(FileNotFoundError, match="fold_01"):
+        ds_jax.load(ensemble / "fold_01")
 
 
 def test_members_share_pictures_and_frozen_blocks(ensemble):
