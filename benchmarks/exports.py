@@ -5,6 +5,11 @@
 Each format is loaded in a process of its own, which answers one recording of each length at a time.
 CPU seconds are compared, which other work on the machine disturbs less than the clock. The folder
 holds both exports, `export/` and `export_onnx/`.
+
+    python -m benchmarks.exports --folder=runs/robots --checkpoint=runs/ds_am_emodb corpora/emodb
+
+also tells how far the probabilities of each format are from those of the models, at most, over all
+of these recordings.
 """
 
 import argparse
@@ -13,12 +18,15 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import measuring
 from ds_jax.commands.export import FORMATS
+from ds_jax.data import recordings
+from ds_jax.features import audio
 
 SECONDS = (2, 5)  # of recordings
 CALLS = 5  # of each length, after the first, which may compile
@@ -57,12 +65,35 @@ def measure(form: str, folder: Path) -> dict:
     return found | {"memory": megabytes, "size": path.stat().st_size / 1e6}
 
 
+def distances(folder: Path, checkpoint: Path, paths: Sequence[str]) -> dict[str, float]:
+    """Returns how far the probabilities of each format are from those of the models, at most."""
+    import onnxruntime
+
+    import ds_jax
+
+    model, exported = ds_jax.load(checkpoint), ds_jax.load(folder / FORMATS["stablehlo"][0])
+    session = onnxruntime.InferenceSession(folder.joinpath(*FORMATS["onnx"]))
+    rate, found = exported.card["sample_rate"], dict.fromkeys(FORMATS, 0.0)
+    for recording in recordings.find(paths)[0]:
+        samples = audio.read(recording.path, rate)[0].astype(np.float32)
+        given = {"samples": samples[None], "lengths": np.array([len(samples)], np.int32)}
+        answers = {"stablehlo": exported(samples, rate), "onnx": session.run(None, given)[0][0]}
+        expected = model(samples, rate)
+        for form, answer in answers.items():
+            found[form] = max(found[form], float(np.abs(answer - expected).max()))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> dict:
     """Measures, prints and writes."""
     parser = measuring.parser("exports", __doc__)
     parser.add_argument("--folder", type=Path, required=True, help="holds both exports")
     parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)  # of a child
+    parser.add_argument("--checkpoint", type=Path, help="the run or the fold that was exported")
+    parser.add_argument("recordings", nargs="*", help="files, folders and patterns")
     flags = parser.parse_args(arguments)
+    if bool(flags.checkpoint) != bool(flags.recordings):
+        parser.error("--checkpoint and recordings go together")
     if flags.format:
         print(json.dumps(measure(flags.format, flags.folder)))
         return {}
@@ -82,6 +113,10 @@ def main(arguments: list[str] | None = None) -> dict:
     rows = [(form, *(float(each[head]) for head in heads)) for form, each in found.items()]
     measuring.table("exports: CPU seconds, and MB of memory and of the file", ("", *heads), rows)
     found = {"machine": measuring.machine(), "formats": found}
+    if flags.checkpoint:
+        found["distances"] = distances(flags.folder, flags.checkpoint, flags.recordings)
+        for form, distance in found["distances"].items():
+            print(f"{form}: probabilities at most {distance:.1e} from those of the models")
     measuring.save(flags.output, found)
     return found
 

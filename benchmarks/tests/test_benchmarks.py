@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 import tiny
 
+import ds_jax
 from benchmarks import (
     convolutions,
     cross_validation,
@@ -321,7 +323,7 @@ def test_convolutions_are_compared_layer_by_layer(tmp_path):
     assert min(layer["Winograd"], layer["plain"]) > 0
 
 
-def test_an_export_is_timed_and_weighed(tmp_path):
+def test_an_export_is_timed_weighed_and_compared(tmp_path, monkeypatch):
     graph = graphs.Graph()
     samples = graph.input("samples", np.float32, ("batch", "n"))
     graph.input("lengths", np.int32, ("batch",))
@@ -329,10 +331,25 @@ def test_an_export_is_timed_and_weighed(tmp_path):
     (tmp_path / "export_onnx").mkdir()
     content = graph.serialize("sum", "0", {})
     (tmp_path / "export_onnx" / "model.onnx").write_bytes(content)
-    (tmp_path / "export_onnx" / "model.json").write_text('{"sample_rate": 100}')
+    (tmp_path / "export_onnx" / "model.json").write_text('{"sample_rate": 8000}')
     found = exports.measure("onnx", tmp_path)
     assert found["size"] == len(content) / 1e6
     assert found["memory"] > 10
     timed = {f"{first}{n} s" for n in exports.SECONDS for first in ("", "first ")} | {"load"}
     assert set(found) == timed | {"size", "memory"}
     assert min(found[name] for name in timed) >= 0
+    soundfile.write(tmp_path / "a.wav", np.repeat([[0.5, -0.25]], 10, axis=0).ravel(), 8000)
+
+    class Model:  # its answer is the sum of 20 samples, and that of the other format is another
+        card = {"sample_rate": 8000}  # noqa: RUF012
+
+        def __init__(self, folder):
+            self.more = 0.25 if folder.name == "export" else 0.0
+
+        def __call__(self, samples, rate):
+            assert rate == 8000
+            return samples.sum(keepdims=True) + self.more
+
+    monkeypatch.setattr(ds_jax, "load", Model)
+    found = exports.distances(tmp_path, tmp_path / "run", [str(tmp_path / "a.wav")])
+    assert found == pytest.approx({"stablehlo": 0.25, "onnx": 0.0}, abs=1e-5)
