@@ -44,3 +44,11 @@ def test_importing_the_package_imports_nothing_heavy():
     loaded = set(done.stdout.split())
     assert "ds_jax" in loaded
     assert not loaded & {"jax", "flax", "numpy", "scipy", "librosa", "sklearn", "absl"}
+
+
+def test_predicting_imports_nothing_heavy_that_it_does_not_use():
+    program = "import sys, ds_jax.commands.predict, ds_jax.systems.network; print(*sys.modules)"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    heavy = {"scipy.stats", "sklearn", "optax", "orbax.checkpoint", "onnx", "keras"}
+    assert not heavy & set(done.stdout.split())

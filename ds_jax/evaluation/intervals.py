@@ -8,7 +8,7 @@ independent covers the truth in 6 or 7 of 10 cases, and one that resamples speak
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy import stats
+import scipy.special
 
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
@@ -139,6 +139,6 @@ def _jackknife(
     total = matrices.sum(0)
     without = score(total - matrices)
     error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
-    half = stats.t.ppf(0.975, count - 1) * error
+    half = scipy.special.stdtrit(count - 1, 0.975) * error
     value = score(total)
     return float(max(lowest, value - half)), float(min(1.0, value + half))

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+import scipy.special
 
 from ds_jax.evaluation import intervals
 from ds_jax.evaluation.metrics import SCORES
@@ -229,4 +229,4 @@ def _p_of_folds(differences: np.ndarray, ratio: float) -> float | None:
     if np.ptp(differences) < _ROUNDING:  # without variance there is no t
         return 1.0 if abs(differences[0]) < _ROUNDING else None
     error = np.sqrt((1 / count + ratio) * differences.var(ddof=1))
-    return float(2 * stats.t.sf(abs(differences.mean()) / error, count - 1))
+    return float(2 * scipy.special.stdtr(count - 1, -abs(differences.mean()) / error))
