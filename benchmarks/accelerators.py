@@ -7,9 +7,9 @@
 needs `benchmarks/requirements-accelerators.txt`. It compiles the training and the judging step for
 TPUs and GPUs ahead of time. FLOP, bytes, memory, cycles, and the times, shares and hours that
 follow from them are THE COMPILER'S ESTIMATES and no measurements: gathers, loops and the exchange
-between chips have no cycles, so times are lower bounds. GPUs' compilers estimate no cycles at all.
-A compilation takes minutes; each is written when it is done, and done again only if the step has
-changed.
+between chips have no cycles, so times are lower bounds. The GPUs' compiler says nothing but memory,
+convolutions and collectives. A compilation takes minutes; each is written when it is done, and done
+again only if the step has changed.
 """
 
 import argparse
@@ -230,14 +230,15 @@ def compiled(row: Row, known: Mapping) -> dict:
             raise
         return found | {"fits": False, "seconds to compile": time.monotonic() - began}
     found["seconds to compile"] = time.monotonic() - began
-    costs, memory = result.cost_analysis(), result.memory_analysis()
+    costs, memory = result.cost_analysis() or {}, result.memory_analysis()
     needed = memory.peak_memory_in_bytes or (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
         + memory.temp_size_in_bytes
     )
-    found |= {"FLOP": costs["flops"], "bytes": costs["bytes accessed"], "peak memory": needed}
+    found |= {"FLOP": costs.get("flops"), "bytes": costs.get("bytes accessed")}
+    found["peak memory"] = needed
     found |= Program(result.as_text()).report(batches)
     found["fits"] = needed <= chip.memory
     models = 1 if row.layout == "batch" else row.count
@@ -318,9 +319,9 @@ def show(found: Sequence[dict]) -> None:
     for one in found:
         row, numbers = Row(**one["row"]), ["does not fit"]
         if one["fits"]:
-            numbers = [one["FLOP"] / 1e9, one["bytes"] / 1e9, one["peak memory"] / 1e9]
-            cycles = [one["cycles"] / 1e6, one["cycles of convolutions"] / 1e6]
-            numbers += cycles if one["cycles"] else [None, None]
+            parts = [(name, 1e9) for name in ("FLOP", "bytes", "peak memory")]
+            parts += [(name, 1e6) for name in ("cycles", "cycles of convolutions")]
+            numbers = [one[name] / unit if one[name] else None for name, unit in parts]
             peak = row.count * operations.peak(CHIPS[row.chip].kind)
             for seconds in map(one.get, kinds):
                 if seconds:
