@@ -45,6 +45,7 @@ STEPS = ("training", "judging")
 PICTURES = 6041  # ELRA-S0329's, which lie on the devices
 TRIED = 2  # that are really made, to learn the shapes
 DISPATCHES = 3  # that are timed where the chip is there
+H100 = Path(__file__).parent / "h100.txtpb"  # as XLA describes it
 # The paper's experiments with DS-AM: their configs, and the utterances of their corpora.
 EXPERIMENTS = {"ds_am_elra": PICTURES, "ds_am_emomatch": 2050}
 
@@ -80,11 +81,9 @@ class Chip:
                     os.environ.setdefault(name, value)
                 found = topologies.get_topology_desc(self.topologies[count], "tpu")
             else:
+                config, topology = H100.read_text(), self.topologies[count]
                 found = topologies.get_topology_desc(
-                    "",
-                    "cuda",
-                    target_config=(Path(__file__).parent / "h100.txtpb").read_text(),
-                    topology=self.topologies[count],
+                    "", "cuda", target_config=config, topology=topology
                 )
         except Exception as error:  # JAX' own types differ from platform to platform
             raise ValueError(
@@ -182,8 +181,8 @@ def lowered(setup: TrainingSetup, row: Row, devices: Sequence) -> tuple:
     """Lowers the step of a row for devices; returns it, and how many batches a dispatch has."""
     layout, shape = LAYOUTS[row.layout], jax.ShapeDtypeStruct
     with told_of(None):
-        example = generated.arguments(setup, ONE_MODEL, -(-PICTURES // row.batch))
-    state, number, scale, corpus, labels, rows, _, _ = example
+        made = generated.arguments(setup, ONE_MODEL, -(-PICTURES // row.batch))
+    state, number, scale, corpus, labels, rows, *_ = made
     with told_of(devices):
         lead = () if layout.shared else (len(devices),)
         models = jax.tree.map(
@@ -221,14 +220,14 @@ def compiled(row: Row, known: Mapping) -> dict:
     digest = hashlib.sha256(program.as_text().encode()).hexdigest()[:16]
     if known.get("step") == digest:
         return dict(known)
-    found = {"row": dataclasses.asdict(row), "step": digest, "fits": True}
+    found = {"row": dataclasses.asdict(row), "step": digest, "fits": False}
     print(f"compiling {row.name}: this takes minutes", flush=True)
     try:
         result = program.compile(None if chip.clock else GPU_OPTIONS)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return found | {"fits": False, "seconds to compile": time.monotonic() - began}
+        return found
     found["seconds to compile"] = time.monotonic() - began
     costs, memory = result.cost_analysis() or {}, result.memory_analysis()
     needed = memory.peak_memory_in_bytes or (
@@ -238,17 +237,14 @@ def compiled(row: Row, known: Mapping) -> dict:
         + memory.temp_size_in_bytes
     )
     found |= {"FLOP": costs.get("flops"), "bytes": costs.get("bytes accessed")}
-    found["peak memory"] = needed
+    found |= {"peak memory": needed, "fits": needed <= chip.memory}
     found |= Program(result.as_text()).report(batches)
-    found["fits"] = needed <= chip.memory
-    models = 1 if row.layout == "batch" else row.count
-    found["pictures"] = models * row.batch
+    found["pictures"] = row.batch * (1 if row.layout == "batch" else row.count)
     flops = picture_flops(setup.config, setup.inputs.method == "upper", row.step == "training")
-    found["FLOP of the network"] = found["pictures"] * flops
+    peak = row.count * operations.peak(devices[0].device_kind)
+    found["seconds at the peak"] = found["pictures"] * flops / peak
     if chip.clock and found["cycles"]:
         found["seconds"] = found["cycles"] / chip.clock
-        peak = operations.peak(devices[0].device_kind) * row.count
-        found["share of peak"] = found["FLOP of the network"] / found["seconds"] / peak
     return found
 
 
@@ -297,9 +293,8 @@ def experiments(found: Sequence[dict]) -> list[tuple]:
         for name, utterances in EXPERIMENTS.items():
             config = importlib.import_module(f"configs.{name}").get_config()
             alike = config.system, config.picture.size, config.model.freeze
-            if alike != (row.system, row.size, row.freeze) or row.step != "training":
-                continue
-            if training and judging:
+            known = row.step == "training" and training and judging
+            if known and alike == (row.system, row.size, row.freeze):
                 taken = hours(config, utterances, row, training, judging)
                 cells.append((name, row.where, row.batch, taken))
     return cells
@@ -322,13 +317,10 @@ def show(found: Sequence[dict]) -> None:
             parts = [(name, 1e9) for name in ("FLOP", "bytes", "peak memory")]
             parts += [(name, 1e6) for name in ("cycles", "cycles of convolutions")]
             numbers = [one[name] / unit if one[name] else None for name, unit in parts]
-            peak = row.count * operations.peak(CHIPS[row.chip].kind)
             for seconds in map(one.get, kinds):
-                if seconds:
-                    share = one["FLOP of the network"] / peak / seconds
-                    numbers += [1e3 * seconds, one["pictures"] / seconds, share or None]
-                else:
-                    numbers += [None] * 3
+                parts = (1e3 * seconds, one["pictures"] / seconds) if seconds else (None, None)
+                share = seconds and one["seconds at the peak"] / seconds
+                numbers += [*parts, share or None]
         cells.append((row.name, *numbers, *[None] * (len(heads) - 1 - len(numbers))))
     measuring.table("steps compiled for accelerators", heads, cells)
     for one in (one for one in found if one["fits"]):
@@ -365,21 +357,16 @@ def rows_of(flags: argparse.Namespace) -> list[Row]:
 def main(arguments: Sequence[str] | None = None) -> list[dict]:
     """Compiles, measures where it can, prints, and writes."""
     parser = measuring.parser("accelerators", __doc__)
-
-    def add(flag: str, default: Sequence, **options) -> None:
-        parser.add_argument(f"--{flag}", nargs="+", default=default, **options)
-
-    add("chips", ["v5e"], choices=CHIPS, help="to compile for")
-    add("counts", [1], type=measuring.positive, help="of chips")
-    add("systems", ["ds_am"], choices=("ds_am", "ds_am_statistics"), help="networks")
-    add("sizes", [224], type=measuring.positive, help="of square pictures, pixels")
-    add("batches", [32], type=measuring.positive, help="pictures, over all chips of a model")
-    add("freeze", [""], help="highest blocks that are frozen, as block3")
-    add("layouts", ["batch"], choices=LAYOUTS, help="what several chips share")
-    add("steps", STEPS, choices=STEPS, help="to compile")
-    parser.add_argument(
-        "--largest", action="store_true", help="double each batch until it does not fit"
-    )
+    add = functools.partial(parser.add_argument, nargs="+")
+    add("--chips", default=["v5e"], choices=CHIPS, help="to compile for")
+    add("--counts", default=[1], type=measuring.positive, help="of chips")
+    add("--systems", default=["ds_am"], choices=("ds_am", "ds_am_statistics"), help="networks")
+    add("--sizes", default=[224], type=measuring.positive, help="of square pictures, pixels")
+    add("--batches", default=[32], type=measuring.positive, help="pictures of a model's batch")
+    add("--freeze", default=[""], help="highest blocks that are frozen, as block3")
+    add("--layouts", default=["batch"], choices=LAYOUTS, help="what several chips share")
+    add("--steps", default=STEPS, choices=STEPS, help="to compile")
+    parser.add_argument("--largest", action="store_true", help="double batches while they fit")
     flags = parser.parse_args(arguments)
     kept = json.loads(flags.output.read_text()) if flags.output.exists() else {}
     found, rows = [], rows_of(flags)
