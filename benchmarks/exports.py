@@ -1,10 +1,11 @@
-"""Measures what a call of an exported model takes, as StableHLO in JAX and as ONNX.
+"""Measures what a call of a model takes: as StableHLO in JAX, as ONNX, and in the program itself.
 
     python -m benchmarks.exports --folder=runs/robots
+    python -m benchmarks.exports --folder=runs/robots --checkpoint=runs/ds_am_emodb --threads=1
 
-Each format is loaded in a process of its own, which answers one recording of each length at a time.
-CPU seconds are compared, which other work on the machine disturbs less than the clock. The folder
-holds both exports, `export/` and `export_onnx/`.
+Each is loaded in a process of its own, which answers one recording of each length at a time. CPU
+seconds are compared, which other work on the machine disturbs less than the clock. The folder holds
+both exports, `export/` and `export_onnx/`. The program itself is measured with the checkpoint.
 
     python -m benchmarks.exports --folder=runs/robots --checkpoint=runs/ds_am_emodb corpora/emodb
 
@@ -14,11 +15,12 @@ of these recordings.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,41 +30,66 @@ from ds_jax.commands.export import FORMATS
 from ds_jax.data import recordings
 from ds_jax.features import audio
 
-SECONDS = (2, 5)  # of recordings
+SECONDS = (2, 3, 5)  # of recordings
 CALLS = 5  # of each length, after the first, which may compile
+PROGRAM = "program"
 
 
-def measure(form: str, folder: Path) -> dict:
-    """Loads and calls a model; returns CPU seconds and the largest memory in MB."""
-    directory, file = FORMATS[form]
-    path, began = folder / directory / file, time.process_time()
+def load(form: str, folder: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """Loads a model, which takes samples float32 [n]; returns it and its sample rate in Hz."""
+    if form == PROGRAM:
+        import ds_jax
+        from ds_jax.runtime import processes
+
+        processes.start()
+        model = ds_jax.load(folder)
+        rate = model.settings.sample_rate or 16_000
+        return lambda samples: model(samples, rate), rate
+    path = folder.joinpath(*FORMATS[form])
     if form == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options)
 
-        def model(samples, lengths):
+        def call(samples, lengths):
             return session.run(None, {"samples": samples, "lengths": lengths})[0]
     else:
         import jax.export
 
         call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
 
-        def model(samples, lengths):
-            return np.asarray(call(samples, lengths))
+    def answer(samples):
+        return np.asarray(call(samples[None], np.array([len(samples)], np.int32)))
 
+    return answer, json.loads((path.parent / "model.json").read_text())["sample_rate"]
+
+
+def measure(form: str, folder: Path, threads: int = 0) -> dict:
+    """Loads and calls a model; returns CPU seconds, and MB of the process and of the file.
+
+    Args:
+        form: One of `export.FORMATS`, or `PROGRAM`.
+        folder: That of the exports, or of the program's run or fold.
+        threads: How many compute at a time; 0: as many as there are CPUs.
+    """
+    if threads:  # XLA starts a thread for each CPU
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    began = time.process_time()
+    model, rate = load(form, folder, threads)
     found = {"load": time.process_time() - began}
-    rate = json.loads((folder / directory / "model.json").read_text())["sample_rate"]
     for seconds in SECONDS:
-        samples = np.random.default_rng(0).normal(0, 0.1, (1, seconds * rate)).astype(np.float32)
+        samples = np.random.default_rng(0).normal(0, 0.1, seconds * rate).astype(np.float32)
         times = []
         for _ in range(CALLS + 1):
             began = time.process_time()
-            model(samples, np.array([samples.shape[1]], np.int32))
+            model(samples)
             times.append(time.process_time() - began)
         found[f"first {seconds} s"], found[f"{seconds} s"] = times[0], min(times[1:])
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return found | {"memory": megabytes, "size": path.stat().st_size / 1e6}
+    size = None if form == PROGRAM else folder.joinpath(*FORMATS[form]).stat().st_size / 1e6
+    return found | {"memory": megabytes, "size": size}
 
 
 def distances(folder: Path, checkpoint: Path, paths: Sequence[str]) -> dict[str, float]:
@@ -88,32 +115,34 @@ def main(arguments: list[str] | None = None) -> dict:
     """Measures, prints and writes."""
     parser = measuring.parser("exports", __doc__)
     parser.add_argument("--folder", type=Path, required=True, help="holds both exports")
-    parser.add_argument("--format", choices=FORMATS, help=argparse.SUPPRESS)  # of a child
+    parser.add_argument("--format", help=argparse.SUPPRESS)  # of a child
     parser.add_argument("--checkpoint", type=Path, help="the run or the fold that was exported")
+    parser.add_argument("--threads", type=int, default=0, help="of each; 0: one for each CPU")
     parser.add_argument("recordings", nargs="*", help="files, folders and patterns")
     flags = parser.parse_args(arguments)
-    if bool(flags.checkpoint) != bool(flags.recordings):
-        parser.error("--checkpoint and recordings go together")
+    if flags.recordings and not flags.checkpoint:
+        parser.error("recordings need --checkpoint")
     if flags.format:
-        print(json.dumps(measure(flags.format, flags.folder)))
+        print(json.dumps(measure(flags.format, flags.folder, flags.threads)))
         return {}
+    folders = dict.fromkeys(FORMATS, flags.folder)
+    if flags.checkpoint:
+        folders[PROGRAM] = flags.checkpoint
     found = {}
-    for form in FORMATS:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.exports",
-            f"--folder={flags.folder.absolute()}",
-        ]
+    for form, folder in folders.items():
+        command = [sys.executable, "-m", "benchmarks.exports", f"--folder={folder.absolute()}"]
         done = subprocess.run(
-            [*command, f"--format={form}"], cwd=measuring.ROOT, check=True, capture_output=True
+            [*command, f"--format={form}", f"--threads={flags.threads}"],
+            cwd=measuring.ROOT,
+            check=True,
+            capture_output=True,
         )
         found[form] = json.loads(done.stdout.splitlines()[-1])
     heads = list(found["onnx"])
-    rows = [(form, *(float(each[head]) for head in heads)) for form, each in found.items()]
+    rows = [(form, *(each[head] for head in heads)) for form, each in found.items()]
     measuring.table("exports: CPU seconds, and MB of memory and of the file", ("", *heads), rows)
     found = {"machine": measuring.machine(), "formats": found}
-    if flags.checkpoint:
+    if flags.recordings:
         found["distances"] = distances(flags.folder, flags.checkpoint, flags.recordings)
         for form, distance in found["distances"].items():
             print(f"{form}: probabilities at most {distance:.1e} from those of the models")

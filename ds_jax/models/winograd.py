@@ -20,7 +20,7 @@ TILE = 4  # side of the squares that the output is divided into; those of the in
 # Transforms take most of the time of narrower layers, and padding most of that of smaller maps.
 LEAST_CHANNELS = 32
 # Transforming the kernels takes most of the time of fewer tiles, see benchmarks/convolutions.py.
-LEAST_TILES = 16
+LEAST_TILES = 32
 # Rows enough for a fast matrix product, and few enough for transformed tiles to stay in cache.
 TILES_AT_ONCE = 256
 
@@ -154,7 +154,6 @@ def _by_platform(cpu: Callable, default: Callable, x: jax.Array, kernel: jax.Arr
     """Calls `cpu` in programs for the CPU where it is faster, and otherwise `default`."""
     fits = (
         isinstance(x.shape[0], int)  # an exported program takes any number of rows
-        and x.shape[0] > 1  # a single picture waits longest for its program to be compiled
         and x.dtype == jnp.float32
         and min(x.shape[1:3]) >= TILE
         and x.shape[0] * -(-x.shape[1] // TILE) * -(-x.shape[2] // TILE) >= LEAST_TILES

@@ -17,6 +17,7 @@ from ds_jax.training.parallel import ONE_MODEL
 # Batch, height, width, channels in and out. TILES_AT_ONCE is 256.
 SHAPES = [
     (2, 4, 4, 32, 32),
+    (1, 20, 20, 32, 32),  # a single map
     (2, 5, 7, 33, 40),
     (2, 4, 37, 64, 32),
     (3, 16, 16, 32, 64),
@@ -25,7 +26,6 @@ SHAPES = [
 ]
 PLAIN_SHAPES = [
     (1, 1, 1, 32, 32),
-    (1, 20, 20, 32, 32),  # a single map
     (2, 3, 9, 32, 32),  # less than a tile high
     (1, 2, 2, 3, 4),
     (2, 20, 12, 3, 64),
