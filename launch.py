@@ -148,9 +148,9 @@ def check(config: ConfigDict, mode: str, workdir: Path) -> None:
         corpora.check("corpora", name)
     if mode == "train" and "eval_on" in config:
         config.eval_on = tuple(corpora.check("eval_on", name) for name in config.eval_on)
-        config.auxiliary = corpora.complete(config.auxiliary)
-    for row in config.get("rows", {}).values():
-        row.experiment.auxiliary = corpora.complete(row.experiment.auxiliary)
+    for top in (config, *(row.experiment for row in config.get("rows", {}).values())):
+        for experiment in configuration.experiments(top) if "corpus" in top else ():
+            experiment.auxiliary = corpora.complete(experiment.auxiliary)
 
 
 def _train(

@@ -50,9 +50,8 @@ def get_config() -> ConfigDict:
     # "speed=1.1" (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the
     # recording). Auxiliary recordings have none.
     config.variants = ()
-    # More corpora whose recordings train the models too, and are in no fold: "ravdess=0.3" takes
-    # 0.3 recordings of RAVDESS for each utterance of the corpus; folds.seed deals them, once for
-    # all seeds.
+    # More corpora whose recordings classifiers are fitted on too, and which are in no fold: those
+    # of "ravdess=0.3" weigh together 0.3 times as much as the training split.
     config.auxiliary = ()
 
     # From waveform to the network's input: ds_jax.features.spectrogram.PictureSettings.
@@ -139,17 +138,21 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.label_smoothing = 0.1
 
 
-def use_ensemble(config: ConfigDict, **members: ConfigDict) -> None:
-    """Changes a config to the mean of several experiments on the same corpus and folds.
+def use_ensemble(config: ConfigDict, merging: str = "mean", **members: ConfigDict) -> None:
+    """Changes a config to several experiments on the same corpus and folds.
 
     Args:
         config: The config, whose corpus, classes, folds, weights and so on become the members'.
+        merging: How they answer together, see below.
         **members: The experiments, each by its name.
     """
     choosing = [member.select_on for member in members.values() if _is_trained(member)]
     config.system, config.select_on = "ensemble", (choosing or ["dev"])[0]
     for name in ("seeds", "parallel", "picture", "model", "train"):
         del config[name]
+    # How members answer together: by the "mean" of their probabilities, or, of ridges, "kernels":
+    # by one ridge on all that they read.
+    config.merging = merging
     config.members = ConfigDict()
     for name, member in members.items():
         _share(config, member)
@@ -163,7 +166,9 @@ def _is_trained(config: ConfigDict) -> bool:
 
 def _share(config: ConfigDict, member: ConfigDict) -> None:
     """Lets the members of an ensemble follow its fields, and those of an ensemble among them."""
-    own = {"system", "seed", "select_on", "eval_on", "folds"}
+    own = {"system", "seed", "select_on", "eval_on", "folds", "merging"}
+    if config.merging == "mean":
+        own.add("auxiliary")  # members that are averaged may have heard other corpora
     if member.get("model", {}).get("backbone", "vgg16") != "vgg16":
         own.add("weights")  # a file holds one network
     for name in {*config} & {*member} - own:
@@ -186,17 +191,33 @@ def use_ds_am_best(config: ConfigDict) -> None:
     use_ensemble(config, **members)
 
 
-def use_ds_am_fused(config: ConfigDict) -> None:
-    """Changes a config to the mean of DS-AM's ensemble and of ridges on two sets of features.
-
-    ComParE needs openSMILE, whose licence is non-commercial.
-    """
-    members = {name: get_config() for name in ("acoustics", "modulation", "pictures")}
-    use_ridge(members["acoustics"], "compare")
-    use_ridge(members["modulation"], "wu")
+def use_joined_ridges(config: ConfigDict, *features: str) -> None:
+    """Changes a config to one ridge on two pictures and on sets of features."""
+    members = {picture: get_config() for picture in ("timeline", "deviations")}
+    for picture, member in members.items():
+        use_ds_ridge(member)
+        member.picture.subtract_band_means = picture == "deviations"
+    for name in features:
+        members[name] = get_config()
+        use_ridge(members[name], name)
     for member in members.values():
         member.seed = config.get_oneway_ref("seed")
-    use_ds_am_best(members["pictures"])
+        member.model.costs = (3.0,)
+    use_ensemble(config, "kernels", **members)
+
+
+def use_ds_am_fused(config: ConfigDict, *features: str) -> None:
+    """Changes a config to the mean of DS-AM's best and of one ridge on its pictures and features.
+
+    Args:
+        config: The config.
+        *features: More that the ridge reads, see `use_joined_ridges`.
+    """
+    members = {name: get_config() for name in ("networks", "ridge")}
+    for member in members.values():
+        member.seed = config.get_oneway_ref("seed")
+    use_ds_am_best(members["networks"])
+    use_joined_ridges(members["ridge"], *features)
     use_ensemble(config, **members)
 
 

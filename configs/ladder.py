@@ -78,7 +78,11 @@ def get_config() -> ConfigDict:
     ):
         add(name, title, "statistics", base.use_ds_am_statistics, changes)
     add("best", "DS-AM's best: means over pictures and seeds", "statistics", base.use_ds_am_best)
-    add("fused", "and ridges on ComParE and Wu's measures", "best", base.use_ds_am_fused)
+    add("and_ridge", "and one ridge on the same pictures", "best", base.use_ds_am_fused)
+    add(
+        *("fused", "the ridge on ComParE and Wu's measures too", "and_ridge"),
+        lambda c: base.use_ds_am_fused(c, "compare", "wu"),
+    )
     return config
 
 

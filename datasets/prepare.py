@@ -114,7 +114,7 @@ class Corpora:
         ]
         loaded = [self._load(experiment, name, s, describes, forms) for s in settings]
         found = extension.with_variants(loaded[0], loaded[1:]) if given else loaded[0]
-        return auxiliary.join(found, others, experiment.folds.seed) if others else found
+        return auxiliary.join(found, others) if others else found
 
     def _load(
         self, experiment, name: str, settings: Settings, describes: bool, forms: int

@@ -41,6 +41,7 @@ CHOICES = {
     "select_on": ("dev", "test", "none"),
     "parallel": ("auto", "folds", "batch"),
     "adapt": ("none", "speaker"),
+    "merging": ("mean", "kernels"),
 }
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
 # The fields that a run of an earlier version lacks, with the values that it had.
@@ -320,8 +321,8 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         if isinstance(content.get("model"), dict):
             content["model"] = {"backbone": "vgg16"} | content["model"]
     if "members" in content:
-        members = content["members"].items()
-        content["members"] = {name: _complete(member) for name, member in members}
+        members = {name: _complete(member) for name, member in content["members"].items()}
+        content = {"merging": "mean"} | content | {"members": members}
     return content
 
 

@@ -139,8 +139,9 @@ def test_older_runs_and_their_members_took_everybody_as_they_come(tmp_path):
     content = files.read_json(tmp_path / "config.json")
     for each in (content, *content["members"].values()):
         del each["adapt"]
-    for each in content["members"]["pictures"]["members"].values():
-        del each["adapt"]
+    for inner in content["members"].values():
+        for each in inner["members"].values():
+            del each["adapt"]
     files.write_json(tmp_path / "config.json", content, sealed=True)
     before = configuration.read(tmp_path)
     assert {each.adapt for each in configuration.experiments(before)} == {"none"}

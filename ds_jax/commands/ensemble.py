@@ -1,7 +1,8 @@
-"""Runs several experiments on the same folds, and averages the probabilities of their models.
+"""Runs several experiments on the same folds, and merges what their models answer.
 
 Each member of an ensemble is a run of its own in `<workdir>/members/<name>/`, with its own report.
-The workdir has what every run leaves, and each member's predictions stand beside the mean.
+The workdir has what every run leaves, and each member's predictions stand beside those of all: the
+mean of their probabilities or, where they are joined as kernels, those of one ridge.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ from ds_jax.runtime.workdir import (
     member_directories,
 )
 from ds_jax.systems import base as systems
+from ds_jax.systems import joined
 
 Load = Callable[[ml_collections.ConfigDict, str], Corpus]
 
@@ -66,7 +68,9 @@ def run(
             finished &= run(member, load, directory, numbers)
         else:
             finished &= train.run(member, load(member, member.corpus), directory, numbers)
-    if finished and processes.is_first_process():
+    if systems.is_joined(config):
+        finished &= train.run(config, joined.read(config, load, config.corpus), workdir, numbers)
+    elif finished and processes.is_first_process():
         corpus = load(configuration.last_member(config), config.corpus)
         _average_folds(config, corpus, workdir)
         if config.folds.protocol != "whole_corpus":
@@ -97,7 +101,8 @@ def report_finished(
         if "members" in config.members[name]:
             report_finished(config.members[name], load, directory)
     corpus = load(configuration.last_member(config), config.corpus)
-    _average_folds(config, corpus, workdir)
+    if not systems.is_joined(config):
+        _average_folds(config, corpus, workdir)
     return report.run(config, corpus, workdir, drawn)
 
 
@@ -161,6 +166,8 @@ def evaluate_on(
         FileNotFoundError, ValueError: As `evaluate.run`.
     """
     load, results = keep_last(load), {}
+    if systems.is_joined(config):
+        return evaluate.run(workdir, joined.read(config, load, corpus_name), drawn)
     members = member_directories(workdir, config)
     for name, folder in members.items():
         member = config.members[name]
@@ -197,6 +204,7 @@ def evaluate_on(
             },
             settings=configuration.describe(config),
             generated=sum(each.generated for each in results.values()),
+            auxiliary=auxiliary.of_all(each.auxiliary for each in results.values()),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
             made=made[0]
             | {

@@ -136,7 +136,7 @@ def _trained_in(config: ml_collections.ConfigDict, workdir: Path) -> list[Path]:
     """Returns the folders of the runs whose models a run is the mean of: itself, or its members."""
     members = member_directories(workdir, config).items()
     parts = [part for name, each in members for part in _trained_in(config.members[name], each)]
-    return parts or [workdir]
+    return [*parts, workdir] if not parts or systems.is_joined(config) else parts
 
 
 def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Recordings of other corpora that train the models too, and are in no split of a fold."""
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ds_jax.runtime import files, progress
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.progress import many
 
-MOST = 100.0  # recordings for each utterance of the corpus
+MOST = 100.0  # times what the training utterances weigh
 
 
 def parse(entry: str) -> tuple[str, float]:
@@ -51,17 +50,14 @@ def shares(entries: Sequence[str], corpus: str) -> dict[str, float]:
     return dict(parsed)
 
 
-def join(corpus: Corpus, others: Sequence[tuple[Corpus, float]], seed: int) -> Corpus:
+def join(corpus: Corpus, others: Sequence[tuple[Corpus, float]]) -> Corpus:
     """Adds recordings of other corpora, on which models are trained too.
 
-    Classes that the corpus lacks are left out. The recordings that are taken are the first in the
-    order of SHA-256 digests of seed, corpus and name.
+    Classes that the corpus lacks are left out.
 
     Args:
         corpus: The corpus, which may have variants already.
-        others: Other corpora, represented as the corpus is, each with the number of recordings to
-            take for each utterance of the corpus; all are taken where there are fewer.
-        seed: Each seed takes other recordings.
+        others: Other corpora, represented as the corpus is, each with its share, see `Auxiliary`.
 
     Raises:
         ValueError: Two corpora hold the same recording, or another corpus has none of the classes.
@@ -79,23 +75,18 @@ def join(corpus: Corpus, others: Sequence[tuple[Corpus, float]], seed: int) -> C
                 f"{other.name} out of config.auxiliary"
             )
         known |= own
-        usable = [u for u in other.utterances if u.label in classes]
-        if not usable:
+        utterances = tuple(u for u in other.utterances if u.label in classes)
+        if not utterances:
             raise ValueError(
                 f"{other.name} has no recording of the classes of {corpus.name}: take it out of "
                 "config.auxiliary"
             )
-        wanted = max(1, round(share * len(corpus.utterances)))
-        drawn = f"{seed}:auxiliary:{other.name}:"
-        usable.sort(key=lambda u, drawn=drawn: hashlib.sha256((drawn + u.name).encode()).digest())
-        taken = {utterance.name for utterance in usable[:wanted]}
-        verb = "trains" if len(taken) == 1 else "train"
         progress.say(
-            f"{other.name}: {many(len(taken), 'recording')} of {len(usable)} {verb} the models too"
+            f"{other.name}: the models are trained on {many(len(utterances), 'recording')} of it "
+            f"too, which weigh {share:g} times as much as the training split"
         )
-        utterances = tuple(u for u in other.utterances if u.name in taken)
-        groups.append(Auxiliary(other.name, other.title, other.licence, utterances))
-        rows = other.rows_of(taken)
+        groups.append(Auxiliary(other.name, other.title, other.licence, share, utterances))
+        rows = other.rows_of(utterance.name for utterance in utterances)
         parts.append((other.inputs, rows))
         # Rows of an utterance follow each other, in the order of the utterances.
         owners.append(count + np.unique(other.owners[rows], return_inverse=True)[1])
@@ -170,3 +161,8 @@ def counts(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         | {"recordings": len(group["digests"])}
         for group in groups
     ]
+
+
+def of_all(counted: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Returns what `counts` gives of several models together, each corpus once."""
+    return list({each["corpus"]: each for groups in counted for each in groups}.values())

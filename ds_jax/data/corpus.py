@@ -64,12 +64,14 @@ class Auxiliary(NamedTuple):
 
     Attributes:
         name, title, licence: As those of `Corpus`.
+        share: What the recordings weigh together, times what the training split weighs.
         utterances: The recordings.
     """
 
     name: str
     title: str
     licence: str
+    share: float
     utterances: tuple[Utterance, ...]
 
 
@@ -117,6 +119,8 @@ class Corpus:
         owners: int32 [n], the index in `all_utterances` of each row of `inputs`.
         extra: How many rows at the end of `inputs` only training reads: of variants of the
             recordings, of auxiliary recordings, or generated for a fold.
+        blocks: The numbers of features of several kinds that stand side by side in `inputs`, see
+            `systems.joined`; empty where there is one kind.
         auxiliary: Recordings of other corpora that train the models too.
         skipped: The names of the utterances whose recordings could not be used.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
@@ -145,6 +149,7 @@ class Corpus:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     extra: int = 0
     auxiliary: tuple[Auxiliary, ...] = ()
+    blocks: tuple[int, ...] = ()
     computed: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -195,6 +200,21 @@ class Corpus:
         mask = [utterance.name in wanted for utterance in self.utterances]
         mask += [u.label in labels for group in self.auxiliary for u in group.utterances]
         return np.flatnonzero(np.asarray(mask, bool)[self.owners]).astype(np.int32)
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:
+        """Returns what each of some training rows weighs, float64 [n]; None if all weigh alike.
+
+        Rows of the corpus itself weigh 1, and those of `auxiliary` recordings their share together.
+        """
+        if not self.auxiliary:
+            return None
+        owners, first = self.owners[rows], len(self.utterances)
+        weights, own = np.ones(len(rows)), np.count_nonzero(owners < first)
+        for group in self.auxiliary:
+            of_group = (owners >= first) & (owners < first + len(group.utterances))
+            weights[of_group] = group.share * own / max(1, np.count_nonzero(of_group))
+            first += len(group.utterances)
+        return weights
 
 
 def load(
@@ -331,8 +351,8 @@ def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str]
         values = [config.get(field) for field in (*read, "classes", "label_map")]
         # What trains the models too belongs to the corpus alone that they are trained on.
         if name == config.corpus:
-            values += [("variants", given)] if (given := config.get("variants")) else []
-            values += [(given, config.folds.seed)] if (given := config.get("auxiliary")) else []
+            more = {field: config.get(field) for field in ("variants", "auxiliary")}
+            values += [(field, given) for field, given in more.items() if given]
         key = name, str(values)
         if key not in kept:
             kept.clear()

@@ -71,7 +71,7 @@ class Judge:
     def warm_up(self) -> int:
         """Compiles what utterances of all lengths need; returns the number of programs."""
         rng, count = np.random.default_rng(0), 0
-        for _, part in self.model.parts:
+        for part in self.model.parts:
             rate, shapes = part.settings.sample_rate or 16_000, {}
             for number in range(1, LENGTHS + 1):
                 length = round(self.limits.piece * rate * number / LENGTHS)
@@ -123,14 +123,15 @@ class Judge:
             Refused: Too much is waiting, or the answer takes too long.
             ValueError: The waveform cannot be judged, see `extract.from_samples`.
         """
-        shares, parts = 0.0, self.model.parts
-        for weight, part in parts:
+        outputs, parts = [], self.model.parts
+        for part in parts:
             arrays = await self.work(extract.from_samples, samples, rate, part.settings)
             rows = []
             for first in range(0, len(arrays), TOGETHER):
                 few = arrays[first : first + TOGETHER]
                 rows += await self._answers(part, few, is_said=True)
-            shares = shares + weight * np.mean([row[0] for row in rows], axis=0)
+            outputs.append(np.mean([row[0] for row in rows], axis=0))
+        shares = self.model.merge(outputs)
         if not shown or len(parts) > 1 or not isinstance(part.settings, PictureSettings):
             return shares, []
         gates = [gates for _, gates in rows]
@@ -154,7 +155,7 @@ class Judge:
             ValueError: The recording, or a window of it, cannot be judged.
         """
         loop, windows, by_length, total = asyncio.get_running_loop(), [], False, 0.0
-        for weight, part in self.model.parts:
+        for part in self.model.parts:
             windowing = part.windowing(window, hop)
             by_length = windowing.to_end
             if windowing.window > self.limits.piece:
@@ -165,19 +166,16 @@ class Judge:
             while few := await loop.run_in_executor(self._reading, _take_few, reading):
                 rows = await self._answers(part, [array for *_, array in few], is_said=False)
                 for (seconds, start, end, _), (shares, _) in zip(few, rows, strict=True):
-                    total, found[start, end] = seconds, shares * weight
+                    total, found[start, end] = seconds, shares
             windows.append(found)
         # Starts are rounded, and parts may read at rates of their own.
         each = [{round(start, 3): (start, end) for start, end in those} for those in windows]
         common = sorted(set.intersection(*map(set, each)))
-        sums = [
-            (
-                *each[0][key],
-                sum(those[times[key]] for those, times in zip(windows, each, strict=True)),
-            )
-            for key in common
-        ]
-        return {"seconds": round(total, 6)} | self.model.describe(sums, by_length)
+        merged = []
+        for key in common:
+            outputs = [those[times[key]] for those, times in zip(windows, each, strict=True)]
+            merged.append((*each[0][key], self.model.merge(outputs)))
+        return {"seconds": round(total, 6)} | self.model.describe(merged, by_length)
 
     async def work(self, function: Callable, *arguments: Any) -> Any:
         """Calls a function that takes a while in a thread."""

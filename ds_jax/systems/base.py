@@ -20,9 +20,9 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.models.backbones import BACKBONES
-from ds_jax.runtime.errors import ConfigError, check_choice, check_number, one_of
+from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.runtime.progress import many
-from ds_jax.systems import on_pictures
+from ds_jax.systems import fields, on_pictures
 
 FitFolds = Callable[[Mapping[int, folds.Fold], Path], Iterator[tuple[int, Predicted | None]]]
 
@@ -136,29 +136,8 @@ ENSEMBLE = "ensemble"  # the mean of the systems in `config.members`; see `comma
 # the members are on VGG16; others read files of their own.
 SHARED = (
     *("corpus", "classes", "label_map", "synthetic", "adapt"),
-    *("trim", "channel", "raw_rate", "variants", "auxiliary"),
+    *("trim", "channel", "raw_rate", "variants"),
 )
-
-# The values that fields of `config.model` can have: kind and range of a number, or of each number.
-NUMBERS = {
-    "dropout": (float, 0.0, 0.999),
-    "dense_units": (int, 1, 1 << 16),
-    **dict.fromkeys(("trees", "depth"), (int, 1, 1_000_000)),
-    "bins": (int, 2, 1_000_000),
-    **dict.fromkeys(("learning_rate", "column_share"), (float, 1e-12, 1.0)),
-}
-LISTS = {
-    "loss_weights": (float, 0.0, 1e12),
-    "units": (int, 1, 1 << 16),
-    "costs": (float, 1e-12, 1e12),
-}
-CHOICES = {
-    "merging": ("multi_loss", "early_fusion"),
-    "head": ("fc", "gap"),
-    "kernel": ("linear", "rbf"),
-    "scaling": ("standardised", "none"),
-    "pooling": ("mean", "statistics", "rows"),
-}
 
 
 def title(config: Mapping) -> str:
@@ -166,7 +145,8 @@ def title(config: Mapping) -> str:
     if "members" in config:
         titles = Counter(title(member) for member in config["members"].values())
         counted = (f"{count} {name}" if count > 1 else name for name, count in titles.items())
-        return f"mean of {', '.join(counted)}"
+        merged = "one ridge of" if is_joined(config) else "mean of"
+        return f"{merged} {', '.join(counted)}"
     name = SYSTEMS[config["system"]].title
     if "features" in config:
         titled = f"{name} on {SETS[config['features']].title}"
@@ -183,14 +163,20 @@ def title(config: Mapping) -> str:
     return f"{name} ({'+'.join(layers)}{pooling})" if layers else name
 
 
+def is_joined(config: Mapping) -> bool:
+    """Tells whether the members of an ensemble are joined as kernels of one ridge."""
+    return config.get("merging") == "kernels"
+
+
 def generates(config: Mapping) -> bool:
     """Tells whether generated pictures train a system's models too."""
     return bool(config.get("generate", {}).get("share"))
 
 
 def implementation(config: ml_collections.ConfigDict) -> Implementation:
-    """Imports the module of a config's system."""
-    return importlib.import_module(f"ds_jax.systems.{SYSTEMS[config.system].module}")
+    """Imports the module of a config's system, or of the one ridge of an ensemble."""
+    module = "joined" if config.system == ENSEMBLE else SYSTEMS[config.system].module
+    return importlib.import_module(f"ds_jax.systems.{module}")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -233,7 +219,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         allowed = "'auto' or 'batch': folds with generated pictures go one after the other"
         raise ConfigError("parallel", config.parallel, allowed)
     for name in system.fields:
-        _check_field(name, config.model[name])
+        fields.check(name, config.model[name])
     if system.reads == "picture":
         on_pictures.check(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
@@ -275,19 +261,54 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     }
     if len(windows) > 1:
         raise ConfigError("members", sorted(windows), "of one picture.window and window_hop")
+    if is_joined(config):
+        _check_joined(config)
     if chooses(config) != "epoch" and config.select_on != "dev":
         allowed = "'dev', since no member chooses an epoch"
         raise ConfigError("select_on", config.select_on, allowed)
 
 
+def _check_joined(config: ml_collections.ConfigDict) -> None:
+    """Checks that members can be joined as kernels: they are ridges that differ in inputs alone."""
+    models = []
+    for name, member in config.members.items():
+        if member.system not in ("ridge", "ds_ridge"):
+            allowed = "'ridge' or 'ds_ridge' where merging is 'kernels'"
+            raise ConfigError(f"members.{name}.system", member.system, allowed)
+        if member.model.kernel != "linear":
+            allowed = "'linear' where merging is 'kernels'"
+            raise ConfigError(f"members.{name}.model.kernel", member.model.kernel, allowed)
+        if member.get("picture", {}).get("window"):
+            allowed = "0.0 where merging is 'kernels'"
+            raise ConfigError(f"members.{name}.picture.window", member.picture.window, allowed)
+        models.append((tuple(member.model.costs), member.model.scaling))
+        if models[-1] != models[0]:
+            allowed = "of one model.costs and model.scaling where merging is 'kernels'"
+            raise ConfigError("members", tuple(models), allowed)
+        if tuple(member.auxiliary) != tuple(config.auxiliary):
+            allowed = f"{tuple(config.auxiliary)}, as auxiliary is, where merging is 'kernels'"
+            raise ConfigError(f"members.{name}.auxiliary", tuple(member.auxiliary), allowed)
+    if configuration.adapts(config):
+        raise ConfigError("merging", config.merging, "'mean' where adapt is 'speaker'")
+
+
 def _check_auxiliary(config: ml_collections.ConfigDict) -> None:
     """Checks `config.auxiliary` against other fields; `datasets.prepare` checks the corpora."""
     names = auxiliary.shares(config.auxiliary, config.corpus)
-    if tested := {*names} & {*config.eval_on}:
+    every = [auxiliary.shares(x.auxiliary, x.corpus) for x in configuration.experiments(config)]
+    if tested := {*config.eval_on}.intersection(set().union(*every)):
         allowed = f"without {', '.join(sorted(tested))}, whose recordings train the models too"
         raise ConfigError("eval_on", tuple(config.eval_on), allowed)
-    if names and configuration.adapts(config):
+    if not names:
+        return
+    allowed = ""
+    if "train" in config:
+        allowed = "(), since a network is trained on the corpus alone; classifiers take others"
+    elif "members" in config and not is_joined(config):
+        allowed = f"(): members have their own, such as members.{min(config.members)}.auxiliary"
+    elif configuration.adapts(config):
         allowed = "(), since adapt='speaker' standardises the speakers of one corpus"
+    if allowed:
         raise ConfigError("auxiliary", tuple(config.auxiliary), allowed)
 
 
@@ -302,20 +323,6 @@ def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
     if config.select_on not in allowed:
         allowed = f"{one_of(allowed)}, since system={config.system!r} {why}"
         raise ConfigError("select_on", config.select_on, allowed)
-
-
-def _check_field(name: str, value: object) -> None:
-    """Checks the value of a field of `config.model` by itself."""
-    field = f"model.{name}"
-    if name in CHOICES:
-        check_choice(field, value, CHOICES[name])
-    elif name in NUMBERS:
-        check_number(field, value, *NUMBERS[name])
-    elif name in LISTS:
-        kind, low, high = LISTS[name]
-        if not value or not all(isinstance(x, int | kind) and low <= x <= high for x in value):
-            what = "whole numbers" if kind is int else "numbers"
-            raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
 
 
 def chooses(config: Mapping) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from ds_jax import config as configuration
+from ds_jax.data import auxiliary
 from ds_jax.data.folds import PROTOCOLS
 from ds_jax.evaluation import summary
 from ds_jax.evaluation.metrics import SCORES
@@ -110,6 +111,7 @@ def of_ensemble(
     return members[0] | {
         "never_answered": [x for x in config.classes if all(x in each for each in unanswered)],
         "system": systems.title(config),
+        "auxiliary": auxiliary.of_all(member["auxiliary"] for member in members),
         "generated": any(member["generated"] for member in members),
         "selected_on": systems.selected_on(config),
         "models": [model for member in members for model in member["models"]],

@@ -1,5 +1,6 @@
 """The systems that fit a classifier on each fold, whatever its vectors describe."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,15 +29,26 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 
     Of several processes every one fits all folds, and the first writes them.
     """
-    inputs = _vectors(config, corpus)
+    corpus = dataclasses.replace(corpus, inputs=vectors(config, corpus))
+    return fit_vectors(config, KINDS[config.system], config.model, corpus, protocol)
+
+
+def fit_vectors(
+    config: ml_collections.ConfigDict,
+    kind: type[Classifier],
+    model: Mapping,
+    corpus: Corpus,
+    protocol: str,
+) -> Callable:
+    """Fits a kind of classifier, with some fields, on a corpus of vectors; otherwise as `fit`."""
 
     def fit_folds(made: Mapping[int, folds.Fold], workdir: Path) -> Iterator:
         shown = processes.is_first_process()
         for number in progress.bar("fitting", len(made), "folds", made, shown):
             fold, directory = made[number], fold_directory(workdir, number)
-            fitted = _fit_fold(config, corpus, inputs, protocol, number, fold, directory)
+            fitted = _fit_fold(config, kind, model, corpus, protocol, number, fold, directory)
             if processes.is_first_process():
-                yield number, _test(fitted, corpus, inputs, fold)
+                yield number, _test(fitted, corpus, fold)
 
     return fit_folds
 
@@ -44,10 +56,10 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
     """Predicts with the classifiers of a run; see `base.Implementation`."""
     config = _config(next(iter(rows)))
-    vectors = _vectors(config, corpus)  # alike in all folds
+    inputs = vectors(config, corpus)  # alike in all folds
     for checkpoints, of_model in rows.items():
         classifier = classifiers.load(KINDS[config.system], checkpoints)
-        shares = classifier.probabilities(vectors[of_model], len(config.classes))
+        shares = classifier.probabilities(inputs[of_model], len(config.classes))
         yield checkpoints, Predicted(shares, {}, {})
 
 
@@ -81,18 +93,19 @@ def load_measure(checkpoints: Sequence[Path]) -> Callable:
     return lambda inputs, size: lambda: inputs
 
 
-def _vectors(config: ml_collections.ConfigDict, corpus: Corpus) -> np.ndarray:
+def vectors(config: ml_collections.ConfigDict, corpus: Corpus) -> np.ndarray:
     """Returns float32 [n, d], the vectors of a corpus, whose folder may keep files of them."""
-    vectors = corpus.inputs
+    found = corpus.inputs
     if "picture" in config:
-        vectors = deep_features.create_features(config).compute(corpus.inputs, corpus.directory)
-    return enrolment.standardise_speakers(vectors, corpus) if adapts(config) else vectors
+        found = deep_features.create_features(config).compute(corpus.inputs, corpus.directory)
+    return enrolment.standardise_speakers(found, corpus) if adapts(config) else found
 
 
 def _fit_fold(
     config: ml_collections.ConfigDict,
+    kind: type[Classifier],
+    model: Mapping,
     corpus: Corpus,
-    inputs: np.ndarray,
     protocol: str,
     number: int,
     fold: folds.Fold,
@@ -107,9 +120,10 @@ def _fit_fold(
         same = leakage.same_recordings(names, corpus.utterances)
         same = np.isin(corpus.owners[rows], corpus.owners[corpus.rows_of(same)])
         inner.append((np.flatnonzero(~same), np.flatnonzero(held_out)))
-    kind, labels = KINDS[config.system], corpus.labels[rows]
+    labels, inputs = corpus.labels[rows], corpus.inputs
     began = time.monotonic()
-    fitted = classifiers.fit(kind, config.model, inputs[rows], labels, inner, config.seed)
+    weights = corpus.weights(rows)
+    fitted = classifiers.fit(kind, model, inputs[rows], labels, inner, config.seed, weights)
     if processes.is_first_process():
         lines = "".join(json.dumps(row) + "\n" for row in fitted.tried)
         write_text(directory / METRICS, lines)
@@ -122,7 +136,7 @@ def _fit_fold(
     )
     if fitted.stopped:
         advice = "choose smaller config.model.costs"
-        if config.model.scaling == "none":
+        if model["scaling"] == "none":
             advice = f"set config.model.scaling to 'standardised', or {advice}"
         number_of = progress.many(fitted.stopped, "fit")
         processes.say(
@@ -132,15 +146,13 @@ def _fit_fold(
     return fitted
 
 
-def _test(
-    classifier: Classifier, corpus: Corpus, inputs: np.ndarray, fold: folds.Fold
-) -> Predicted | None:
+def _test(classifier: Classifier, corpus: Corpus, fold: folds.Fold) -> Predicted | None:
     """Predicts the test split of a fold, if it has one."""
     if not fold.test:
         return None
     rows = corpus.rows_of(fold.test)
-    predicted = Predicted(classifier.probabilities(inputs[rows], len(corpus.classes)), {}, {})
-    return predictions.average_windows(predicted, corpus, rows)
+    shares = classifier.probabilities(corpus.inputs[rows], len(corpus.classes))
+    return predictions.average_windows(Predicted(shares, {}, {}), corpus, rows)
 
 
 def _config(checkpoints: Path) -> ml_collections.ConfigDict:

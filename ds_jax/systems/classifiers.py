@@ -1,17 +1,13 @@
 """Classifiers that are fitted at once: linear regression, support vectors, boosted trees."""
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
 import scipy.optimize
 import scipy.special
-import sklearn
-import skops.io
 import threadpoolctl
 import xgboost
 from sklearn import svm
@@ -19,12 +15,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics.pairwise import pairwise_kernels
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.class_weight import compute_sample_weight
 
 from ds_jax.evaluation.metrics import confusion, uar
 from ds_jax.runtime.errors import ConfigError
+from ds_jax.systems.classifier import Classifier, check_finite, classes_of
 from ds_jax.training import checkpoints
 
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
@@ -36,82 +32,18 @@ TEMPERATURES = (0.1, 100.0)
 InnerFold = tuple[np.ndarray, np.ndarray]  # int rows that are fitted, int rows that are held out
 
 
-@dataclasses.dataclass(frozen=True)
-class Classifier:
-    """A fitted classifier, which scikit-learn made unless its kind says otherwise.
-
-    Attributes:
-        classes: int [k], the indices of the classes that training rows have, ascending.
-        fitted: The object that the library fitted.
-        settings: The values that the fit has chosen: "C" and "temperature", or nothing.
-        tried: The choices: for each cost "C" and the "uar" over the inner folds.
-        stopped: The number of fits, those of inner folds included, that LIBSVM stopped after
-            `STEPS` steps, before they had converged.
-    """
-
-    classes: np.ndarray
-    fitted: Any
-    settings: dict[str, float] = dataclasses.field(default_factory=dict)
-    tried: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    stopped: int = 0
-
-    library, file = sklearn, "model.skops"
-
-    def probabilities(self, inputs: np.ndarray, count: int) -> np.ndarray:
-        """Returns the probabilities of the classes.
-
-        Args:
-            inputs: float32 [n, d], a vector of features each.
-            count: The number of all classes.
-
-        Returns:
-            float64 [n, count], rows sum to one; 0 for classes that training did not have.
-
-        Raises:
-            ValueError: A number is not finite, or d is not that of the training.
-        """
-        _check_finite(inputs)
-        scores = self._scores(inputs)
-        probabilities = np.zeros((len(inputs), count))
-        probabilities[:, self.classes] = scores / scores.sum(1, keepdims=True)
-        return probabilities
-
-    def dump(self) -> bytes:
-        """Returns the content of the model's file."""
-        return skops.io.dumps(self.fitted)
-
-    @staticmethod
-    def parse(path: Path, content: bytes, version: str) -> Pipeline | dict:
-        """Reads what `dump` returned, by a version of the library; nothing is unpickled.
-
-        Raises:
-            ValueError: The content is damaged, or not to be trusted, or of another version.
-        """
-        if version != sklearn.__version__:
-            raise ValueError(
-                f"{path} was written by scikit-learn {version}, and this is {sklearn.__version__}: "
-                f"install scikit-learn=={version}, or train again"
-            )
-        if untrusted := skops.io.get_untrusted_types(data=content):
-            names = ", ".join(untrusted)
-            raise ValueError(f"{path} holds {names}, which is not trusted: train again")
-        fitted = skops.io.loads(content)
-        if not isinstance(fitted, Pipeline | dict):
-            raise ValueError(f"damaged: {path} holds no classifier: train again")
-        return fitted
-
-
 class MLR(Classifier):
     """Multivariate linear regression: least squares on one-hot targets, of standardised inputs."""
 
     @classmethod
-    def fit(cls, model, inputs, labels, inner, seed) -> "MLR":
+    def fit(cls, model, inputs, labels, inner, seed, weights) -> "MLR":
         """Fits the rows; `model`, `inner` and `seed` are not used."""
-        classes = _classes(labels)
+        classes = classes_of(labels)
         targets = (labels[:, None] == classes).astype(float)
         # Double precision: features such as a variance and its root are nearly collinear.
         pipeline = make_pipeline(StandardScaler(), LinearRegression())
-        return cls(classes, pipeline.fit(inputs.astype(np.float64), targets))
+        given = {f"{step}__sample_weight": weights for step in pipeline.named_steps}
+        return cls(classes, pipeline.fit(inputs.astype(np.float64), targets, **given))
 
     def _scores(self, inputs):
         """Returns the outputs, which sum to one, with those below zero cut off."""
@@ -124,9 +56,9 @@ class XGBoost(Classifier):
     library, file = xgboost, "model.json"
 
     @classmethod
-    def fit(cls, model, inputs, labels, inner, seed) -> "XGBoost":
+    def fit(cls, model, inputs, labels, inner, seed, weights) -> "XGBoost":
         """Fits the rows; `inner` is not used."""
-        classes = _classes(labels)
+        classes = classes_of(labels)
         trees = xgboost.XGBClassifier(
             n_estimators=model["trees"],
             max_depth=model["depth"],
@@ -138,7 +70,9 @@ class XGBoost(Classifier):
             # Threads add up gradients in another order each time, and with few rows save no time.
             n_jobs=1,
         )
-        return cls(classes, trees.fit(inputs, np.searchsorted(classes, labels)))
+        return cls(
+            classes, trees.fit(inputs, np.searchsorted(classes, labels), sample_weight=weights)
+        )
 
     def _scores(self, inputs):
         return self.fitted.predict_proba(inputs).astype(np.float64)
@@ -166,35 +100,37 @@ class SVC(Classifier):
     """
 
     @classmethod
-    def fit(cls, model, inputs, labels, inner, seed) -> "SVC":
+    def fit(cls, model, inputs, labels, inner, seed, weights) -> "SVC":
         """Fits the rows at the cost that the inner folds choose; `seed` is not used."""
-        classes, costs = _classes(labels), sorted(set(model["costs"]))
+        classes, costs = classes_of(labels), sorted(set(model["costs"]))
         if len(costs) > 1 and not inner:
             raise ConfigError("model.costs", costs, "a single cost: there are no inner folds")
         settings, tried, stopped = {"C": costs[0], "temperature": 1.0}, [], 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
             if inner:
-                settings, tried, stopped = cls._choose(model, costs, inputs, labels, inner)
-            space = _space(model, inputs)
-            machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels)
+                settings, tried, stopped = cls._choose(model, costs, inputs, labels, inner, weights)
+            space = _space(model, inputs, weights)
+            machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels, weights)
         stopped += cls._is_stopped(machine)
         return cls(classes, space | {cls.machine: machine}, settings, tried, stopped)
 
     machine = "svc"  # what the fitted machine is called in the model's file
 
     @staticmethod
-    def _fit_kernel(cost: float, kernel: np.ndarray, labels: np.ndarray) -> svm.SVC:
+    def _fit_kernel(
+        cost: float, kernel: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+    ) -> svm.SVC:
         # break_ties: it decides for the highest decision value, which is the most probable label.
         svc = svm.SVC(C=cost, kernel="precomputed", break_ties=True, max_iter=STEPS)
-        return svc.fit(kernel, labels)
+        return svc.fit(kernel, labels, weights)
 
     @staticmethod
     def _is_stopped(svc: svm.SVC) -> bool:
         return svc.fit_status_ != 0
 
     @staticmethod
-    def _decide(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
+    def decide(svc: svm.SVC, kernel: np.ndarray) -> np.ndarray:
         """Returns float64 [n, k]: a vote for each class beaten, and less than half for how clearly.
 
         For two classes scikit-learn has a single value, positive for the second.
@@ -203,13 +139,14 @@ class SVC(Classifier):
         return decisions if decisions.ndim == 2 else np.stack([-decisions, decisions], 1) / 2
 
     @classmethod
-    def _choose(cls, model, costs, inputs, labels, inner):
+    def _choose(cls, model, costs, inputs, labels, inner, weights):
         """Returns the settings, the UAR of each cost, and how many fits were stopped."""
         # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the
         # inputs. The threads of BLAS would get in their way and add up in another order.
         parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
         folds = (
-            joblib.delayed(cls._held_out)(model, costs, inputs, labels, *fold) for fold in inner
+            joblib.delayed(cls._held_out)(model, costs, inputs, labels, weights, *fold)
+            for fold in inner
         )
         with threadpoolctl.threadpool_limits(1):
             parts, stopped = zip(*parallel(folds), strict=True)
@@ -224,25 +161,28 @@ class SVC(Classifier):
         return settings, tried, sum(stopped)
 
     @classmethod
-    def _held_out(cls, model, costs, inputs, labels, train, held_out) -> tuple[np.ndarray, int]:
+    def _held_out(
+        cls, model, costs, inputs, labels, weights, train, held_out
+    ) -> tuple[np.ndarray, int]:
         """Fits an inner fold at each cost; returns decisions, and how many fits were stopped.
 
         Decisions are float64 [costs, held-out rows, classes], -inf for classes not trained.
         """
-        classes = _classes(labels[train])
-        space = _space(model, inputs[train])
+        classes = classes_of(labels[train])
+        weights = None if weights is None else weights[train]
+        space = _space(model, inputs[train], weights)
         within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
         decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
         stopped = 0
         for cost, rows in zip(costs, decisions, strict=True):
-            machine = cls._fit_kernel(cost, within, labels[train])
-            rows[:, classes] = cls._decide(machine, across)
+            machine = cls._fit_kernel(cost, within, labels[train], weights)
+            rows[:, classes] = cls.decide(machine, across)
             stopped += cls._is_stopped(machine)
         return decisions, stopped
 
     def _scores(self, inputs):
         """Returns the softmax of the decision values, whose order a temperature leaves alone."""
-        decisions = self._decide(self.fitted[self.machine], _kernel(self.fitted, inputs))
+        decisions = self.decide(self.fitted[self.machine], _kernel(self.fitted, inputs))
         return scipy.special.softmax(decisions / self.settings["temperature"], axis=1)
 
 
@@ -255,13 +195,29 @@ class Ridge(SVC):
 
     machine = "ridge"
 
+    @classmethod
+    def fit(cls, *arguments) -> "Ridge":
+        """Fits as `SVC.fit`; of a linear kernel coefficients are kept, and no training rows."""
+        ridge = super().fit(*arguments)
+        if ridge.fitted["kernel"] == "linear":
+            machine = ridge.fitted[cls.machine]
+            ridge.fitted["rows"] = machine.dual_coef_.T @ ridge.fitted["rows"]  # [classes, d]
+            machine.n_features_in_ = len(ridge.fitted["rows"])
+            machine.dual_coef_ = machine.X_fit_ = np.eye(machine.n_features_in_)
+        return ridge
+
     @staticmethod
-    def _fit_kernel(cost: float, kernel: np.ndarray, labels: np.ndarray) -> KernelRidge:
-        weights = compute_sample_weight("balanced", labels)
+    def _fit_kernel(
+        cost: float, kernel: np.ndarray, labels: np.ndarray, weights: np.ndarray | None
+    ) -> KernelRidge:
+        weights = np.ones(len(labels)) if weights is None else weights
+        penalty = float(np.average(np.diagonal(kernel), weights=weights)) / cost
+        _, numbers = np.unique(labels, return_inverse=True)
+        totals = np.bincount(numbers, weights)
+        weights = weights * weights.sum() / (len(totals) * totals[numbers])
         # Balanced classes have a mean of one over their number, which stands for an intercept.
-        classes = _classes(labels)
+        classes = classes_of(labels)
         targets = (labels[:, None] == classes) - 1 / len(classes)
-        penalty = float(np.trace(kernel, dtype=np.float64)) / len(kernel) / cost
         ridge = KernelRidge(alpha=penalty, kernel="precomputed")
         return ridge.fit(kernel.astype(np.float64), targets, weights)
 
@@ -270,7 +226,7 @@ class Ridge(SVC):
         return False  # solved in closed form
 
     @staticmethod
-    def _decide(ridge: KernelRidge, kernel: np.ndarray) -> np.ndarray:
+    def decide(ridge: KernelRidge, kernel: np.ndarray) -> np.ndarray:
         """Returns float64 [n, k]."""
         return ridge.predict(kernel.astype(np.float64))
 
@@ -282,6 +238,7 @@ def fit(
     labels: np.ndarray,
     inner: Sequence[InnerFold],
     seed: int,
+    weights: np.ndarray | None = None,
 ) -> Classifier:
     """Fits a classifier on all rows given.
 
@@ -292,13 +249,14 @@ def fit(
         labels: int [n], indices of classes.
         inner: For `SVC` and `Ridge`, rows of `inputs` that are fitted and rows that are held out.
         seed: The seed by which XGBoost draws features; nothing else is random.
+        weights: float [n], what each row weighs in the fit and in its scaling; None: 1 each.
 
     Raises:
         ConfigError: There are several costs, and no inner folds.
         ValueError: A number is not finite, or training has a single label.
     """
-    _check_finite(inputs)
-    return kind.fit(model, inputs, labels, inner, seed)
+    check_finite(inputs)
+    return kind.fit(model, inputs, labels, inner, seed, weights)
 
 
 def save(
@@ -342,22 +300,6 @@ def load(kind: type[Classifier], directory: Path) -> Classifier:
     return kind(classes, fitted, card["settings"], card["tried"])
 
 
-def _check_finite(inputs: np.ndarray) -> None:
-    wrong = np.flatnonzero(~np.isfinite(inputs).all(1))
-    if len(wrong):
-        raise ValueError(
-            f"the features of row {wrong[0]} hold a NaN or an infinity: "
-            "leave the recording out, or compute them again"
-        )
-
-
-def _classes(labels: np.ndarray) -> np.ndarray:
-    classes = np.unique(labels)
-    if len(classes) < 2:
-        raise ValueError(f"training needs two classes or more, and has {len(classes) or 'no rows'}")
-    return classes
-
-
 def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
     """Returns the temperature of the lowest log loss over rows whose label was trained."""
     known = np.isfinite(decisions[np.arange(len(labels)), labels])
@@ -373,14 +315,20 @@ def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def _space(model: Mapping, inputs: np.ndarray) -> dict:
+def _space(model: Mapping, inputs: np.ndarray, weights: np.ndarray | None) -> dict:
     """Returns what the kernel of any row with the training rows is computed from."""
     standardised = model["scaling"] == "standardised"
     scaler = StandardScaler(with_mean=standardised, with_std=standardised)
-    rows = scaler.fit_transform(inputs)
+    rows = scaler.fit(inputs, sample_weight=weights).transform(inputs)
     variance = float(rows.var(dtype=np.float64))
     gamma = 1 / (rows.shape[1] * variance) if variance else 1.0  # scikit-learn's gamma="scale"
-    return {"scaler": scaler, "rows": rows, "kernel": model["kernel"], "gamma": gamma}
+    space = {"scaler": scaler, "rows": rows, "kernel": model["kernel"], "gamma": gamma}
+    if blocks := model.get(
+        "blocks"
+    ):  # of which a linear kernel is the mean, each over its features
+        shares = np.repeat([1 / (len(blocks) * width) for width in blocks], blocks)
+        space |= {"rows": (rows * shares).astype(np.float32), "blocks": list(blocks)}
+    return space
 
 
 def _kernel(space: dict, inputs: np.ndarray) -> np.ndarray:

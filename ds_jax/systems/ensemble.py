@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
 import numpy as np
+import scipy.special
 
 from ds_jax.data.recordings import Paths, Recording, Unusable
 from ds_jax.evaluation.predictions import Predicted
@@ -21,31 +22,42 @@ class Ensemble(Model):
     def __init__(
         self,
         config: ml_collections.ConfigDict,
-        parts: Sequence[tuple[float, Model]],
+        weighted: Sequence[tuple[float, Model]],
         read_card: Callable[[], dict],
     ):
-        first, count = parts[0][1], sum(part.count for _, part in parts)
-        absent = _never_answered(config, [part for _, part in parts])
+        parts = [part for _, model in weighted for part in model.parts]
+        count, absent = sum(model.count for _, model in weighted), _never_answered(config, parts)
         super().__init__(
-            config, first.settings, count, read_card, self._load, never_answered=absent
+            config, parts[0].settings, count, read_card, self._load, never_answered=absent
         )
-        self._weighted = parts
+        self._weighted, self._parts = weighted, parts
 
     @property
-    def parts(self) -> Sequence[tuple[float, Model]]:
+    def weighted(self) -> Sequence[tuple[float, Model]]:
         """The models whose answers are averaged, each with its weight, which sum to one."""
         return self._weighted
 
+    @property
+    def parts(self) -> Sequence[Model]:
+        return self._parts
+
+    def merge(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        total, outputs = 0.0, list(outputs)
+        for weight, model in self._weighted:
+            count = len(model.parts)
+            total = total + weight * model.merge(outputs[:count])
+            del outputs[:count]
+        return total
+
     def _load(self, enrolled: None) -> list[Callable]:
-        return [part.start for _, part in self.parts]
+        return [part.start for part in self.parts]
 
     def enrol(self, paths: Paths) -> None:
-        for _, part in self.parts:
+        for part in self.parts:
             part.enrol(paths)
 
     def __call__(self, samples: np.ndarray | Sequence[np.ndarray], rate: int) -> np.ndarray:
-        shares = [weight * part(samples, rate) for weight, part in self.parts]
-        return np.sum(shares, axis=0, dtype=np.float32)
+        return self.merge([part(samples, rate) for part in self.parts]).astype(np.float32)
 
     def check_gates(self) -> None:
         raise ValueError("an ensemble has several gates: explain one of the runs in members/")
@@ -67,7 +79,7 @@ class Ensemble(Model):
                 said.append(line)
                 say(line)
 
-        for number, (_, part) in enumerate(self.parts):
+        for number, part in enumerate(self.parts):
             bad.append([])
             each.append(part.rows(found, windowing, bad[-1], quiet or number > 0, say_once))
 
@@ -82,15 +94,39 @@ class Ensemble(Model):
             # A window can be too short for one part, and not for another.
             behind = [i for i, row in enumerate(rows) if place(row) < latest]
             if not behind:
-                weighted = zip(self.parts, rows, strict=True)
-                shares = sum(weight * row.probabilities for (weight, _), row in weighted)
-                yield Row(rows[0].window, shares, {})
+                yield Row(rows[0].window, self.merge([row.probabilities for row in rows]), {})
                 behind = range(len(rows))
             for index in behind:
                 rows[index] = next(each[index], None)
         for those in each:  # to their remarks
             collections.deque(those, maxlen=0)
         unusable += dict.fromkeys(itertools.chain(*bad))
+
+
+class Joined(Ensemble):
+    """One ridge on what several models read, see `systems.joined`.
+
+    Each part gives, in place of probabilities, what its features add to the logits of each fold's
+    ridge, float [..., folds x classes].
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        parts: Sequence[Model],
+        read_card: Callable[[], dict],
+    ):
+        super().__init__(config, [(1 / len(parts), part) for part in parts], read_card)
+        self.count = parts[0].count
+
+    @property
+    def weighted(self) -> Sequence[tuple[float, Model]]:
+        return [(1.0, self)]
+
+    def merge(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        logits = np.sum(outputs, axis=0, dtype=np.float64)
+        logits = logits.reshape(*logits.shape[:-1], self.count, len(self.classes))
+        return scipy.special.softmax(logits, axis=-1).mean(axis=-2)
 
 
 def join(
@@ -103,12 +139,14 @@ def join(
         members: The models, each of which weighs alike.
         read_card: Reads what is known of the ensemble, see `card.of_ensemble`.
     """
-    together = {}
+    together, parts = {}, []
     for member in members:
-        for weight, part in member.parts:
-            alike = together.setdefault(str(part.settings), [])
-            alike.append((weight / len(members), part))
-    parts = []
+        for weight, part in member.weighted:
+            weight /= len(members)
+            if isinstance(part, Joined):
+                parts.append((weight, part))
+            else:
+                together.setdefault(str(part.settings), []).append((weight, part))
     for alike in together.values():
         total, first = sum(weight for weight, _ in alike), alike[0][1]
         shares = [(weight / total, part) for weight, part in alike]

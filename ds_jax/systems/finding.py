@@ -22,7 +22,7 @@ from ds_jax.runtime.workdir import (
     member_directories,
 )
 from ds_jax.systems import base as systems
-from ds_jax.systems import card, ensemble
+from ds_jax.systems import card, ensemble, joined
 from ds_jax.systems.model import Model
 
 EXPORTED, EXPORTED_ONNX, EXPORTED_CARD = "model.stablehlo", "model.onnx", "model.json"
@@ -86,11 +86,13 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
         config = configuration.read(workdir)
         config.update(given)
         members = [find(each, **given) for each in directories.values()]
-        return ensemble.join(
-            config,
-            members,
-            lambda: card.of_ensemble(config, folder, workdir, [each.card for each in members]),
-        )
+
+        def read_card():
+            return card.of_ensemble(config, folder, workdir, [each.card for each in members])
+
+        if systems.is_joined(config):
+            return joined.find(config, find_checkpoints(folder), members, read_card)
+        return ensemble.join(config, members, read_card)
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
     config.update(given)

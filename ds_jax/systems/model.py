@@ -74,9 +74,18 @@ class Model:
         self._read_card, self._enrolled = read_card, None
 
     @property
-    def parts(self) -> Sequence[tuple[float, "Model"]]:
+    def weighted(self) -> Sequence[tuple[float, "Model"]]:
         """The models whose answers are averaged, each with its weight: this one alone."""
         return [(1.0, self)]
+
+    @property
+    def parts(self) -> Sequence["Model"]:
+        """The models that each read recordings in one form; an ensemble has several."""
+        return [self]
+
+    def merge(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the probabilities [..., classes] that follow from what each part gives."""
+        return outputs[0]
 
     @property
     def title(self) -> str:

@@ -51,7 +51,7 @@ def made(config: ml_collections.ConfigDict, seconds: float, corpus: Corpus) -> d
     if "picture" in config or "train" in config:
         devices = processes.devices()
     weights = ""
-    if "weights" in config and not config.weights:
+    if "weights" in config and not config.weights and "members" not in config:  # which say so
         from ds_jax.models import pretrained  # here, since reading a model needs none of it
 
         backbone = built(config)

@@ -232,8 +232,6 @@ def test_the_mean_answers_in_python_and_on_the_command_line(run, tmp_path, capsy
     assert [float(cell) for cell in line.split(",")[4:]] == shares
     with pytest.raises(ValueError, match="members"):
         ds_jax.explain(model, path)
-    with pytest.raises(ValueError, match="members"):
-        ds_jax.load(run / "fold_00")
 
 
 def test_a_member_follows_the_fields_of_the_ensemble():

@@ -80,7 +80,7 @@ def test_it_gives_the_mean_of_the_members(ensemble, expected, form, tmp_path, mo
 def test_one_fold_is_that_fold_of_each_member(ensemble):
     fold = ds_jax.load(ensemble / "fold_00")
     assert fold.card["models"] == [{"fold": "fold_00", "epoch": 1}] * 3
-    np.testing.assert_allclose([weight for weight, _ in fold.parts], [2 / 3, 1 / 3])
+    np.testing.assert_allclose([weight for weight, _ in fold.weighted], [2 / 3, 1 / 3])
     runs = list(export._runs(ensemble / "fold_00"))
     folders = [ensemble / "members" / name / "fold_00" for name in ("first", "second", "third")]
     assert [run.checkpoints for run in runs] == [[folder / "checkpoints"] for folder in folders]

@@ -284,7 +284,7 @@ def test_a_test_row_in_the_choice_of_the_epoch_ends_the_run(tmp_path, monkeypatc
 def test_inner_folds_fit_nothing_that_they_hold_out(tmp_path, monkeypatch):
     calls = []
 
-    def fit(system, model, inputs, labels, inner, seed):
+    def fit(system, model, inputs, labels, inner, seed, weights):
         calls.append((inputs, inner))
         raise ValueError("enough")
 

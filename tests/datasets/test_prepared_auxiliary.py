@@ -28,7 +28,7 @@ def corpora(tmp_path):
 
 def experiment(*entries):
     config = base.get_config()
-    base.use_ds_am_statistics(config)
+    base.use_ds_ridge(config)
     config.corpus, config.auxiliary, config.picture.mel_bands = "mine", entries, 32
     return config
 
@@ -47,7 +47,7 @@ def test_another_corpus_is_loaded_first_and_without_sound(corpora, monkeypatch):
     found = dataclasses.replace(corpora, audio=True).load(given, "mine")
     assert calls == [("yours", False, 2), ("mine", True, 2)]
     [group] = found.auxiliary
-    assert (group.name, len(group.utterances), found.extra) == ("yours", 2, 2)
+    assert (group.name, len(group.utterances), found.extra) == ("yours", 5, 5)
     calls.clear()
     for load_one in (dataclasses.replace(corpora, trains=False).load, corpora.load):
         name = "mine" if not calls else "yours"
@@ -70,13 +70,12 @@ def test_names_are_compared_when_they_are_complete(corpora, entries):
 def test_names_in_rows_of_a_ladder_are_completed_and_checked(corpora, tmp_path):
     config = ladder.get_config()
     rows = config.rows
-    rows.best.experiment.auxiliary = ("EMO-VO=0.5", "yours=1")
+    ridge = rows.and_ridge.experiment.members.ridge
+    ridge.auxiliary = ("EMO-VO=0.5", "yours=1")
     with flagsaver.flagsaver(corpora_dir=str(corpora.raw)):
         launch.check(config, "train", tmp_path)
-        assert rows.best.experiment.auxiliary == ("emovo=0.5", "yours=1")
-        assert {member.auxiliary for member in rows.best.experiment.members.values()} == {
-            ("emovo=0.5", "yours=1")
-        }
-        rows.statistics.experiment.auxiliary = ("nobody=1",)
+        assert ridge.auxiliary == ("emovo=0.5", "yours=1")
+        assert {member.auxiliary for member in ridge.members.values()} == {("emovo=0.5", "yours=1")}
+        rows.rows.experiment.auxiliary = ("nobody=1",)
         with pytest.raises(ValueError, match="auxiliary='nobody'"):
             launch.check(config, "train", tmp_path)

@@ -33,6 +33,7 @@ from ds_jax.data.labels import LABELS
 from ds_jax.serving import app, judge
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Limits
+from ds_jax.systems.ensemble import Ensemble
 from ds_jax.systems.model import Model
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -62,16 +63,16 @@ def test_windows_are_those_of_predict(client, model, tmp_path):
         np.testing.assert_allclose(shares(one), [record[name] for name in LABELS], atol=1e-6)
 
 
-def test_an_ensemble_answers_with_the_mean_of_its_parts(model, monkeypatch):
+def test_an_ensemble_answers_with_the_mean_of_its_parts(model):
     def start(inputs, rows):
         predicted = model.start(inputs, rows)()
         return lambda: predicted._replace(probabilities=predicted.probabilities[:, ::-1])
 
     other = Model(model.config, model.settings, 1, dict, lambda enrolled: start)
     weighted = [(0.25, model), (0.75, other)]
-    monkeypatch.setattr(Model, "parts", property(lambda self: weighted))
+    together = Ensemble(model.config, weighted, dict)
     samples = spoken()
-    with serving(model) as client:
+    with serving(together) as client:
         found = client.post("/predict", content=flac(samples)).json()
         with client.websocket_connect(LISTEN) as socket:
             _, said = listen(socket, samples, pictures=True)

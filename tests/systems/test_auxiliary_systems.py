@@ -43,13 +43,13 @@ def made(system):
 
 
 @pytest.mark.usefixtures("tiny_weights")
-@pytest.mark.parametrize("system", ["ridge", "ds_am_statistics"])
+@pytest.mark.parametrize("system", ["ridge", "ds_svc"])
 def test_a_run_says_who_trained_it_and_is_not_tested_on_them(system, tmp_path, capsys):
     config, corpus, other = made(system)
-    train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path)
+    train.run(config, auxiliary.join(corpus, [(other, 0.5)]), tmp_path)
     result = summary.read(tmp_path / "report.json")
     expected = {"corpus": "other", "title": "The Other", "licence": "CC BY-NC-SA 4.0"}
-    assert result.auxiliary == [expected | {"recordings": 21}]
+    assert result.auxiliary == [expected | {"recordings": 42}]
     assert result.n == len(corpus.utterances)
     assert 'id="auxiliary"' in (tmp_path / "report.html").read_text("utf-8")
     assert report.run(config, corpus, tmp_path) == result  # which needs the corpus alone
@@ -76,19 +76,19 @@ def test_a_run_says_who_trained_it_and_is_not_tested_on_them(system, tmp_path, c
 
 def test_other_auxiliary_recordings_do_not_continue_a_run(tmp_path):
     config, corpus, other = made("ridge")
-    assert not train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path, [0])
+    assert not train.run(config, auxiliary.join(corpus, [(other, 0.5)]), tmp_path, [0])
     changed = [dataclasses.replace(u, digest=f"{u.digest}!") for u in other.utterances]
     changed = dataclasses.replace(other, utterances=tuple(changed))
     with pytest.raises(ValueError, match="bring back these corpora"):
-        train.run(config, auxiliary.join(corpus, [(changed, 0.5)], 0), tmp_path)
-    assert train.run(config, auxiliary.join(corpus, [(other, 0.5)], 0), tmp_path)
+        train.run(config, auxiliary.join(corpus, [(changed, 0.5)]), tmp_path)
+    assert train.run(config, auxiliary.join(corpus, [(other, 0.5)]), tmp_path)
 
 
 @pytest.mark.parametrize(("named", "joined"), [((), True), (GIVEN, False), (("third=1",), True)])
 def test_a_corpus_in_memory_has_what_the_config_names(named, joined, tmp_path):
     config, corpus, other = made("ridge")
     config.auxiliary = named
-    corpus = auxiliary.join(corpus, [(other, 0.5)], 0) if joined else corpus
+    corpus = auxiliary.join(corpus, [(other, 0.5)]) if joined else corpus
     with pytest.raises(ValueError, match=r"config\.auxiliary names"):
         train.run(config, corpus, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -98,7 +98,7 @@ def test_an_ensemble_records_what_any_member_heard(tmp_path):
     """Some set of features cannot be computed of every recording."""
     config, corpus, other = made("ridge")
     member, config = config, tiny.config()
-    config.corpus, config.auxiliary, config.folds = "tiny", GIVEN, member.folds
+    config.corpus, config.folds = "tiny", member.folds
     base.use_ensemble(config, first=member, second=copy.deepcopy(member))
     config.members.second.features = "egemaps"
 
@@ -110,38 +110,36 @@ def test_an_ensemble_records_what_any_member_heard(tmp_path):
             inputs=other.inputs[:kept],
             owners=other.owners[:kept],
         )
-        return auxiliary.join(corpus, [(fewer, 0.8)], 0)
+        return auxiliary.join(corpus, [(fewer, 0.8)])
 
     assert ensemble.run(config, load, tmp_path)
     heard, *of_members = [
         auxiliary.read(folder / "folds.json")[0]["digests"]
         for folder in (tmp_path, *sorted(tmp_path.glob("members/*")))
     ]
-    assert [len(digests) for digests in of_members] == [34, 34]
-    assert of_members[0] != of_members[1]
-    assert heard == of_members[0] | of_members[1]
+    assert [len(digests) for digests in of_members] == [42, 37]
+    assert heard == of_members[0]
     [recorded] = summary.read(tmp_path / "report.json").auxiliary
     assert (recorded["title"], recorded["recordings"]) == ("The Other", len(heard))
 
 
 def test_auxiliary_recordings_are_fitted_in_every_inner_fold(monkeypatch, tmp_path):
     config, corpus, other = made("svc")
-    joined, calls = auxiliary.join(corpus, [(other, 0.5)], 0), []
+    joined, calls = auxiliary.join(corpus, [(other, 0.5)]), []
     fit = classifiers.fit
 
-    def noted(kind, model, inputs, labels, inner, seed):
-        calls.append((len(inputs), inner))
-        return fit(kind, model, inputs, labels, inner, seed)
+    def noted(kind, model, inputs, labels, inner, seed, weights):
+        calls.append((weights, inner))
+        return fit(kind, model, inputs, labels, inner, seed, weights)
 
     monkeypatch.setattr(classifiers, "fit", noted)
     fold = tiny.fold(range(28), range(0), range(28, 42))
     list(classifier_system.fit(config, joined, "speakers")({0: fold}, tmp_path))
-    [(count, inner)] = calls
-    assert count == 28 + 21
+    [(weights, inner)] = calls
+    np.testing.assert_allclose(weights, [1] * 28 + [14 / 42] * 42)
     for fitted, held_out in inner:
-        assert {*range(28, 49)} <= {*fitted.tolist()}
+        assert {*range(28, 70)} < {*fitted.tolist()}
         assert max(held_out) < 28
-    assert np.isin(28, inner[0][0])
 
 
 @pytest.mark.parametrize(
@@ -154,15 +152,34 @@ def test_auxiliary_recordings_are_fitted_in_every_inner_fold(monkeypatch, tmp_pa
         ({"auxiliary": ("a=1",), "adapt": "speaker"}, "auxiliary"),
     ],
 )
-@pytest.mark.parametrize("members", [False, True])
-def test_impossible_auxiliary_corpora_are_refused_before_any_work(fields, field, members):
-    config = base.get_config()
-    base.use_ds_am_statistics(config)
-    if members:
-        config = base.get_config()
-        base.use_ds_am_best(config)
-    config.corpus = "tiny"
+def test_impossible_auxiliary_corpora_are_refused_before_any_work(fields, field):
+    config, _ = tiny.make("ridge")
     config.update_from_flattened_dict(fields)
     with pytest.raises(ConfigError) as refused:
         systems.check(config)
     assert refused.value.field == field
+
+
+def test_members_have_auxiliary_corpora_of_their_own_and_networks_none():
+    config = base.get_config()
+    base.use_ds_am_fused(config)
+    config.members.ridge.auxiliary = ("a=1",)
+    systems.check(config)
+    joined = config.members.ridge.members
+    assert {tuple(member.auxiliary) for member in joined.values()} == {("a=1",)}
+    for name in (
+        "members.ridge.members.timeline.auxiliary",
+        "members.networks.members.timeline_0.auxiliary",
+        "members.networks.auxiliary",
+        "auxiliary",
+    ):
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({name: ("b=1",)})
+        with pytest.raises(ConfigError) as refused:
+            systems.check(changed)
+        assert refused.value.field == name
+    changed = config.copy_and_resolve_references()
+    changed.eval_on = ("a",)
+    with pytest.raises(ConfigError) as refused:
+        systems.check(changed)
+    assert refused.value.field == "eval_on"

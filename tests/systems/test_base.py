@@ -154,7 +154,8 @@ def test_c_is_chosen_by_folds_of_the_speakers_that_are_fitted(monkeypatch, tmp_p
     config, recorded = tiny.make("svc")
     corpus, calls = with_variants(recorded, [recorded] * variants), []
 
-    def fit(kind, model, inputs, labels, inner, seed):
+    def fit(kind, model, inputs, labels, inner, seed, weights):
+        assert weights is None
         calls.append((kind, inputs, inner))
         raise KeyboardInterrupt
 

@@ -233,6 +233,20 @@ def test_a_ridge_weighs_classes_alike_and_is_scikit_learns():
     reference.fit(standardised, targets, weights)
     wanted = scipy.special.softmax(reference.predict(standardised), axis=1)
     np.testing.assert_allclose(ridge.probabilities(inputs, 7), wanted, rtol=1e-4)
+    assert ridge.fitted["rows"].shape == (7, inputs.shape[1])  # and no row of the training
+
+
+@every_kind
+def test_a_row_of_weight_two_is_two_rows(kind):
+    inputs, labels = made()
+    inputs, labels = inputs[:40], labels[:40]
+    model = MODELS[kind] | {"kernel": "linear", "costs": (1.0,)}
+    twice = np.concatenate([np.arange(40), np.arange(0, 40, 3)])
+    weights = np.where(np.arange(40) % 3, 1.0, 2.0)
+    weighed = classifiers.fit(KINDS[kind], model, inputs, labels, [], 0, weights)
+    repeated = classifiers.fit(KINDS[kind], model, inputs[twice], labels[twice], [], 0)
+    found, wanted = (each.probabilities(inputs, 7) for each in (weighed, repeated))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_linear_regression_is_least_squares_on_one_hot_targets():

@@ -1,0 +1,151 @@
+"""One ridge on the vectors of several members, whose kernels are added: `merging = "kernels"`.
+
+A member's kernel is that of its own ridge, divided by its number of features, so that members weigh
+alike however many features they have. A linear kernel is a sum over features: what each member's
+features add to the logits is computed apart, and then added up.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from ds_jax.data.corpus import Corpus
+from ds_jax.data.folds import Fold
+from ds_jax.evaluation import predictions
+from ds_jax.evaluation.predictions import Predicted
+from ds_jax.runtime.workdir import (
+    PREDICTIONS,
+    fold_directory,
+    member_directories,
+)
+from ds_jax.systems import classifier_system, classifiers
+from ds_jax.systems.classifiers import Ridge
+from ds_jax.systems.ensemble import Joined
+from ds_jax.systems.model import Model
+
+
+def read(
+    config: ml_collections.ConfigDict,
+    load: Callable[[ml_collections.ConfigDict, str], Corpus],
+    name: str,
+) -> Corpus:
+    """Returns a corpus whose inputs are the vectors of all members, one member after the other.
+
+    Args:
+        config: The config of the ensemble.
+        load: Returns the corpus of a name with the inputs that a member's config describes.
+        name: The name of the corpus.
+
+    Raises:
+        ValueError: Members use other recordings of the corpus.
+    """
+    corpora, vectors = [], []
+    for member in config.members.values():
+        corpus = load(member, name)
+        vectors.append(classifier_system.vectors(member, corpus))
+        corpora.append(dataclasses.replace(corpus, inputs=vectors[-1]))
+    used = [{u.name for u in corpus.all_utterances} for corpus in corpora]
+    for member, names in zip(config.members, used, strict=True):
+        if others := sorted(set.union(*used) - names):
+            raise ValueError(
+                f"{name}: {others[0]!r} cannot be used by the member {member!r}, and can be by "
+                "another: members of merging='kernels' need the same recordings, so leave it out"
+            )
+    blocks = tuple(each.shape[1] for each in vectors)
+    return dataclasses.replace(corpora[-1], inputs=np.concatenate(vectors, axis=1), blocks=blocks)
+
+
+def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+    """Fits on what `read` returned; see `base.Implementation`."""
+    model = next(iter(config.members.values())).model.to_dict() | {"blocks": corpus.blocks}
+    fit_folds = classifier_system.fit_vectors(config, Ridge, model, corpus, protocol)
+
+    def fit_and_compare(made: Mapping[int, Fold], workdir: Path) -> Iterator:
+        for number, predicted in fit_folds(made, workdir):
+            alone = {
+                name: predictions.read(fold_directory(folder, number) / PREDICTIONS).probabilities
+                for name, folder in member_directories(workdir, config).items()
+            }
+            yield number, predicted and predicted._replace(head_probabilities=alone)
+
+    return fit_and_compare
+
+
+def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
+    """Predicts what `read` returned; see `base.Implementation`."""
+    for checkpoints, of_model in rows.items():
+        ridge = classifiers.load(Ridge, checkpoints)
+        shares = ridge.probabilities(corpus.inputs[of_model], len(corpus.classes))
+        yield checkpoints, Predicted(shares, {}, {})
+
+
+def find(
+    config: ml_collections.ConfigDict,
+    checkpoints: Sequence[Path],
+    members: Sequence[Model],
+    read_card: Callable[[], dict],
+) -> Joined:
+    """Finds the ridges of some folds.
+
+    Args:
+        config: The config of the ensemble.
+        checkpoints: The `checkpoints` folders of the folds.
+        members: The members, which say how recordings are represented.
+        read_card: Reads what is known of the ensemble, see `card.of_ensemble`.
+    """
+    ridges = functools.cache(lambda: [classifiers.load(Ridge, each) for each in checkpoints])
+    parts = [
+        Model(
+            *(member.config, member.settings, len(checkpoints), lambda: {}),
+            functools.partial(_load_block, ridges, number, member),
+            never_answered=member.never_answered,
+        )
+        for number, member in enumerate(members)
+    ]
+    return Joined(config, parts, read_card)
+
+
+def _load_block(
+    ridges: Callable[[], Sequence[Ridge]], number: int, member: Model, enrolled: None
+) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
+    """Returns a function as `Model.start`, of which `Joined.merge` takes the logits."""
+    start_vectors, count = member.load_measure(), len(member.classes)
+
+    def start(inputs, size):
+        wait = start_vectors(inputs, size)
+
+        def logits():
+            vectors = wait()
+            added = [block_logits(ridge, number, vectors, count) for ridge in ridges()]
+            return Predicted(np.concatenate(added, axis=1), {}, {})
+
+        return logits
+
+    return start
+
+
+def block_logits(ridge: Ridge, number: int, vectors: np.ndarray, count: int) -> np.ndarray:
+    """Returns what the features of a member add to the logits of a ridge.
+
+    Args:
+        ridge: The ridge.
+        number: The number of the member.
+        vectors: float32 [n, d], its features.
+        count: The number of all classes.
+
+    Returns:
+        float64 [n, count], -inf for classes that training did not have.
+    """
+    space, ends = ridge.fitted, np.cumsum(ridge.fitted["blocks"])
+    columns = slice(ends[number] - space["blocks"][number], ends[number])
+    whole = np.zeros((len(vectors), ends[-1]), np.float32)
+    whole[:, columns] = vectors
+    rows = space["scaler"].transform(whole)[:, columns]
+    decisions = ridge.decide(space[ridge.machine], rows @ space["rows"][:, columns].T)
+    logits = np.full((len(vectors), count), -np.inf)
+    logits[:, ridge.classes] = decisions / ridge.settings["temperature"]
+    return logits
