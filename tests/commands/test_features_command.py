@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import tiny
+from recordings import sound
 from scipy.io import arff
 
 from configs import deepspectrum
@@ -46,19 +47,13 @@ def experiment(*layers):
     return config
 
 
-def write(path, seconds=0.3, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
-    soundfile.write(path, noise, 16_000)
-
-
 NAMES = ("anger/a1.wav", "anger/a2.flac", "joy/j, 1.wav", "joy/sub/j 2.wav", "top.wav")
 
 
 @pytest.fixture
 def folder(tmp_path):
     for seed, name in enumerate(NAMES):
-        write(tmp_path / "in" / name, 0.2 + 0.1 * seed, seed)
+        sound(tmp_path / "in" / name, seed, 0.2 + 0.1 * seed)
     return tmp_path / "in"
 
 
@@ -175,7 +170,7 @@ HOSTILE = (
 
 def test_hostile_names_survive(tmp_path):
     for name in HOSTILE:
-        write(tmp_path / "in" / "el niño" / name)
+        sound(tmp_path / "in" / "el niño" / name)
     _, names, rows = table_of(experiment(), [tmp_path / "in"], tmp_path / "out.csv")
     assert names == sorted(f"el niño/{name}" for name in HOSTILE)
     assert {row[-1] for row in rows} == {"el niño"}
@@ -312,7 +307,7 @@ def test_impossible_requests_are_refused_before_any_work(folder, tmp_path):
 
 def test_many_recordings_need_the_memory_of_a_few(tmp_path, monkeypatch):
     """All pictures would be 41 MB."""
-    write(tmp_path / "in" / "0000.wav")
+    sound(tmp_path / "in" / "0000.wav")
     for number in range(1, 800):
         (tmp_path / "in" / f"{number:04}.wav").symlink_to("0000.wav")
     canvas = np.zeros((227, 227), np.uint8)

@@ -5,8 +5,8 @@ import functools
 
 import numpy as np
 import pytest
-import soundfile
 import tiny
+from recordings import sound
 
 from configs import base
 from datasets import prepare
@@ -24,11 +24,9 @@ def prepare_labels(tmp_path_factory):
 
     def prepared(*labels):
         folder = tmp_path_factory.mktemp("labels")
-        (folder / "corpora" / "mine").mkdir(parents=True)
         lines = ["path,label,speaker"]
         for number, label in enumerate(labels):
-            samples = np.random.default_rng(number).uniform(-1, 1, 8000)
-            soundfile.write(folder / "corpora" / "mine" / f"{number}.wav", samples, 8000)
+            sound(folder / "corpora" / "mine" / f"{number}.wav", number, 1.0, 8000)
             lines.append(f"{number}.wav,{label},s{number}")
         (folder / "corpora" / "mine" / "manifest.csv").write_text("\n".join(lines), "utf-8")
         settings = PictureSettings(sample_rate=8000, canvas=16)
@@ -88,11 +86,9 @@ def test_a_published_label_that_is_no_class_is_left_out(prepare_labels, monkeypa
 
 def noise(folder, recordings):
     """A corpus of noise, each recording of so many seconds."""
-    rng = np.random.default_rng(0)
-    folder.mkdir(parents=True)
     lines = ["path,label,speaker"]
-    for name, seconds in recordings:
-        soundfile.write(folder / name, 0.1 * rng.standard_normal(int(8000 * seconds)), 8000)
+    for seed, (name, seconds) in enumerate(recordings):
+        sound(folder / name, seed, seconds, 8000)
         lines.append(f"{name},FEAR,{name[0]}")
     (folder / "manifest.csv").write_text("\n".join(lines))
 

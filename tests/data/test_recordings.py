@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from recordings import sound, sounds
 
 from ds_jax.data import recordings
 from ds_jax.data.recordings import Recording, Window
@@ -21,13 +21,6 @@ from ds_jax.features.spectrogram import PictureSettings
 SETTINGS = PictureSettings(canvas=16)
 WHOLE = Windowing()
 BATCH = 32
-
-
-def write(path, seconds=0.3, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(seed).normal(0, 0.1, int(seconds * 16_000))
-    soundfile.write(path, noise, 16_000)
-    return path
 
 
 def found(*arguments):
@@ -158,7 +151,7 @@ def process(files, settings=SETTINGS, windowing=WHOLE, start=None):
 
 
 def test_recordings_keep_their_order_and_their_results_in_batches_of_one_shape(tmp_path):
-    files = [write(tmp_path / f"{n:03}.wav", 0.1 + 0.2 * (n % 3), n) for n in range(75)]
+    files = [sound(tmp_path / f"{n:03}.wav", n, 0.1 + 0.2 * (n % 3)) for n in range(75)]
     done, unusable, shapes = process(recordings.find([tmp_path])[0])
     assert [window.recording.path for window, _ in done] == files
     assert unusable == []
@@ -173,7 +166,7 @@ def test_recordings_keep_their_order_and_their_results_in_batches_of_one_shape(t
 def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
     seconds = {"a": 0.1, "b": 4.05, "c": 0.3, "d": 1.6}  # of 16 windows, of less, and of more
     for name, length in seconds.items():
-        write(tmp_path / f"{name}.wav", length)
+        sound(tmp_path / f"{name}.wav", seconds=length)
     done, _, _ = process(recordings.find([tmp_path])[0], windowing=Windowing(0.2, 0.1))
     starts = [window.start for window, _ in done if window.recording.path.stem == "b"]
     assert starts == pytest.approx([0.1 * k for k in range(40)])
@@ -182,8 +175,7 @@ def test_windows_of_long_and_short_recordings_follow_each_other(tmp_path):
 
 
 def test_unusable_recordings_are_named_and_the_others_are_done(tmp_path):
-    for name in ("a", "e"):
-        write(tmp_path / f"{name}.wav")
+    sounds(tmp_path, "a.wav", "e.wav")
     (tmp_path / "b.wav").write_text("no audio")
     (tmp_path / "c.wav").touch()
     (tmp_path / "d.wav").mkdir()
@@ -212,7 +204,7 @@ def test_a_window_that_cannot_be_used_is_named_by_its_time(tmp_path, monkeypatch
 
 def test_sequences_have_few_lengths(tmp_path):
     for number in range(20):
-        write(tmp_path / f"{number:02}.wav", 0.5 + number / 50)
+        sound(tmp_path / f"{number:02}.wav", seconds=0.5 + number / 50)
     lengths = []
 
     def start(inputs, width):
@@ -249,7 +241,7 @@ def test_reading_goes_on_ahead_but_not_far(tmp_path, monkeypatch):
 
 def test_a_caller_that_stops_early_leaves_no_thread(tmp_path):
     for number in range(70):
-        write(tmp_path / f"{number:02}.wav", 0.1)
+        sound(tmp_path / f"{number:02}.wav")
     before = threading.active_count()
     rows = recordings.process(
         recordings.find([tmp_path])[0], SETTINGS, WHOLE, BATCH, lambda x, _: lambda: x, [], True

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import soundfile
+from recordings import sound
 
 from configs import base
 from datasets import prepare
@@ -14,11 +15,9 @@ from ds_jax.features import extract, variants
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpora")
-    (folder / "raw" / "mine").mkdir(parents=True)
     lines = ["path,label,speaker"]
     for number, label in enumerate(("ANGER", "JOY", "FEAR")):
-        samples = np.random.default_rng(number).uniform(-0.5, 0.5, 8000 + 1000 * number)
-        soundfile.write(folder / "raw" / "mine" / f"{number}.wav", samples, 16_000)
+        sound(folder / "raw" / "mine" / f"{number}.wav", number, 0.5 + number / 16)
         lines.append(f"{number}.wav,{label},s{number}")
     (folder / "raw" / "mine" / "manifest.csv").write_text("\n".join(lines), "utf-8")
     return prepare.Corpora(folder / "raw", folder / "data")
