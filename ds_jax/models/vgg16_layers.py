@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from ds_jax.models.backbone import Block
-from ds_jax.models.winograd import Convolution, max_pool
+from ds_jax.models.winograd import Convolution
 
 
 class Trunk(nn.Module):
@@ -56,10 +56,12 @@ class Trunk(nn.Module):
         x = blank(jnp.asarray(x, self.dtype), widths)
         outputs = {self.blocks[first - 2].output: x} if first > 1 else {}
         for block in self.blocks[first - 1 : last]:
-            for layer in block.layers:
+            *layers, last_layer = block.layers
+            for layer in layers:
                 x = blank(Convolution(block.channels, self.dtype, name=layer)(x), widths)
+            x = Convolution(block.channels, self.dtype, pooled=True, name=last_layer)(x)
             widths = None if widths is None else widths // 2
-            x = outputs[block.output] = blank(max_pool(x), widths)
+            x = outputs[block.output] = blank(x, widths)
         return outputs
 
 

@@ -1,9 +1,9 @@
-"""VGG16's two operations, 3x3 convolution with ReLU and 2x2 max pooling, made fast on the CPU.
+"""VGG16's two operations, 3x3 convolution with ReLU and 2x2 max pooling, made fast on each device.
 
-Accelerators run the plain operations of XLA. On the CPU these are slow, above all their gradients.
-There float32 convolutions are computed by Winograd's F(4x4, 3x3) (Lavin and Gray, "Fast Algorithms
-for Convolutional Neural Networks", 2016): a quarter of the multiplications, as batched matrix
-products. Results differ from the plain ones by rounding alone, 1e-5 of the largest value.
+Accelerators run the plain convolutions of XLA. On the CPU these are slow, above all their
+gradients. There float32 convolutions are computed by Winograd's F(4x4, 3x3) (Lavin and Gray, "Fast
+Algorithms for Convolutional Neural Networks", 2016): a quarter of the multiplications, as batched
+matrix products. Results differ from the plain ones by rounding alone, 1e-5 of the largest value.
 """
 
 import functools
@@ -55,24 +55,44 @@ SIDE = len(INPUT)  # rows and columns of a transformed tile
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution that keeps height and width, and a ReLU.
+    """A 3x3 convolution that keeps height and width, a ReLU, and maxima of 2x2 if it is `pooled`.
 
     Attributes:
         channels: The channels of the output.
         dtype: The type that it is computed in; parameters are float32.
+        pooled: Whether `max_pool` follows.
     """
 
     channels: int
     dtype: DTypeLike = jnp.float32
+    pooled: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [batch, height, width, c] to dtype [batch, height, width, channels]."""
+        """Maps [batch, height, width, c] to dtype [batch, height, width, channels], or halves."""
         shape = (3, 3, x.shape[-1], self.channels)
         # He's initialisation keeps the variance through the ReLUs where nothing is ported.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        return relu_convolution(*(jnp.asarray(value, self.dtype) for value in (x, kernel, bias)))
+        function = pooled_relu_convolution if self.pooled else relu_convolution
+        return function(*(jnp.asarray(value, self.dtype) for value in (x, kernel, bias)))
+
+
+def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Computes `max_pool` of `relu_convolution`.
+
+    Accelerators add the bias and apply the ReLU to the maxima, which are a quarter of the numbers:
+    both keep an order. The CPU does it where Winograd's convolution ends, at no cost.
+    """
+
+    def late(x, kernel, bias):
+        maxima = max_pool(_plain(x, kernel)).astype(jnp.float32)  # as which the gradient adds up
+        return nn.relu(maxima + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
+
+    def early(x, kernel, bias):
+        return max_pool(relu_convolution(x, kernel, bias))
+
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, default=late)
 
 
 @jax.custom_vjp
@@ -122,20 +142,28 @@ relu_convolution.defvjp(_relu_convolution_forward, _relu_convolution_backward)
 def max_pool(x: jax.Array) -> jax.Array:
     """Maps [batch, height, width, c] to [batch, height // 2, width // 2, c], maxima of 2x2.
 
-    The first of equal maxima, row by row, receives the gradient, as in XLA's operation.
+    The first of equal maxima, row by row, receives the gradient, as in XLA's operation. That TPUs
+    compute as it is; elsewhere its gradient is slow, and 8-bit places of the maxima are kept.
     """
-    return jax.lax.platform_dependent(x, cpu=_corner_max, default=_plain_max_pool)
+    return jax.lax.platform_dependent(x, tpu=_plain_max_pool, default=_corner_max)
 
 
 def _max_pool_forward(x):
-    return max_pool(x), x
+    def unfused(x):  # on the CPU, where each place would be found four times
+        return _unfused(_first_corner, x)
+
+    first = jax.lax.platform_dependent(x, cpu=unfused, default=_first_corner)
+    return max_pool(x), (x, first)
 
 
-def _max_pool_backward(x, gradient):
-    def plain(x, gradient):
+def _max_pool_backward(residuals, gradient):
+    def plain(x, first, gradient):
         return jax.vjp(_plain_max_pool, x)[1](gradient)[0]
 
-    return (jax.lax.platform_dependent(x, gradient, cpu=_to_first_corner, default=plain),)
+    x_gradient = jax.lax.platform_dependent(
+        *residuals, gradient, tpu=plain, default=_to_first_corner
+    )
+    return (x_gradient,)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -318,20 +346,20 @@ def _corner_max(x: jax.Array) -> jax.Array:
     return functools.reduce(jnp.maximum, _corners(x))
 
 
-def _to_first_corner(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Passes each gradient to the first of its square's largest pixels."""
+def _first_corner(x: jax.Array) -> jax.Array:
+    """Returns which corner of each square is the first of its largest, int8, 0 to 3."""
+    largest, *others = _corners(x)
+    first = jnp.zeros(largest.shape, jnp.int8)
+    for corner, value in enumerate(others, start=1):
+        first = jnp.where(value > largest, jnp.int8(corner), first)
+        largest = jnp.maximum(largest, value)
+    return first
 
-    def place(x):
-        largest, *others = _corners(x)
-        first = jnp.zeros(largest.shape, jnp.int8)
-        for corner, value in enumerate(others, start=1):
-            first = jnp.where(value > largest, jnp.int8(corner), first)
-            largest = jnp.maximum(largest, value)
-        return first
 
-    first = _unfused(place, x)[:, :, None, :, None]
+def _to_first_corner(x: jax.Array, first: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Passes each gradient to the first of its square's largest pixels; of x it needs the shape."""
     corners = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
-    spread = jnp.where(first == corners, gradient[:, :, None, :, None], 0)
+    spread = jnp.where(first[:, :, None, :, None] == corners, gradient[:, :, None, :, None], 0)
     batch, height, width, channels = gradient.shape
     spread = jnp.reshape(spread, (batch, height * 2, width * 2, channels))
     below, right = (

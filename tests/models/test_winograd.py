@@ -1,4 +1,4 @@
-"""The CPU's convolution and pooling against XLA's own, which accelerators keep."""
+"""Convolution and pooling, as each kind of device computes them, against XLA's own."""
 
 import flax.linen as nn
 import jax
@@ -169,13 +169,61 @@ def test_a_pool_and_its_gradient_equal_the_plain_ones(kind, height, width):
     np.testing.assert_array_equal(pull(gradient)[0], wanted_pull(gradient)[0])
 
 
-@pytest.mark.parametrize(("platform", "there"), [("cpu", False), ("cuda", True), ("tpu", True)])
-def test_accelerators_keep_the_plain_pool(platform, there):
+@pytest.mark.parametrize(("platform", "there"), [("cpu", False), ("cuda", False), ("tpu", True)])
+def test_tpus_keep_the_plain_pool(platform, there):
     x = pictures("noise", 8, 8)
     step = jax.jit(jax.value_and_grad(lambda x: jnp.sum(winograd.max_pool(x))))
     text = step.trace(x).lower(lowering_platforms=(platform,)).as_text()
     assert ("stablehlo.reduce_window" in text) == there
     assert ("stablehlo.select_and_scatter" in text) == there
+
+
+def pooled(function, shape, dtype=jnp.float32):
+    """A pooled convolution and its gradients; a last row or column without a partner is left."""
+    x, kernel, bias, gradient = (jnp.asarray(value, dtype) for value in draw(shape))
+
+    def step(x, kernel, bias, gradient):
+        value, pull = jax.vjp(function, x, kernel, bias)
+        return value, *pull(gradient[:, : value.shape[1], : value.shape[2]])
+
+    return jax.device_get(jax.jit(step)(x, kernel, bias, gradient))
+
+
+def one_by_one(x, kernel, bias):
+    return winograd.max_pool(winograd.relu_convolution(x, kernel, bias))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 33, 40), (2, 8, 8, 64, 7)])
+def test_the_cpu_pools_what_it_has_convolved(shape):
+    found, wanted = (pooled(each, shape) for each in (winograd.pooled_relu_convolution, one_by_one))
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 33, 40), (2, 8, 8, 64, 7)])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_bias_and_relu_may_follow_the_maxima(monkeypatch, platform, shape, dtype):
+    def reference(x, kernel, bias):
+        return nn.max_pool(nn.relu(plain(x, kernel, bias)), (2, 2), strides=(2, 2))
+
+    value, *gradients = pooled(reference, shape, dtype)
+    tiny.compute_as_on(platform, monkeypatch)
+    found, *ours = pooled(winograd.pooled_relu_convolution, shape, dtype)
+    np.testing.assert_array_equal(found, value)
+    # In bfloat16 the sum with the bias makes ties, of which another may receive the gradient.
+    tolerance = 1e-5 if dtype == jnp.float32 else 0.05
+    for gradient, wanted in zip(ours, gradients, strict=True):
+        wanted = np.asarray(wanted, np.float32)
+        difference = np.linalg.norm(np.asarray(gradient, np.float32) - wanted)
+        assert difference <= tolerance * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize(("platform", "whole"), [("cpu", True), ("cuda", False), ("tpu", False)])
+def test_accelerators_pass_no_gradient_through_a_relu_of_the_whole_map(platform, whole):
+    arguments = draw((3, 16, 16, 32, 64))[:3]
+    step = jax.grad(lambda *args: jnp.sum(winograd.pooled_relu_convolution(*args)), (0, 1, 2))
+    text = jax.jit(step).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    assert ("x16x16x64xi1>" in text) == whole
 
 
 def trained(monkeypatch, least_channels):
