@@ -21,6 +21,19 @@ DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus mi
 Load = Callable[[ConfigDict, str], Corpus]
 
 
+def check(experiment: ConfigDict) -> None:
+    """Checks an experiment before any work: all fields, and that its backbones have its layers.
+
+    Raises:
+        ConfigError: A field has an impossible value.
+        ValueError: Keras is missing, or does not run on JAX.
+    """
+    systems.check(experiment)
+    for each in configuration.experiments(experiment):
+        if "picture" in each and "members" not in each:
+            on_pictures.check_built(each)
+
+
 def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     """Returns the state of an experiment before it is run; what is damaged is run again.
 

@@ -14,7 +14,6 @@ from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.errors import ConfigError, one_of
-from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
 
 
@@ -48,12 +47,10 @@ def check(config: ConfigDict) -> None:
     given = set()
     for (corpus, name, _), experiment in plan(config):
         try:
-            systems.check(experiment)
+            cells.check(experiment)
             for each in configuration.experiments(experiment):
-                if "picture" in each and "members" not in each:
-                    on_pictures.check_built(each)
-                    if each.weights and not on_pictures.shares_weights(each):
-                        given.add((built(each), each.weights))
+                if each.get("weights") and not on_pictures.shares_weights(each):
+                    given.add((built(each), each.weights))
         except ConfigError as error:
             field = f"rows.{name}.experiment.{error.field} (on {corpus})"
             raise ConfigError(field, error.value, error.allowed) from error

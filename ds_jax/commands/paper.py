@@ -42,7 +42,11 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
     table = rows(config, read_experiment)
     for name in config.rivals:
         rival = read_experiment(name).copy_and_resolve_references()
-        systems.check(rival)
+        try:
+            cells.check(rival)
+        except ConfigError as error:
+            field = f"{error.field} (of the rival {name})"
+            raise ConfigError(field, error.value, error.allowed) from error
         if configuration.adapts(rival):
             allowed = "of configs with adapt='none', since nobody is enrolled in the tables"
             raise ConfigError("rivals", name, allowed)

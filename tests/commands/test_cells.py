@@ -1,13 +1,15 @@
 """Experiments of a page are run once, and go on or are left alone, whatever others do."""
 
+import paper_runs
 import pytest
 import tiny
 from paper_runs import all_cells, cell, corpus, experiment, run, section
 
 from ds_jax import config as configuration
-from ds_jax.commands import train
+from ds_jax.commands import paper, train
 from ds_jax.commands.cells import MISSING, WAITING, state
 from ds_jax.runtime import files
+from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 
 
@@ -39,6 +41,20 @@ def test_a_run_of_pictures_of_the_backbone_s_size_goes_on(tmp_path):
     assert made.picture.size == 224
     made.picture.size = 96
     assert state(made, tmp_path, tmp_path).startswith("failed")
+
+
+def test_layers_of_a_rival_on_keras_are_checked_before_any_work():
+    pytest.importorskip("keras")
+
+    def read(name):
+        config = configuration.load("configs/ds_svc_emodb.py")
+        config.model.backbone, config.model.layers = "mobilenet_v2", ("block4_pool",)
+        config.picture.size = 32
+        return config if name == "mine" else paper_runs.read_experiment(name)
+
+    with pytest.raises(ConfigError) as error:
+        paper.check(experiment(rivals=("mine",)), read)
+    assert error.value.field == "model.layers (of the rival mine)"
 
 
 def test_cells_that_fail_say_why_and_the_rest_goes_on(tmp_path, calls, few, monkeypatch):
