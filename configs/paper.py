@@ -16,8 +16,8 @@ emomatch and rivals overrides the same field of each cell that has it; an empty,
 does not. `rivals` adds rows that the paper has not: other configs of this folder, such as
 --config.rivals="('embeddings_svc','ds_am_best')", or a config of one's own there on another
 backbone, are run on both corpora, in the folds of the others and under both protocols, and stand in
-table 3 (classifiers) or 4 (networks). A rival on another backbone than VGG16 keeps the layers and
-the weights of its config.
+table 3 (classifiers) or 4 (networks). A rival keeps the picture, model and train of its config and,
+on another backbone than VGG16, its weights.
 """
 
 import ml_collections

@@ -23,6 +23,7 @@ from ds_jax.systems import on_pictures
 
 # Of configs/paper.py, which override no cell's.
 OWN_FIELDS = ("system", *paper_numbers.CORPORA, "rivals")
+OF_CELLS = ("picture.", "model.", "train.")  # groups that override no rival's
 ReadExperiment = Callable[[str], ConfigDict]
 
 
@@ -39,7 +40,7 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
             is impossible.
     """
     pretrained.check(vgg16.VGG16, config.weights)
-    table = rows(config, read_experiment)
+    rows(config, read_experiment)  # raises for names of rivals
     for name in config.rivals:
         rival = read_experiment(name).copy_and_resolve_references()
         try:
@@ -52,7 +53,7 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
             raise ConfigError("rivals", name, allowed)
     for name, value in _changed(config).items():
         errors = []
-        for cell in dict.fromkeys(row.source for row in table):
+        for cell in dict.fromkeys(row.config for row in paper_numbers.ROWS):
             experiment = read_experiment(cell).copy_and_resolve_references()
             if not _set(experiment, name, value):
                 continue
@@ -115,12 +116,14 @@ def rows(config: ConfigDict, read_experiment: ReadExperiment) -> list[Row]:
     """Returns the rows of the tables: the paper's, and after them each rival in both places.
 
     Raises:
-        ConfigError: A rival is given twice, or is a row of the paper.
+        ConfigError: A rival is given twice, is a row of the paper, or many experiments.
         FileNotFoundError: There is no config of a rival.
     """
     table = [*paper_numbers.ROWS]
     for name in config.rivals:
         experiment = read_experiment(name)
+        if "corpus" not in experiment:
+            raise ConfigError("rivals", name, "the name of a config of one experiment")
         trained = any("train" in each for each in configuration.experiments(experiment))
         title, numbers = systems.title(experiment), (4 if trained else 3,)
         for place in paper_numbers.CORPORA:
@@ -137,10 +140,13 @@ def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
     runs, changed = {}, _changed(config)
 
     def add(name: str, source: str, place: str, column: str, folds: str, tested: str) -> Run:
-        experiment = read_experiment(source)
-        if source != name:  # a rival, which is tested in the folds of the others
-            experiment.folds.update(read_experiment(f"ds_am_{place}").folds)
-        for field, value in changed.items():
+        experiment, fields = read_experiment(source), changed
+        if source != name:  # a rival, which keeps its own pictures, model and training
+            fields = {field: x for field, x in changed.items() if not field.startswith(OF_CELLS)}
+            if not on_pictures.shares_weights(experiment):
+                fields.pop("weights", None)
+            experiment.folds.update(read_experiment(f"ds_am_{place}").folds)  # of the others
+        for field, value in fields.items():
             _set(experiment, field, value)
         experiment.corpus, experiment.folds.protocol = config[place], folds
         # Now that what follows these fields, such as seeds and members, has them.
@@ -173,13 +179,8 @@ def _changed(config: ConfigDict) -> dict[str, Any]:
 
 
 def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
-    """Sets a field by its full name if the experiment has it, and returns whether it does.
-
-    The weights, and the names of layers, are VGG16's: a rival on another backbone has its own.
-    """
+    """Sets a field by its full name if the experiment has it, and returns whether it does."""
     exists = name in configuration.flatten(experiment)
-    if exists and name.startswith(("weights", "model.")):
-        exists = on_pictures.shares_weights(experiment)
     if exists:
         experiment.update_from_flattened_dict({name: value})
     return exists

@@ -356,13 +356,13 @@ def test_rivals_stand_beside_the_papers_systems(tmp_path, calls, few):
     assert [each is None for each in drawn[titles[0]]] == [False, False, True]
 
 
-def test_weights_and_layers_of_vgg16_are_no_rivals_on_another_backbone():
-    given = {"weights": "vgg16.h5", "model.layers": ("fc2",), "picture.size": 96}
+def test_a_rival_keeps_what_is_its_own():
+    given = {"weights": "w.h5", "model.layers": ("fc2",), "picture.size": 96, "folds.count": 4}
     runs = paper.plan(experiment(rivals=("ds_svc_keras",), **given), read_rival)
     planned = runs["ds_svc_keras_elra", "clean"].experiment
     assert (planned.weights, planned.model.layers) == ("", ("avg_pool",))
-    assert planned.picture.size == 96
-    assert runs["ds_svc_elra", "clean"].experiment.weights == "vgg16.h5"
+    assert (planned.picture.size, planned.folds.count) == (224, 4)
+    assert runs["ds_svc_elra", "clean"].experiment.weights == "w.h5"
 
 
 def test_a_rival_may_be_an_ensemble():
@@ -388,6 +388,8 @@ def test_a_rival_is_given_once_and_is_enrolled_nowhere(names, adapt, calls):
     with pytest.raises(ConfigError) as error:
         paper.check(experiment(rivals=("embeddings_svc",) * names), read)
     assert error.value.field == "rivals"
+    with pytest.raises(ConfigError, match="one experiment"):
+        paper.check(experiment(rivals=("paper",)), lambda name: experiment())
 
 
 def test_every_cell_has_a_config():
