@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 
 from configs import paper as paper_config
@@ -15,7 +14,7 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import intervals, predictions, significance, summary
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.report import paper_numbers
+from ds_jax.features import extract
 from ds_jax.systems import base as systems
 
 SYSTEMS = {"MLR": "mlr", "SVC": "svc", "XGBoost": "xgboost", "RNN": "lstm", "FFNN": "ffnn"}
@@ -38,29 +37,7 @@ def corpus(name, speakers=4):
 
 
 def read_experiment(name):
-    """A config as small as the tables allow."""
-    row = next(row for row in paper_numbers.ROWS if row.config == name)
-    config = ml_collections.ConfigDict({"system": SYSTEMS[row.system], "corpus": "nobody's"})
-    config.update({"seed": 0, "synthetic": False, "select_on": "dev", "weights": ""})
-    config.update({"classes": LABELS, "label_map": ()})
-    config.trim, config.channel, config.variants = 0.0, "mix", ()
-    config.adapt, config.auxiliary = "none", ()
-    config.folds = ml_collections.ConfigDict({"protocol": "nothing", "count": 3, "seed": 0})
-    if row.features == "VGG16":
-        config.picture = ml_collections.ConfigDict({"size": 224})
-    else:
-        config.features = row.features
-    if config.system in ("ds_fc", "ds_am"):
-        config.model = ml_collections.ConfigDict({"freeze": ""})
-    if config.system == "ds_fc":
-        config.model.head = "fc"
-    if config.system == "ds_svc":
-        config.model = ml_collections.ConfigDict({"layers": ("block3_pool", "block4_pool")})
-    if systems.SYSTEMS[config.system].chooses == "epoch":
-        config.train = ml_collections.ConfigDict({"epochs": 40, "batch_size": 32})
-        config.train.plateau_patience = 2  # as those have that choose an epoch
-        config.parallel = "auto"
-    return config
+    return configuration.load(f"configs/{name}.py")
 
 
 def experiment(**fields):
@@ -138,7 +115,7 @@ def run(workdir: Path, calls, config=None, load=corpus, drawn=None) -> tuple[dic
     """Runs the tables; `load` makes a corpus of its name. Returns paper.json and paper.html."""
 
     def load_and_note(experiment, name):
-        calls["loaded"].append((name, experiment.get("features", "picture")))
+        calls["loaded"].append((name, extract.settings(experiment)))
         return load(name)
 
     paper.run(config or experiment(), read_experiment, load_and_note, workdir, drawn)
