@@ -232,7 +232,8 @@ def _read_experiment(corpora, name: str) -> ConfigDict:
     experiment = configuration.load(_config_file().with_stem(name))
     configuration.check_fields(experiment, SCHEMAS)
     configuration.expand_paths(experiment)
-    experiment.auxiliary = corpora.complete(experiment.auxiliary)
+    for each in configuration.experiments(experiment):
+        each.auxiliary = corpora.complete(each.auxiliary)
     return experiment
 
 

@@ -202,7 +202,7 @@ def use_joined_ridges(config: ConfigDict, *features: str) -> None:
         use_ridge(members[name], name)
     for member in members.values():
         member.seed = config.get_oneway_ref("seed")
-        member.model.costs = (3.0,)
+        member.model.costs = (3.0,)  # which scored best on EmoDB and EMOVO
     use_ensemble(config, "kernels", **members)
 
 

@@ -103,6 +103,8 @@ def report_finished(
     corpus = load(configuration.last_member(config), config.corpus)
     if not systems.is_joined(config):
         _average_folds(config, corpus, workdir)
+    elif not (workdir / FOLDS).is_file():
+        raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     return report.run(config, corpus, workdir, drawn)
 
 
@@ -152,6 +154,8 @@ def evaluate_on(
 ) -> RunSummary | None:
     """Tests each member on a corpus as `evaluate.run` does, and then the mean of all.
 
+    Of members that are joined as kernels the one ridge alone is tested.
+
     Args:
         config: The config of the run.
         load: As in `run`.
@@ -165,6 +169,7 @@ def evaluate_on(
     Raises:
         FileNotFoundError, ValueError: As `evaluate.run`.
     """
+    evaluate.check_unheard(config, corpus_name)
     load, results = keep_last(load), {}
     if systems.is_joined(config):
         return evaluate.run(workdir, joined.read(config, load, corpus_name), drawn)
@@ -180,7 +185,9 @@ def evaluate_on(
     corpus = load(configuration.last_member(config), corpus_name)
     directory = evaluation_directory(workdir, corpus.name)
     parts = {name: evaluation_directory(folder, corpus.name) for name, folder in members.items()}
-    tested = {*predictions.read(next(iter(parts.values())) / PREDICTIONS).utterances.tolist()}
+    # Members leave out recordings that trained them, and may have been trained on others.
+    of_members = [predictions.read(part / PREDICTIONS).utterances for part in parts.values()]
+    tested = set.intersection(*({*names.tolist()} for names in of_members))
     utterances = [u for u in corpus.utterances if u.name in tested]
     first = next(iter(results.values()))
     made = [result.made for result in results.values()]
@@ -203,6 +210,7 @@ def evaluate_on(
                 for name in unanswerable
             },
             settings=configuration.describe(config),
+            equal_left_out=max(each.equal_left_out for each in results.values()),
             generated=sum(each.generated for each in results.values()),
             auxiliary=auxiliary.of_all(each.auxiliary for each in results.values()),
             evaluated_by=f"the mean of {len(members)} members, each of them {first.evaluated_by}",
@@ -219,14 +227,15 @@ def evaluate_on(
 
 
 def _mean(parts: Mapping[str, Path], utterances: Sequence) -> Predicted:
-    """Averages the predictions.csv in some folders; the utterances are in its order, by name."""
+    """Averages what the predictions.csv in some folders have for some utterances, by name."""
     shares = {}
     for name, folder in parts.items():
         read = predictions.read(folder / PREDICTIONS)
-        if read.utterances.tolist() != [utterance.name for utterance in utterances]:
+        places = {utterance: row for row, utterance in enumerate(read.utterances.tolist())}
+        if missing := [each.name for each in utterances if each.name not in places]:
             raise ValueError(
-                f"{folder / PREDICTIONS} has other utterances than the other members: delete "
+                f"{folder / PREDICTIONS} lacks {missing[0]!r}, which another member has: delete "
                 f"{folder} and run again"
             )
-        shares[name] = read.probabilities
+        shares[name] = read.probabilities[[places[each.name] for each in utterances]]
     return Predicted(np.mean([*shares.values()], axis=0), shares, {})

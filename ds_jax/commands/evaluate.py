@@ -27,6 +27,7 @@ from ds_jax.runtime.workdir import (
     REPORT,
     evaluation_directory,
     finished_folds,
+    fold_directory,
     fold_number,
 )
 from ds_jax.systems import base as systems
@@ -67,12 +68,8 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
         raise FileNotFoundError(f"{workdir} has no finished fold: train at least one first")
     stored, trained = read_json(workdir / FOLDS), workdir / REPORT
     title = summary.read(trained).corpus_title if trained.is_file() else ""
+    check_unheard(config, corpus.name)
     others = auxiliary.read(workdir / FOLDS)
-    if corpus.name in (other["corpus"] for other in others):
-        raise ValueError(
-            f"recordings of {corpus.name} trained the models of {workdir} too, as config.auxiliary "
-            "says: name another corpus by --eval_on"
-        )
     heard = {x for group in (stored, *others) for x in group.get("digests", {}).values()} - {""}
     tested, counts = _select(config, corpus, workdir, directories, heard)
     rows = {folder / CHECKPOINTS: corpus.rows_of(names) for folder, names in tested.items()}
@@ -94,7 +91,11 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
     for folder in rows:
         digest = _digest(stored, fold_number(folder.parent))
         leakage.check_fold(folder, read_card(folder)["fold"], digest)
-    trained_with = report.how_made(workdir, directories)
+    made_in = report.trained_in(config, workdir)
+    numbers = [fold_number(directory) for directory in directories]
+    trained_with = report.how_made(
+        workdir, [fold_directory(x, n) for x in made_in for n in numbers]
+    )
     kept = {name: x for name, x in trained_with.items() if name in ("weights", "model_terms")}
     made |= {"devices": [processes.devices()]} | kept
     predicted = systems.implementation(config).predict(rows, corpus)
@@ -123,6 +124,20 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
             auxiliary=auxiliary.counts(others),
             **counts,
         )
+
+
+def check_unheard(config: ml_collections.ConfigDict, corpus: str) -> None:
+    """Checks that no model of an experiment was fitted on recordings of a corpus besides its own.
+
+    Raises:
+        ValueError: One was.
+    """
+    for each in configuration.experiments(config):
+        if corpus in auxiliary.shares(each.auxiliary, each.corpus):
+            raise ValueError(
+                f"recordings of {corpus} trained the models too, as config.auxiliary says: name "
+                "another corpus by --eval_on"
+            )
 
 
 def _select(

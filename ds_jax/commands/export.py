@@ -220,7 +220,7 @@ def build_onnx(parts: Sequence[Part], facts: Mapping) -> bytes:
     shares = graphs.add(_shares_onnx(part, samples, lengths, classes) for part in parts)
     graph.output("probabilities", shares, ("batch", classes))
     kept = (*("labels", "never_answered", "sample_rate", "trim", "channel", "trained_on"),)
-    kept += ("auxiliary", "synthetic", "licences", "not_for")
+    kept += ("synthetic", "licences", "not_for")
     metadata = {name: json.dumps(facts[name], ensure_ascii=False) for name in kept}
     return graph.serialize(facts["system"], facts["ds_jax"], metadata)
 

@@ -91,7 +91,7 @@ def run(
         trained.append({labels[name] for name in fitted})
         if drawn_pictures := sum(
             generated.count(fold_directory(part, number) / GENERATED)
-            for part in _trained_in(config, workdir)
+            for part in trained_in(config, workdir)
         ):
             sizes["generated"] = drawn_pictures
         record = summary.fold_record(number, tested.confusion)
@@ -118,7 +118,7 @@ def run(
                 workdir,
                 [
                     fold_directory(part, number)
-                    for part in _trained_in(config, workdir)
+                    for part in trained_in(config, workdir)
                     for number in finished
                 ],
             ),
@@ -132,10 +132,10 @@ def is_done(config: ml_collections.ConfigDict, directory: Path) -> bool:
     return "train" not in config or is_over(config, predictions.read_metrics(directory))
 
 
-def _trained_in(config: ml_collections.ConfigDict, workdir: Path) -> list[Path]:
+def trained_in(config: ml_collections.ConfigDict, workdir: Path) -> list[Path]:
     """Returns the folders of the runs whose models a run is the mean of: itself, or its members."""
     members = member_directories(workdir, config).items()
-    parts = [part for name, each in members for part in _trained_in(config.members[name], each)]
+    parts = [part for name, each in members for part in trained_in(config.members[name], each)]
     return [*parts, workdir] if not parts or systems.is_joined(config) else parts
 
 

@@ -233,7 +233,6 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if not config.members:
         raise ConfigError("members", {}, "one config or more, each under a name")
     configuration.check_values(config)
-    _check_auxiliary(config)
     for name, member in config.members.items():
         group = f"members.{name}"
         if not name.isidentifier():
@@ -261,6 +260,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     }
     if len(windows) > 1:
         raise ConfigError("members", sorted(windows), "of one picture.window and window_hop")
+    _check_auxiliary(config)
     if is_joined(config):
         _check_joined(config)
     if chooses(config) != "epoch" and config.select_on != "dev":

@@ -91,10 +91,14 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             return card.of_ensemble(config, folder, workdir, [each.card for each in members])
 
         if systems.is_joined(config):
-            return joined.find(config, find_checkpoints(folder), members, read_card)
+            ridges = find_checkpoints(folder)
+            models = {"models": [{"fold": each.parent.name} for each in ridges]}
+            return joined.find(config, ridges, members, lambda: read_card() | models)
         return ensemble.join(config, members, read_card)
     checkpoints = find_checkpoints(folder)
     config = systems.load_config(checkpoints)
+    if "members" in config:
+        raise ValueError(f"{folder} is a part of an ensemble: give its run, or a finished fold")
     config.update(given)
     implementation, settings = systems.implementation(config), extract.settings(config)
     if isinstance(settings, extract.FeatureSettings):

@@ -7,6 +7,7 @@ features add to the logits is computed apart, and then added up.
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -43,20 +44,24 @@ def read(
     Raises:
         ValueError: Members use other recordings of the corpus.
     """
-    corpora, vectors = [], []
+    corpora = []
     for member in config.members.values():
         corpus = load(member, name)
-        vectors.append(classifier_system.vectors(member, corpus))
-        corpora.append(dataclasses.replace(corpus, inputs=vectors[-1]))
-    used = [{u.name for u in corpus.all_utterances} for corpus in corpora]
-    for member, names in zip(config.members, used, strict=True):
-        if others := sorted(set.union(*used) - names):
+        inputs = classifier_system.vectors(member, corpus)
+        corpora.append(dataclasses.replace(corpus, inputs=inputs))
+        del corpus  # whose pictures would stay in memory
+    rows = [[corpus.all_utterances[owner].name for owner in corpus.owners] for corpus in corpora]
+    for member, names in zip(config.members, rows, strict=True):
+        if names != rows[0]:
+            odd = sorted((Counter(names) - Counter(rows[0])) + (Counter(rows[0]) - Counter(names)))
             raise ValueError(
-                f"{name}: {others[0]!r} cannot be used by the member {member!r}, and can be by "
-                "another: members of merging='kernels' need the same recordings, so leave it out"
+                f"{name}: {odd[0]!r}, or a variant of it, can be used by one of the members "
+                f"{next(iter(config.members))!r} and {member!r} alone: members of "
+                "merging='kernels' need the same recordings, so leave it out"
             )
-    blocks = tuple(each.shape[1] for each in vectors)
-    return dataclasses.replace(corpora[-1], inputs=np.concatenate(vectors, axis=1), blocks=blocks)
+    blocks = tuple(corpus.inputs.shape[1] for corpus in corpora)
+    inputs = np.concatenate([corpus.inputs for corpus in corpora], axis=1)
+    return dataclasses.replace(corpora[-1], inputs=inputs, blocks=blocks)
 
 
 def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
@@ -113,14 +118,14 @@ def _load_block(
     ridges: Callable[[], Sequence[Ridge]], number: int, member: Model, enrolled: None
 ) -> Callable[[np.ndarray, int], Callable[[], Predicted]]:
     """Returns a function as `Model.start`, of which `Joined.merge` takes the logits."""
-    start_vectors, count = member.load_measure(), len(member.classes)
+    start_vectors, count, loaded = member.load_measure(), len(member.classes), ridges()
 
     def start(inputs, size):
         wait = start_vectors(inputs, size)
 
         def logits():
             vectors = wait()
-            added = [block_logits(ridge, number, vectors, count) for ridge in ridges()]
+            added = [block_logits(ridge, number, vectors, count) for ridge in loaded]
             return Predicted(np.concatenate(added, axis=1), {}, {})
 
         return logits

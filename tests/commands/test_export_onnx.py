@@ -72,7 +72,7 @@ def test_the_file_says_what_a_program_needs(exported):
     assert said == {name: facts[name] for name in said}
     assert said["labels"] == list(LABELS)
     assert said["sample_rate"] == RATE
-    assert {"auxiliary", "licences", "never_answered", "not_for", "synthetic"} < set(said)
+    assert {"licences", "never_answered", "not_for", "synthetic"} < set(said)
     assert (loaded.producer_name, loaded.producer_version) == ("ds_jax", facts["ds_jax"])
     assert [(each.domain, each.version) for each in loaded.opset_import] == [("", facts["opset"])]
     assert (facts["format"], facts["file"]) == ("onnx", EXPORTED_ONNX)
