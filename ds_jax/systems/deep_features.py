@@ -235,6 +235,7 @@ class LayerFeatures:
         extractor = self.create_extractor()
         # A device takes equally many each time, so that one shape is compiled.
         size = min(parallel.rows_together(), ONE_MODEL.width(len(pictures)) * jax.device_count())
+        parallel.say_compiling(self.backbone.title)
         began, shown = time.monotonic(), processes.is_first_process()
         parts, pending, title = [], [], f"{self.backbone.title} features"
         # Timelines of about the same width go together, so that less of a batch is padding.

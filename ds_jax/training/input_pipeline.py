@@ -274,6 +274,8 @@ def _resident(
     resident = jax.tree.map(lambda x: parallel.zeros(x.shape, x.dtype), kept)
     variables = parallel.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
+    if variables:
+        parallel.say_compiling("the frozen blocks")
     done, shown = 0, processes.is_first_process()
     # Timelines of about the same width go together, so that less of what is computed is padding.
     order = np.arange(len(corpus)) if widths is None else np.argsort(widths, kind="stable")

@@ -70,10 +70,7 @@ class TrainingSetup:
         They compile when they are first called.
         """
         if layout not in self.steps:
-            processes.say(
-                "compiling the network for this computer: up to a minute on two cores, and seconds "
-                "where it was compiled before"
-            )
+            parallel.say_compiling("the network")
             network = self.network(layout)
             self.steps[layout] = (
                 create_train_step(

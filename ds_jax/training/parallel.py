@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ds_jax.runtime import processes
 from ds_jax.runtime.processes import in_any_process
 
 AXIS = "batch"  # the mapped axis that a batch is spread over
@@ -64,6 +65,14 @@ def batches_in_dispatch(batches: int) -> int:
     It is one on the CPU, where XLA's convolutions are several times slower inside a loop.
     """
     return -(-batches // DISPATCHES) if accelerated() else 1
+
+
+def say_compiling(what: str) -> None:
+    """Says that something is compiled, while the bar of the work that waits for it stands still."""
+    processes.say(
+        f"compiling {what} for this computer: up to a minute on two cores, and seconds where it "
+        "was compiled before"
+    )
 
 
 def replicate(tree: Any) -> Any:
