@@ -1,4 +1,4 @@
-"""DS-AM in PyTorch, in both of its memory formats."""
+"""DS-AM in PyTorch, in both of its memory formats, in float32 and in bfloat16."""
 
 from pathlib import Path
 
@@ -87,20 +87,32 @@ class Network(nn.Module):
 
 
 def create(folder: Path, size: int, batch: int, threads: int, cuda: bool) -> dict[str, dict]:
-    """Prepares a variant for each memory format, from what `peer_ds_jax.create` left."""
+    """Prepares the variants, from what `peer_ds_jax.create` left.
+
+    Returns:
+        By name a variant for each memory format: on a GPU under `autocast(bfloat16)`, on the CPU in
+        float32, where channels_last, the faster one, is under autocast too.
+    """
     del batch
     torch.set_num_threads(threads)
     with np.load(folder / "network.npz") as file:
         arrays = dict(file)
     formats = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+    variants = {f"PyTorch {name}": (memory_format, cuda) for name, memory_format in formats.items()}
+    if not cuda:
+        variants["PyTorch channels_last bfloat16"] = torch.channels_last, True
     return {
-        f"PyTorch {name}": _create(arrays, size, memory_format, "cuda" if cuda else "cpu")
-        for name, memory_format in formats.items()
+        name: _create(arrays, size, memory_format, "cuda" if cuda else "cpu", autocast)
+        for name, (memory_format, autocast) in variants.items()
     }
 
 
 def _create(
-    arrays: dict[str, np.ndarray], size: int, memory_format: torch.memory_format, device: str
+    arrays: dict[str, np.ndarray],
+    size: int,
+    memory_format: torch.memory_format,
+    device: str,
+    bfloat16: bool,
 ) -> dict:
     network = Network(size)
     network.load(arrays)
@@ -114,7 +126,7 @@ def _create(
     optimiser = torch.optim.Adam(groups, fused=True)
 
     def autocast() -> torch.autocast:
-        return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+        return torch.autocast(device, torch.bfloat16, enabled=bfloat16)
 
     def training_step() -> float:
         optimiser.zero_grad(set_to_none=True)

@@ -40,12 +40,22 @@ def test_a_ratio_is_of_seconds_in_the_same_round():
 def test_another_network_is_refused(parameters, loss):
     asked = {"ds_jax": (Fake(100, 2.0), "ds_jax"), "other": (Fake(parameters, loss), "other")}
     with pytest.raises(ValueError, match="other is another network"):
-        peers.check_same(asked, loss_tolerance=1e-3)
+        peers.check_same(asked, cuda=False)
 
 
-def test_the_same_network_is_accepted():
-    asked = {"ds_jax": (Fake(100, 2.0), "ds_jax"), "other": (Fake(100, 2.001), "other")}
-    peers.check_same(asked, loss_tolerance=1e-3)
+@pytest.mark.parametrize(
+    ("name", "loss", "cuda"),
+    [("other", 2.001, False), ("PyTorch bfloat16", 2.05, False), ("other", 2.05, True)],
+)
+def test_the_same_network_is_accepted(name, loss, cuda):
+    peers.check_same({"ds_jax": (Fake(100, 2.0), "ds_jax"), name: (Fake(100, loss), name)}, cuda)
+
+
+def test_seconds_are_those_of_the_given_clock():
+    ticks = iter((1.0, 7.0))
+    called = []
+    assert peers.seconds(lambda: called.append(1), 3, lambda: next(ticks)) == 2.0
+    assert len(called) == 3
 
 
 @pytest.mark.slow
@@ -76,7 +86,8 @@ def test_a_run_on_tiny_pictures(tmp_path):
     written = json.loads(output.read_text())
     assert written["settings"] == {"size": 32, "batch": 2, "threads": 1, "cuda": False}
     for task in peers.TASKS:
-        assert {"ds_jax", "PyTorch NCHW", "PyTorch channels_last"} <= set(written["summary"][task])
+        torch = {"PyTorch NCHW", "PyTorch channels_last", "PyTorch channels_last bfloat16"}
+        assert {"ds_jax", *torch} <= set(written["summary"][task])
         for name, row in written["summary"][task].items():
             assert row["seconds"] == written["seconds"][task][name][0] > 0
             assert name in run.stdout
