@@ -397,3 +397,9 @@ def test_one_utterance_is_one(tmp_path):
     result = made_up.summary(**counts, trained_on="other")
     text = " ".join([*render(tmp_path, result).text.split(), run_report.headline(result)])
     assert not re.search(r"\b1 (\w+ )?(utterances|predictions|recordings)\b", text)
+
+
+@pytest.mark.parametrize(("costs", "given"), [((1.0, 3.0), False), ((3.0,), True)])
+def test_a_single_cost_is_not_called_chosen(costs, given, tmp_path):
+    result = made_up.summary(chosen="C", settings={"members.a.model.costs": list(costs)})
+    assert ("a single C" in render(tmp_path, result).text) == given
