@@ -76,6 +76,17 @@ def test_accelerators_keep_what_the_network_reads_in_whole_tiles(monkeypatch, sy
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-5, atol=1e-6)
 
 
+def test_rows_of_accelerators_are_joined(monkeypatch):
+    monkeypatch.setattr(parallel, "accelerated", lambda: True)
+    parts = [create(tiny.corpus(count, seed=count))[2] for count in (5, 3)]
+    joined = parts[0].join(parts[1])
+    wanted = [step_module.take(part.corpus, np.arange(len(part.labels))) for part in parts]
+    found = step_module.take(joined.corpus, np.arange(8))
+    np.testing.assert_array_equal(found, np.concatenate(wanted))
+    labels = np.concatenate([part.labels for part in parts])
+    np.testing.assert_array_equal(joined.labels[:8], labels)
+
+
 def test_a_step_as_accelerators_compute_it_is_the_plain_one(monkeypatch):
     """In bfloat16; the parameters move by the gradient itself."""
     monkeypatch.setattr(parallel, "accelerated", lambda: True)
