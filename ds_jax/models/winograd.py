@@ -23,6 +23,7 @@ LEAST_CHANNELS = 32
 LEAST_TILES = 32
 # Rows enough for a fast matrix product, and few enough for transformed tiles to stay in cache.
 TILES_AT_ONCE = 256
+LANES = 128  # channels that a TPU computes at a time; of a map with fewer it fills them up
 
 # The transforms of F(4x4, 3x3): of the input, of the kernel and of the output.
 INPUT = np.array(
@@ -85,14 +86,23 @@ def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) ->
     both keep an order. The CPU does it where Winograd's convolution ends, at no cost.
     """
 
-    def late(x, kernel, bias):
-        maxima = max_pool(_plain(x, kernel)).astype(jnp.float32)  # as which the gradient adds up
-        return nn.relu(maxima + bias.astype(jnp.float32)[None, None, None]).astype(x.dtype)
-
     def early(x, kernel, bias):
         return max_pool(relu_convolution(x, kernel, bias))
 
-    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, default=late)
+    def late(x, kernel, bias):
+        return finish(max_pool(_plain(x, kernel)), bias)
+
+    def packed(x, kernel, bias):
+        rows = nn.max_pool(_packed(x, kernel), (2, 1), strides=(2, 1))
+        left, right = jnp.split(rows, 2, axis=-1)
+        return finish(jnp.where(right > left, right, left), bias)
+
+    def finish(maxima, bias):
+        wide = jnp.float32  # in which the bias' gradient adds up
+        return nn.relu(maxima.astype(wide) + bias.astype(wide)[None, None, None]).astype(x.dtype)
+
+    tpu = packed if _is_narrow(x, kernel) else late
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, tpu=tpu, default=late)
 
 
 @jax.custom_vjp
@@ -112,7 +122,7 @@ def relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Ar
 
 def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Computes what `relu_convolution` does, in XLA's own operations."""
-    return nn.relu(_plain(x, kernel) + bias[None, None, None])
+    return nn.relu(_accelerated(x, kernel) + bias[None, None, None])
 
 
 def _relu_convolution_forward(x, kernel, bias):
@@ -129,7 +139,7 @@ def _relu_convolution_backward(residuals, gradient):
         return _winograd(gradient, turned), _winograd_kernel_gradient(x, gradient)
 
     def plain(x, kernel, gradient):
-        return jax.vjp(_plain, x, kernel)[1](gradient)
+        return jax.vjp(_accelerated, x, kernel)[1](gradient)
 
     x_gradient, kernel_gradient = _by_platform(winograd, plain, x, kernel, gradient)
     return x_gradient, kernel_gradient, jnp.sum(gradient, (0, 1, 2))
@@ -149,9 +159,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _max_pool_forward(x):
-    def unfused(x):  # on the CPU, where each place would be found four times
-        return _unfused(_first_corner, x)
-
+    unfused = functools.partial(_unfused, _first_corner)  # or a CPU finds each place four times
     first = jax.lax.platform_dependent(x, cpu=unfused, default=_first_corner)
     return max_pool(x), (x, first)
 
@@ -160,10 +168,8 @@ def _max_pool_backward(residuals, gradient):
     def plain(x, first, gradient):
         return jax.vjp(_plain_max_pool, x)[1](gradient)[0]
 
-    x_gradient = jax.lax.platform_dependent(
-        *residuals, gradient, tpu=plain, default=_to_first_corner
-    )
-    return (x_gradient,)
+    found = jax.lax.platform_dependent(*residuals, gradient, tpu=plain, default=_to_first_corner)
+    return (found,)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
@@ -172,6 +178,31 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+def _accelerated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Computes the convolution as accelerators do, without a bias."""
+
+    def packed(x, kernel):
+        return jnp.reshape(_packed(x, kernel), (*x.shape[:3], kernel.shape[-1]))
+
+    if not _is_narrow(x, kernel):
+        return _plain(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, tpu=packed, default=_plain)
+
+
+def _is_narrow(x: jax.Array, kernel: jax.Array) -> bool:
+    """Tells whether two columns have no more channels than a TPU's lanes, and pair up."""
+    return 2 * kernel.shape[-1] <= LANES and isinstance(x.shape[2], int) and x.shape[2] % 2 == 0
+
+
+def _packed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves a map of which two columns are one: [batch, height, width // 2, 2 x channels]."""
+    batch, height, width, c = x.shape
+    # The left one of two columns has its 3 taps at columns 1 to 3 of the 6 around it.
+    kernels = [jnp.pad(kernel, ((0, 0), side, (0, 0), (0, 0))) for side in ((1, 2), (2, 1))]
+    kernel = jnp.reshape(jnp.stack(kernels, axis=3), (3, 3, 2 * c, 2 * kernel.shape[-1]))
+    return _plain(jnp.reshape(x, (batch, height, width // 2, 2 * c)), kernel)
 
 
 def _plain_max_pool(x: jax.Array) -> jax.Array:
