@@ -22,7 +22,7 @@ from ds_jax.runtime.workdir import (
     member_directories,
 )
 from ds_jax.systems import base as systems
-from ds_jax.systems import card, ensemble, joined
+from ds_jax.systems import card, ensemble
 from ds_jax.systems.model import Model
 
 EXPORTED, EXPORTED_ONNX, EXPORTED_CARD = "model.stablehlo", "model.onnx", "model.json"
@@ -91,6 +91,8 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             return card.of_ensemble(config, folder, workdir, [each.card for each in members])
 
         if systems.is_joined(config):
+            from ds_jax.systems import joined  # here, since networks answer without scikit-learn
+
             ridges = find_checkpoints(folder)
             models = {"models": [{"fold": each.parent.name} for each in ridges]}
             return joined.find(config, ridges, members, lambda: read_card() | models)
