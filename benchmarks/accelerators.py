@@ -1,7 +1,7 @@
 """What the compilers of accelerators say of the program's own steps, without the accelerators.
 
     JAX_PLATFORMS=cpu python -m benchmarks.accelerators                      # a v5e, 224 pixels
-    JAX_PLATFORMS=cpu python -m benchmarks.accelerators --chips v5e v6e --counts 1 8 --batch 256
+    JAX_PLATFORMS=cpu python -m benchmarks.accelerators --chips v5e v6e --counts 1 8 --batches 256
     python -m benchmarks.accelerators --chips H100      # measures too where the chip is there
 
 needs `benchmarks/requirements-accelerators.txt`. It compiles the training and the judging step for
