@@ -14,8 +14,8 @@ The cross-corpus experiment (table 7: 35.66 %) trains one model on the whole cor
     python launch.py --config=configs/ds_am_elra.py --workdir=runs/ds_am_elra_whole \
         --mode=evaluate --eval_on=emomatch
 
-6,041 pictures, at most 40 epochs a fold: 1.8e17 operations for ten folds at 224 pixels, which on
-paper is a quarter of an hour on an H100 at a fifth of its peak.
+6,041 pictures, at most 40 epochs a fold: 1.8e17 operations for ten folds at 224 pixels, which take
+half an hour at least on a TPU v5e, as its compiler estimates (docs/devices.md).
 """
 
 import ml_collections

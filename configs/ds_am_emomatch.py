@@ -13,7 +13,7 @@ the normal neutral style only:
         --mode=evaluate --eval_on=elra
 
 About 2,050 pictures, at most 40 epochs a fold: 6e16 operations for ten folds at 224 pixels, which
-on paper is five minutes on an H100 at a fifth of its peak.
+take ten minutes at least on a TPU v5e, as its compiler estimates (docs/devices.md).
 """
 
 import ml_collections
