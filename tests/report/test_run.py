@@ -106,11 +106,17 @@ def test_a_part_is_shown_only_where_it_applies(tmp_path, identifier, changes):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"),
-    [("epoch", "No epoch was chosen"), ("C", "C was chosen by inner"), ("", "nothing but")],
+    ("chosen", "costs", "told"),
+    [
+        ("epoch", [], "No epoch was chosen"),
+        ("C", [1.0, 3.0], " C was chosen by inner"),
+        ("C", [3.0], "gives a single C,"),
+        ("", [], "nothing but"),
+    ],
 )
-def test_what_is_chosen_where_no_split_chooses_the_epoch_is_told(tmp_path, chosen, told):
-    result = made_up.summary(selected_on="none", chosen=chosen)
+def test_what_is_chosen_where_no_split_chooses_the_epoch_is_told(tmp_path, chosen, costs, told):
+    settings = {"members.a.model.costs": costs} if costs else {}
+    result = made_up.summary(selected_on="none", chosen=chosen, settings=settings)
     page, headline = render(tmp_path, result).text, run_report.headline(result)
     assert told in page
     assert "development" not in page
@@ -397,9 +403,3 @@ def test_one_utterance_is_one(tmp_path):
     result = made_up.summary(**counts, trained_on="other")
     text = " ".join([*render(tmp_path, result).text.split(), run_report.headline(result)])
     assert not re.search(r"\b1 (\w+ )?(utterances|predictions|recordings)\b", text)
-
-
-@pytest.mark.parametrize(("costs", "given"), [((1.0, 3.0), False), ((3.0,), True)])
-def test_a_single_cost_is_not_called_chosen(costs, given, tmp_path):
-    result = made_up.summary(chosen="C", settings={"members.a.model.costs": list(costs)})
-    assert ("a single C" in render(tmp_path, result).text) == given
