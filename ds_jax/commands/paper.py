@@ -116,12 +116,15 @@ def rows(config: ConfigDict, read_experiment: ReadExperiment) -> list[Row]:
     """Returns the rows of the tables: the paper's, and after them each rival in both places.
 
     Raises:
-        ConfigError: A rival is given twice, is a row of the paper, or many experiments.
-        FileNotFoundError: There is no config of a rival.
+        ConfigError: There is no config of a rival; or it is given twice, is a row of the paper, or
+            many experiments.
     """
     table = [*paper_numbers.ROWS]
     for name in config.rivals:
-        experiment = read_experiment(name)
+        try:
+            experiment = read_experiment(name)
+        except FileNotFoundError as error:
+            raise ConfigError("rivals", name, f"the name of a config ({error})") from error
         if "corpus" not in experiment:
             raise ConfigError("rivals", name, "the name of a config of one experiment")
         trained = any("train" in each for each in configuration.experiments(experiment))

@@ -137,7 +137,7 @@ def test_files_of_other_kinds_damaged_ones_and_missing_ones_are_refused(tmp_path
 
 
 def test_weights_in_another_file_are_not_opened(tmp_path):
-    model = onnx.load(write(tmp_path / "mine.onnx"))
+    model = onnx.load(write(tmp_path / "mine.onnx"), load_external_data=False)
     onnx.save(
         model, tmp_path / "mine.onnx", save_as_external_data=True, location="w", size_threshold=0
     )
