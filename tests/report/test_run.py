@@ -105,11 +105,11 @@ def test_a_part_is_shown_only_where_it_applies(tmp_path, identifier, changes):
     assert not render(tmp_path, empty).has(identifier)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "costs", "told"),
-    [("epoch", [], "No epoch was chosen"), ("C", [1.0, 3.0], " C was chosen by inner")]
-    + [("C", [3.0], "gives a single C,"), ("", [], "nothing but")],
-)
+CHOSEN = (("epoch", [], "No epoch was chosen"), ("C", [1.0, 3.0], " C was chosen by inner"))
+CHOSEN += (("C", [3.0], "gives a single C,"), ("", [], "nothing but"))
+
+
+@pytest.mark.parametrize(("chosen", "costs", "told"), CHOSEN)
 def test_what_is_chosen_where_no_split_chooses_the_epoch_is_told(tmp_path, chosen, costs, told):
     settings = {"members.a.model.costs": costs}
     result = made_up.summary(selected_on="none", chosen=chosen, settings=settings)
