@@ -15,7 +15,7 @@ The cross-corpus experiment (table 7: 35.66 %) trains one model on the whole cor
         --mode=evaluate --eval_on=emomatch
 
 6,041 pictures, at most 40 epochs a fold: 1.8e17 operations for ten folds at 224 pixels, which take
-half an hour at least on a TPU v5e, as its compiler estimates (docs/devices.md).
+26 minutes at least on a TPU v5e, as its compiler estimates (docs/devices.md).
 """
 
 import ml_collections

@@ -13,7 +13,7 @@ the normal neutral style only:
         --mode=evaluate --eval_on=elra
 
 About 2,050 pictures, at most 40 epochs a fold: 6e16 operations for ten folds at 224 pixels, which
-take ten minutes at least on a TPU v5e, as its compiler estimates (docs/devices.md).
+take nine minutes at least on a TPU v5e, as its compiler estimates (docs/devices.md).
 """
 
 import ml_collections
