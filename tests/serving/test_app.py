@@ -125,21 +125,26 @@ def test_clients_share_dispatches_and_get_answers_of_their_own(client, model):
     count, held = 8, threading.Event()
     contents = [spoken(1.0, seed) for seed in range(count)]
     found, before = [None] * count, client.get("/healthz").json()
-    dispatch = judge._dispatch
+    dispatch, waiting, arrived = judge._dispatch, judge._Waiting, threading.Semaphore(0)
 
     def slow(batch):
         held.wait(30)
         return dispatch(batch)
+
+    def noted(*arguments):
+        arrived.release()
+        return waiting(*arguments)
 
     def ask(number):
         found[number] = client.post("/predict", content=flac(contents[number]))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "_dispatch", slow)
+        patch.setattr(judge, "_Waiting", noted)
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
         for thread in threads:
             thread.start()
-        threading.Event().wait(0.5)
+        assert all(arrived.acquire(timeout=30) for _ in threads)
         held.set()
         for thread in threads:
             thread.join()
