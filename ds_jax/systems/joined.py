@@ -18,11 +18,7 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.runtime.workdir import (
-    PREDICTIONS,
-    fold_directory,
-    member_directories,
-)
+from ds_jax.runtime.workdir import PREDICTIONS, fold_directory, member_directories
 from ds_jax.systems import classifier_system, classifiers
 from ds_jax.systems.classifiers import Ridge
 from ds_jax.systems.ensemble import Joined

@@ -51,9 +51,8 @@ def test_every_number_is_on_the_page(tmp_path):
     shares += [fold[score] for fold in result.folds for score in ("accuracy", "uar")]
     shares += [*result.speakers.values(), result.calibration_error, 1 / 6]
     shares += [example.probability, example.label_probability]
-    for share in shares:
-        if isinstance(share, float):
-            assert f"{100 * share:.1f}" in page.text
+    for share in (share for share in shares if isinstance(share, float)):
+        assert f"{100 * share:.1f}" in page.text
     texts = [result.corpus_title, result.system, result.protocol, *result.speakers, "0.25 to 0.75"]
     for text in (*texts, result.interval.rstrip("."), example.utterance, example.sentence):
         assert text in page.text
