@@ -102,9 +102,12 @@ def test_every_layer_equals_that_of_keras(name, tmp_path, lenient):
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_sizes_are_those_of_keras(name):
     function, size, _ = APPLICATIONS[name]
-    with keras.StatelessScope(initialize_variables=False):
+    tolerant = jax.numpy_rank_promotion("allow")  # which layers of Keras' own rely on
+    with tolerant, keras.StatelessScope(initialize_variables=False):
         model = getattr(keras.applications, function)(weights=None)
-    assert model.input_shape == (None, size, size, 3)
+    any_size = (None, None, 3)  # of MobileNetV3, whose documentation says 224
+    own = any_size if "MobileNetV3" in function else (size, size, 3)
+    assert model.input_shape == (None, *own)
 
 
 def test_layers_have_the_names_of_a_new_process_whatever_was_built_before():
