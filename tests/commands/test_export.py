@@ -1,6 +1,7 @@
 """An exported model gives the probabilities of --mode=predict without this program."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -179,6 +180,14 @@ def test_the_readme_s_program_runs_without_this_program(either, model, tmp_path)
     (program,) = (path for path in either.iterdir() if path.name in without)
     shutil.copy(program, tmp_path)
     exports.check_program(either, model, tmp_path, without[program.name])
+
+
+def test_the_readme_has_the_figures_of_the_results(either):
+    figures = re.compile(r"^\| (?:ONNX|StableHLO)\b.*$", re.MULTILINE)
+    results = Path(export.__file__).parents[2] / "docs" / "results.md"
+    found = figures.findall((either / "README.md").read_text(encoding="utf-8"))
+    assert found == figures.findall(results.read_text(encoding="utf-8"))
+    assert len(found) == 4
 
 
 def test_facts_for_programs_and_people(run, exported):
