@@ -1,5 +1,6 @@
 """The package that `pip install .` makes, and what importing it costs."""
 
+import ast
 import subprocess
 import sys
 import zipfile
@@ -7,6 +8,8 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+
+import ds_jax
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +38,13 @@ def test_the_wheel_holds_the_package_alone_and_all_of_it(tmp_path):
     assert facts.get_all("Provides-Extra") == extras
     assert facts["License-Expression"] == "Apache-2.0"
     assert facts.get_payload(decode=False).lstrip().startswith("# ds_jax")
+
+
+def test_type_checkers_see_the_names_and_the_places_of_the_api():
+    tree = ast.parse((ROOT / "ds_jax" / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    seen = {alias.asname: f"{node.module}.{alias.name}" for node in imports for alias in node.names}
+    assert seen == {name: f"ds_jax.{place}.{name}" for name, place in ds_jax._MODULES.items()}
 
 
 def test_importing_the_package_imports_nothing_heavy():
