@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -92,7 +93,7 @@ def run(mode: str, paths: list[Path]) -> None:
     described = configuration.last_member(config)
     commands = {
         "train": lambda: _train(config, load, workdir, folds, drawn),
-        "evaluate": lambda: _evaluate(
+        "evaluate": lambda: _ensemble().evaluate_on(
             config, load, workdir, _EVAL_ON.value or config.corpus, drawn
         ),
         "predict": lambda: command.run(
@@ -107,7 +108,7 @@ def run(mode: str, paths: list[Path]) -> None:
         ),
         "features": lambda: command.run(config, paths, output, labels),
         "compare": lambda: command.run(paths, workdir if _WORKDIR.value else None, drawn),
-        "report": lambda: _report(config, load, workdir, drawn),
+        "report": lambda: _ensemble().report_finished(config, load, workdir, drawn),
         "export": lambda: command.run(
             checkpoint, workdir / command.FORMATS[form][0] if _WORKDIR.value else None, form
         ),
@@ -161,7 +162,7 @@ def _train(
     drawn: Path | None,
 ) -> None:
     from datasets import prepare
-    from ds_jax.commands import ensemble, ladder, paper, train
+    from ds_jax.commands import ladder, paper, train
     from ds_jax.training import epochs
 
     epochs.report_errors_once()
@@ -179,32 +180,15 @@ def _train(
     files.check_writable(workdir)  # before corpora are prepared, which can take hours
     for name in config.eval_on:  # first: they may be missing
         load(configuration.last_member(config), name)
-    if "members" in config:
-        finished = ensemble.run(config, load, workdir, folds)
-    else:
-        finished = train.run(config, load(config, config.corpus), workdir, folds)
+    finished = _ensemble().run(config, load, workdir, folds)
     for name in config.eval_on if finished else ():
-        _evaluate(config, load, workdir, name)
+        _ensemble().evaluate_on(config, load, workdir, name)
 
 
-def _evaluate(
-    config: ConfigDict, load: Callable, workdir: Path, name: str, drawn: Path | None = None
-) -> None:
-    from ds_jax.commands import ensemble, evaluate
+def _ensemble() -> ModuleType:
+    from ds_jax.commands import ensemble  # here, since answers of finished models need no training
 
-    if "members" in config:
-        ensemble.evaluate_on(config, load, workdir, name, drawn)
-    else:
-        evaluate.run(workdir, load(config, name), drawn)
-
-
-def _report(config: ConfigDict, load: Callable, workdir: Path, drawn: Path | None) -> None:
-    from ds_jax.commands import ensemble, report
-
-    if "members" in config:
-        ensemble.report_finished(config, load, workdir, drawn)
-    else:
-        report.run(config, load(config, config.corpus), workdir, drawn)
+    return ensemble
 
 
 def _corpora(config: ConfigDict, workdir: Path):

@@ -78,7 +78,7 @@ def stand_in(patch):
         )
         summary.write(directory / "report.json", result)
 
-    def train_folds(config, corpus, workdir):
+    def train_folds(config, corpus, workdir, numbers=None):
         configuration.check_same(config, workdir)
         calls["run"].append(f"{workdir.parent.name}/{workdir.name}")
         rule = config.folds.protocol, config.folds.count, config.folds.seed
@@ -97,7 +97,7 @@ def stand_in(patch):
             write_report(workdir, sources, config, corpus, shared)
         return True
 
-    def evaluate_elsewhere(workdir, corpus):
+    def evaluate_elsewhere(workdir, corpus, drawn=None):
         calls["evaluated"].append((f"{workdir.parent.name}/{workdir.name}", corpus.name))
         directory = workdir / "evaluations" / corpus.name
         write_fold(directory, corpus.utterances)

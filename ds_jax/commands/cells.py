@@ -7,7 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
-from ds_jax.commands import ensemble, evaluate, train
+from ds_jax.commands import ensemble
 from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
 from ds_jax.features import embeddings
@@ -19,19 +19,6 @@ from ds_jax.systems import on_pictures
 
 DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
 Load = Callable[[ConfigDict, str], Corpus]
-
-
-def check(experiment: ConfigDict) -> None:
-    """Checks an experiment before any work: all fields, and that its backbones have its layers.
-
-    Raises:
-        ConfigError: A field has an impossible value.
-        ValueError: Keras is missing, or does not run on JAX.
-    """
-    systems.check(experiment)
-    for each in configuration.experiments(experiment):
-        if "picture" in each and "members" not in each:
-            on_pictures.check_built(each)
 
 
 def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
@@ -104,22 +91,17 @@ def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:
     """
     try:
         systems.check(experiment)
-        described, corpus = configuration.last_member(experiment), experiment.corpus
-        other = load(described, tested)  # before training, since it may be missing
-        trained = other if tested == corpus else load(described, corpus)
+        for corpus in dict.fromkeys((tested, experiment.corpus)):
+            load(configuration.last_member(experiment), corpus)  # first: it may be missing
     except FileNotFoundError as error:
         processes.say(sentence(error))
         return MISSING
     except Exception as error:  # as below
         return f"not run: {sentence(error)}"
     try:
-        if "members" in experiment:
-            del trained, other  # its members load what they read, one after the other
-            ensemble.run(experiment, load, workdir)
-        else:
-            train.run(experiment, trained, workdir)
-            if tested != corpus:
-                evaluate.run(workdir, other)
+        ensemble.run(experiment, load, workdir)
+        if tested != experiment.corpus:
+            ensemble.evaluate_on(experiment, load, workdir, tested)
     except Exception as error:  # of any kind, such as a device's full memory: the others are run
         return f"failed: {sentence(error)}"
     return DONE

@@ -1,4 +1,4 @@
-"""Runs several experiments on the same folds, and merges what their models answer.
+"""Runs an experiment, or several of them on the same folds, whose answers it merges: an ensemble.
 
 Each member of an ensemble is a run of its own in `<workdir>/members/<name>/`, with its own report.
 The workdir has what every run leaves, and each member's predictions stand beside those of all: the
@@ -41,7 +41,7 @@ def run(
     workdir: Path,
     numbers: Sequence[int] | None = None,
 ) -> bool:
-    """Cross-validates each member, and then reports the mean of all.
+    """Cross-validates an experiment; of an ensemble each member, and then reports the mean of all.
 
     Args:
         config: The experiment; the values of `config.members` are those of the members.
@@ -55,6 +55,8 @@ def run(
     Raises:
         ValueError, BlockingIOError: As `train.run`; or members test different utterances.
     """
+    if "members" not in config:
+        return train.run(config, load(config, config.corpus), workdir, numbers)
     configuration.check_same(config, workdir)
     files.check_writable(workdir)
     if processes.is_first_process():
@@ -62,12 +64,8 @@ def run(
             configuration.write(config, workdir)
     load, finished = keep_last(load), True
     for name, directory in member_directories(workdir, config).items():
-        member = config.members[name]
-        processes.say(f"{name}: {systems.title(member)}")
-        if "members" in member:
-            finished &= run(member, load, directory, numbers)
-        else:
-            finished &= train.run(member, load(member, member.corpus), directory, numbers)
+        processes.say(f"{name}: {systems.title(config.members[name])}")
+        finished &= run(config.members[name], load, directory, numbers)
     if systems.is_joined(config):
         finished &= train.run(config, joined.read(config, load, config.corpus), workdir, numbers)
     elif finished and processes.is_first_process():
@@ -82,7 +80,7 @@ def run(
 def report_finished(
     config: ml_collections.ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
 ) -> RunSummary:
-    """Reports the mean over the folds that all members have finished: `--mode=report`.
+    """Reports the folds that are finished, of an ensemble by all members: `--mode=report`.
 
     Args:
         config: The config of the run.
@@ -96,6 +94,8 @@ def report_finished(
     Raises:
         FileNotFoundError, ValueError: As `report.run`; or members test different utterances.
     """
+    if "members" not in config:
+        return report.run(config, load(config, config.corpus), workdir, drawn)
     load = keep_last(load)
     for name, directory in member_directories(workdir, config).items():
         if "members" in config.members[name]:
@@ -152,7 +152,7 @@ def evaluate_on(
     corpus_name: str,
     drawn: Path | None = None,
 ) -> RunSummary | None:
-    """Tests each member on a corpus as `evaluate.run` does, and then the mean of all.
+    """Tests an experiment as `evaluate.run` does; of an ensemble each member, and the mean of all.
 
     Of members that are joined as kernels the one ridge alone is tested.
 
@@ -169,17 +169,15 @@ def evaluate_on(
     Raises:
         FileNotFoundError, ValueError: As `evaluate.run`.
     """
+    if "members" not in config:
+        return evaluate.run(workdir, load(config, corpus_name), drawn)
     evaluate.check_unheard(config, corpus_name)
     load, results = keep_last(load), {}
     if systems.is_joined(config):
         return evaluate.run(workdir, joined.read(config, load, corpus_name), drawn)
     members = member_directories(workdir, config)
     for name, folder in members.items():
-        member = config.members[name]
-        if "members" in member:
-            results[name] = evaluate_on(member, load, folder, corpus_name)
-        else:
-            results[name] = evaluate.run(folder, load(member, corpus_name))
+        results[name] = evaluate_on(config.members[name], load, folder, corpus_name)
     if not processes.is_first_process():
         return None
     corpus = load(configuration.last_member(config), corpus_name)

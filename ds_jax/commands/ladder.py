@@ -5,15 +5,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ds_jax import config as configuration
-from ds_jax.commands import cells
+from ds_jax.commands import cells, train
 from ds_jax.commands.cells import WAITING, Load
-from ds_jax.models import pretrained, vgg16
-from ds_jax.models.backbones import built
+from ds_jax.models import pretrained
 from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
 from ds_jax.runtime import files, locks, processes
 from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
 
 
@@ -43,19 +42,17 @@ def check(config: ConfigDict) -> None:
     if absent := [name for name in config.rows if name not in page.ordered(config.rows)]:
         row = config.rows[absent[0]]
         raise ConfigError(f"rows.{absent[0]}.after", row.after, "a row that is not after this one")
-    pretrained.check(vgg16.VGG16, config.weights)
-    given = set()
+    needed = set()
     for (corpus, name, _), experiment in plan(config):
         try:
-            cells.check(experiment)
-            for each in configuration.experiments(experiment):
-                if each.get("weights") and not on_pictures.shares_weights(each):
-                    given.add((built(each), each.weights))
+            systems.check(experiment)
+            needed |= train.check_backbones(experiment)
         except ConfigError as error:
             field = f"rows.{name}.experiment.{error.field} (on {corpus})"
             raise ConfigError(field, error.value, error.allowed) from error
-    for backbone, path in given:  # each file once, since that takes a moment
-        pretrained.check(backbone, path)
+    for backbone, path, full in needed:
+        if path:  # what is published is downloaded for its row alone
+            pretrained.check(backbone, path, full=full)
 
 
 def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None) -> None:

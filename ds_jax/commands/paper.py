@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
-from ds_jax.commands import cells
+from ds_jax.commands import cells, train
 from ds_jax.commands.cells import DONE, WAITING, Load
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
@@ -44,7 +44,8 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
     for name in config.rivals:
         rival = read_experiment(name).copy_and_resolve_references()
         try:
-            cells.check(rival)
+            systems.check(rival)
+            train.check_backbones(rival)
         except ConfigError as error:
             field = f"{error.field} (of the rival {name})"
             raise ConfigError(field, error.value, error.allowed) from error

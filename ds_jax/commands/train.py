@@ -14,6 +14,7 @@ from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation import predictions
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.models import pretrained
+from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import built, needs_full_weights
 from ds_jax.runtime import files, locks, processes, versions
 from ds_jax.runtime.workdir import FOLDS, fold_directory, is_finished
@@ -39,13 +40,26 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
     elif config.folds.protocol != "leave_one_speaker_out":  # which has a fold for each speaker
         whole = config.folds.protocol == "whole_corpus"
         _check_numbers(numbers or (), 1 if whole else config.folds.count)
+    for backbone, path, full in check_backbones(config):
+        pretrained.check(backbone, path, full=full)
+
+
+def check_backbones(config: ml_collections.ConfigDict) -> set[tuple[Backbone, str, bool]]:
+    """Checks that the backbones of an experiment have the layers that it names.
+
+    Returns:
+        What `pretrained.check` takes, each file once, since that takes a moment.
+
+    Raises:
+        ConfigError: A backbone has no such layer.
+        ValueError: Keras is missing, or does not run on JAX.
+    """
     needed = set()
     for each in configuration.experiments(config):
         if "weights" in each and "members" not in each:
             on_pictures.check_built(each)
             needed.add((built(each), each.weights, needs_full_weights(each)))
-    for backbone, path, full in needed:  # each file once, since that takes a moment
-        pretrained.check(backbone, path, full=full)
+    return needed
 
 
 def run(

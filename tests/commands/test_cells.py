@@ -66,10 +66,10 @@ def test_cells_that_fail_say_why_and_the_rest_goes_on(tmp_path, calls, few, monk
         "whole_corpus/ds_am_elra": ImportError("nothing"),
     }
 
-    def failing(config, corpus, workdir):
+    def failing(config, corpus, workdir, numbers):
         if error := errors.get(f"{workdir.parent.name}/{workdir.name}"):
             raise error
-        return working(config, corpus, workdir)
+        return working(config, corpus, workdir, numbers)
 
     monkeypatch.setattr(train, "run", failing)
     content, page = run(tmp_path, calls)
@@ -104,10 +104,10 @@ def test_a_cell_that_cannot_be_loaded_or_checked_is_not_run(tmp_path, calls, few
 def test_a_killed_run_leaves_the_latest_state_and_goes_on(tmp_path, calls, few, monkeypatch):
     working = train.run
 
-    def killed(config, corpus, workdir):
+    def killed(config, corpus, workdir, numbers):
         if len(calls["run"]) == 3:
             raise KeyboardInterrupt
-        return working(config, corpus, workdir)
+        return working(config, corpus, workdir, numbers)
 
     monkeypatch.setattr(train, "run", killed)
     with pytest.raises(KeyboardInterrupt):
