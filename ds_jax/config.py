@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ds_jax.runtime import files, versions
-from ds_jax.runtime.errors import ConfigError, check_choice, check_number
+from ds_jax.runtime.errors import ConfigError, check_choice
 from ds_jax.runtime.workdir import CONFIG
 
 # Two calls that share a workdir may differ in these: they change no fold, or not its beginning.
@@ -24,25 +24,6 @@ PUBLISHED = Path(__file__).parents[1] / "configs"  # which is only read, and nam
 # Fields that name files, and what config.json calls the SHA-256 of the content: a run goes on where
 # its files lie elsewhere, and not with others.
 PATHS = {"weights": "weights_sha256", "folds.file": "folds_sha256"}
-# The smallest and the largest value of the numbers that no constructor checks.
-SEEDS = ("seed", "folds.seed", "seeds.initialisation", "seeds.order", "seeds.dropout")
-RANGES = {
-    **dict.fromkeys((*SEEDS, "seeds.augmentation", "seeds.generation"), (0, 2**31 - 1)),
-    "generate.share": (0.0, 100.0),
-    "generate.steps": (1, 1_000_000),
-    "train.batch_size": (1, 1 << 16),
-    EPOCHS: (1, 1_000_000),
-    **dict.fromkeys(("train.plateau_patience", "train.stop_patience"), (1, 1_000_000)),
-    **dict.fromkeys(("train.pretrained_learning_rate", "train.new_learning_rate"), (1e-12, 1.0)),
-    "train.weight_decay": (0.0, 1.0),
-    "train.label_smoothing": (0.0, 0.99),
-}
-CHOICES = {
-    "select_on": ("dev", "test", "none"),
-    "parallel": ("auto", "folds", "batch"),
-    "adapt": ("none", "speaker"),
-    "merging": ("mean", "kernels"),
-}
 KINDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text"}
 # The fields that a run of an earlier version lacks, with the values that it had.
 OLDER = {
@@ -209,24 +190,6 @@ def expand_paths(config: ConfigDict) -> None:
 def _is_path(model: str) -> bool:
     """Tells whether a model is named by a path; other names are those of the Hugging Face Hub."""
     return model.startswith((".", "/", "~")) or files.expand(model).exists()
-
-
-def check_values(config: ConfigDict) -> None:
-    """Checks the values that no constructor checks.
-
-    Raises:
-        ConfigError: A value is impossible.
-    """
-    values = flatten(config)
-    for name, (low, high) in RANGES.items():
-        if name in values:
-            check_number(name, values[name], type(low), low, high)
-    for name, choices in CHOICES.items():
-        if name in values:
-            check_choice(name, values[name], choices)
-    if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
-        allowed = f"without {config.corpus!r}, on all of which folds.protocol='whole_corpus' trains"
-        raise ConfigError("eval_on", tuple(config.eval_on), allowed)
 
 
 def check_same(config: ConfigDict, workdir: Path) -> None:

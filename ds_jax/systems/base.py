@@ -200,7 +200,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if missing:
         allowed = f"given for system={config.system!r}: start from a config of this system"
         raise ConfigError(missing[0], None, allowed)
-    configuration.check_values(config)
+    fields.check(config)
     labels.check(config.classes, config.label_map)
     folds.check(config.folds, config.select_on)
     if system.reads == "picture":
@@ -218,8 +218,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     if generates(config) and config.parallel == "folds":
         allowed = "'auto' or 'batch': folds with generated pictures go one after the other"
         raise ConfigError("parallel", config.parallel, allowed)
-    for name in system.fields:
-        fields.check(name, config.model[name])
     if system.reads == "picture":
         on_pictures.check(config, settings)
     elif len(settings.shape) > 1 and not system.sequences:
@@ -232,7 +230,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     """Checks the members of an ensemble, which are experiments of their own on the same folds."""
     if not config.members:
         raise ConfigError("members", {}, "one config or more, each under a name")
-    configuration.check_values(config)
+    fields.check(config)
     for name, member in config.members.items():
         group = f"members.{name}"
         if not name.isidentifier():

@@ -1,42 +1,62 @@
-"""The values that the fields of `config.model` can have."""
+"""The values that the fields of a config can have, where no constructor checks them."""
 
+import ml_collections
+
+from ds_jax.config import flatten
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
 
-# Kind and range of a number, or of each number of a list.
+SEEDS = ("initialisation", "order", "dropout", "augmentation", "generation")
+COUNTS = ("train.epochs", "train.plateau_patience", "train.stop_patience", "generate.steps")
+RATES = ("train.pretrained_learning_rate", "train.new_learning_rate")
+# The smallest and the largest value of a number, which is whole if they are.
 NUMBERS = {
-    "dropout": (float, 0.0, 0.999),
-    "dense_units": (int, 1, 1 << 16),
-    **dict.fromkeys(("trees", "depth"), (int, 1, 1_000_000)),
-    "bins": (int, 2, 1_000_000),
-    **dict.fromkeys(("learning_rate", "column_share"), (float, 1e-12, 1.0)),
+    **dict.fromkeys(("seed", "folds.seed", *(f"seeds.{name}" for name in SEEDS)), (0, 2**31 - 1)),
+    **dict.fromkeys((*COUNTS, "model.trees", "model.depth"), (1, 1_000_000)),
+    **dict.fromkeys((*RATES, "model.learning_rate", "model.column_share"), (1e-12, 1.0)),
+    **dict.fromkeys(("train.batch_size", "model.dense_units"), (1, 1 << 16)),
+    "train.weight_decay": (0.0, 1.0),
+    "train.label_smoothing": (0.0, 0.99),
+    "generate.share": (0.0, 100.0),
+    "model.dropout": (0.0, 0.999),
+    "model.bins": (2, 1_000_000),
 }
+# Those of each number of a list, which is not empty.
 LISTS = {
-    "loss_weights": (float, 0.0, 1e12),
-    "units": (int, 1, 1 << 16),
-    "costs": (float, 1e-12, 1e12),
+    "model.loss_weights": (0.0, 1e12),
+    "model.units": (1, 1 << 16),
+    "model.costs": (1e-12, 1e12),
 }
 CHOICES = {
-    "merging": ("multi_loss", "early_fusion"),
-    "head": ("fc", "gap"),
-    "kernel": ("linear", "rbf"),
-    "scaling": ("standardised", "none"),
-    "pooling": ("mean", "statistics", "rows"),
+    "select_on": ("dev", "test", "none"),
+    "parallel": ("auto", "folds", "batch"),
+    "adapt": ("none", "speaker"),
+    "merging": ("mean", "kernels"),
+    "model.merging": ("multi_loss", "early_fusion"),
+    "model.head": ("fc", "gap"),
+    "model.kernel": ("linear", "rbf"),
+    "model.scaling": ("standardised", "none"),
+    "model.pooling": ("mean", "statistics", "rows"),
 }
 
 
-def check(name: str, value: object) -> None:
-    """Checks the value of a field by itself.
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks the value of each field by itself, but not those of an ensemble's members.
 
     Raises:
-        ConfigError: It is impossible.
+        ConfigError: A value is impossible.
     """
-    field = f"model.{name}"
-    if name in CHOICES:
-        check_choice(field, value, CHOICES[name])
-    elif name in NUMBERS:
-        check_number(field, value, *NUMBERS[name])
-    elif name in LISTS:
-        kind, low, high = LISTS[name]
-        if not value or not all(isinstance(x, int | kind) and low <= x <= high for x in value):
-            what = "whole numbers" if kind is int else "numbers"
-            raise ConfigError(field, tuple(value), f"one or more {what} from {low} to {high}")
+    for name, value in flatten(config).items():
+        if name in CHOICES:
+            check_choice(name, value, CHOICES[name])
+        elif name in NUMBERS:
+            low, high = NUMBERS[name]
+            check_number(name, value, type(low), low, high)
+        elif name in LISTS:
+            low, high = LISTS[name]
+            kind = type(low)
+            if not value or not all(isinstance(x, int | kind) and low <= x <= high for x in value):
+                what = "whole numbers" if kind is int else "numbers"
+                raise ConfigError(name, tuple(value), f"one or more {what} from {low} to {high}")
+    if config.folds.protocol == "whole_corpus" and config.corpus in config.eval_on:
+        allowed = f"without {config.corpus!r}, on all of which folds.protocol='whole_corpus' trains"
+        raise ConfigError("eval_on", tuple(config.eval_on), allowed)

@@ -12,6 +12,7 @@ import launch  # which defines the flags
 from ds_jax import config as configuration
 from ds_jax.runtime import errors
 from ds_jax.runtime.errors import ConfigError
+from ds_jax.systems import fields
 
 
 def test_an_error_of_a_field_names_field_value_and_what_is_allowed():
@@ -42,11 +43,11 @@ def test_an_error_of_a_field_names_field_value_and_what_is_allowed():
     ],
 )
 def test_a_wrong_field_is_described(changes, sentence):
-    fields = {"text": "", "whole": 1, "number": 0.5, "flag": True, "names": ()}
-    schema = {"system": "x", "a": fields}
+    known = {"text": "", "whole": 1, "number": 0.5, "flag": True, "names": ()}
+    schema = {"system": "x", "a": known}
     wrong = schema | changes
     if isinstance(wrong["a"], dict):
-        wrong["a"] = fields | wrong["a"]
+        wrong["a"] = known | wrong["a"]
     with pytest.raises(ConfigError) as refused:
         configuration.check_fields(ConfigDict(wrong), {"x": lambda: ConfigDict(schema)})
     assert str(refused.value) == sentence
@@ -59,7 +60,7 @@ def test_a_missing_field_and_a_number_out_of_range_are_described():
     config = launch.SCHEMAS["ds_am"]()
     config.train.batch_size = 0
     with pytest.raises(ConfigError) as refused:
-        configuration.check_values(config)
+        fields.check(config)
     assert str(refused.value) == "train.batch_size=0 must be a whole number from 1 to 65536"
 
 
