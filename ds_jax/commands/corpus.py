@@ -1,4 +1,4 @@
-"""--mode=corpus: prints what a prepared corpus holds, and writes corpus.html with its pictures."""
+"""--mode=corpus: prints the classes of a prepared corpus, and writes corpus.html with the rest."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 
 from ds_jax import config as configuration
-from ds_jax.data.corpus import Corpus, Utterance
+from ds_jax.data.corpus import Corpus
 from ds_jax.report import corpus as report
 from ds_jax.report import pages, panels
 from ds_jax.runtime import processes, progress
@@ -14,11 +14,10 @@ from ds_jax.runtime.files import check_writable
 from ds_jax.runtime.progress import many
 
 PAGE = "corpus.html"
-PRINTED = 24  # rows of a table on the terminal; the page has all
 
 
 def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> None:
-    """Prints what a corpus holds and writes corpus.html.
+    """Prints how many utterances each class of a corpus has, and writes corpus.html.
 
     Args:
         config: The config of an experiment on the corpus, which says how its pictures are drawn,
@@ -42,14 +41,14 @@ def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> N
 
 
 def lines(content: Mapping) -> list[str]:
-    """Formats the tables of `report.corpus.summarise` as lines of text."""
-    tables, equal = content["tables"], content["equal"]
+    """Formats what `report.corpus.summarise` says of all utterances and of each class as text."""
+    tables = content["tables"]
     speakers = many(len(tables["speaker"]), "speaker") if tables["speaker"] else "unknown speakers"
     text = [
         f"{content['name']}: {many(content['utterances'], 'utterance')}, "
         f"{progress.clock(content['seconds'])}, {speakers}, "
         f"{many(len(tables['sentence']), 'sentence')}, {len(content['skipped'])} skipped, "
-        f"{sum(map(len, equal))} of equal recordings",
+        f"{sum(map(len, content['equal']))} of equal recordings",
         "",
     ]
     head = ("label", "utterances", "share", "speakers", "sentences", "median s")
@@ -74,26 +73,4 @@ def lines(content: Mapping) -> list[str]:
         f"seconds: {durations['shortest'].seconds:.2f} to {durations['longest'].seconds:.2f}, "
         f"median {durations['median']:.2f}",
     ]
-    for aspect, rows in tables.items():
-        if not rows or (len(rows) < 2 and aspect in ("gender", "style", "sentence")):
-            continue
-        names = (row["label"] for row in content["classes"])
-        head = (aspect, *names, "all", "median s")
-        body = [
-            (row["value"] or "-", *row["counts"], row["count"], f"{row['median']:.1f}")
-            for row in rows[:PRINTED]
-        ]
-        text += ["", *pages.table([head, *body])]
-        text += [f"... and {len(rows) - PRINTED} more"] * (len(rows) > PRINTED)
-    for title, rows in (
-        ("skipped", [f"{file}: {reason}" for _, file, reason in content["skipped"]]),
-        ("equal recordings", [", ".join(map(_describe, group)) for group in equal]),
-    ):
-        if rows:
-            text += ["", f"{title}:", *(f"  {row}" for row in rows[:PRINTED])]
-            text += [f"  ... and {len(rows) - PRINTED} more"] * (len(rows) > PRINTED)
     return text
-
-
-def _describe(utterance: Utterance) -> str:
-    return f"{utterance.name} ({utterance.label}, {utterance.speaker or 'unknown speaker'})"

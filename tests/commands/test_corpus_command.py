@@ -124,9 +124,7 @@ def test_equal_recordings_are_those_that_training_excludes(corpus, tmp_path):
     content = report.summarise(copied)
     assert [[u.name for u in group] for group in content["equal"]] == [["u0", "u3"]]
     assert leakage.same_recordings(["u0"], utterances) == {"u0", "u3"}
-    text = "\n".join(command.lines(content))
-    assert "2 of equal recordings" in text
-    assert "u0 (ANGER, a), u3 (FEAR, b)" in text
+    assert "2 of equal recordings" in command.lines(content)[0]
     rows = look(copied, tmp_path).all_rows
     assert ["1", "u0", "ANGER", "a", "s1", "2.00"] in rows
     assert ["1", "u3", "FEAR", "b", "s2", "1.00"] in rows
@@ -140,16 +138,14 @@ def test_the_terminal_shows_the_counts(corpus, tmp_path, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
     assert rows["ANGER"] == ["3", "0.500", "2", "2", "4.0"]
     assert rows["DISGUST"] == ["0", "0.000", "0", "0", "-"]
-    assert rows["b"] == ["1", "0", "2", "0", "0", "0", "0", "3", "3.0"]
     assert "always ANGER: accuracy 0.500; it is 3.0 times as frequent as SURPRISE" in printed
     assert str(tmp_path / "corpus.html") in printed
 
 
-def test_names_of_classes_are_shown_whole(tmp_path, capsys):
+def test_names_of_classes_are_shown_whole(tmp_path):
     classes = ("Overexcitement", "Overexcited calm")
     some = [utterance(f"u{i}", label, f"s{i}") for i, label in enumerate(classes)]
     page = look(corpus_of(some, classes=classes), tmp_path)
-    assert "speaker  Overexcitement  Overexcited calm  all" in capsys.readouterr().out
     assert page.rows["speaker"][0][2:4] == list(classes)
     (bars,) = (each for each in page.all("ul") if each.get("id") == "classes")
     assert bars["style"] == "--name: 17ch"
@@ -162,18 +158,8 @@ def test_unknown_speakers_are_not_counted_as_one(corpus, tmp_path, capsys):
     assert "6 utterances, 0:26, unknown speakers, 2 sentences" in printed
     rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line}
     assert rows["ANGER"] == ["3", "0.500", "-", "2", "4.0"]
-    assert "speaker" not in rows
     assert "speaker" not in page.rows
     assert "of unknown speakers and 2 sentences" in page.text
-
-
-def test_long_tables_are_cut_on_the_terminal_alone(tmp_path, capsys):
-    many = corpus_of([utterance(f"u{i:03}", LABELS[i % 7], f"speaker{i:03}") for i in range(60)])
-    page = look(many, tmp_path)
-    printed = capsys.readouterr().out
-    assert "36 more" in printed
-    assert "speaker059" not in printed
-    assert len(page.rows["speaker"]) == 61
 
 
 def test_the_page_shows_the_counts_and_needs_no_other_file(corpus, tmp_path):
