@@ -82,7 +82,7 @@ def run(
             print(f"{', '.join(absent)} {are} never answered: no training utterance has {them}")
         model.enrol(enrol)
         found, unusable = recordings.find(arguments)
-        with recordings.standard_input(found) as found, _until_closed(output):
+        with recordings.standard_input(found) as found:
             if found:
                 loading = f"{model.title}: loading {many(model.count, 'model')}"
                 experiments = configuration.experiments(model.config)
@@ -181,12 +181,3 @@ def _write_json(
         separator = ",\n"
     reasons = [{"recording": item.title, "reason": item.reason} for item in unusable]
     print('\n], "unusable": ' + json.dumps(reasons, ensure_ascii=False) + "}", file=output)
-
-
-@contextlib.contextmanager
-def _until_closed(output: TextIO) -> Iterator[None]:
-    """Ends quietly when the reader of the output, such as `head`, closes it."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # it is flushed again at exit

@@ -52,11 +52,6 @@ def compare(
         ValueError: The systems were not tested on the same utterances, or there are none.
     """
     first, second = _aligned(first, second)
-    if len(train_sizes) != len(first) or min(train_sizes) < 1:
-        raise ValueError(
-            f"train_sizes are {list(train_sizes)} and must be a positive number for each of "
-            f"{many(len(first), 'fold')}"
-        )
     _, unit, note = intervals.clusters(concatenate(first))
     pairs = pairs_of(first, second)
     folds = zip(first, second, strict=True)

@@ -7,7 +7,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from ds_jax.data.folds import PROTOCOLS, SELECT_ON
 from ds_jax.evaluation import metrics, significance
 from ds_jax.evaluation.intervals import intervals
 from ds_jax.evaluation.predictions import Predictions
@@ -135,15 +134,6 @@ class RunSummary:
     evaluated_by: str = ""
     made: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
-    def __post_init__(self):
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(
-                f"protocol is {self.protocol!r} and must be one of {', '.join(PROTOCOLS)}"
-            )
-        if self.selected_on not in SELECT_ON:
-            allowed = ", ".join(map(repr, SELECT_ON))
-            raise ValueError(f"selected_on is {self.selected_on!r} and must be one of {allowed}")
-
 
 def measure(
     predictions: Predictions,
@@ -244,10 +234,7 @@ def read(path: Path) -> RunSummary:
         optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
         if not optional and field.name not in content:
             raise ValueError(f"{path} lacks {field.name!r}: name the folder of a run")
-    try:
-        return RunSummary(**{f.name: content[f.name] for f in fields if f.name in content})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return RunSummary(**{f.name: content[f.name] for f in fields if f.name in content})
 
 
 def _scores(matrix: np.ndarray) -> dict[str, float]:

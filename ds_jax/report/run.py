@@ -23,29 +23,6 @@ RECORDED, DRAWN = 2, 3  # shown of each class: recordings, and generated picture
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures of a class that trained a model: of recordings, and generated ones.
-
-    All are uint8 [bands, width], and start anywhere in a recording's time.
-    """
-
-    label: str
-    recorded: Sequence[np.ndarray]
-    generated: Sequence[np.ndarray]
-
-    def panels(self, settings: PictureSettings | None) -> list[Panel]:
-        """Returns its pictures with axes; `settings` say how they were drawn."""
-        kinds = {"recorded": self.recorded, "generated": self.generated}
-        return [
-            panels.of_pictures([picture], {}, [(0.0, 0.0)], settings)[0]._replace(
-                name=kind, x_label="time in s"
-            )
-            for kind, pictures in kinds.items()
-            for picture in pictures
-        ]
-
-
-@dataclass(frozen=True)
 class Example:
     """An utterance that was tested, to be looked at and perhaps to be heard."""
 
@@ -86,7 +63,7 @@ def write(
     settings = panels.settings_of(result.settings)
     timelines = settings is not None and settings.is_timeline
     errors, hits = (_examples(sources, corpus, correct, timelines) for correct in (False, True))
-    drawings = _drawn(sources, corpus)
+    drawings = _drawn(sources, corpus, settings)
     write_page(directory / PAGE, result, histories, errors, hits, corpus.audio_terms, drawings)
     if drawn is not None:
         kinds = {"error": errors, "hit": hits}
@@ -107,7 +84,7 @@ def write_page(
     errors: Sequence[Example] = (),
     hits: Sequence[Example] = (),
     audio_terms: str = "",
-    drawn: Sequence[Drawn] = (),
+    drawn: Mapping[str, Sequence[Panel]] | None = None,
 ) -> None:
     """Writes the report as one HTML file that needs no other; equal inputs give equal bytes.
 
@@ -118,7 +95,7 @@ def write_page(
         errors: The most confident wrong predictions.
         hits: The most confident correct predictions.
         audio_terms: The terms on which a page that plays recordings may be passed on.
-        drawn: For each class generated pictures that trained a model.
+        drawn: Of each class pictures that trained a model, see `drawings`.
     """
     page = pages.render(
         "report.html.jinja",
@@ -136,7 +113,7 @@ def write_page(
         audio_terms=audio_terms,
         errors=list(errors),
         hits=list(hits),
-        drawn=list(drawn),
+        drawn=drawn or {},
     )
     write_text(path, page)
 
@@ -209,14 +186,32 @@ def _example(
     )
 
 
-def _drawn(sources: Sequence[Path], corpus: Corpus) -> list[Drawn]:
+def drawings(
+    recorded: Sequence[np.ndarray], drawn: Sequence[np.ndarray], settings: PictureSettings | None
+) -> list[Panel]:
+    """Returns pictures of recordings, and then generated ones, with axes.
+
+    All are uint8 [bands, width], and start anywhere in a recording's time.
+    """
+    return [
+        panels.of_pictures([picture], {}, [(0.0, 0.0)], settings)[0]._replace(
+            name=kind, x_label="time in s"
+        )
+        for kind, pictures in {"recorded": recorded, "generated": drawn}.items()
+        for picture in pictures
+    ]
+
+
+def _drawn(
+    sources: Sequence[Path], corpus: Corpus, settings: PictureSettings | None
+) -> dict[str, list[Panel]]:
     """Collects generated pictures of the first fold that has any, and recordings they stand by."""
     found = [path for each in sources if (path := each / GENERATED).is_file()]
     if not found:
-        return []
+        return {}
     pictures, names = generated.show(found[0])
     labels = {utterance.name: utterance.label for utterance in corpus.utterances}
-    drawn = []
+    drawn = {}
     for label in corpus.classes:
         chosen = [row for row, name in enumerate(names) if labels[name] == label][:DRAWN]
         shown = [unpadded(pictures[row]) for row in chosen]
@@ -226,5 +221,5 @@ def _drawn(sources: Sequence[Path], corpus: Corpus) -> list[Drawn]:
             corpus.inputs[corpus.rows_of((names[row],))[0]][:, : picture.shape[1]]
             for row, picture in zip(chosen[:RECORDED], shown, strict=False)
         ]
-        drawn.append(Drawn(label, recorded, shown))
+        drawn[label] = drawings(recorded, shown, settings)
     return drawn

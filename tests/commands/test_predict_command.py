@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shutil
 from xml.etree import ElementTree
 
@@ -386,14 +385,3 @@ def test_impossible_requests_are_refused(fitted, folder, tmp_path):
     for value in (-1, np.inf, np.nan):
         with pytest.raises(ValueError, match=r"^window="):
             predict.run(fitted, [folder], window=value)
-
-
-@pytest.mark.parametrize("form", FORMATS["predict"])
-def test_a_reader_that_closes_the_output_is_no_error(fitted, folder, monkeypatch, form):
-    """As in `| head -1`: the other end of the pipe is closed before all is written."""
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w") as output:
-        monkeypatch.setattr("sys.stdout", output)
-        os.close(reader)
-        predict.run(fitted, [folder / "mono.wav"] * 3, form)
-        print("anything", file=output, flush=True)  # is no error, as at the program's exit

@@ -119,12 +119,6 @@ def test_a_class_that_no_model_answers_is_left_out_of_a_second_uar():
     assert found["low"] < found["value"] < found["high"]
 
 
-@pytest.mark.parametrize("field", ["protocol", "selected_on"])
-def test_an_unknown_value_is_an_error_that_names_its_field(field):
-    with pytest.raises(ValueError, match=field):
-        summarise(some(), **{field: "x"})
-
-
 def test_what_was_written_is_read(tmp_path):
     result = summarise(some(), paper={"tables": [4]}, missing_folds=[1])
     summary.write(tmp_path / "report.json", result)
@@ -155,6 +149,3 @@ def test_a_report_of_an_earlier_version_is_read_with_defaults(tmp_path):
         write_json(path, {other: value for other, value in content.items() if other != name})
         with pytest.raises(ValueError, match=rf"report\.json.*'{name}'"):
             summary.read(path)
-    write_json(path, content | {"protocol": "none"})
-    with pytest.raises(ValueError, match=r"report\.json.*protocol"):
-        summary.read(path)

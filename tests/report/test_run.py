@@ -16,8 +16,8 @@ from test_images import decoded
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
+from ds_jax.report import panels, sound
 from ds_jax.report import run as run_report
-from ds_jax.report import sound
 
 AUXILIARY = {"corpus": "a", "title": "", "licence": "", "recordings": 1}
 MADE = {"began": "", "command": "", "versions": {}, "devices": [], "seconds": 0.0, "weights": ""}
@@ -219,7 +219,8 @@ def test_windows_are_shown_in_their_order(tmp_path):
 def test_generated_pictures_are_counted_in_red_and_shown_by_class_on_axes(tmp_path):
     settings = {"picture.layout": "timeline", "picture.mel_bands": 64, "picture.colour_map": "gray"}
     pictures = [np.full((64, 80), value, np.uint8) for value in (50, 100, 150)]
-    drawn = [run_report.Drawn(label, pictures[:1], pictures[1:]) for label in LABELS[:2]]
+    drawn = run_report.drawings(pictures[:1], pictures[1:], panels.settings_of(settings))
+    drawn = dict.fromkeys(LABELS[:2], drawn)
     result = made_up.summary(settings=settings, generated=123)
     page = render(tmp_path, result, drawn=drawn)
     assert page.has("trained-on-generated")
