@@ -12,6 +12,7 @@ import pytest
 import speech_models
 import tiny
 from ml_collections import ConfigDict
+from refusals import refused_field
 
 import launch
 from configs import base
@@ -162,12 +163,10 @@ def test_a_misspelt_or_missing_field_is_named(path, tmp_path):
     for name, value in own_fields(config).items():
         for wrong in (name[:-1], f"{name}s"):
             # As another field of the same config: on the command line, or in the file.
-            with pytest.raises(ConfigError) as refused:
-                cli.check_config(["launch.py", f"--config.{wrong}=3"], path)
-            assert refused.value.field == wrong
-            with pytest.raises(ConfigError) as refused:
-                check(replaced(config, {wrong: value}), tmp_path)
-            assert refused.value.field == wrong
+            assert (
+                refused_field(cli.check_config, ["launch.py", f"--config.{wrong}=3"], path) == wrong
+            )
+            assert refused_field(check, replaced(config, {wrong: value}), tmp_path) == wrong
         missing = config.to_dict()
         *groups, last = name.split(".")
         del functools.reduce(dict.__getitem__, groups, missing)[last]
@@ -190,25 +189,14 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
     ("name", "changes", "named"),
     [
         ("ds_am_elra", {"train.epochs": 0}, "train.epochs"),
-        ("ds_am_elra", {"folds.seed": 2**31}, "folds.seed"),
-        ("ds_am_elra", {"model.freeze": "block5"}, "model.freeze"),
-        ("ds_am_elra", {"model.gates": ("block5_pool",)}, "model.loss_weights"),
         ("ds_am_elra", {"picture.window_hop": 1.0}, "picture.window_hop"),
         ("ds_am_elra", {"picture.fmin": 8000.0}, "picture.fmin"),
         ("ds_fc_elra", {"picture.size": 128}, "picture.size"),
-        ("ds_svc_elra", {"picture.colour_map": "virdis"}, "picture.colour_map"),
-        ("ds_svc_elra", {"select_on": "test"}, "select_on"),
-        ("ds_am_emomatch", {"folds.protocol": "whole_corpus", "select_on": "test"}, "select_on"),
         ("ds_am_emodb", {"select_on": "dev"}, "select_on"),
-        ("ds_am_emodb", {"picture.layout": "plain"}, "picture.layout"),
-        ("ds_am_emomatch", {"picture.layout": "timeline"}, "picture.layout"),
         ("ds_am_emodb", {"generate.share": 1.0, "parallel": "folds"}, "parallel"),
-        ("ds_am_emodb", {"folds.protocol": "custom"}, "folds.protocol"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
         ("ds_am_mesd", {"folds.count": 1}, "folds.count"),
         ("ds_am_emodb", {"classes": ("Freude", "FREUDE")}, "classes"),
-        ("mfcc_svc_elra", {"label_map": ("3=JOY", "3.0=FEAR")}, "label_map"),
-        ("mfcc_svc_elra", {"features": "mfcc_frames"}, "features"),
         ("quickstart", {"eval_on": ("emodb",)}, "eval_on"),  # synthetic speech has two corpora
         ("paper", {"model.freeze": "block9"}, "model.freeze"),
     ],
@@ -248,9 +236,6 @@ def test_a_fold_beyond_the_count_is_named_before_any_work(changes, folds, highes
     ("name", "content", "error"),
     [
         ("folds.json", None, FileNotFoundError),
-        ("folds.json", "{", ValueError),
-        ("folds.json", '{"folds": []}', ValueError),
-        ("folds.json", '{"protocol": "speker", "folds": [{}]}', ValueError),
         ("folds.csv", "", ValueError),
         ("folds.csv", "utterance:fold\na:1\nb:2\n", ValueError),
         ("folds.csv", "Datei;Gruppe\na;1\nb;2\n", ValueError),
@@ -300,9 +285,7 @@ def edit(path: Path, **changes) -> None:
 )
 def test_a_config_json_edited_by_hand_is_checked(run_copy, changes, field, tmp_path):
     edit(run_copy / "config.json", **changes)
-    with pytest.raises(ConfigError) as refused:
-        launch.check(configuration.read(run_copy), "report", tmp_path)
-    assert refused.value.field == field
+    assert refused_field(launch.check, configuration.read(run_copy), "report", tmp_path) == field
 
 
 @pytest.mark.parametrize(
