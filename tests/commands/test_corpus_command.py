@@ -42,10 +42,6 @@ class Page(made_up.Page):
         if self.open and self.open[-1] in ("td", "th"):
             self.table[-1][-1] += text
 
-    @property
-    def all_rows(self):
-        return [row for table in self.rows.values() for row in table]
-
 
 def corpus_of(utterances, **changes):
     rng = np.random.default_rng(0)
@@ -125,7 +121,7 @@ def test_equal_recordings_are_those_that_training_excludes(corpus, tmp_path):
     assert [[u.name for u in group] for group in content["equal"]] == [["u0", "u3"]]
     assert leakage.same_recordings(["u0"], utterances) == {"u0", "u3"}
     assert "2 of equal recordings" in command.lines(content)[0]
-    rows = look(copied, tmp_path).all_rows
+    rows = [row for table in look(copied, tmp_path).rows.values() for row in table]
     assert ["1", "u0", "ANGER", "a", "s1", "2.00"] in rows
     assert ["1", "u3", "FEAR", "b", "s2", "1.00"] in rows
     assert not [row for row in rows if row[1] == "u4"]
@@ -235,24 +231,6 @@ def test_examples_can_be_heard_where_the_terms_allow(corpus, tmp_path):
     assert (rate, played.shape) == (16_000, (8000,))
     assert page.has("terms")
     assert "name the speakers" in page.text
-
-
-def test_names_are_no_markup(tmp_path):
-    hostile = made_up.HOSTILE
-    utterances = [
-        dataclasses.replace(
-            utterance(f"{hostile}{i}", LABELS[i], hostile, sentence=hostile), digest="abc"
-        )
-        for i in range(3)
-    ]
-    (tmp_path / "skipped.csv").write_text(
-        f"utterance,file,reason\n{hostile},{hostile}.wav,is silent\n", encoding="utf-8"
-    )
-    page = look(corpus_of(utterances, name=hostile, directory=tmp_path), tmp_path)
-    assert not page.all("script")
-    assert hostile in page.text
-    assert [hostile, f"{hostile}.wav", "is silent"] in page.all_rows
-    assert page.text.count(f"{hostile}2") >= 2  # among the equal ones and under its picture
 
 
 def test_a_closed_folder_is_named(corpus, tmp_path):

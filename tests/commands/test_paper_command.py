@@ -162,7 +162,7 @@ def test_every_system_is_compared_with_ds_am_and_p_adjusted_for_its_table(finish
 def test_a_corpus_is_kept_while_it_is_wanted_in_the_same_way(finished):
     loaded = finished[3]["loaded"]
     assert all(one != other for one, other in itertools.pairwise(loaded))
-    assert len(loaded) == 3 + 2 + 2 * 2 + 3  # sets of features, kinds of pictures, and across
+    assert len(loaded) == 3 + 2 + 2 * 2 + 5  # sets of features, kinds of pictures, and across
 
 
 def test_every_number_of_the_paper_is_on_the_page(finished, tmp_path):

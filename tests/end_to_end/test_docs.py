@@ -173,26 +173,6 @@ def write_interviews(folder):
 
 
 @pytest.mark.slow
-def test_a_table_with_labels_of_its_own_is_trained_on(tmp_path, monkeypatch):
-    monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
-    write_interviews(tmp_path / "corpora" / "interviews")
-    commands = commands_of(ROOT / "docs" / "first_hour.md")
-    (command,) = (each for each in commands if "--config.corpus=interviews" in each)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    run = [sys.executable, ROOT / "launch.py", *command]
-    finished = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    for said in ("label = Stimmung, speaker = Sprecherin, start = von, end = bis", "unklar (1)"):
-        assert said in finished.stdout
-        assert said in (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
-    report = json.loads((tmp_path / "runs" / "interviews" / "report.json").read_text())
-    assert (report["n"], report["labels"]) == (6, ["Freude", "Langeweile"])
-    assert report["other_labels"] == {"unklar": 1}
-    assert set(report["speakers"]) == {"Ana", "Bea", "Eva"}
-    assert (tmp_path / "runs" / "interviews" / "report.html").is_file()
-
-
-@pytest.mark.slow
 def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     monkeypatch.delenv("DS_JAX_CORPORA", raising=False)
     names, rows = ["a.wav", "folder/b.wav", "folder/anger/c.wav"], ["path,label,speaker"]
@@ -235,3 +215,10 @@ def test_every_command_runs(tmp_path, weights_file, monkeypatch):
     assert header.startswith("name,neuron_0,")
     assert len(table) == 2
     assert "folder/anger/c.wav" in printed
+    for said in ("label = Stimmung, speaker = Sprecherin, start = von, end = bis", "unklar (1)"):
+        assert said in printed
+        assert said in (ROOT / "docs" / "first_hour.md").read_text(encoding="utf-8")
+    report = json.loads((tmp_path / "runs" / "interviews" / "report.json").read_text())
+    assert (report["n"], report["labels"]) == (6, ["Freude", "Langeweile"])
+    assert report["other_labels"] == {"unklar": 1}
+    assert set(report["speakers"]) == {"Ana", "Bea", "Eva"}

@@ -201,24 +201,6 @@ def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weigh
     )
 
 
-@pytest.mark.slow
-def test_checkpoints_evaluate_and_predict(undisturbed, corpora):
-    workdir = undisturbed[0]
-    data = (f"--corpora_dir={corpora}", f"--data_dir={corpora.parent / 'prepared'}")
-    done = launch("--mode=evaluate", "--audio", f"--workdir={workdir}", *data)
-    assert done.returncode == 0, done.stderr
-    page = (workdir / "evaluations" / "chirps" / "report.html").read_text()
-    assert "data:audio/flac" in page
-    assert "data:audio/flac" not in (workdir / "report.html").read_text()
-    again = json.loads((workdir / "evaluations" / "chirps" / "report.json").read_text())
-    assert again["confusion"] == json.loads((workdir / "report.json").read_text())["confusion"]
-    recording = corpora / "chirps" / "s1_fear.wav"
-    done = launch("--mode=predict", f"--checkpoint={workdir}", recording, "missing.wav")
-    assert done.returncode == 1
-    assert "s1_fear.wav" in done.stdout
-    assert done.stderr.splitlines()[-1] == "error: missing.wav: there is no such file"
-
-
 def predictions(text):
     rows = list(csv.DictReader(io.StringIO(text)))
     return {row["recording"]: [float(row[label]) for label in LABELS] for row in rows}
@@ -311,14 +293,9 @@ HEAVY = {"jax", "flax", "sklearn", "tensorflow_datasets"}
     [
         ("--config.picture.sice=3", "picture.size"),
         ("--config=configs/ds_am_embodb.py", "configs/ds_am_emodb.py"),
-        ("--checkpont=runs/x", "--checkpoint"),
         ("--mode=trian", "the nearest is train"),
         ("--config.train.epochs=few", "--config.train.epochs=few"),
-        ("--config.model.gates=3", "model.gates=(3,)"),
-        ("--fold", "--fold"),
         ("--fold=x", "--fold=x"),
-        ("predict a.wav", "--mode=predict"),
-        ("--mode=compare --config=configs/quickstart.py", "--config"),
         ("--mode=predict --corpora_dir=x a.wav", "--corpora_dir"),
         ("--mode=evaluate --workdir={}", "config.json"),
     ],

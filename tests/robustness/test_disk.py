@@ -64,14 +64,7 @@ def undisturbed(narrow, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize(
-    "room",
-    [350_000]
-    + [
-        pytest.param(room, marks=pytest.mark.slow)
-        for room in (0, 9000, *range(20_000, 800_000, 20_000))
-    ],
-)
+@pytest.mark.parametrize("room", [0, 9000, *range(20_000, 800_000, 20_000)])
 def test_a_full_disk_ends_a_run_that_goes_on_once_there_is_room(disk, undisturbed, room):
     filler = fill(disk, room)
     with pytest.raises(OSError, match=FULL) as raised:
@@ -120,14 +113,7 @@ def test_a_read_only_disk_is_named_and_read(disk, undisturbed, tmp_path):
         np.testing.assert_equal(inside, wanted)
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        pytest.param("", marks=pytest.mark.slow),
-        "fold_00",
-        pytest.param("fold_00/checkpoints", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("folder", ["", "fold_00", "fold_00/checkpoints"])
 def test_a_folder_that_vanishes_ends_a_run_that_can_be_started_again(
     undisturbed, tmp_path, monkeypatch, folder
 ):

@@ -214,7 +214,6 @@ def test_features_are_computed_once_for_all_folds_and_windows_are_averaged(monke
 @pytest.mark.parametrize(
     ("system", "name", "values", "field"),
     [
-        ("svc", "system", ["svm"], "system"),
         ("svc", "system", ["ds_am"], "picture"),
         ("ds_am", "system", ["svc"], "features"),
         ("ds_am", "system", ["ds_fc"], "model.head"),
@@ -238,12 +237,9 @@ def test_features_are_computed_once_for_all_folds_and_windows_are_averaged(monke
         ("ds_am", "model.freeze", ["block6", "block5"], ""),  # the latter above a gate
         ("ds_am", "model.gates", [("block4",), (), ("block5_pool", "block4_pool")], ""),
         ("ds_am", "model.gates", [("block4_pool", "block4_pool")], ""),
-        ("ds_am", "model.merging", ["late"], ""),
         ("ds_am", "model.loss_weights", [(1.0,), (1.0, -1.0), (0.0, 0.0)], ""),
-        ("ds_am", "picture.preprocessing", ["tf"], ""),
         ("ds_am", "adapt", ["speaker"], ""),
         ("ds_fc", "adapt", ["speaker"], ""),
-        ("ds_svc", "picture.colour_map", ["virdis"], ""),
         ("ds_svc", "model.layers", [(), ("fc1",), ("block5_pool", "block5pool")], ""),
         ("ds_svc", "model.layers", [("block5_pool", "block5_pool")], ""),
         ("ds_svc", "model.layers", [("block5_pool", "fc2")], "picture.size"),
