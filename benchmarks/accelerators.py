@@ -20,19 +20,17 @@ import hashlib
 import importlib
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from unittest import mock
 
 import jax
 import numpy as np
-from jax.experimental import topologies
 
 from benchmarks import generated, measuring, operations
+from benchmarks.chips import CHIPS
 from benchmarks.hlo import Program
 from benchmarks.throughput import BANDS, DEV_SHARE, picture_flops
 from ds_jax.runtime.files import write_json
@@ -45,68 +43,10 @@ STEPS = ("training", "judging")
 PICTURES = 6041  # ELRA-S0329's, which lie on the devices
 TRIED = 2  # that are really made, to learn the shapes
 DISPATCHES = 3  # that are timed where the chip is there
-H100 = Path(__file__).parent / "h100.txtpb"  # as XLA describes it
 # The paper's experiments with DS-AM: their configs, and the utterances of their corpora.
 EXPERIMENTS = {"ds_am_elra": PICTURES, "ds_am_emomatch": 2050}
 
 
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """An accelerator to compile for.
-
-    Attributes:
-        kind: JAX' name of it.
-        memory: Bytes.
-        clock: Cycles a second, inferred; 0 where the compiler gives no cycles.
-        topologies: For each number of chips the topology's name.
-    """
-
-    kind: str
-    memory: float
-    clock: float
-    topologies: Mapping[int, str]
-
-    def devices(self, count: int) -> list:
-        """Returns so many of them, which need not be here.
-
-        Raises:
-            ValueError: Their compiler is not installed, or no topology of so many is known.
-        """
-        if count not in self.topologies:
-            known = ", ".join(map(str, self.topologies))
-            raise ValueError(f"--counts: {self.kind} is known in {known} chips, not {count}")
-        try:
-            if self.clock:
-                for name, value in TPU_ENVIRONMENT.items():
-                    os.environ.setdefault(name, value)
-                found = topologies.get_topology_desc(self.topologies[count], "tpu")
-            else:
-                config, topology = H100.read_text(), self.topologies[count]
-                found = topologies.get_topology_desc(
-                    "", "cuda", target_config=config, topology=topology
-                )
-        except Exception as error:  # JAX' own types differ from platform to platform
-            raise ValueError(
-                f"--chips: there is no compiler for {self.kind} ({error}): "
-                "pip install -r benchmarks/requirements-accelerators.txt"
-            ) from error
-        return list(found.devices)[:count]
-
-
-# So that libtpu asks no other machine where it is.
-TPU_ENVIRONMENT = {
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "TPU_WORKER_ID": "0",
-}
-CHIPS = {
-    "v5e": Chip("TPU v5 lite", 16e9, 1.5e9, {1: "v5e:2x2", 8: "v5e:2x4", 32: "v5e:4x8"}),
-    "v6e": Chip("TPU v6 lite", 32e9, 1.75e9, {1: "v6e:2x2", 8: "v6e:2x4", 32: "v6e:4x8"}),
-    "v5p": Chip("TPU v5", 95e9, 1.75e9, {1: "v5p:2x2x1", 8: "v5p:2x2x2", 32: "v5p:2x4x4"}),
-    "H100": Chip("NVIDIA H100 80GB HBM3", 80e9, 0, {1: "1x1x1", 8: "1x1x8", 32: "1x4x8"}),
-}
 # Without the chip no kernel can be tried; Triton's do not compile then.
 GPU_OPTIONS = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 
@@ -337,9 +277,29 @@ def show(found: Sequence[dict]) -> None:
             print(f"  {each['name']} of {each['bytes']:,} bytes {how}")
         for each in one["moves"]:
             print(f"  {each['share']:.1%} of the cycles: {each['op']} {each['shape']} {each['of']}")
+    show_blocks([one for one in found if one.get("cycles") and one.get("blocks")])
     if cells := experiments(found):
         heads = "the paper's experiment", "chips", "batch", "hours by the estimates, at least"
         measuring.table("all folds and epochs, none stopped early", heads, cells)
+
+
+def show_blocks(found: Sequence[dict]) -> None:
+    """Prints where the cycles of steps go, and which convolutions are far below the peak."""
+    heads = ["step", "block", "cycles: forward", "gradients", "the rest", "share of peak"]
+    cells = []
+    for one in found:
+        row = Row(**one["row"])
+        flops = operations.block_flops(row.size, row.step == "training")
+        at_peak = one["pictures"] / row.count / CHIPS[row.chip].flops_a_cycle
+        for number, (block, parts) in enumerate(one["blocks"].items()):
+            shares = [f"{cycles / one['cycles']:.1%}" for cycles in parts.values()]
+            convolving = parts["forward"] + parts["gradients"]
+            share = None
+            if row.size and not row.freeze:
+                share = f"{flops[number] * at_peak / convolving:.0%}"
+            cells.append((row.name, block, *shares, share))
+    if cells:
+        measuring.table("VGG16's blocks, convolutions and the rest", heads, cells)
 
 
 def rows_of(flags: argparse.Namespace) -> list[Row]:

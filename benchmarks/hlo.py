@@ -17,6 +17,7 @@ _COLLECTIVE = re.compile(
 )
 # What the program reads its inputs by: `step.take`, and its networks' `lower`.
 _INPUT = re.compile(r"/take/|\.lower/")
+_BLOCK = re.compile(r"/(block\d+)_conv")
 # What moves or converts numbers and computes nothing, and what may stand beside it in a fusion.
 _MOVES = {"copy", "copy-start", "transpose", "reverse", "convert"}
 _BESIDE = {"fusion", "parameter", "bitcast", "reshape", "tuple", "get-tuple-element"}
@@ -118,6 +119,23 @@ class Program:
                     found[one.name] = "f32" in read, "/head/" in one.source
         return found
 
+    def blocks(self) -> dict[str, dict[str, int]]:
+        """Adds up the cycles of a step by the blocks of VGG16.
+
+        Returns:
+            For each block those of its convolutions, `forward` and of `gradients`, and of what else
+            belongs to it, `rest`: maxima, biases and what moves them.
+        """
+        found, convolutions = {}, self.convolutions()
+        for one in self.computations[self.step]:
+            products = [x for x in self.inside(one) if x.name in convolutions]
+            source = (products or [one])[0].source
+            if block := _BLOCK.search(source):
+                part = "gradients" if "transpose(" in source else "forward"
+                parts = found.setdefault(block[1], {"forward": 0, "gradients": 0, "rest": 0})
+                parts[part if products else "rest"] += self.cycles(one)
+        return dict(sorted(found.items()))
+
     def collectives(self) -> list[dict]:
         """Lists what the devices exchange, in the order of the program.
 
@@ -150,7 +168,8 @@ class Program:
             The cycles of a step, with its share of what is done once a dispatch; those of
             convolutions, of what is done to inputs before the backbone, and of a dispatch's once;
             how many convolutions there are, and how many of them read float32, in the backbone and
-            in the heads; the collectives; and all that moves numbers for 1 % of the cycles.
+            in the heads; `blocks`; the collectives; and all that moves numbers for 1 % of the
+            cycles.
         """
         step, once = self.computations[self.step], []
         if self.step != self.entry:
@@ -179,6 +198,7 @@ class Program:
             "cycles once a dispatch": apart,
             "convolutions": len(convolutions),
             "float32 convolutions": {"backbone": float32.count(False), "heads": sum(float32)},
+            "blocks": self.blocks(),
             "collectives": self.collectives(),
             "moves": sorted(moves, key=lambda move: -move["share"]),
         }

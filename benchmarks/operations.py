@@ -78,9 +78,9 @@ def fully_connected_flops(size: int) -> int:
     return 2 * backbone.units * (inputs + backbone.units)
 
 
-def forward_flops(size: int, first: int = 1, last: int = 5) -> int:
-    """Counts the operations of the blocks from `first` to `last`, on one picture."""
-    return sum(layer.flops for layer in convolutions(size, last) if layer.block >= first)
+def forward_flops(size: int, first: int = 1, last_block: int = 5) -> int:
+    """Counts the operations of the blocks from `first` to the last, on one picture."""
+    return sum(layer.flops for layer in convolutions(size, last_block) if layer.block >= first)
 
 
 def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False, last_block: int = 5) -> int:
@@ -97,3 +97,10 @@ def step_flops(size: int, frozen_blocks: int = 0, kept: bool = False, last_block
     trained = [layer for layer in convolutions(size, last_block) if layer.block > frozen_blocks]
     forward = forward_flops(size, frozen_blocks + 1 if kept else 1, last_block)
     return forward + sum(2 * layer.flops for layer in trained) - sum(x.flops for x in trained[:1])
+
+
+def block_flops(size: int, trained: bool) -> list[int]:
+    """Counts a picture's operations by block, if no block is frozen: forward, and of gradients."""
+    count = step_flops if trained else forward_flops
+    totals = [count(size, last_block=last) for last in range(1, 6)]
+    return [total - below for total, below in zip(totals, [0, *totals], strict=False)]

@@ -76,6 +76,7 @@ def test_a_step_is_read_of_a_program():
     assert found["cycles once a dispatch"] == 1000
     assert found["convolutions"] == 2  # and one product
     assert found["float32 convolutions"] == {"backbone": 0, "heads": 1}
+    assert found["blocks"] == {"block1": {"forward": 600, "gradients": 0, "rest": 0}}
 
 
 def test_what_moves_numbers_is_listed_by_its_share():
@@ -101,6 +102,16 @@ def test_a_gpu_s_program_has_no_cycles_and_its_convolutions_are_calls():
 
 
 ROW = Row("v5e", 1, "ds_am", 224, 32, "", "batch", "training")
+
+
+def test_the_share_of_peak_of_a_block_is_that_of_its_convolutions(capsys):
+    flops = operations.block_flops(224, trained=True)
+    assert sum(flops) == operations.step_flops(224)
+    cycles = flops[0] * ROW.batch / accelerators.CHIPS["v5e"].flops_a_cycle
+    blocks = {"block1": {"forward": cycles, "gradients": cycles, "rest": 0}}
+    one = {"row": dataclasses.asdict(ROW), "pictures": ROW.batch, "blocks": blocks}
+    accelerators.show_blocks([one | {"cycles": 4 * cycles}])
+    assert capsys.readouterr().out.split()[-5:] == ["block1", "25.0%", "25.0%", "0.0%", "50%"]
 
 
 def test_hours_are_those_of_all_steps_of_all_folds():

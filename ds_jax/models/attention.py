@@ -1,8 +1,11 @@
 """The gated attention head of Gorriz et al. (2019), which DS-AM puts on two of its blocks."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ds_jax.models.layers import BatchNorm
 
@@ -31,9 +34,11 @@ class AttentionHead(nn.Module):
 
     Attributes:
         axis_name: As in `BatchNorm`.
+        dtype: The type in which the two layers below the gate multiply; all else is float32.
     """
 
     axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -52,8 +57,15 @@ class AttentionHead(nn.Module):
         normalised = BatchNorm(self.axis_name, name="batch_norm")(
             feature_map.astype(jnp.float32), mask, train
         )
-        hidden = nn.relu(nn.Conv(64, (1, 1), name="conv1")(normalised))
-        hidden = nn.relu(nn.Conv(16, (1, 1), name="conv2")(hidden))
+
+        def multiply(x, kernel, *arguments, **options):
+            x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+            product = jax.lax.conv_general_dilated(x, kernel, *arguments, **options)
+            return product.astype(jnp.float32)
+
+        layer = functools.partial(nn.Conv, kernel_size=(1, 1), conv_general_dilated=multiply)
+        hidden = nn.relu(layer(64, name="conv1")(normalised))
+        hidden = nn.relu(layer(16, name="conv2")(hidden))
         gate = Gate(name="gate")(hidden)
         pooled = jnp.mean(gate[..., None] * normalised, axis=(1, 2))
         return pooled / jnp.mean(gate, axis=(1, 2))[:, None], gate

@@ -27,7 +27,7 @@ def create_network(
     Args:
         config: A config that `systems.base.check` has passed, of a system that is a network.
         axis_name: The mapped axis that a batch is spread over; None on a single device.
-        dtype: The type that a backbone is computed in.
+        dtype: The type that a backbone is computed in, and in which attention heads multiply.
     """
     model, settings, classes = config.model, extract.settings(config), len(config.classes)
     match config.system:
@@ -41,7 +41,7 @@ def create_network(
     match config.system:
         case "ds_am":
             gates, weights = tuple(model.gates), tuple(model.loss_weights)
-            head = AttentionHeads(gates, model.merging, weights, classes, axis_name)
+            head = AttentionHeads(gates, model.merging, weights, classes, axis_name, dtype)
             last_block = backbone.outputs.index(gates[-1]) + 1
         case "ds_am_statistics":
             kind, heads, weights = TimelineNetwork, tuple(model.heads), tuple(model.loss_weights)

@@ -27,6 +27,7 @@ class AttentionHeads(nn.Module):
         loss_weights: A weight for each head (Gorriz et al.: 1 and 0.8).
         classes: The number of classes.
         axis_name: The mapped axis that the batch is spread over; None on a single device.
+        dtype: As in `AttentionHead`.
     """
 
     gates: tuple[str, ...]
@@ -34,6 +35,7 @@ class AttentionHeads(nn.Module):
     loss_weights: tuple[float, ...]
     classes: int
     axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -43,7 +45,7 @@ class AttentionHeads(nn.Module):
         del rngs
         features, gates, head_logits = {}, {}, {}
         for name in self.gates:
-            head = AttentionHead(self.axis_name, name=f"{name}_attention")
+            head = AttentionHead(self.axis_name, self.dtype, name=f"{name}_attention")
             features[name], gates[name] = head(outputs[name], mask, train)
             x = features[name]
             if self.merging == "early_fusion":
