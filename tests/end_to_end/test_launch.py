@@ -167,16 +167,6 @@ def test_stopped_in_the_second_fold_it_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
-def test_eight_devices_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
-    eight = {"JAX_NUM_CPU_DEVICES": "8"}
-    done = launch(*experiment(corpora, weights_file, tmp_path, "--fold=0"), environment=eight)
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(
-        probabilities(tmp_path), probabilities(undisturbed[0]), atol=AFTER_TWO_EPOCHS
-    )
-
-
-@pytest.mark.slow
 def test_two_processes_give_the_probabilities_of_one(undisturbed, corpora, weights_file, tmp_path):
     address = f"127.0.0.1:{tiny.free_port()}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "DS_JAX_PROCESSES": "2"}
@@ -237,16 +227,6 @@ def test_two_processes_on_one_fold_keep_out_of_each_others_way(corpora, weights_
     finally:
         owner.kill()
         owner.communicate()
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_says_how_to_go_on(corpora, weights_file, tmp_path):
-    arguments = experiment(corpora, weights_file, tmp_path, "--config.train.epochs=50")
-    interrupted = start_until(tmp_path / "fold_00" / "metrics.jsonl", *arguments)
-    interrupted.send_signal(signal.SIGINT)
-    printed = interrupted.communicate(timeout=300)[1]
-    assert interrupted.returncode == 130
-    assert printed.strip() == f"stopped by Ctrl-C: {shutdown.LATER}"
 
 
 @pytest.mark.slow

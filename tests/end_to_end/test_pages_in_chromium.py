@@ -11,10 +11,8 @@ from browser import CHROMIUM, Browser
 from ds_jax.commands import corpus
 from ds_jax.report import run as run_report
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH"),
-]
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH")
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("usual", "paper", "corpus")]
 
 # The least contrast of a text with what lies behind it, as WCAG 2 defines it, and where it is.
 LEAST_CONTRAST = """
@@ -48,7 +46,7 @@ def browser(tmp_path_factory):
         yield started
 
 
-@pytest.fixture(scope="module", params=["usual", "awkward", "paper", "corpus"])
+@pytest.fixture(scope="module", params=["awkward", *OTHERS])
 def page(request, tmp_path_factory):
     """The file of a page."""
     path = tmp_path_factory.mktemp("pages") / f"{request.param}.html"
@@ -69,7 +67,7 @@ def page(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("width", [400, pytest.param(1400, marks=pytest.mark.slow)])
 def test_it_fits_asks_for_nothing_and_the_console_is_quiet(browser, page, width, dark):
     shown = browser.open(page, width, dark)
     assert shown.evaluate("[document.documentElement.scrollWidth, innerWidth]") == [width, width]
@@ -90,6 +88,7 @@ def test_pictures_load_and_nothing_runs(browser, page):
     assert shown.evaluate("window.alerted === undefined")
 
 
+@pytest.mark.slow
 def test_sound_can_be_played(browser, tmp_path):
     path = tmp_path / "report.html"
     run_report.write_page(path, made_up.summary(), errors=[made_up.example(audio=made_up.sound())])
@@ -104,6 +103,7 @@ def test_sound_can_be_played(browser, tmp_path):
     assert shown.evaluate(loaded) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_no_text_of_a_plot_leaves_it_and_none_of_a_table_is_cut(browser, page):
     for width in (400, 1400):
         shown = browser.open(page, width)
@@ -118,6 +118,7 @@ def test_no_text_of_a_plot_leaves_it_and_none_of_a_table_is_cut(browser, page):
         assert shown.evaluate(wide) == []
 
 
+@pytest.mark.slow
 def test_what_is_drawn_is_seen_as_large_as_it_says(browser, page):
     """No rule of the style overrides an attribute, and all that is drawn has a colour."""
     shown = browser.open(page, 1400)
@@ -141,6 +142,7 @@ def test_what_is_drawn_is_seen_as_large_as_it_says(browser, page):
     assert shown.evaluate(lists) == []
 
 
+@pytest.mark.slow
 def test_it_prints_in_light_colours_and_with_the_settings(browser, tmp_path):
     path = tmp_path / "report.html"
     run_report.write_page(path, **made_up.awkward())

@@ -108,7 +108,7 @@ def test_a_skops_file_that_names_a_function_is_refused(trap, tmp_path):
     classifiers.save(tmp_path / "c", fitted, {"classes": LABELS})
     (tmp_path / "c" / "model.skops").write_bytes(file.getvalue())
     know_digest(tmp_path / "c", file.getvalue())
-    with pytest.raises(ValueError, match="mkdir"):
+    with pytest.raises(ValueError, match=r"model\.skops holds .*mkdir, which is not"):
         classifiers.load(classifiers.MLR, tmp_path / "c")
 
 

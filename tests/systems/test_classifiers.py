@@ -5,13 +5,11 @@ import numpy as np
 import pytest
 import scipy.special
 import sklearn
-import skops.io
-from sklearn.base import BaseEstimator
 from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score, log_loss
 from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from xgboost import XGBClassifier
 
@@ -378,17 +376,3 @@ def test_another_scikit_learn_is_named_and_does_not_concern_xgboost(kind, tmp_pa
         return
     with pytest.raises(ValueError, match=r"scikit-learn \d[^,]*, and this is 99\.1: install"):
         classifiers.load(KINDS[kind], tmp_path)
-
-
-class Stranger(BaseEstimator):
-    pass
-
-
-@pytest.mark.parametrize(
-    "model", [make_pipeline(FunctionTransformer(os.system)), {"svc": Stranger()}], ids=type
-)
-def test_a_file_with_anything_untrusted_is_refused(model, tmp_path):
-    classifiers.save(tmp_path, classifiers.MLR(np.arange(7), model), {"classes": LABELS})
-    assert skops.io.get_untrusted_types(file=tmp_path / "model.skops")
-    with pytest.raises(ValueError, match=r"model\.skops holds .*(system|Stranger), which is not"):
-        classifiers.load(classifiers.MLR, tmp_path)

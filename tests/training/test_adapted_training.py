@@ -1,4 +1,4 @@
-"""DS-AM's second form with rows that have their speaker's scaling: on any devices, and streamed.
+"""DS-AM's second form with rows that have their speaker's scaling: on any devices.
 
 Also the program of its trials: python test_adapted_training.py FOLDER WAY, with the devices in the
 environment.
@@ -15,12 +15,10 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from one_fold import sigterm_after
 
 from ds_jax.data import enrolment
 from ds_jax.data.folds import Fold
 from ds_jax.models.backbones import BACKBONES
-from ds_jax.runtime import shutdown
 from ds_jax.training import loop, parallel
 from ds_jax.training.checkpoints import MODEL
 from ds_jax.training.fold import FoldState
@@ -110,19 +108,6 @@ def test_strangers_change_no_model(setup, undisturbed, tmp_path):
     assert changed_own != before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("checks", [2, 5])
-def test_going_on_after_sigterm_gives_the_same_bytes(setup, undisturbed, tmp_path, checks):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(*sigterm_after(checks))
-        with pytest.raises(shutdown.Interrupted):
-            outcome(setup, tmp_path)
-    np.testing.assert_array_equal(outcome(create(setup.corpus), tmp_path), undisturbed[0])
-    for number in FOLDS:
-        path = Path(f"fold_{number:02}", "checkpoints", MODEL)
-        assert (tmp_path / path).read_bytes() == (undisturbed[1] / path).read_bytes()
-
-
 @pytest.mark.parametrize("memory", ["pictures", "none"])
 def test_chunks_hold_what_belongs_to_their_rows(setup, monkeypatch, memory):
     """Where pictures alone fit, and where they are streamed."""
@@ -139,13 +124,6 @@ def test_chunks_hold_what_belongs_to_their_rows(setup, monkeypatch, memory):
             of_batch = np.asarray(found[name][kind])[rows[0, 0]]
             np.testing.assert_allclose(of_batch, np.asarray(values)[batch], 1e-3, 1e-4)
     np.testing.assert_array_equal(found["pictures"][rows[0, 0]], setup.corpus.inputs[batch])
-
-
-@pytest.mark.slow
-def test_streamed_timelines_train_the_same_model(setup, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "fits", lambda size: False)
-    streamed = create(dataclasses.replace(setup.corpus))
-    np.testing.assert_allclose(outcome(streamed, tmp_path), undisturbed[0], atol=1e-2)
 
 
 @pytest.mark.slow
