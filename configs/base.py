@@ -200,10 +200,17 @@ def use_joined_ridges(config: ConfigDict, *features: str) -> None:
     for name in features:
         members[name] = get_config()
         use_ridge(members[name], name)
+        if name == "embeddings":
+            use_smart_turn(members[name])
     for member in members.values():
         member.seed = config.get_oneway_ref("seed")
         member.model.costs = (3.0,)  # which scored best on EmoDB and EMOVO
     use_ensemble(config, "kernels", **members)
+
+
+def use_smart_turn(config: ConfigDict) -> None:
+    """Changes a config on embeddings to Smart Turn's middle layer, which no score has chosen."""
+    config.embeddings.model, config.embeddings.layer = "smart-turn-v3.2", 2
 
 
 def use_ds_am_fused(config: ConfigDict, *features: str) -> None:
@@ -312,10 +319,11 @@ def use_ffnn(config: ConfigDict, features: str) -> None:
 def _use_features(config: ConfigDict, system: str, features: str) -> None:
     config.system = system
     config.features = features  # one of ds_jax.features.extract.SETS, in place of a picture
-    # Of "embeddings", and of no other set: a self-supervised speech model, of a layer of which the
-    # mean and the deviation over time are taken.
+    # Of "embeddings", and of no other set: a speech model, of a layer of which the mean and the
+    # deviation over time are taken.
     config.embeddings = ConfigDict()
-    # A folder, an ONNX file, or a name on the Hugging Face Hub, such as "microsoft/wavlm-large".
+    # A folder, an ONNX file, a name on the Hugging Face Hub, such as "microsoft/wavlm-large", or
+    # "smart-turn-v3.2".
     config.embeddings.model = ""
     # 1 is what the first layer gives, and 0 what it reads; of an ONNX file an output, from 0.
     config.embeddings.layer = 0

@@ -1,8 +1,8 @@
-"""Computes embeddings with self-supervised speech models, by optional packages.
+"""Computes embeddings with speech models, by optional packages.
 
 A model is a folder as `save_pretrained` of transformers writes it, its name on the Hugging Face
-Hub, or an ONNX file. No code of a model is run, and nothing is unpickled. Each model has a licence
-of its own.
+Hub, an ONNX file, or Smart Turn. No code of a model is run, and nothing is unpickled. Each model
+has a licence of its own.
 """
 
 import functools
@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ds_jax.features import embeddings_onnx, embeddings_transformers
+from ds_jax.features import embeddings_onnx, embeddings_transformers, smart_turn
 from ds_jax.features.embeddings_transformers import CONFIG, EXTRACTOR, INSTALL, RATE, WEIGHTS
 from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError, check_number
 
-LONGEST = 30  # seconds that a model reads at a time: attention takes memory by their square
 CARD = "README.md"
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
 _LOADING = threading.Lock()  # or each of several threads would load a model of its own
@@ -33,8 +32,8 @@ class EmbeddingSettings:
     """The choice of a model and of one of its layers.
 
     Attributes:
-        model: A folder; a name on the Hugging Face Hub, to which `@` may add a revision; or an ONNX
-            file.
+        model: A folder; a name on the Hugging Face Hub, to which `@` may add a revision; an ONNX
+            file; or `smart_turn.NAME`.
         layer: 0 is what the first layer of the transformer reads; n is what its layer n gives. Of
             an ONNX file the number of an output, from 0.
         sha256: The hash of the model's files, see `pin`; "" takes whatever is found.
@@ -52,8 +51,8 @@ class EmbeddingSettings:
     def __post_init__(self):
         if not self.model or not isinstance(self.model, str):
             allowed = (
-                "the folder or the ONNX file of a speech model, or its name on the Hugging Face "
-                "Hub, such as 'microsoft/wavlm-large'"
+                f"{smart_turn.NAME!r}, the folder or the ONNX file of a speech model, or its name "
+                "on the Hugging Face Hub, such as 'microsoft/wavlm-large'"
             )
             raise ConfigError("embeddings.model", self.model, allowed)
         check_number("embeddings.layer", self.layer, int, 0, 1000)
@@ -76,11 +75,13 @@ class _Loaded(NamedTuple):
         normalise: What it does to samples first.
         frames: What its layer gives for each frame.
         shortest: The number of samples that give one frame.
+        longest: The number of seconds that it reads at a time.
     """
 
     normalise: Callable[[np.ndarray], np.ndarray]
     frames: Callable[[np.ndarray], np.ndarray]
     shortest: int
+    longest: int
 
 
 def shown(model: str) -> str:
@@ -140,12 +141,17 @@ def find(model: str, *, download: bool = True) -> Path:
         ConfigError: There is neither, and it cannot be had from the Hub.
         ValueError: The package huggingface_hub is missing.
     """
+    if model == smart_turn.NAME:
+        return smart_turn.find()
     place = files.expand(model)
     if place.exists():
         return place
     on_hub = HUB_NAME.fullmatch(model)
     if not on_hub or place.suffix == embeddings_onnx.SUFFIX:
-        allowed = "a folder or ONNX file that exists, or a name on the Hugging Face Hub: OWNER/NAME"
+        allowed = (
+            "a folder or ONNX file that exists, a name on the Hugging Face Hub: OWNER/NAME, or "
+            f"{smart_turn.NAME!r}"
+        )
         raise ConfigError("embeddings.model", model, allowed)
     try:
         import huggingface_hub
@@ -181,10 +187,10 @@ def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
     """Computes the mean and the standard deviation over time of what a layer gives.
 
     The recording is normalised as a whole, if the model has that done. Each recording is read
-    alone and without padding, which changes the numbers of some models; one of more than `LONGEST`
-    seconds in equal parts that are no longer, over the frames of all of which mean and deviation
-    are taken. The last layer's values are those after the normalisation that ends the transformer,
-    where there is one.
+    alone and without padding, which changes the numbers of some models; one that is longer than
+    the model reads at a time in equal parts that are not, and mean and deviation are over the
+    frames of all. The last layer's values are those after the normalisation that ends the
+    transformer, where there is one.
 
     Args:
         samples: float32 [n] at 16 kHz, mono.
@@ -205,7 +211,7 @@ def statistics(samples: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
         )
     normalised = loaded.normalise(samples)
     count, mean, squares = 0, 0.0, 0.0
-    for part in np.array_split(normalised, -(-len(samples) // (LONGEST * RATE))):
+    for part in np.array_split(normalised, -(-len(samples) // (loaded.longest * RATE))):
         frames = loaded.frames(part)
         of_part, together = frames.mean(axis=0), count + len(frames)
         squares += np.square(frames - of_part).sum(axis=0)
@@ -238,11 +244,14 @@ def _load(settings: EmbeddingSettings) -> _Loaded:
             f"{settings.model} is another model than the features were made with: its SHA-256 was "
             f"{settings.sha256} and is {found} now: bring back the first one"
         )
-    return _Loaded(*_reader(place).load(place, settings.layer))
+    reader = _reader(place)
+    return _Loaded(*reader.load(place, settings.layer), reader.LONGEST)
 
 
 def _reader(place: Path) -> ModuleType:
     """Returns the module that reads the model in a folder, or in a file."""
+    if place.name == smart_turn.FILE:
+        return smart_turn
     return embeddings_onnx if place.is_file() else embeddings_transformers
 
 
@@ -261,6 +270,8 @@ def _hash_of(states: tuple[tuple[Path, int, int], ...]) -> str:
 def terms(settings: EmbeddingSettings) -> str:
     """Returns sentences about a model: its licence and its training data, as its card says."""
     said = f"The features are of layer {settings.layer} of {settings.name}"
+    if settings.name in (smart_turn.NAME, smart_turn.FILE):
+        return f"{said}. {smart_turn.TERMS}"
     try:
         place = find(settings.model, download=False)
         folder = place.parent if place.is_file() else place

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ds_jax.features import embeddings_transformers
 from ds_jax.runtime.errors import ConfigError
 
 SUFFIX, SECOND = ".onnx", 16_000  # samples
+LONGEST = embeddings_transformers.LONGEST
 
 
 def inspect(file: Path, model: str, layer: int) -> int:
@@ -28,7 +30,7 @@ def inspect(file: Path, model: str, layer: int) -> int:
 
     if file.suffix != SUFFIX:
         raise refuse(f"the folder of a speech model, or a file {SUFFIX}")
-    session = _open(file)
+    session = open_session(file)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     given = [(each.type, len(each.shape)) for each in inputs]
     if given != [("tensor(float)", 2)]:
@@ -53,7 +55,7 @@ def read_files(file: Path) -> list[Path]:
 
 def load(file: Path, layer: int) -> tuple[Callable, Callable, int]:
     """Loads a model; as `embeddings_transformers.load`, for which a frame takes one sample here."""
-    session = _open(file)
+    session = open_session(file)
     output = session.get_outputs()[layer].name
 
     def frames(samples: np.ndarray) -> np.ndarray:
@@ -65,8 +67,19 @@ def load(file: Path, layer: int) -> tuple[Callable, Callable, int]:
     return lambda samples: samples, frames, 1
 
 
-def _open(file: Path) -> Any:
-    """Returns a session of ONNX Runtime on the CPU, with one thread for a recording."""
+def open_session(file: Path, change: Callable[[Any], None] = lambda graph: None) -> Any:
+    """Opens a model for ONNX Runtime on the CPU, with one thread for a recording.
+
+    Args:
+        file: The model.
+        change: What is changed in its graph, an `onnx.GraphProto`, first.
+
+    Returns:
+        An `onnxruntime.InferenceSession`.
+
+    Raises:
+        ValueError: The file is damaged, or the package onnxruntime is missing.
+    """
     import onnx.external_data_helper  # here, since a config is checked without it
 
     try:
@@ -79,10 +92,13 @@ def _open(file: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised
     try:
-        for tensor in onnx.load(file, load_external_data=False).graph.initializer:
+        model = onnx.load(file, load_external_data=False)
+        for tensor in model.graph.initializer:
             if onnx.external_data_helper.uses_external_data(tensor):
                 raise ValueError(f"{tensor.name} lies in another file, which is not opened")
-        return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        change(model.graph)
+        content, cpu = model.SerializeToString(), ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(content, options, providers=cpu)
     except Exception as error:  # of protobuf or of ONNX Runtime
         raise ValueError(f"{file} cannot be read as a model ({_line(error)})") from error
 

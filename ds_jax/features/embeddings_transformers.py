@@ -15,6 +15,7 @@ from ds_jax.runtime import files
 from ds_jax.runtime.errors import ConfigError
 
 RATE = 16_000  # Hz; all of these models are trained on it
+LONGEST = 30  # seconds that a model reads at a time: attention takes memory by their square
 # What config.json calls the models that read waveforms, and are built alike.
 KINDS = (
     *("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2"),

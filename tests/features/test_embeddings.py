@@ -91,7 +91,7 @@ def test_a_recording_has_the_same_numbers_in_any_company(torch, tmp_path):
 
 def test_long_recordings_are_read_in_equal_parts(torch, tmp_path, monkeypatch):
     model, extractor = speech_models.save(tmp_path)
-    monkeypatch.setattr(embeddings, "LONGEST", 1)
+    monkeypatch.setattr(embeddings_transformers, "LONGEST", 1)
     settings, samples, lengths = EmbeddingSettings(str(tmp_path), 2), noise(2.5), []
     read = embeddings_transformers._frames
 

@@ -11,7 +11,7 @@ from refusals import refused_field
 
 from configs import base
 from ds_jax import config as configuration
-from ds_jax.features import embeddings, extract
+from ds_jax.features import embeddings, embeddings_onnx, extract
 from ds_jax.features.embeddings import EmbeddingSettings
 
 pytest.importorskip("onnxruntime", reason="the optional package onnxruntime is missing")
@@ -71,7 +71,7 @@ def test_layers_are_the_outputs_of_the_graph(tmp_path, layer):
 
 def test_long_recordings_are_read_in_parts(tmp_path, monkeypatch):
     settings = EmbeddingSettings(str(write(tmp_path / "mine.onnx")), 0)
-    monkeypatch.setattr(embeddings, "LONGEST", 1)
+    monkeypatch.setattr(embeddings_onnx, "LONGEST", 1)
     samples = noise(40_000)
     frames = [
         np.lib.stride_tricks.sliding_window_view(part, KERNEL)[::STRIDE] @ WEIGHTS[:, 0].T

