@@ -12,7 +12,7 @@ that are done are not made again; the cells of a missing corpus, or of a run tha
 A row is an experiment of its own, and `after` names the row from which it differs. Each may be
 changed, left out or added in a copy of this file. A row on another backbone than VGG16 has a file
 of weights of its own, `--config.rows.NAME.experiment.weights`. ComParE needs openSMILE, whose
-licence is non-commercial.
+licence is non-commercial, and Smart Turn `pip install onnxruntime`.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,12 @@ def get_config() -> ConfigDict:
     config.weights = ""  # file of VGG16's ImageNet weights, for all rows on it; see configs/base.py
     config.seeds = (0,)
     config.only = ()  # names of rows; () runs all
-    config.headlines = ("statistics", "best", "fused")  # which are compared with the references
+    config.headlines = (
+        "statistics",
+        "best",
+        "fused",
+        "speech",
+    )  # which are compared with the references
     config.references = ("compare_svc", "ds_svc")
     config.corpora = ConfigDict(sort_keys=False)
     for name, protocol, file in (
@@ -52,6 +57,7 @@ def get_config() -> ConfigDict:
     add("compare_svc", "ComParE + SVC", "", lambda c: base.use_svc(c, "compare", "linear"))
     add("compare_ridge", "ComParE + ridge", "compare_svc", lambda c: base.use_ridge(c, "compare"))
     add("wu_ridge", "Wu's measures + ridge", "", lambda c: base.use_ridge(c, "wu"))
+    add("smart_turn", "Smart Turn + ridge", "compare_ridge", _use_smart_turn)
     add("ds_svc", "DS-SVC", "", base.use_ds_svc)
     add("ds_ridge", "ridge, timelines and deviations", "ds_svc", base.use_ds_ridge)
     add("rows", "rows of frequencies", "ds_ridge", base.use_ds_ridge, {"model.pooling": "rows"})
@@ -83,11 +89,20 @@ def get_config() -> ConfigDict:
         *("fused", "the ridge on ComParE and Wu's measures too", "and_ridge"),
         lambda c: base.use_ds_am_fused(c, "compare", "wu"),
     )
+    add(
+        *("speech", "the ridge on Wu's measures and Smart Turn too", "and_ridge"),
+        lambda c: base.use_ds_am_fused(c, "wu", "embeddings"),
+    )
     return config
 
 
 def _augmented(*variants: str) -> dict[str, object]:
     return {"variants": variants, "train.epochs": 5}
+
+
+def _use_smart_turn(config: ConfigDict) -> None:
+    base.use_ridge(config, "embeddings")
+    base.use_smart_turn(config)
 
 
 def _use_paper(config: ConfigDict) -> None:
