@@ -90,7 +90,11 @@ def get_config() -> ConfigDict:
         lambda c: base.use_ds_am_fused(c, "compare", "wu"),
     )
     add(
-        *("speech", "the ridge on Wu's measures and Smart Turn too", "and_ridge"),
+        *("speech_ridge", "one ridge on pictures, Wu's measures and Smart Turn", "smart_turn"),
+        lambda c: base.use_joined_ridges(c, "wu", "embeddings"),
+    )
+    add(
+        *("speech", "its mean with DS-AM's best", "speech_ridge"),
         lambda c: base.use_ds_am_fused(c, "wu", "embeddings"),
     )
     return config
