@@ -7,3 +7,5 @@ from ds_jax.systems.deep_features import extract_features as extract_features
 from ds_jax.systems.finding import load as load
 from ds_jax.systems.model import Model as Model
 from ds_jax.systems.model import explain as explain
+
+__version__: str

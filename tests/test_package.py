@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import message_from_string
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ds_jax
+from ds_jax.runtime.versions import program as program_version
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,8 +49,21 @@ def test_type_checkers_see_the_names_and_the_places_of_the_api():
     assert seen == {name: f"ds_jax.{place}.{name}" for name, place in ds_jax._MODULES.items()}
 
 
+def test_the_package_tells_its_version_with_and_without_installation(tmp_path):
+    program = "import sys; sys.path.append(sys.argv[1]); import ds_jax; print(ds_jax.__version__)"
+    command = [sys.executable, "-S", "-c", program, ROOT]  # without installed packages
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    stated = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert done.stdout == f"{stated['version']}\n"
+    assert ds_jax.__version__ == program_version()
+    assert "__version__" in dir(ds_jax)
+
+
 def test_importing_the_package_imports_nothing_heavy():
-    program = "import sys, ds_jax; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    program = (
+        "import sys, ds_jax; ds_jax.__version__;"
+        " print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
