@@ -5,6 +5,7 @@ devices and the process' rank in the environment.
 """
 
 import dataclasses
+import math
 import os
 import subprocess
 import sys
@@ -271,6 +272,7 @@ def test_what_a_killed_write_has_left_is_removed_by_the_next(tmp_path):
 
 
 def test_a_long_pass_says_how_fast_it_was(monkeypatch, capsys):
+    monkeypatch.setattr(deep_features, "LONG", math.inf)
     compute(PICTURES, TWO[:1], SETTINGS, WEIGHTS, None)
     assert "pictures" not in capsys.readouterr().out
     monkeypatch.setattr(deep_features, "LONG", 0)
