@@ -175,7 +175,7 @@ def test_real_recordings(run, model, tmp_path):
 def test_the_readme_s_program_runs_without_this_program(either, model, tmp_path):
     without = {
         EXPORTED: {"flax", "scipy.fft", "librosa"},
-        EXPORTED_ONNX: {"jax", "flax", "scipy", "ds_jax"},
+        EXPORTED_ONNX: {"jax", "flax", "scipy"},
     }
     (program,) = (path for path in either.iterdir() if path.name in without)
     shutil.copy(program, tmp_path)
