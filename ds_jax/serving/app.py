@@ -26,6 +26,7 @@ from ds_jax.serving.limits import Refused
 from ds_jax.serving.listen import Listener
 
 TITLE = "the recording"  # what errors call it: a client knows no path of the server
+WINDOWING = ("window", "hop")  # what the address of a recording may say
 _PAGE = Path(__file__).with_name("page")
 _TYPE = "text/javascript; charset=utf-8"
 _FAILED = "the server failed: its own output says why"
@@ -112,8 +113,11 @@ class _Service:
     async def predict(self, request: Request) -> Response:
         """Judges the recording in the body of a request."""
         with self._place("_uploads", self._limits.uploads):
+            if unknown := {*request.query_params} - {*WINDOWING}:
+                sentence = f"there is no {min(unknown)[:50]!r}: {', '.join(WINDOWING)}"
+                raise Refused(400, sentence)
             most = self._limits.recording
-            window, hop = (_seconds(request, name, most) for name in ("window", "hop"))
+            window, hop = (_seconds(request, name, most) for name in WINDOWING)
             with _in_memory() as (path, file):
                 await self._receive(request, file)
                 try:

@@ -133,6 +133,8 @@ class Listener:
                 await self._socket.send_json(content)
         except TimeoutError as error:
             raise Refused(408, "the answers are not read: read them", 1008) from error
+        except RuntimeError as error:  # uvicorn has closed, as after a message that was too large
+            raise WebSocketDisconnect(1006) from error
 
     async def _receive(self, seconds: float, wanted: str) -> str | bytes:
         try:

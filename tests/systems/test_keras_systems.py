@@ -170,7 +170,7 @@ def test_features_of_recordings_have_deepspectrum_s_columns(weights, tmp_path):
     row = np.asarray(lines[-1].split(",")[1:], np.float32)
     assert row.shape == (1280,)
     settings = extract.settings(config)
-    [record] = extract_features(tmp_path / "a.wav", (MEAN,), settings, weights, backbone=SMALL)
+    [record] = extract_features(tmp_path / "a.wav", MEAN, settings, weights, backbone=SMALL)
     np.testing.assert_allclose(record["features"], row, rtol=1e-6)
     picture = extract.read(tmp_path / "a.wav", settings)[1][0]
     colours = 255 * matplotlib.colormaps["viridis"](picture)[..., :3].astype(np.float32)
