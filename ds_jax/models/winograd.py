@@ -76,7 +76,33 @@ class Convolution(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
         function = pooled_relu_convolution if self.pooled else relu_convolution
-        return function(*(jnp.asarray(value, self.dtype) for value in (x, kernel, bias)))
+        arguments = [jnp.asarray(value, self.dtype) for value in (x, kernel, bias)]
+        return by_pairs(function, *arguments)
+
+
+def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """Calls a convolution, on TPUs with two pictures in one where their channels fill the lanes.
+
+    One half of the batch lies in the channels behind those of the other half, and zeros of the
+    kernel keep them apart. From such a layer to the next nothing is moved: XLA sees that one
+    undoes the other.
+    """
+
+    def paired(x, kernel, bias):
+        pairs = x.shape[0] // 2, *x.shape[1:3]
+        x = jnp.moveaxis(jnp.reshape(x, (2, *pairs, -1)), 0, 3)
+        x, none = jnp.reshape(x, (*pairs, -1)), jnp.zeros_like(kernel)
+        halves = [jnp.concatenate(half, axis=-2) for half in ((kernel, none), (none, kernel))]
+        if 2 * kernel.shape[-1] > LANES:  # the output of a half fills them
+            return jnp.concatenate([function(x, half, bias) for half in halves])
+        y = function(x, jnp.concatenate(halves, axis=-1), jnp.tile(bias, 2))
+        y = jnp.moveaxis(jnp.reshape(y, (*y.shape[:3], 2, -1)), 3, 0)
+        return jnp.reshape(y, (-1, *y.shape[2:]))
+
+    pairs_up = isinstance(x.shape[0], int) and x.shape[0] % 2 == 0
+    if not pairs_up or 2 * x.shape[-1] > LANES:
+        return function(x, kernel, bias)
+    return jax.lax.platform_dependent(x, kernel, bias, tpu=paired, default=function)
 
 
 def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -90,19 +116,11 @@ def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) ->
         return max_pool(relu_convolution(x, kernel, bias))
 
     def late(x, kernel, bias):
-        return finish(max_pool(_plain(x, kernel)), bias)
-
-    def packed(x, kernel, bias):
-        rows = nn.max_pool(_packed(x, kernel), (2, 1), strides=(2, 1))
-        left, right = jnp.split(rows, 2, axis=-1)
-        return finish(jnp.where(right > left, right, left), bias)
-
-    def finish(maxima, bias):
         wide = jnp.float32  # in which the bias' gradient adds up
-        return nn.relu(maxima.astype(wide) + bias.astype(wide)[None, None, None]).astype(x.dtype)
+        maxima = max_pool(_plain(x, kernel)).astype(wide)
+        return nn.relu(maxima + bias.astype(wide)[None, None, None]).astype(x.dtype)
 
-    tpu = packed if _is_narrow(x, kernel) else late
-    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, tpu=tpu, default=late)
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, default=late)
 
 
 @jax.custom_vjp
@@ -122,7 +140,7 @@ def relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Ar
 
 def plain(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Computes what `relu_convolution` does, in XLA's own operations."""
-    return nn.relu(_accelerated(x, kernel) + bias[None, None, None])
+    return nn.relu(_plain(x, kernel) + bias[None, None, None])
 
 
 def _relu_convolution_forward(x, kernel, bias):
@@ -139,7 +157,7 @@ def _relu_convolution_backward(residuals, gradient):
         return _winograd(gradient, turned), _winograd_kernel_gradient(x, gradient)
 
     def plain(x, kernel, gradient):
-        return jax.vjp(_accelerated, x, kernel)[1](gradient)
+        return jax.vjp(_plain, x, kernel)[1](gradient)
 
     x_gradient, kernel_gradient = _by_platform(winograd, plain, x, kernel, gradient)
     return x_gradient, kernel_gradient, jnp.sum(gradient, (0, 1, 2))
@@ -178,31 +196,6 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 def _plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
-
-
-def _accelerated(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Computes the convolution as accelerators do, without a bias."""
-
-    def packed(x, kernel):
-        return jnp.reshape(_packed(x, kernel), (*x.shape[:3], kernel.shape[-1]))
-
-    if not _is_narrow(x, kernel):
-        return _plain(x, kernel)
-    return jax.lax.platform_dependent(x, kernel, tpu=packed, default=_plain)
-
-
-def _is_narrow(x: jax.Array, kernel: jax.Array) -> bool:
-    """Tells whether two columns have no more channels than a TPU's lanes, and pair up."""
-    return 2 * kernel.shape[-1] <= LANES and isinstance(x.shape[2], int) and x.shape[2] % 2 == 0
-
-
-def _packed(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves a map of which two columns are one: [batch, height, width // 2, 2 x channels]."""
-    batch, height, width, c = x.shape
-    # The left one of two columns has its 3 taps at columns 1 to 3 of the 6 around it.
-    kernels = [jnp.pad(kernel, ((0, 0), side, (0, 0), (0, 0))) for side in ((1, 2), (2, 1))]
-    kernel = jnp.reshape(jnp.stack(kernels, axis=3), (3, 3, 2 * c, 2 * kernel.shape[-1]))
-    return _plain(jnp.reshape(x, (batch, height, width // 2, 2 * c)), kernel)
 
 
 def _plain_max_pool(x: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Convolution and pooling, as each kind of device computes them, against XLA's own."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -217,23 +219,28 @@ def test_bias_and_relu_may_follow_the_maxima(monkeypatch, platform, shape, dtype
         assert difference <= tolerance * np.linalg.norm(wanted)
 
 
-def test_two_narrow_columns_may_be_one(monkeypatch):
+@pytest.mark.parametrize("channels", [40, 65])  # in the second case no pair fits into the lanes
+@pytest.mark.parametrize("function", ["relu_convolution", "pooled_relu_convolution"])
+def test_two_narrow_pictures_may_be_one(monkeypatch, function, channels):
     """On TPUs, whose lanes they fill."""
-    x, kernel, bias, gradient = draw((2, 5, 8, 33, 40))
-    wanted, wanted_pull = jax.vjp(lambda *args: nn.relu(plain(*args)), x, kernel, bias)
+    function, shape = getattr(winograd, function), (4, 6, 8, 33, channels)
     tiny.compute_as_on("tpu", monkeypatch)
-    value, pull = jax.vjp(winograd.relu_convolution, x, kernel, bias)
-    assert_close(value, wanted)
-    for ours, reference in zip(pull(gradient), wanted_pull(gradient), strict=True):
-        assert_close(ours, reference)
+    wanted = pooled(function, shape)
+    found = pooled(functools.partial(winograd.by_pairs, function), shape)
+    jax.tree.map(assert_close, found, wanted)
 
 
 @pytest.mark.parametrize(
-    ("width", "channels", "there"), [(8, 64, True), (7, 64, False), (8, 65, False)]
+    ("batch", "channels", "platform", "there"),
+    [(2, 64, "tpu", True), (3, 64, "tpu", False), (2, 65, "tpu", False), (2, 64, "cuda", False)],
 )
-def test_columns_are_joined_where_they_pair_up_and_have_few_channels(width, channels, there):
-    text = program((2, 4, width, 32, channels), "tpu").as_text()
-    assert (f"x4x{2 * channels}xf32>" in text) == there
+def test_pictures_are_joined_where_they_pair_up_and_have_few_channels(
+    batch, channels, platform, there
+):
+    arguments = draw((batch, 4, 4, channels, 64))[:3]
+    function = functools.partial(winograd.by_pairs, winograd.relu_convolution)
+    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    assert (f"<1x4x4x{2 * channels}xf32>" in text) == there
 
 
 @pytest.mark.parametrize(("platform", "whole"), [("cpu", True), ("cuda", False), ("tpu", False)])
