@@ -103,7 +103,7 @@ def test_no_shell_is_called_with_names_from_data():
     """Programs are called with lists of arguments: pip, and ffmpeg with a recording's path."""
     callers = {path for path, text in PROGRAMS.items() if "subprocess." in text}
     callers = {path for path in callers if not path.startswith(("tests/", "benchmarks/"))}
-    assert callers == {"ds_jax/models/pretrained.py", "ds_jax/features/ffmpeg.py"}
+    assert callers == {"ds_jax/runtime/downloads.py", "ds_jax/features/ffmpeg.py"}
     assert not [path for path in callers if "shell=" in PROGRAMS[path]]
     names = [case for case in malformed.cases() if "touch pwned" in case.name]
     assert len(names) == 4
