@@ -153,6 +153,8 @@ def use_ensemble(config: ConfigDict, merging: str = "mean", **members: ConfigDic
     # How members answer together: by the "mean" of their probabilities, or, of ridges, "kernels":
     # by one ridge on all that they read.
     config.merging = merging
+    # Of "kernels" the member that may weigh more than each other: inner folds choose how much more.
+    config.emphasis = ""
     config.members = ConfigDict()
     for name, member in members.items():
         _share(config, member)
@@ -166,7 +168,7 @@ def _is_trained(config: ConfigDict) -> bool:
 
 def _share(config: ConfigDict, member: ConfigDict) -> None:
     """Lets the members of an ensemble follow its fields, and those of an ensemble among them."""
-    own = {"system", "seed", "select_on", "eval_on", "folds", "merging"}
+    own = {"system", "seed", "select_on", "eval_on", "folds", "merging", "emphasis"}
     if config.merging == "mean":
         own.add("auxiliary")  # members that are averaged may have heard other corpora
     if member.get("model", {}).get("backbone", "vgg16") != "vgg16":
@@ -192,7 +194,10 @@ def use_ds_am_best(config: ConfigDict) -> None:
 
 
 def use_joined_ridges(config: ConfigDict, *features: str) -> None:
-    """Changes a config to one ridge on two pictures and on sets of features."""
+    """Changes a config to one ridge on two pictures and on sets of features.
+
+    Of these "embeddings", those of Smart Turn, may weigh more than others.
+    """
     members = {picture: get_config() for picture in ("timeline", "deviations")}
     for picture, member in members.items():
         use_ds_ridge(member)
@@ -206,6 +211,7 @@ def use_joined_ridges(config: ConfigDict, *features: str) -> None:
         member.seed = config.get_oneway_ref("seed")
         member.model.costs = (3.0,)  # which scored best on EmoDB and EMOVO
     use_ensemble(config, "kernels", **members)
+    config.emphasis = "embeddings" if "embeddings" in features else ""
 
 
 def use_smart_turn(config: ConfigDict) -> None:

@@ -29,12 +29,8 @@ def get_config() -> ConfigDict:
     config.weights = ""  # file of VGG16's ImageNet weights, for all rows on it; see configs/base.py
     config.seeds = (0,)
     config.only = ()  # names of rows; () runs all
-    config.headlines = (
-        "statistics",
-        "best",
-        "fused",
-        "speech",
-    )  # which are compared with the references
+    # Which are compared with the references.
+    config.headlines = ("statistics", "best", "fused", "speech_ridge")
     config.references = ("compare_svc", "ds_svc")
     config.corpora = ConfigDict(sort_keys=False)
     for name, protocol, file in (
@@ -92,10 +88,6 @@ def get_config() -> ConfigDict:
     add(
         *("speech_ridge", "one ridge on pictures, Wu's measures and Smart Turn", "smart_turn"),
         lambda c: base.use_joined_ridges(c, "wu", "embeddings"),
-    )
-    add(
-        *("speech", "its mean with DS-AM's best", "speech_ridge"),
-        lambda c: base.use_ds_am_fused(c, "wu", "embeddings"),
     )
     return config
 

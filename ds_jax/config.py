@@ -285,7 +285,7 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
             content["model"] = {"backbone": "vgg16"} | content["model"]
     if "members" in content:
         members = {name: _complete(member) for name, member in content["members"].items()}
-        content = {"merging": "mean"} | content | {"members": members}
+        content = {"merging": "mean", "emphasis": ""} | content | {"members": members}
     return content
 
 

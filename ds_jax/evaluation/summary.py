@@ -55,7 +55,7 @@ class RunSummary:
         shared: How many "speakers", "sentences" and "recordings" of a test split are in its train
             or dev too, summed over folds; None where they were not counted, or are unknown.
         folds: A record for each fold, see `fold_record`; with the sizes of "train" and "dev", the
-            "dev_rule", and the "epoch" or "C" that was chosen, where there are such.
+            "dev_rule", and the "epoch", "C" or "weight" that was chosen, where there are such.
         heads: The three scores of each attention head, or member of an ensemble, alone.
         heads_tested: For each of them the "interval" of each score, (low, high), and the difference
             "minus_all" to what all answer together, see `significance.compare`, with a "p_holm" for

@@ -20,7 +20,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.models.backbones import BACKBONES
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, check_choice, one_of
 from ds_jax.runtime.progress import many
 from ds_jax.systems import fields, on_pictures
 
@@ -259,6 +259,8 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
     if len(windows) > 1:
         raise ConfigError("members", sorted(windows), "of one picture.window and window_hop")
     _check_auxiliary(config)
+    names = ("", *config.members) if is_joined(config) else ("",)
+    check_choice("emphasis", config.get("emphasis", ""), names)
     if is_joined(config):
         _check_joined(config)
     if chooses(config) != "epoch" and config.select_on != "dev":
@@ -344,7 +346,8 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
                 return {"epoch": rows[-1]["epoch"]}
             return {"epoch": min(rows, key=lambda row: row[f"{config.select_on}_loss"])["epoch"]}
         case "C":
-            return {"C": max(rows, key=lambda row: (row["uar"], -row["C"]))["C"]}
+            best = max(rows, key=lambda row: row["uar"])  # the first, and so smallest, of equals
+            return {name: best[name] for name in ("C", "weight") if name in best}
     return {}
 
 

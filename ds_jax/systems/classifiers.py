@@ -26,6 +26,8 @@ from ds_jax.training import checkpoints
 # Separable features need some 2,000 steps of LIBSVM, hard ones 500,000. Unscaled features with a
 # linear kernel could go on for hours: they stop here, and `Classifier.stopped` counts them.
 STEPS = 1_000_000
+# How much more a block may weigh than each other: from alike to nearly alone.
+WEIGHTS = (1.0, 3.0, 10.0, 30.0)
 # Below .1, one vote more than the others would be as good as certainty.
 TEMPERATURES = (0.1, 100.0)
 
@@ -110,7 +112,7 @@ class SVC(Classifier):
             warnings.simplefilter("ignore", ConvergenceWarning)  # counted instead
             if inner:
                 settings, tried, stopped = cls._choose(model, costs, inputs, labels, inner, weights)
-            space = _space(model, inputs, weights)
+            space = _space(model, inputs, weights, settings.get("weight", 1.0))
             machine = cls._fit_kernel(settings["C"], _kernel(space, inputs), labels, weights)
         stopped += cls._is_stopped(machine)
         return cls(classes, space | {cls.machine: machine}, settings, tried, stopped)
@@ -140,12 +142,14 @@ class SVC(Classifier):
 
     @classmethod
     def _choose(cls, model, costs, inputs, labels, inner, weights):
-        """Returns the settings, the UAR of each cost, and how many fits were stopped."""
+        """Returns the settings, the UAR of each choice, and how many fits were stopped."""
+        emphasised = "emphasis" in model
+        choices = [(w, cost) for w in (WEIGHTS if emphasised else (1.0,)) for cost in costs]
         # LIBSVM and BLAS run outside Python's lock, so threads do, and need no copies of the
         # inputs. The threads of BLAS would get in their way and add up in another order.
         parallel = joblib.Parallel(joblib.cpu_count(), prefer="threads")
         folds = (
-            joblib.delayed(cls._held_out)(model, costs, inputs, labels, weights, *fold)
+            joblib.delayed(cls._held_out)(model, choices, inputs, labels, weights, *fold)
             for fold in inner
         )
         with threadpoolctl.threadpool_limits(1):
@@ -156,25 +160,27 @@ class SVC(Classifier):
         count = decisions.shape[2]
         scores = [round(float(uar(confusion(truth, x.argmax(1), count))), 12) for x in decisions]
         best = int(np.argmax(scores))
-        settings = {"C": costs[best], "temperature": _temperature(decisions[best], truth)}
-        tried = [{"C": cost, "uar": score} for cost, score in zip(costs, scores, strict=True)]
+        named = [{"C": c} | ({"weight": w} if emphasised else {}) for w, c in choices]
+        settings = named[best] | {"temperature": _temperature(decisions[best], truth)}
+        tried = [choice | {"uar": score} for choice, score in zip(named, scores, strict=True)]
         return settings, tried, sum(stopped)
 
     @classmethod
     def _held_out(
-        cls, model, costs, inputs, labels, weights, train, held_out
+        cls, model, choices, inputs, labels, weights, train, held_out
     ) -> tuple[np.ndarray, int]:
-        """Fits an inner fold at each cost; returns decisions, and how many fits were stopped.
+        """Fits an inner fold by each choice; returns decisions, and how many fits were stopped.
 
-        Decisions are float64 [costs, held-out rows, classes], -inf for classes not trained.
+        Decisions are float64 [choices, held-out rows, classes], -inf for classes not trained.
         """
         classes = classes_of(labels[train])
         weights = None if weights is None else weights[train]
-        space = _space(model, inputs[train], weights)
-        within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
-        decisions = np.full((len(costs), len(held_out), labels.max() + 1), -np.inf)
-        stopped = 0
-        for cost, rows in zip(costs, decisions, strict=True):
+        decisions = np.full((len(choices), len(held_out), labels.max() + 1), -np.inf)
+        stopped, last = 0, None
+        for (weight, cost), rows in zip(choices, decisions, strict=True):
+            if weight != last:
+                space, last = _space(model, inputs[train], weights, weight), weight
+                within, across = _kernel(space, inputs[train]), _kernel(space, inputs[held_out])
             machine = cls._fit_kernel(cost, within, labels[train], weights)
             rows[:, classes] = cls.decide(machine, across)
             stopped += cls._is_stopped(machine)
@@ -190,7 +196,7 @@ class Ridge(SVC):
     """Kernel ridge regression on one-hot targets, whose classes weigh alike in the loss.
 
     Its inverse penalty C, in units of the kernel's mean diagonal, and its temperature are chosen as
-    those of `SVC`.
+    those of `SVC`, and with C the weight of the block that `model["emphasis"]` numbers, if any.
     """
 
     machine = "ridge"
@@ -315,18 +321,21 @@ def _temperature(decisions: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(found.x))
 
 
-def _space(model: Mapping, inputs: np.ndarray, weights: np.ndarray | None) -> dict:
-    """Returns what the kernel of any row with the training rows is computed from."""
+def _space(model: Mapping, inputs: np.ndarray, weights: np.ndarray | None, weight: float) -> dict:
+    """Returns what the kernel of any row with the training rows is computed from.
+
+    The block that `model` emphasises, if any, has a weight, and each other block the weight 1.
+    """
     standardised = model["scaling"] == "standardised"
     scaler = StandardScaler(with_mean=standardised, with_std=standardised)
     rows = scaler.fit(inputs, sample_weight=weights).transform(inputs)
     variance = float(rows.var(dtype=np.float64))
     gamma = 1 / (rows.shape[1] * variance) if variance else 1.0  # scikit-learn's gamma="scale"
     space = {"scaler": scaler, "rows": rows, "kernel": model["kernel"], "gamma": gamma}
-    if blocks := model.get(
-        "blocks"
-    ):  # of which a linear kernel is the mean, each over its features
-        shares = np.repeat([1 / (len(blocks) * width) for width in blocks], blocks)
+    if blocks := model.get("blocks"):  # of whose linear kernels, over their features, the mean is
+        of_blocks = np.ones(len(blocks))
+        of_blocks[model.get("emphasis", 0)] = weight
+        shares = np.repeat(of_blocks / (of_blocks.sum() * np.asarray(blocks)), blocks)
         space |= {"rows": (rows * shares).astype(np.float32), "blocks": list(blocks)}
     return space
 

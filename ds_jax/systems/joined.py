@@ -63,6 +63,8 @@ def read(
 def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Fits on what `read` returned; see `base.Implementation`."""
     model = next(iter(config.members.values())).model.to_dict() | {"blocks": corpus.blocks}
+    if config.emphasis:  # an index, since blocks have no names
+        model["emphasis"] = [*config.members].index(config.emphasis)
     fit_folds = classifier_system.fit_vectors(config, Ridge, model, corpus, protocol)
 
     def fit_and_compare(made: Mapping[int, Fold], workdir: Path) -> Iterator:

@@ -56,24 +56,31 @@ def run(tmp_path_factory):
     return workdir
 
 
-def test_the_decisions_are_scikit_learns_on_the_mean_of_the_kernels(run):
+@pytest.mark.parametrize("emphasis", ["", "wu"])
+def test_the_decisions_are_scikit_learns_on_the_mean_of_the_kernels(run, tmp_path, emphasis):
     config = make()
-    parts = [load(member, "tiny") for member in config.members.values()]
-    corpus = parts[0]
+    if emphasis:
+        run, config.emphasis = tmp_path, emphasis
+        assert ensemble.run(config, load, run)
+    parts = {name: load(member, "tiny") for name, member in config.members.items()}
+    corpus = parts["mfcc"]
     for number, fold in enumerate(folds.make_folds(corpus.utterances, "speakers", 3, 0)):
+        saved = classifiers.load(classifiers.Ridge, run / f"fold_{number:02}" / "checkpoints")
+        assert ("weight" in saved.settings) == bool(emphasis)
+        weights = {name: saved.settings["weight"] if name == emphasis else 1 for name in parts}
         train, test = corpus.rows_of(fold.train + fold.dev), corpus.rows_of(fold.test)
         within, across = 0.0, 0.0
-        for part in parts:
+        for name, part in parts.items():
             scaler = StandardScaler().fit(part.inputs[train].astype(float))
             fitted, tested = (scaler.transform(part.inputs[rows]) for rows in (train, test))
-            within = within + fitted @ fitted.T / fitted.shape[1] / len(parts)
-            across = across + tested @ fitted.T / fitted.shape[1] / len(parts)
+            share = weights[name] / sum(weights.values()) / fitted.shape[1]
+            within = within + share * fitted @ fitted.T
+            across = across + share * tested @ fitted.T
         labels = corpus.labels[train]
         ridge = KernelRidge(alpha=np.trace(within) / len(train) / 3.0, kernel="precomputed")
-        weights = compute_sample_weight("balanced", labels)
-        ridge.fit(within, np.eye(7)[labels] - 1 / 7, weights)
+        balanced = compute_sample_weight("balanced", labels)
+        ridge.fit(within, np.eye(7)[labels] - 1 / 7, balanced)
         found = predictions.read(run / f"fold_{number:02}" / "predictions.csv")
-        saved = classifiers.load(classifiers.Ridge, run / f"fold_{number:02}" / "checkpoints")
         logits = ridge.predict(across) / saved.settings["temperature"]
         wanted = np.exp(logits - logits.max(axis=1, keepdims=True))
         wanted /= wanted.sum(axis=1, keepdims=True)
@@ -179,6 +186,8 @@ def test_members_need_the_same_recordings(tmp_path):
         ({"members.wu.model.scaling": "none"}, "members"),
         ({"adapt": "speaker"}, "merging"),
         ({"merging": "sum"}, "merging"),
+        ({"emphasis": "compare"}, "emphasis"),
+        ({"emphasis": "wu", "merging": "mean"}, "emphasis"),
     ],
 )
 def test_what_cannot_be_joined_is_refused_before_any_work(changes, field):

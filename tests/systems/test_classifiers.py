@@ -233,6 +233,28 @@ def test_a_ridge_weighs_classes_alike_and_is_scikit_learns():
     assert ridge.fitted["rows"].shape == (7, inputs.shape[1])  # and no row of the training
 
 
+@pytest.mark.parametrize("emphasis", [0, 1])
+def test_inner_folds_give_weight_to_a_first_block_and_none_to_noise(emphasis):
+    inputs, labels = made(width=6, spread=2.5)
+    inputs = np.hstack([inputs, np.random.default_rng(1).normal(size=(140, 20))])
+    joined, wanted = {"kernel": "linear", "blocks": (6, 20), "emphasis": emphasis}, []
+    ridge = fitted("ridge", inputs, labels, costs=(3.0,), **joined)
+    for weight in (1, 3, 10, 30):
+        shares = np.repeat([weight / 6, 1 / 20] if emphasis == 0 else [1 / 6, weight / 20], [6, 20])
+        decided = labels.copy()
+        for train, rows in folds(len(labels)):
+            scaler = StandardScaler().fit(inputs[train].astype(float))
+            fit, test = (scaler.transform(inputs[x]) * np.sqrt(shares) for x in (train, rows))
+            balanced = len(train) / 7 / np.bincount(labels[train])[labels[train]]
+            reference = Ridge(alpha=np.square(fit).sum() / len(fit) / 3.0, fit_intercept=False)
+            reference.fit(fit, np.eye(7)[labels[train]] - 1 / 7, balanced)
+            decided[rows] = reference.predict(test).argmax(axis=1)
+        wanted.append(balanced_accuracy_score(labels, decided))
+    assert ridge.settings["weight"] == (1, 3, 10, 30)[int(np.argmax(wanted))]
+    np.testing.assert_allclose([row["uar"] for row in ridge.tried], wanted, rtol=1e-9)
+    assert (ridge.settings["weight"] > 1) == (emphasis == 0)
+
+
 @every_kind
 def test_a_row_of_weight_two_is_two_rows(kind):
     inputs, labels = made()
