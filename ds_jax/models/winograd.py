@@ -84,25 +84,27 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
     """Calls a convolution, on TPUs with two pictures in one where their channels fill the lanes.
 
     One half of the batch lies in the channels behind those of the other half, and zeros of the
-    kernel keep them apart. From such a layer to the next nothing is moved: XLA sees that one
-    undoes the other.
+    kernel keep them apart. Where a half fills the lanes each is convolved by itself. From such a
+    layer to the next nothing is moved: XLA sees that one undoes the other.
     """
 
-    def paired(x, kernel, bias):
+    def halved(x, kernel, bias):
+        if 2 * x.shape[-1] > LANES:
+            return jnp.concatenate([function(half, kernel, bias) for half in jnp.split(x, 2)])
         pairs = x.shape[0] // 2, *x.shape[1:3]
         x = jnp.moveaxis(jnp.reshape(x, (2, *pairs, -1)), 0, 3)
         x, none = jnp.reshape(x, (*pairs, -1)), jnp.zeros_like(kernel)
-        halves = [jnp.concatenate(half, axis=-2) for half in ((kernel, none), (none, kernel))]
-        if 2 * kernel.shape[-1] > LANES:  # the output of a half fills them
-            return jnp.concatenate([function(x, half, bias) for half in halves])
-        y = function(x, jnp.concatenate(halves, axis=-1), jnp.tile(bias, 2))
+        kernels = [jnp.concatenate(each, axis=-2) for each in ((kernel, none), (none, kernel))]
+        if 2 * kernel.shape[-1] > LANES:
+            return jnp.concatenate([function(x, kernel, bias) for kernel in kernels])
+        y = function(x, jnp.concatenate(kernels, axis=-1), jnp.tile(bias, 2))
         y = jnp.moveaxis(jnp.reshape(y, (*y.shape[:3], 2, -1)), 3, 0)
         return jnp.reshape(y, (-1, *y.shape[2:]))
 
-    pairs_up = isinstance(x.shape[0], int) and x.shape[0] % 2 == 0
-    if not pairs_up or 2 * x.shape[-1] > LANES:
+    divides = isinstance(x.shape[0], int) and x.shape[0] % 2 == 0
+    if not divides or max(kernel.shape[2:]) > LANES:
         return function(x, kernel, bias)
-    return jax.lax.platform_dependent(x, kernel, bias, tpu=paired, default=function)
+    return jax.lax.platform_dependent(x, kernel, bias, tpu=halved, default=function)
 
 
 def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
