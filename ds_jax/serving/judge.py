@@ -16,6 +16,7 @@ from ds_jax.evaluation.predictions import unpadded
 from ds_jax.features import audio, extract, ffmpeg
 from ds_jax.features.silence import find_speech
 from ds_jax.features.spectrogram import PictureSettings
+from ds_jax.runtime import progress
 from ds_jax.serving.limits import Limits, Refused
 
 TOGETHER = 8  # inputs of a dispatch, at most, and of one client that wait
@@ -70,7 +71,7 @@ class Judge:
 
     def warm_up(self) -> int:
         """Compiles what utterances of all lengths need; returns the number of programs."""
-        rng, count = np.random.default_rng(0), 0
+        rng, programs = np.random.default_rng(0), []
         for part in self.model.parts:
             rate, shapes = part.settings.sample_rate or 16_000, {}
             for number in range(1, LENGTHS + 1):
@@ -78,11 +79,10 @@ class Judge:
                 noise = rng.normal(0, 0.1, length).astype(np.float32)
                 array = extract.from_samples(noise, rate, part.settings)[0]
                 shapes.setdefault(extract.batch([array], part.settings).shape, array)
-            for array in shapes.values():
-                for rows in (1, TOGETHER):
-                    part.start(extract.batch([array], part.settings), rows)()
-                    count += 1
-        return count
+            programs += itertools.product([part], shapes.values(), (1, TOGETHER))
+        for part, array, rows in progress.bar("compiling", len(programs), "programs", programs):
+            part.start(extract.batch([array], part.settings), rows)()
+        return len(programs)
 
     async def run(self) -> None:
         """Judges what waits, the oldest utterance first, until it is cancelled."""

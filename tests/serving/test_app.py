@@ -30,6 +30,7 @@ from served import (
 from starlette.websockets import WebSocketDisconnect
 
 from ds_jax.data.labels import LABELS
+from ds_jax.runtime import progress
 from ds_jax.serving import app, judge
 from ds_jax.serving.judge import Judge
 from ds_jax.serving.limits import Limits
@@ -80,6 +81,14 @@ def test_an_ensemble_answers_with_the_mean_of_its_parts(model):
     wanted = sum(weight * part(samples, RATE) for weight, part in weighted)
     np.testing.assert_allclose(shares(found), wanted, atol=1e-6)
     assert said["pictures"] == []
+
+
+def test_compiling_tells_how_far_it_is(model, monkeypatch):
+    told = []
+    monkeypatch.setattr(progress, "bar", lambda *given: told.append(given) or given[-1])
+    count = Judge(model, Limits(piece=0.5)).warm_up()
+    ((_, total, _, programs),) = told
+    assert total == count == len(programs) > 0
 
 
 def test_a_recording_asks_for_few_windows_at_a_time(model, monkeypatch):
