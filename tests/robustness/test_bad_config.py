@@ -103,7 +103,7 @@ IMPOSSIBLE = {
 }
 # Fields whose empty value means something, so that it is no mistake.
 MAY_BE_EMPTY = ("weights", "folds.file", "model.freeze", "eval_on", "label_map", "variants")
-MAY_BE_EMPTY += ("auxiliary",)
+MAY_BE_EMPTY += ("auxiliary", "emphasis")
 MAY_BE_EMPTY += ("embeddings.model", "embeddings.sha256")  # in configs of other features
 NAMED = ("microsoft/wavlm-large", smart_turn.NAME)  # speech models, by configs
 
