@@ -52,7 +52,7 @@ def find() -> Path:
         FileNotFoundError: It is not there, and could not be downloaded.
         ValueError: What was downloaded has another hash.
     """
-    return downloads.fetch(SOURCES, "Smart Turn", "embeddings.model")[0]
+    return downloads.fetch(SOURCES, "Smart Turn", "the field embeddings.model")[0]
 
 
 def inspect(file: Path, model: str, layer: int) -> int:
@@ -120,6 +120,8 @@ def _open(file: Path, layer: int) -> Any:
             node.input[:] = [unrounded.get(name, name) for name in node.input]
         # Each layer begins with the first of two normalisations; another one ends the last layer.
         norms = [node for node in graph.node if node.op_type == "LayerNormalization"][::2]
+        if [each.name for each in graph.input] != [INPUT] or len(norms) != LAYERS + 1:
+            raise ValueError(f"it is another one than {NAME}, of which {FILE} is the name")
         name = norms[layer].input[0] if layer < LAYERS else norms[layer].output[0]
         del graph.output[:]
         graph.output.add().name = name

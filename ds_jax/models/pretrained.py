@@ -48,7 +48,7 @@ def load(backbone: Backbone, path: str = "", *, full: bool = False) -> Params:
     title = f"{backbone.title}'s ImageNet weights"
     file, source = Path(path).expanduser(), "a given file"
     if not path:
-        file, source = downloads.fetch(_published(backbone, full), title, "weights")
+        file, source = downloads.fetch(_published(backbone, full), title, "--config.weights")
     params = read(backbone, file, full=full)
     print(f"{title}: {file}, from {source}", flush=True)
     return params

