@@ -123,6 +123,9 @@ class Joined(Ensemble):
     def weighted(self) -> Sequence[tuple[float, Model]]:
         return [(1.0, self)]
 
+    def check_gates(self) -> None:
+        self.parts[0].check_gates()  # of a ridge, which has none
+
     def merge(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         logits = np.sum(outputs, axis=0, dtype=np.float64)
         logits = logits.reshape(*logits.shape[:-1], self.count, len(self.classes))

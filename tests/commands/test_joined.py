@@ -141,6 +141,11 @@ def test_parts_add_up_to_the_answer_of_all_folds(run):
     np.testing.assert_allclose(together[1], model(waveforms[1], 16_000), atol=1e-6)
 
 
+def test_ridges_have_no_gates_to_explain(run):
+    with pytest.raises(ValueError, match="no attention gates"):
+        ds_jax.load(run).check_gates()
+
+
 def test_joined_ridges_can_be_a_member(run, tmp_path):
     config = tiny.config()
     config.corpus, config.folds.protocol, config.folds.count = "tiny", "speakers", 3
