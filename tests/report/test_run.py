@@ -220,9 +220,8 @@ def test_generated_pictures_are_counted_in_red_and_shown_by_class_on_axes(tmp_pa
     settings = {"picture.layout": "timeline", "picture.mel_bands": 64, "picture.colour_map": "gray"}
     pictures = [np.full((64, 80), value, np.uint8) for value in (50, 100, 150)]
     drawn = run_report.drawings(pictures[:1], pictures[1:], panels.settings_of(settings))
-    drawn = dict.fromkeys(LABELS[:2], drawn)
     result = made_up.summary(settings=settings, generated=123)
-    page = render(tmp_path, result, drawn=drawn)
+    page = render(tmp_path, result, drawn=dict.fromkeys(LABELS[:2], drawn))
     assert page.has("trained-on-generated")
     assert "123 pictures" in page.text
     kinds = ("recorded", "generated", "generated")
