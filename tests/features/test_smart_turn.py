@@ -195,7 +195,7 @@ def test_another_wheel_or_file_is_refused(wheel, tmp_path, monkeypatch, field):
 @pytest.mark.parametrize("part", ["input", "node"])
 def test_another_model_under_its_name_is_refused(tmp_path, part):
     file = write(tmp_path)
-    model = onnx.load(file)
+    model = onnx.load(file, load_external_data=False)
     if part == "input":
         model.graph.input[0].name = "samples"
     else:
