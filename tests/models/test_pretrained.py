@@ -316,6 +316,8 @@ def test_a_file_is_downloaded_once_and_its_source_is_printed(places, params, cap
         assert got == [name]
     assert places.cached() == {name}
     assert not places.pip
+    (places.cache / "other").touch()  # other users of a shared cache may read what this one may
+    assert (places.cache / name).stat().st_mode == (places.cache / "other").stat().st_mode
 
 
 def test_what_a_download_killed_long_ago_has_left_is_removed(places):

