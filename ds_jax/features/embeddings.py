@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +56,8 @@ class EmbeddingSettings:
             )
             raise ConfigError("embeddings.model", self.model, allowed)
         check_number("embeddings.layer", self.layer, int, 0, 1000)
+        if self.model == smart_turn.NAME:  # or it would be downloaded first
+            smart_turn.check_layer(self.layer, self.model)
         check_number("embeddings.size", self.size, int, 0, 1_000_000)
 
     @property
@@ -237,15 +239,15 @@ def load(settings: EmbeddingSettings) -> _Loaded:
 @functools.lru_cache(maxsize=2)
 def _load(settings: EmbeddingSettings) -> _Loaded:
     place = find(settings.model)
-    _reader(place).inspect(place, settings.model, settings.layer)
+    reader = _reader(place)
+    loaded = _Loaded(*reader.load(place, settings.model, settings.layer), reader.LONGEST)
     found = _hash(place)
     if settings.sha256 not in ("", found):
         raise ValueError(
             f"{settings.model} is another model than the features were made with: its SHA-256 was "
             f"{settings.sha256} and is {found} now: bring back the first one"
         )
-    reader = _reader(place)
-    return _Loaded(*reader.load(place, settings.layer), reader.LONGEST)
+    return loaded
 
 
 def _reader(place: Path) -> ModuleType:
@@ -263,14 +265,18 @@ def _hash(place: Path) -> str:
 
 @functools.lru_cache(maxsize=8)  # a large model takes seconds
 def _hash_of(states: tuple[tuple[Path, int, int], ...]) -> str:
-    hashes = {path.name: files.sha256(path) for path, _, _ in states}
+    return _digest({path.name: files.sha256(path) for path, _, _ in states})
+
+
+def _digest(hashes: Mapping[str, str]) -> str:
     return files.sha256(json.dumps(hashes, sort_keys=True).encode())
 
 
 def terms(settings: EmbeddingSettings) -> str:
     """Returns sentences about a model: its licence and its training data, as its card says."""
     said = f"The features are of layer {settings.layer} of {settings.name}"
-    if settings.name in (smart_turn.NAME, smart_turn.FILE):
+    published = smart_turn.SOURCES[0].hash.removeprefix("sha256:")
+    if settings.sha256 == _digest({smart_turn.FILE: published}):
         return f"{said}. {smart_turn.TERMS}"
     try:
         place = find(settings.model, download=False)

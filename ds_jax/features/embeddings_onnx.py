@@ -24,6 +24,29 @@ def inspect(file: Path, model: str, layer: int) -> int:
         ConfigError: It is no such model, or has no such output.
         ValueError: The file is damaged, or the package onnxruntime is missing.
     """
+    return _open(file, model, layer)[2]
+
+
+def read_files(file: Path) -> list[Path]:
+    """Returns the files of a model that are read, and that its hash is of."""
+    return [file]
+
+
+def load(file: Path, model: str, layer: int) -> tuple[Callable, Callable, int]:
+    """Loads a model; as `embeddings_transformers.load`, for which a frame takes one sample here."""
+    session, output, _ = _open(file, model, layer)
+
+    def frames(samples: np.ndarray) -> np.ndarray:
+        found = _run(session, output, samples, file)[0].astype(np.float64)
+        if not len(found):
+            raise ValueError(f"too short for {file.name}, which makes no frame of it")
+        return found
+
+    return lambda samples: samples, frames, 1
+
+
+def _open(file: Path, model: str, layer: int) -> tuple[Any, str, int]:
+    """Returns a session, the name of the output of a layer, and how many values that has."""
 
     def refuse(allowed: str) -> ConfigError:
         return ConfigError("embeddings.model", model, allowed)
@@ -39,40 +62,22 @@ def inspect(file: Path, model: str, layer: int) -> int:
     if layer >= len(outputs):
         allowed = f"from 0 to {len(outputs) - 1}, the outputs of {file.name}"
         raise ConfigError("embeddings.layer", layer, allowed)
-    values = _run(session, outputs[layer].name, np.zeros(SECOND, np.float32), file)
+    output = outputs[layer].name
+    values = _run(session, output, np.zeros(SECOND, np.float32), file)
     if values.dtype.kind != "f" or values.ndim != 3 or len(values) != 1:
         raise refuse(
-            f"one of outputs [1, frames, values]; {outputs[layer].name} is {[*values.shape]} for a "
-            "second of sound"
+            f"one of outputs [1, frames, values]; {output} is {[*values.shape]} for a second of "
+            "sound"
         )
-    return values.shape[2]
+    return session, output, values.shape[2]
 
 
-def read_files(file: Path) -> list[Path]:
-    """Returns the files of a model that are read, and that its hash is of."""
-    return [file]
-
-
-def load(file: Path, layer: int) -> tuple[Callable, Callable, int]:
-    """Loads a model; as `embeddings_transformers.load`, for which a frame takes one sample here."""
-    session = open_session(file)
-    output = session.get_outputs()[layer].name
-
-    def frames(samples: np.ndarray) -> np.ndarray:
-        found = _run(session, output, samples, file)[0].astype(np.float64)
-        if not len(found):
-            raise ValueError(f"too short for {file.name}, which makes no frame of it")
-        return found
-
-    return lambda samples: samples, frames, 1
-
-
-def open_session(file: Path, change: Callable[[Any], None] = lambda graph: None) -> Any:
+def open_session(file: Path, change: Callable[[Any], None] | None = None) -> Any:
     """Opens a model for ONNX Runtime on the CPU, with one thread for a recording.
 
     Args:
         file: The model.
-        change: What is changed in its graph, an `onnx.GraphProto`, first.
+        change: What is changed in its graph, an `onnx.GraphProto`, first; None: nothing.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -92,13 +97,15 @@ def open_session(file: Path, change: Callable[[Any], None] = lambda graph: None)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # errors are raised
     try:
-        model = onnx.load(file, load_external_data=False)
+        content = file.read_bytes()
+        model = onnx.load_from_string(content)
         for tensor in model.graph.initializer:
             if onnx.external_data_helper.uses_external_data(tensor):
                 raise ValueError(f"{tensor.name} lies in another file, which is not opened")
-        change(model.graph)
-        content, cpu = model.SerializeToString(), ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(content, options, providers=cpu)
+        if change:
+            change(model.graph)
+            content = model.SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of protobuf or of ONNX Runtime
         raise ValueError(f"{file} cannot be read as a model ({_line(error)})") from error
 

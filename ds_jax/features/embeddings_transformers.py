@@ -80,10 +80,13 @@ def read_files(folder: Path) -> list[Path]:
     return [folder / CONFIG, folder / EXTRACTOR, *weights]
 
 
-def load(folder: Path, layer: int) -> tuple[Callable, Callable, int]:
-    """Loads a model of which `inspect` has nothing to say.
+def load(folder: Path, model: str, layer: int) -> tuple[Callable, Callable, int]:
+    """Loads a model.
 
     It computes on the CPU in one thread: torch, in all of the process, gets one for an operation.
+
+    Args:
+        folder, model, layer: As in `inspect`.
 
     Returns:
         What the model's own feature extractor makes of samples, a function of float32 [n] at `RATE`
@@ -91,8 +94,10 @@ def load(folder: Path, layer: int) -> tuple[Callable, Callable, int]:
         and the number of samples that give one frame.
 
     Raises:
+        ConfigError: As `inspect`.
         ValueError: A package is missing, or the weights are damaged.
     """
+    inspect(folder, model, layer)
     try:
         import torch
         import transformers

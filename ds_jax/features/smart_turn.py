@@ -62,10 +62,14 @@ def inspect(file: Path, model: str, layer: int) -> int:
         ConfigError: There is no such layer.
         ValueError: The file is damaged, or the package onnxruntime is missing.
     """
+    _open(file, model, layer)
+    return SIZE
+
+
+def check_layer(layer: int, model: str) -> None:
+    """Checks that a layer exists; a file, or the name of the model, is named where it does not."""
     if layer > LAYERS:
         raise ConfigError("embeddings.layer", layer, f"from 0 to {LAYERS}, the layers of {model}")
-    _open(file, layer)
-    return SIZE
 
 
 def read_files(file: Path) -> list[Path]:
@@ -73,9 +77,9 @@ def read_files(file: Path) -> list[Path]:
     return [file]
 
 
-def load(file: Path, layer: int) -> tuple[Callable, Callable, int]:
+def load(file: Path, model: str, layer: int) -> tuple[Callable, Callable, int]:
     """Loads the model; as `embeddings_transformers.load`."""
-    session = _open(file, layer)
+    session = _open(file, model, layer)
 
     def frames(samples: np.ndarray) -> np.ndarray:
         before = RATE * LONGEST - len(samples)
@@ -102,12 +106,14 @@ def log_mel(samples: np.ndarray) -> np.ndarray:
     return ((np.maximum(cells, cells.max() - DECADES) + 4) / 4).astype(np.float32).T
 
 
-def _open(file: Path, layer: int) -> Any:
+def _open(file: Path, model: str, layer: int) -> Any:
     """Returns a session of ONNX Runtime whose one output is a layer's, [batch, frames, SIZE].
 
     The file's weights have 8 bits. Its activations would be rounded to 8 bits too, in products that
     not all processors compute alike: here they stay float32.
     """
+
+    check_layer(layer, model)
 
     def change(graph: Any) -> None:
         made_by = {node.output[0]: node for node in graph.node}

@@ -181,6 +181,11 @@ def test_the_name_alone_brings_the_file_of_the_package_once(wheel, tmp_path):
         assert smart_turn.TERMS in terms
 
 
+def test_an_unknown_layer_is_refused_before_the_download(wheel):
+    assert refused_field(embeddings.pin, config_of(smart_turn.NAME, layer=5)) == "embeddings.layer"
+    assert not wheel
+
+
 @pytest.mark.parametrize("field", ["wheel_hash", "hash"])
 def test_another_wheel_or_file_is_refused(wheel, tmp_path, monkeypatch, field):
     published, package = smart_turn.SOURCES
@@ -203,6 +208,11 @@ def test_another_model_under_its_name_is_refused(tmp_path, part):
     onnx.save(model, file)
     with pytest.raises(ValueError, match="another one than smart-turn"):
         embeddings.pin(config_of(file))
+
+
+def test_a_model_of_other_weights_under_its_name_has_terms_of_its_own(tmp_path):
+    settings = embeddings.pinned(EmbeddingSettings(str(write(tmp_path)), 1))
+    assert smart_turn.TERMS not in embeddings.terms(settings)
 
 
 def test_another_layer_and_a_damaged_file_are_refused(tmp_path):
