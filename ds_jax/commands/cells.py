@@ -1,7 +1,7 @@
 """Experiments of a page: each is run in a folder of its own; if one fails, the others still run."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -11,14 +11,65 @@ from ds_jax.commands import ensemble
 from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
 from ds_jax.features import embeddings
-from ds_jax.report.paper import ERRORS, sentence
-from ds_jax.runtime import files, processes, progress
+from ds_jax.report.paper import ERRORS, Run, sentence
+from ds_jax.runtime import files, locks, processes, progress
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
 
 DONE, WAITING, MISSING = "done", "not run: not reached yet", "not run: corpus missing"
 Load = Callable[[ConfigDict, str], Corpus]
+
+
+def run_all(
+    runs: Iterable[Run],
+    load: Load,
+    workdir: Path,
+    name: str,
+    write: Callable[[Mapping[Path, str]], dict],
+    chosen: Callable[[Run], bool] = lambda run: True,
+) -> dict | None:
+    """Runs the cells that are not done, and writes the page first and after each.
+
+    A missing corpus or a cell that fails is reported, in the page too, and the rest is run.
+
+    Args:
+        runs: The cells.
+        load: As in `run`; the corpus that was loaded last is kept for the next experiment.
+        workdir: The folder of the page.
+        name: What the page's lock is called.
+        write: Writes the page from the state of each cell, see `state`; returns its content.
+        chosen: Tells whether a cell is run if it is not done.
+
+    Returns:
+        The content of the page; None in processes that do not write.
+    """
+
+    def write_page() -> dict | None:
+        if not processes.is_first_process():
+            return None
+        with locks.hold_folder(workdir, name):
+            return write(states)
+
+    runs = {run.folder: run for run in runs}  # two cells may have one
+    states = {
+        folder: state(each.experiment, workdir / folder, workdir / each.report)
+        for folder, each in runs.items()
+    }
+    content, load = write_page(), keep_last(load)
+    for folder, text in states.items():
+        if text != WAITING:
+            processes.say(f"{folder}: {text}")
+    waiting = [each for each in runs.values() if states[each.folder] == WAITING and chosen(each)]
+    began = time.monotonic()
+    for count, (folder, experiment, tested, _) in enumerate(waiting, start=1):
+        processes.say(f"{folder}: starts, {count} of {len(waiting)}")
+        states[folder] = run(experiment, load, workdir / folder, tested)
+        left = progress.clock((time.monotonic() - began) / count * (len(waiting) - count))
+        processes.say(f"{folder}: {states[folder]}; about {left} left for all")
+        processes.wait_for_others(str(folder))
+        content = write_page()
+    return content
 
 
 def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
@@ -54,26 +105,6 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     if damage:
         processes.say(damage)
     return WAITING if damage else DONE
-
-
-def run_all(
-    waiting: Mapping[Path, tuple[ConfigDict, str]], load: Load, workdir: Path
-) -> Iterator[tuple[Path, str]]:
-    """Runs experiments one after the other; yields the folder of each, and what `run` returned.
-
-    Args:
-        waiting: By its folder below the workdir the `experiment` and `tested` of each, see `run`.
-        load: As in `run`; the corpus that was loaded last is kept for the next experiment.
-        workdir: The folder of the page.
-    """
-    began, load = time.monotonic(), keep_last(load)
-    for count, (folder, (experiment, tested)) in enumerate(waiting.items(), start=1):
-        processes.say(f"{folder}: starts, {count} of {len(waiting)}")
-        outcome = run(experiment, load, workdir / folder, tested)
-        left = progress.clock((time.monotonic() - began) / count * (len(waiting) - count))
-        processes.say(f"{folder}: {outcome}; about {left} left for all")
-        processes.wait_for_others(str(folder))
-        yield folder, outcome
 
 
 def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:

@@ -27,7 +27,7 @@ def run(workdirs: Sequence[Path], output: Path | None = None, drawn: Path | None
         write_json(path, result)
         print(f"comparison: {path}", flush=True)
     if drawn is not None:
-        figures.write_forests(drawn, {"differences": forests.of_comparison(result)})
+        figures.write_forest(drawn / "differences", forests.of_comparison(result))
         latex.write(drawn, tables.of_comparison(result))
     return result
 

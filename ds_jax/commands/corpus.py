@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.data.corpus import Corpus
@@ -16,7 +16,7 @@ from ds_jax.runtime.progress import many
 PAGE = "corpus.html"
 
 
-def run(config: ml_collections.ConfigDict, corpus: Corpus, directory: Path) -> None:
+def run(config: ConfigDict, corpus: Corpus, directory: Path) -> None:
     """Prints how many utterances each class of a corpus has, and writes corpus.html.
 
     Args:

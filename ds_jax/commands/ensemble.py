@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import evaluate, report, train
@@ -32,14 +32,11 @@ from ds_jax.runtime.workdir import (
 from ds_jax.systems import base as systems
 from ds_jax.systems import joined
 
-Load = Callable[[ml_collections.ConfigDict, str], Corpus]
+Load = Callable[[ConfigDict, str], Corpus]
 
 
 def run(
-    config: ml_collections.ConfigDict,
-    load: Load,
-    workdir: Path,
-    numbers: Sequence[int] | None = None,
+    config: ConfigDict, load: Load, workdir: Path, numbers: Sequence[int] | None = None
 ) -> bool:
     """Cross-validates an experiment; of an ensemble each member, and then reports the mean of all.
 
@@ -60,7 +57,7 @@ def run(
     configuration.check_same(config, workdir)
     files.check_writable(workdir)
     if processes.is_first_process():
-        with report.hold(workdir):
+        with locks.hold_folder(workdir, "run"):
             configuration.write(config, workdir)
     load, finished = keep_last(load), True
     for name, directory in member_directories(workdir, config).items():
@@ -78,7 +75,7 @@ def run(
 
 
 def report_finished(
-    config: ml_collections.ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
+    config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
 ) -> RunSummary:
     """Reports the folds that are finished, of an ensemble by all members: `--mode=report`.
 
@@ -108,7 +105,7 @@ def report_finished(
     return report.run(config, corpus, workdir, drawn)
 
 
-def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path) -> None:
+def _average_folds(config: ConfigDict, corpus: Corpus, workdir: Path) -> None:
     """Writes folds.json, and predictions.csv of each fold that all members have finished."""
     members = member_directories(workdir, config)
     tests = {}
@@ -126,7 +123,7 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
                 f"{members[name] / FOLDS} tests other utterances than {members[first] / FOLDS}: "
                 "members of an ensemble need the same folds; delete the folder of one and run again"
             )
-    with report.hold(workdir):
+    with locks.hold_folder(workdir, "run"):
         # Of other corpora members may have heard different recordings, which some cannot use.
         if heard := auxiliary.unite(folder / FOLDS for folder in members.values()):
             content = files.read_json(members[first] / FOLDS) | {"auxiliary": heard}
@@ -146,11 +143,7 @@ def _average_folds(config: ml_collections.ConfigDict, corpus: Corpus, workdir: P
 
 
 def evaluate_on(
-    config: ml_collections.ConfigDict,
-    load: Load,
-    workdir: Path,
-    corpus_name: str,
-    drawn: Path | None = None,
+    config: ConfigDict, load: Load, workdir: Path, corpus_name: str, drawn: Path | None = None
 ) -> RunSummary | None:
     """Tests an experiment as `evaluate.run` does; of an ensemble each member, and the mean of all.
 
@@ -189,8 +182,7 @@ def evaluate_on(
     utterances = [u for u in corpus.utterances if u.name in tested]
     first = next(iter(results.values()))
     made = [result.made for result in results.values()]
-    with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
-        files.remove_unfinished(directory)
+    with locks.hold_folder(directory, "evaluation"):
         predictions.write(directory, utterances, _mean(parts, utterances), corpus.classes)
         pooled = predictions.read_pooled([directory])
         answered = pooled.probabilities.any(axis=0)  # a class that nobody trained has none

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
@@ -17,7 +17,7 @@ from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.runtime import locks, processes, versions
-from ds_jax.runtime.files import read_json, remove_unfinished
+from ds_jax.runtime.files import read_json
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import (
     CHECKPOINTS,
@@ -27,7 +27,6 @@ from ds_jax.runtime.workdir import (
     REPORT,
     evaluation_directory,
     finished_folds,
-    fold_directory,
     fold_number,
 )
 from ds_jax.systems import base as systems
@@ -91,11 +90,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
     for folder in rows:
         digest = _digest(stored, fold_number(folder.parent))
         leakage.check_fold(folder, read_card(folder)["fold"], digest)
-    made_in = report.trained_in(config, workdir)
-    numbers = [fold_number(directory) for directory in directories]
-    trained_with = report.how_made(
-        workdir, [fold_directory(x, n) for x in made_in for n in numbers]
-    )
+    trained_with = report.how_made(config, workdir, [*map(fold_number, directories)])
     kept = {name: x for name, x in trained_with.items() if name in ("weights", "model_terms")}
     made |= {"devices": [processes.devices()]} | kept
     predicted = systems.implementation(config).predict(rows, corpus)
@@ -104,8 +99,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
     if not processes.is_first_process():
         return None
     directory = evaluation_directory(workdir, corpus.name)
-    with locks.hold(directory / "evaluation.lock", f"{directory}", wait=True):
-        remove_unfinished(directory)
+    with locks.hold_folder(directory, "evaluation"):
         predictions.write(directory, utterances, predicted, corpus.classes)
         return report.write(
             directory,
@@ -126,7 +120,7 @@ def run(workdir: Path, corpus: Corpus, drawn: Path | None = None) -> RunSummary 
         )
 
 
-def check_unheard(config: ml_collections.ConfigDict, corpus: str) -> None:
+def check_unheard(config: ConfigDict, corpus: str) -> None:
     """Checks that no model of an experiment was fitted on recordings of a corpus besides its own.
 
     Raises:
@@ -141,7 +135,7 @@ def check_unheard(config: ml_collections.ConfigDict, corpus: str) -> None:
 
 
 def _select(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     corpus: Corpus,
     workdir: Path,
     directories: Sequence[Path],

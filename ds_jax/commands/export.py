@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.export
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.features import extract, spectrogram_jax
@@ -55,7 +55,7 @@ class Run(NamedTuple):
 
     member: str
     weight: float
-    config: ml_collections.ConfigDict
+    config: ConfigDict
     checkpoints: list[Path]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax.data import recordings, tables
 from ds_jax.data.names import plain
@@ -44,10 +44,7 @@ class Labels(NamedTuple):
 
 
 def run(
-    config: ml_collections.ConfigDict,
-    arguments: Sequence[str | Path],
-    output: Path,
-    labels: str = FOLDERS,
+    config: ConfigDict, arguments: Sequence[str | Path], output: Path, labels: str = FOLDERS
 ) -> None:
     """Writes a table with a row of features for each recording or window.
 

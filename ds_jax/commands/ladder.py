@@ -6,11 +6,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ds_jax.commands import cells, train
-from ds_jax.commands.cells import WAITING, Load
+from ds_jax.commands.cells import Load
 from ds_jax.models import pretrained
 from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
-from ds_jax.runtime import files, locks, processes
+from ds_jax.report.paper import Run
+from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError, one_of
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
@@ -58,25 +59,21 @@ def check(config: ConfigDict) -> None:
 def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None) -> None:
     """Runs the rows that are not done, and writes ladder.md and ladder.json after each.
 
-    A missing corpus or a row that fails is reported, in the tables too, and the rest is run.
-
     Args:
         config: The config of `configs/ladder.py`.
-        load: Returns the corpus of a name with the inputs that an experiment describes; raises
-            FileNotFoundError if its recordings are missing.
+        load: As in `cells.run`.
         workdir: The folder of the ladder; each run has a folder below it.
         drawn: The folder of the ladder's figures and tables; none are written if None.
     """
-    runs, states, keys = dict(plan(config)), {}, {}
-    for key, experiment in runs.items():
-        states[key] = cells.state(experiment, *(workdir / page.folder(key),) * 2)
-        if states[key] == WAITING and key.row in (config.only or config.rows):
-            keys[page.folder(key)] = key
-    content = _write(config, states, workdir)
-    waiting = {folder: (runs[key], key.corpus) for folder, key in keys.items()}
-    for folder, outcome in cells.run_all(waiting, load, workdir):
-        states[keys[folder]] = outcome
-        content = _write(config, states, workdir)
+    runs = {key: Run(page.folder(key), x, key.corpus) for key, x in plan(config)}
+
+    def write(states: Mapping[Path, str]) -> dict:
+        return page.write(workdir, config, {key: states[run.folder] for key, run in runs.items()})
+
+    def is_chosen(run: Run) -> bool:
+        return run.folder.parent.name in (config.only or config.rows)
+
+    content = cells.run_all(runs.values(), load, workdir, "ladder", write, is_chosen)
     processes.say(f"the ladder: {workdir / page.TABLES}")
     if drawn is not None and content is not None:
         page.write_figures(drawn, content)
@@ -94,15 +91,3 @@ def plan(config: ConfigDict) -> Iterator[tuple[Key, ConfigDict]]:
                     experiment.weights = config.weights
                 # Now that what follows these fields, such as members and their seeds, has them.
                 yield Key(corpus, name, seed), experiment.copy_and_resolve_references()
-
-
-def _write(config: ConfigDict, states: Mapping[Key, str], workdir: Path) -> dict | None:
-    """Writes ladder.md and ladder.json from the reports of the runs; returns the latter's content.
-
-    In processes that do not write it returns None.
-    """
-    if not processes.is_first_process():
-        return None
-    with locks.hold(workdir / "ladder.lock", f"{workdir}", wait=True):
-        files.remove_unfinished(workdir)
-        return page.write(workdir, config, states)

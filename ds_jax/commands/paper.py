@@ -1,6 +1,6 @@
 """Runs every cell of the paper's tables and compares the numbers: `--config=configs/paper.py`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,14 @@ from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import cells, train
-from ds_jax.commands.cells import DONE, WAITING, Load
+from ds_jax.commands.cells import DONE, Load
 from ds_jax.evaluation import summary
 from ds_jax.models import pretrained, vgg16
 from ds_jax.report import paper as tables
 from ds_jax.report import paper_numbers
 from ds_jax.report.paper import Key, Outcome, Run
 from ds_jax.report.paper_numbers import Row
-from ds_jax.runtime import files, locks, processes
+from ds_jax.runtime import processes
 from ds_jax.runtime.errors import ConfigError
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
@@ -77,13 +77,10 @@ def run(
 ) -> None:
     """Runs the cells that are not done, and writes paper.json and paper.html after each.
 
-    A missing corpus or a cell that fails is reported, in the tables too, and the rest is run.
-
     Args:
         config: The config of `configs/paper.py`, with the full names of the corpora.
         read_experiment: Returns the config of a name such as "ds_am_elra".
-        load: Returns the corpus of a name with the inputs that an experiment describes; raises
-            FileNotFoundError if its recordings are missing.
+        load: As in `cells.run`.
         workdir: The folder of the paper; each cell's run has a folder below it.
         drawn: The folder of the tables' figures, and of the tables for a paper; none are written if
             None.
@@ -93,21 +90,17 @@ def run(
     """
     if config.elra == config.emomatch:
         raise ValueError(f"elra and emomatch are both {config.elra!r}: the tables need two corpora")
-    table = rows(config, read_experiment)
-    runs = plan(config, read_experiment)
-    states = {
-        run.folder: cells.state(run.experiment, workdir / run.folder, workdir / run.report)
-        for run in runs.values()
-    }
-    content, waiting = _write(config, table, runs, states, workdir), {}
-    for run in {run.folder: run for run in runs.values()}.values():
-        if states[run.folder] == WAITING:
-            waiting[Path(run.folder)] = run.experiment, run.tested
-        else:
-            processes.say(f"{run.folder}: {states[run.folder]}")
-    for folder, outcome in cells.run_all(waiting, load, workdir):
-        states[str(folder)] = outcome
-        content = _write(config, table, runs, states, workdir)
+    table, runs = rows(config, read_experiment), plan(config, read_experiment)
+
+    def write(states: Mapping[Path, str]) -> dict:
+        outcomes = {}
+        for key, run in runs.items():
+            done = states[run.folder] == DONE
+            report = summary.read(workdir / run.report / REPORT) if done else None
+            outcomes[key] = Outcome(run, states[run.folder], report)
+        return tables.write(workdir, config, _changed(config), table, outcomes)
+
+    content = cells.run_all(runs.values(), load, workdir, "paper", write)
     processes.say(f"the paper's tables: {workdir / 'paper.html'}")
     if drawn is not None and content is not None:
         tables.write_figures(drawn, content)
@@ -160,7 +153,7 @@ def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
                 chooses = systems.chooses(each) == "epoch"
                 each.select_on = "test" if column == "paper" and chooses else "dev"
         chooses = systems.selected_on(experiment) != "none"
-        runs[name, column] = Run(f"{column}/{name}", experiment, config[tested], chooses)
+        runs[name, column] = Run(Path(column, name), experiment, config[tested], chooses)
         return runs[name, column]
 
     for row in rows(config, read_experiment):
@@ -188,26 +181,3 @@ def _set(experiment: ConfigDict, name: str, value: Any) -> bool:
     if exists:
         experiment.update_from_flattened_dict({name: value})
     return exists
-
-
-def _write(
-    config: ConfigDict,
-    table: Sequence[Row],
-    runs: Mapping[Key, Run],
-    states: Mapping[str, str],
-    workdir: Path,
-) -> dict | None:
-    """Writes paper.json and paper.html from the reports of the cells; returns the former's content.
-
-    In processes that do not write it returns None.
-    """
-    if not processes.is_first_process():
-        return None
-    outcomes = {}
-    for key, run in runs.items():
-        done = states[run.folder] == DONE
-        report = summary.read(workdir / run.report / REPORT) if done else None
-        outcomes[key] = Outcome(run, states[run.folder], report)
-    with locks.hold(workdir / "paper.lock", f"{workdir}", wait=True):
-        files.remove_unfinished(workdir)
-        return tables.write(workdir, config, _changed(config), table, outcomes)

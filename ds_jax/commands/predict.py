@@ -106,11 +106,7 @@ def run(
 
 
 def _explain(
-    rows: Iterable[Row],
-    model: Model,
-    found: Sequence[Recording],
-    folder: Path,
-    windowed: bool,
+    rows: Iterable[Row], model: Model, found: Sequence[Recording], folder: Path, windowed: bool
 ) -> Iterator[Row]:
     """Draws each row's picture and gates, in a tree of folders like that of the recordings."""
     paths = {one: Path(os.path.abspath(one.path)) for one in found if one.title != STANDARD_INPUT}
@@ -154,11 +150,7 @@ def _write_csv(rows: Iterable[Row], classes: Sequence[str], output: TextIO) -> N
 
 
 def _write_json(
-    rows: Iterable[Row],
-    model: Model,
-    unusable: Sequence[Unusable],
-    by_length: bool,
-    output: TextIO,
+    rows: Iterable[Row], model: Model, unusable: Sequence[Unusable], by_length: bool, output: TextIO
 ) -> None:
     """Writes an object with a recording a line; until it is complete it is not valid either."""
     classes = model.classes

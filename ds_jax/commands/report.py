@@ -1,13 +1,12 @@
 """Writes the report of the folds that are finished: `--mode=report`."""
 
-import contextlib
 import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.data import auxiliary, fold_files, folds, generated
@@ -33,9 +32,7 @@ from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import is_over
 
 
-def run(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, drawn: Path | None = None
-) -> RunSummary:
+def run(config: ConfigDict, corpus: Corpus, workdir: Path, drawn: Path | None = None) -> RunSummary:
     """Writes report.json and report.html from the folds that are finished, and names the others.
 
     Args:
@@ -97,8 +94,7 @@ def run(
         record = summary.fold_record(number, tested.confusion)
         records.append(record | sizes | chosen)
         histories.append(history)
-    with hold(workdir):
-        files.remove_unfinished(workdir)
+    with locks.hold_folder(workdir, "run"):
         return write(
             workdir,
             config,
@@ -114,36 +110,35 @@ def run(
             auxiliary=auxiliary.counts(auxiliary.read(workdir / FOLDS)),
             generated=sum(record.get("generated", 0) for record in records),
             drawn=drawn,
-            made=how_made(
-                workdir,
-                [
-                    fold_directory(part, number)
-                    for part in trained_in(config, workdir)
-                    for number in finished
-                ],
-            ),
+            made=how_made(config, workdir, finished),
         )
 
 
-def is_done(config: ml_collections.ConfigDict, directory: Path) -> bool:
+def is_done(config: ConfigDict, directory: Path) -> bool:
     """Tells whether a fold is finished, and had all epochs if its run was given more of them."""
     if not is_finished(directory):
         return False
     return "train" not in config or is_over(config, predictions.read_metrics(directory))
 
 
-def trained_in(config: ml_collections.ConfigDict, workdir: Path) -> list[Path]:
+def trained_in(config: ConfigDict, workdir: Path) -> list[Path]:
     """Returns the folders of the runs whose models a run is the mean of: itself, or its members."""
     members = member_directories(workdir, config).items()
     parts = [part for name, each in members for part in trained_in(config.members[name], each)]
     return [*parts, workdir] if not parts or systems.is_joined(config) else parts
 
 
-def how_made(workdir: Path, directories: Sequence[Path]) -> dict[str, Any]:
-    """Collects what config.json and the models' cards record; older runs lack some of it."""
-    record = configuration.recorded(workdir)
-    made = {"began": "", "command": "", "versions": {}} | record
-    cards = [card for each in directories if (card := _recorded(each / CHECKPOINTS))]
+def how_made(config: ConfigDict, workdir: Path, numbers: Collection[int]) -> dict[str, Any]:
+    """Collects what config.json and the models' cards record; older runs lack some of it.
+
+    Args:
+        config: The config of the run.
+        workdir: The folder of the run.
+        numbers: The folds of the models.
+    """
+    made = {"began": "", "command": "", "versions": {}} | configuration.recorded(workdir)
+    parts = [fold_directory(part, n) for part in trained_in(config, workdir) for n in numbers]
+    cards = [card for each in parts if (card := _recorded(each / CHECKPOINTS))]
     devices = [card["devices"] for card in cards]
     made["devices"] = [each for i, each in enumerate(devices) if each not in devices[:i]]
     made["seconds"] = sum(card["seconds"] for card in cards)
@@ -174,7 +169,7 @@ def public_command(command: str) -> str:
 
 def write(
     directory: Path,
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     corpus: Corpus,
     sources: Sequence[Path],
     histories: Sequence[Sequence[Mapping]] = (),
@@ -241,8 +236,3 @@ def write(
     processes.say(run_report.headline(result))
     processes.say(f"report: {directory / PAGE}")
     return result
-
-
-def hold(workdir: Path) -> contextlib.AbstractContextManager:
-    """Keeps other processes from the files that all folds share, and waits for those that do."""
-    return locks.hold(workdir / "run.lock", f"{workdir}", wait=True)

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.commands import report
@@ -23,7 +23,7 @@ from ds_jax.systems import on_pictures
 from ds_jax.training import parallel
 
 
-def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = None) -> None:
+def check(config: ConfigDict, numbers: Sequence[int] | None = None) -> None:
     """Checks the config of a run before any work.
 
     Args:
@@ -44,7 +44,7 @@ def check(config: ml_collections.ConfigDict, numbers: Sequence[int] | None = Non
         pretrained.check(backbone, path, full=full)
 
 
-def check_backbones(config: ml_collections.ConfigDict) -> set[tuple[Backbone, str, bool]]:
+def check_backbones(config: ConfigDict) -> set[tuple[Backbone, str, bool]]:
     """Checks that the backbones of an experiment have the layers that it names.
 
     Returns:
@@ -63,10 +63,7 @@ def check_backbones(config: ml_collections.ConfigDict) -> set[tuple[Backbone, st
 
 
 def run(
-    config: ml_collections.ConfigDict,
-    corpus: Corpus,
-    workdir: Path,
-    numbers: Sequence[int] | None = None,
+    config: ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int] | None = None
 ) -> bool:
     """Cross-validates a system on a corpus.
 
@@ -122,7 +119,7 @@ def run(
 
 
 def _folds(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]
+    config: ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]
 ) -> tuple[str, list[folds.Fold]]:
     """Reads the workdir's folds.json; the first process writes it where it is missing."""
     path = workdir / FOLDS
@@ -132,7 +129,7 @@ def _folds(
         else:
             configuration.check_files(config, workdir)
             if configuration.has_grown(config, workdir):
-                with report.hold(workdir):
+                with locks.hold_folder(workdir, "run"):
                     configuration.write(config, workdir)
             before = configuration.recorded(workdir).get(configuration.VERSIONS, {})
             if changed := versions.difference(before):
@@ -151,25 +148,22 @@ def _folds(
     return protocol, all_folds
 
 
-def _write_folds(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]
-) -> None:
+def _write_folds(config: ConfigDict, corpus: Corpus, workdir: Path, numbers: Sequence[int]) -> None:
     """Writes config.json and folds.json; an impossible config writes nothing."""
     protocol, all_folds = _make_folds(config, corpus)
     _check_numbers(numbers, len(all_folds))
     files.check_writable(workdir)
-    with report.hold(workdir):
+    with locks.hold_folder(workdir, "run"):
         configuration.check_same(config, workdir)
         if (workdir / FOLDS).is_file():  # another process had the lock and has written it
             return
-        files.remove_unfinished(workdir)
         configuration.write(config, workdir)
         content = config.folds.seed, config.select_on, all_folds, corpus.utterances
         content += (auxiliary.describe(corpus.auxiliary),)
         fold_files.write_folds(workdir / FOLDS, corpus.name, protocol, *content)
 
 
-def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
+def _make_folds(config: ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
     """Makes the folds of a config, and says where they may surprise."""
     fields = config.folds
     whole = fields.protocol == "whole_corpus"
@@ -194,7 +188,7 @@ def _make_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str,
     return fields.protocol, all_folds
 
 
-def _given_folds(config: ml_collections.ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
+def _given_folds(config: ConfigDict, corpus: Corpus) -> tuple[str, list[folds.Fold]]:
     """Returns the folds of a file, or those that the corpus gives; says what they do not."""
     fields, protocol = config.folds, "custom"
     settings = corpus.utterances, config.select_on, fields.seed
@@ -231,9 +225,7 @@ def _hold_folds(workdir: Path, numbers: Sequence[int]) -> Iterator[None]:
         yield
 
 
-def _is_whole(
-    config: ml_collections.ConfigDict, workdir: Path, number: int, explain: bool = False
-) -> bool:
+def _is_whole(config: ConfigDict, workdir: Path, number: int, explain: bool = False) -> bool:
     """Tells whether a fold is done and undamaged; may say why it is run again."""
     directory = fold_directory(workdir, number)
     if not is_finished(directory):

@@ -84,23 +84,17 @@ def write_run(
         histories: For each fold the rows of its metrics.jsonl, an epoch each.
         examples: By the name of their figure, the panels of recordings that the page shows.
     """
-    _write_forest(folder / "scores", forests.of_scores(report))
+    write_forest(folder / "scores", forests.of_scores(report))
     write_confusion(folder / "confusion", report.labels, report.confusion)
-    _write_forest(folder / "classes", forests.of_classes(report))
+    write_forest(folder / "classes", forests.of_classes(report))
     if report.speakers:
-        _write_forest(folder / "speakers", forests.of_speakers(report))
+        write_forest(folder / "speakers", forests.of_speakers(report))
     if report.calibration:
         _write(folder / "calibration", lambda *sheet: _calibration(*sheet, report.calibration), 0.8)
     for curve in plots.learning(histories, report.folds):
         _write(folder / curve.field, lambda *sheet, curve=curve: _curve(*sheet, curve), 0.62)
     for name, shown in examples.items():
         write_panels(folder / name, shown)
-
-
-def write_forests(folder: Path, drawn: Mapping[str, Forest]) -> None:
-    """Writes forest plots by the names of their files."""
-    for name, forest in drawn.items():
-        _write_forest(folder / name, forest)
 
 
 def write_confusion(path: Path, labels: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
@@ -165,7 +159,7 @@ def _style() -> Iterator[type]:
         yield matplotlib.figure.Figure
 
 
-def _write_forest(path: Path, forest: Forest) -> None:
+def write_forest(path: Path, forest: Forest) -> None:
     """Writes a forest plot; labels too long to stand beside their rows stand above them."""
     series = len(forest.series) or 1
     above = max(len(label) for label, _ in forest.rows) > BESIDE

@@ -56,27 +56,13 @@ def ordered(rows: Mapping[str, Mapping], after: str = "") -> list[str]:
 def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:
     """Writes ladder.json and ladder.md, and returns the content of the former.
 
+    A row counts with those of its seeds that are done.
+
     Args:
         workdir: The folder of both files and, below it, of the runs.
         config: The config of `configs/ladder.py`.
         states: What has become of each run: "done", or a phrase that says why it is not.
     """
-    content = _collect(workdir, config, states)
-    write_json(workdir / "ladder.json", content)
-    text = pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content)
-    write_text(workdir / TABLES, text)
-    return content
-
-
-def write_figures(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes the figures and tables of the content of ladder.json, for a paper."""
-    forest = forests.of_ladder(content)
-    figures.write_forests(folder, {"differences": forest} if forest else {})
-    latex.write(folder, tables.of_ladder(content))
-
-
-def _collect(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:
-    """Returns the content of ladder.json; a row counts with those of its seeds that are done."""
     rows, corpora = {}, {}
     for name in ordered(config.rows):
         row = config.rows[name]
@@ -115,7 +101,18 @@ def _collect(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> di
     for (differences, other), pair in zip(places, significance.adjust(pairs), strict=True):
         differences[other] = pair
     content = {"seeds": list(config.seeds), "references": list(config.references), "rows": rows}
-    return content | {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}
+    content |= {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}
+    write_json(workdir / "ladder.json", content)
+    text = pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content)
+    write_text(workdir / TABLES, text)
+    return content
+
+
+def write_figures(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes the figures and tables of the content of ladder.json, for a paper."""
+    if forest := forests.of_ladder(content):
+        figures.write_forest(folder / "differences", forest)
+    latex.write(folder, tables.of_ladder(content))
 
 
 @functools.cache  # what is done does not change, and the tables are written after each run

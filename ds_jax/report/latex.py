@@ -66,9 +66,9 @@ def write(folder: Path, tables: Mapping[str, Table]) -> None:
 
 def to_latex(table: Table) -> str:
     """Returns a tabular, with its caption in a comment above."""
-    sides = "".join("l" if kind == TEXT else "r" for _, kind in table.columns)
-    heading = [escape(title + UNITS.get(kind, "")) for title, kind in table.columns]
     kinds = [kind for _, kind in table.columns]
+    sides = "".join("l" if kind == TEXT else "r" for kind in kinds)
+    heading = [escape(title + UNITS.get(kind, "")) for title, kind in table.columns]
     rows = [[_latex(*pair) for pair in zip(row, kinds, strict=True)] for row in table.rows]
     lines = [
         f"% {_line(table.caption)}",

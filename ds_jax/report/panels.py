@@ -105,30 +105,21 @@ def of_pictures(
         times: The start and the end of each picture, in seconds.
         settings: How the pictures were drawn; without them axes have no marks.
     """
-    panels = []
+    panels, colours = [], settings.colour_map if settings else "viridis"
     marked = [_marks(*each, settings) for each in zip(pictures, times, strict=True)]
-    for number, picture in enumerate(pictures):
-        shown = {
-            "values": picture,
-            "size": (1.0, 1.0),
-            "colour_map": settings.colour_map if settings else "viridis",
-        }
-        name = f"window {number + 1}" if len(pictures) > 1 else "spectrogram"
-        panels.append(Panel(name, **shown, **marked[number], **_levels(settings)))
+    for number, (picture, marks) in enumerate(zip(pictures, marked, strict=True), start=1):
+        name = f"window {number}" if len(pictures) > 1 else "spectrogram"
+        panels.append(Panel(name, picture, (1.0, 1.0), colours, **marks, **_levels(settings)))
     for name, gate in gates.items():
         size = (1.0, 1.0)
         if settings:
             sides = zip(gate.shape, pictures[0].shape, strict=True)
             size = tuple(axes.covered(*side, settings) for side in sides)
-        shown = {
-            "values": np.rint(255 * np.clip(gate, 0, 1)).astype(np.uint8),
-            "size": size,
-            "colour_map": GATE_COLOURS,
-            "bar_ticks": [(0.0, "0"), (0.5, "0.5"), (1.0, "1")],
-            "bar_label": "gate, 0 closed to 1 open",
-            "range": (float(gate.min()), float(gate.max())),
-        }
-        panels.append(Panel(name, **shown, **marked[0]))
+        values = np.rint(255 * np.clip(gate, 0, 1)).astype(np.uint8)
+        bar = {"bar_ticks": [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]}
+        bar |= {"bar_label": "gate, 0 closed to 1 open"}
+        limits = float(gate.min()), float(gate.max())
+        panels.append(Panel(name, values, size, GATE_COLOURS, **marked[0], **bar, range=limits))
     return panels
 
 

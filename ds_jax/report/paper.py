@@ -30,19 +30,26 @@ Key = tuple[str, str]  # the name of a cell's config, and "paper", "clean" or "w
 
 
 class Run(NamedTuple):
-    """A cell's experiment."""
+    """An experiment of a page.
 
-    folder: str  # below the workdir
+    Attributes:
+        folder: That of its run, below the page's.
+        experiment: Its config.
+        tested: The name of the corpus that it is tested on, which in table 7 may be another one.
+        chooses_epoch: Whether it does; otherwise a test fold cannot choose anything.
+    """
+
+    folder: Path
     experiment: ConfigDict
-    tested: str  # the name of the corpus; in table 7 it may differ from experiment.corpus
-    chooses_epoch: bool  # otherwise a test fold cannot choose anything
+    tested: str
+    chooses_epoch: bool = True
 
     @property
-    def report(self) -> str:
-        """The folder of its report.json, below the workdir."""
+    def report(self) -> Path:
+        """The folder of its report.json, below the page's."""
         if self.tested == self.experiment.corpus:
             return self.folder
-        return str(evaluation_directory(Path(self.folder), self.tested))
+        return evaluation_directory(self.folder, self.tested)
 
 
 class Outcome(NamedTuple):
@@ -74,37 +81,8 @@ def write(
         table: The rows of the tables 1 to 4.
         outcomes: The outcome of each cell's run.
     """
-    content = _collect(workdir, config, changed, table, outcomes)
-    write_json(workdir / "paper.json", content)
-    write_page(workdir / "paper.html", content)
-    return content
-
-
-def write_figures(folder: Path, content: Mapping) -> None:
-    """Writes the figures and tables of a page, for a paper.
-
-    Args:
-        folder: Where they go.
-        content: The content of paper.json.
-    """
-    figures.write_forests(folder, forests.of_paper(content))
-    for cell in content["ds_am"]:
-        if cell["confusion"]:
-            path = folder / f"figure_{cell['figure']}"
-            figures.write_confusion(path, cell["labels"], cell["confusion"])
-    latex.write(folder, tables.of_paper(content, CAPTIONS))
-
-
-def _collect(
-    workdir: Path,
-    config: ConfigDict,
-    changed: Mapping[str, Any],
-    table: Sequence[Row],
-    outcomes: Mapping[Key, Outcome],
-) -> dict:
-    """Returns the content of paper.json."""
     titles = {place: _corpus_title(config, place, outcomes) for place in paper_numbers.CORPORA}
-    return {
+    content = {
         "title": _title(config, titles),
         "elra": config.elra,
         "emomatch": config.emomatch,
@@ -122,6 +100,25 @@ def _collect(
         "comparisons": list(_comparisons(table, outcomes, workdir)),
         "slips": list(paper_numbers.SLIPS),
     }
+    write_json(workdir / "paper.json", content)
+    write_page(workdir / "paper.html", content)
+    return content
+
+
+def write_figures(folder: Path, content: Mapping) -> None:
+    """Writes the figures and tables of a page, for a paper.
+
+    Args:
+        folder: Where they go.
+        content: The content of paper.json.
+    """
+    for name, forest in forests.of_paper(content).items():
+        figures.write_forest(folder / name, forest)
+    for cell in content["ds_am"]:
+        if cell["confusion"]:
+            path = folder / f"figure_{cell['figure']}"
+            figures.write_confusion(path, cell["labels"], cell["confusion"])
+    latex.write(folder, tables.of_paper(content, CAPTIONS))
 
 
 def _corpus_title(config: ConfigDict, place: str, outcomes: Mapping[Key, Outcome]) -> str:
@@ -206,7 +203,7 @@ def _measured(outcome: Outcome) -> dict:
         "shared": report.shared if report else None,
         "interval": report.interval if report else None,
         "status": status,
-        "workdir": run.report,
+        "workdir": str(run.report),
     }
 
 

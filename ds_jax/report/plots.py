@@ -148,12 +148,9 @@ def histogram(bins: Mapping) -> Plot:
     top = step * math.ceil(max(counts) / step)
     bars = []
     for index, count in enumerate(counts):
-        name, x, y = (
-            f"{texts[index]} to {texts[index + 1]} s: {count}",
-            index * width,
-            _y(count, top),
-        )
-        bars.append((name, _round(LEFT + x + 1), y, _round(width - 2), _round(BOTTOM - y)))
+        name, y = f"{texts[index]} to {texts[index + 1]} s: {count}", _y(count, top)
+        x = _round(LEFT + index * width + 1)
+        bars.append((name, x, y, _round(width - 2), _round(BOTTOM - y)))
     return Plot(
         title="Utterances by duration",
         description="; ".join(name for name, *_ in bars) + ".",

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import filelock
 
-from ds_jax.runtime.files import explain_write_errors, make_folder, path_text, printable
+from ds_jax.runtime.files import (
+    explain_write_errors,
+    make_folder,
+    path_text,
+    printable,
+    remove_unfinished,
+)
 
 # The errors of file systems whose server has no locks, such as NFS without its lock service.
 _LOCKLESS = errno.ENOLCK, errno.ENOTSUP
@@ -64,6 +70,17 @@ def hold(path: Path, what: str, wait: bool = False, advice: str = "") -> Iterato
         with contextlib.suppress(OSError):  # the folder may be gone, or the disk
             owner.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def hold_folder(directory: Path, name: str) -> Iterator[None]:
+    """Keeps other processes from files of a folder within a block, and waits for those that do.
+
+    Files that killed processes have left there half-written are removed first.
+    """
+    with hold(directory / f"{name}.lock", f"{directory}", wait=True):
+        remove_unfinished(directory)
+        yield
 
 
 def _describe_this_process() -> str:

@@ -16,7 +16,7 @@ from ds_jax.commands import evaluate, report, train
 from ds_jax.data.labels import LABELS
 from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.predictions import Predicted
-from ds_jax.runtime import files, processes
+from ds_jax.runtime import files, locks, processes
 from ds_jax.systems import classifiers
 from ds_jax.training import loop
 from ds_jax.training.checkpoints import read_card
@@ -199,7 +199,7 @@ def test_what_another_process_has_made_meanwhile_is_not_made_again(tmp_path, mon
 
         monkeypatch.setattr(module, name, hold_after_another)
 
-    let_another_run_first(report, "hold", [])
+    let_another_run_first(locks, "hold_folder", [])
     assert not train.run(config, corpus, tmp_path, [])
     assert {path.name for path in made} == {"config.json", "folds.json"}
     assert {path: path.stat().st_mtime_ns for path in made} == made

@@ -73,7 +73,7 @@ def test_a_run_has_its_figures_in_two_widths_and_two_formats(tmp_path):
 def test_an_ensemble_and_its_six_members_look_different(tmp_path, drawn):
     names = [f"member {number}" for number in range(7)]
     row = [Estimate(float(number)) for number in range(7)]
-    figures.write_forests(tmp_path, {"scores": Forest("title", "points", names, [("a", row)])})
+    figures.write_forest(tmp_path / "scores", Forest("title", "points", names, [("a", row)]))
     (axes,) = drawn[0].axes
     looks = {(line.get_color(), line.get_marker()) for line in axes.lines}
     assert len(looks) == 7
@@ -84,14 +84,14 @@ def test_equal_data_give_equal_bytes_whatever_a_user_s_defaults_are(tmp_path, mo
     contents = []
     for size in (10, 30):
         with matplotlib.rc_context({"font.size": size, "svg.fonttype": "none"}):
-            figures.write_forests(tmp_path, {"forest": FOREST})
+            figures.write_forest(tmp_path / "forest", FOREST)
             assert matplotlib.rcParams["font.size"] == size
         contents.append([path.read_bytes() for path in sorted(tmp_path.iterdir())])
     assert contents[0] == contents[1]
 
 
 def test_a_forest_has_a_point_and_an_interval_for_each_estimate(tmp_path, drawn):
-    figures.write_forests(tmp_path, {"forest": FOREST})
+    figures.write_forest(tmp_path / "forest", FOREST)
     for figure in drawn.values():
         (axes,) = figure.axes
         assert not axes.get_title()
@@ -104,7 +104,7 @@ def test_a_forest_has_a_point_and_an_interval_for_each_estimate(tmp_path, drawn)
 
 def test_long_labels_stand_above_their_rows(tmp_path, drawn):
     rows = [("a long name " * 12, FOREST.rows[0][1]), FOREST.rows[1]]
-    figures.write_forests(tmp_path, {"forest": FOREST._replace(rows=rows)})
+    figures.write_forest(tmp_path / "forest", FOREST._replace(rows=rows))
     texts = [text.get_text() for text in drawn[0].axes[0].texts]
     assert " ".join(texts[0].split()) == " ".join(rows[0][0].split())
 
