@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ds_jax.runtime import files, versions
-from ds_jax.runtime.errors import ConfigError, check_choice
+from ds_jax.runtime.errors import ConfigError, check_choice, naming
 from ds_jax.runtime.workdir import CONFIG
 
 # Two calls that share a workdir may differ in these: they change no fold, or not its beginning.
@@ -123,10 +123,8 @@ def check_fields(config: ConfigDict, schemas: Mapping[str, Callable[[], ConfigDi
         content.pop("members", None)
     _check_group("", values, example, list(flatten(schema)))  # first, since members share some
     for group, experiment in inner.items():
-        try:
+        with naming(f"{group}."):
             check_fields(experiment, schemas)
-        except ConfigError as error:
-            raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
 
 
 def unknown_field(name: str, value: object, names: Collection[str]) -> ConfigError:

@@ -13,6 +13,7 @@ from ds_jax.data import fold_files, tables
 from ds_jax.data.names import essence, plain
 from ds_jax.data.tables import Table
 from ds_jax.runtime import progress
+from ds_jax.runtime.errors import number
 from ds_jax.runtime.files import files_below, printable
 from ds_jax.runtime.progress import few, many
 
@@ -247,10 +248,7 @@ def _read_times(where: str, row: Mapping[str, str]) -> tuple[float, float]:
 
 def _seconds(where: str, field: str, text: str) -> float:
     """Reads a time, whose decimals may follow a comma."""
-    try:
-        seconds = float(text.replace(",", "."))
-    except ValueError:
-        seconds = math.nan
+    seconds = number(text.replace(",", "."))
     if not 0 <= seconds < math.inf:
         raise ValueError(f"{where}, {field}: {text!r} must be a number of seconds, 0 or more")
     return seconds

@@ -16,6 +16,7 @@ from ds_jax.data.recordings import Recording, Unusable, Window
 from ds_jax.features import extract
 from ds_jax.models.backbones import backbone_of
 from ds_jax.runtime import files, processes
+from ds_jax.runtime.errors import number
 from ds_jax.runtime.files import path_text
 from ds_jax.runtime.progress import few, many
 from ds_jax.systems import base as systems
@@ -149,16 +150,9 @@ def _read_table(path: Path) -> Labels:
     columns = []
     for index, column in enumerate(named):
         values = {labels[index] for labels in rows.values()}
-        numbers = all(map(_is_number, values))
+        numbers = all(math.isfinite(number(value)) for value in values)
         columns.append((table.columns[column], None if numbers else sorted(values)))
     return Labels(columns, rows)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _write(

@@ -12,7 +12,7 @@ from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
 from ds_jax.report.paper import Run
 from ds_jax.runtime import processes
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, naming, one_of
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
 
@@ -45,12 +45,9 @@ def check(config: ConfigDict) -> None:
         raise ConfigError(f"rows.{absent[0]}.after", row.after, "a row that is not after this one")
     needed = set()
     for (corpus, name, _), experiment in plan(config):
-        try:
+        with naming(f"rows.{name}.experiment.", f" (on {corpus})"):
             systems.check(experiment)
             needed |= train.check_backbones(experiment)
-        except ConfigError as error:
-            field = f"rows.{name}.experiment.{error.field} (on {corpus})"
-            raise ConfigError(field, error.value, error.allowed) from error
     for backbone, path, full in needed:
         if path:  # what is published is downloaded for its row alone
             pretrained.check(backbone, path, full=full)

@@ -16,7 +16,7 @@ from ds_jax.report import paper_numbers
 from ds_jax.report.paper import Key, Outcome, Run
 from ds_jax.report.paper_numbers import Row
 from ds_jax.runtime import processes
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.errors import ConfigError, naming
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
@@ -43,12 +43,9 @@ def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
     rows(config, read_experiment)  # raises for names of rivals
     for name in config.rivals:
         rival = read_experiment(name).copy_and_resolve_references()
-        try:
+        with naming("", f" (of the rival {name})"):
             systems.check(rival)
             train.check_backbones(rival)
-        except ConfigError as error:
-            field = f"{error.field} (of the rival {name})"
-            raise ConfigError(field, error.value, error.allowed) from error
         if configuration.adapts(rival):
             allowed = "of configs with adapt='none', since nobody is enrolled in the tables"
             raise ConfigError("rivals", name, allowed)

@@ -10,7 +10,7 @@ import numpy as np
 from ds_jax.data.corpus import Auxiliary, Corpus
 from ds_jax.data.extension import extended
 from ds_jax.runtime import files, progress
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.errors import ConfigError, number
 from ds_jax.runtime.progress import many
 
 MOST = 100.0  # times what the training utterances weigh
@@ -23,10 +23,7 @@ def parse(entry: str) -> tuple[str, float]:
         ConfigError: The entry has another form.
     """
     name, _, text = entry.rpartition("=")
-    try:
-        share = float(text)
-    except ValueError:
-        share = np.nan
+    share = number(text)
     if not name or not 0 < share <= MOST:
         allowed = f"CORPUS=SHARE, such as 'ravdess=0.3', with a share above 0 and up to {MOST:g}"
         raise ConfigError("auxiliary", entry, allowed)

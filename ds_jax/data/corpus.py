@@ -122,7 +122,8 @@ class Corpus:
         blocks: The numbers of features of several kinds that stand side by side in `inputs`, see
             `systems.joined`; empty where there is one kind.
         auxiliary: Recordings of other corpora that train the models too.
-        skipped: The names of the utterances whose recordings could not be used.
+        skipped: The rows of skipped.csv: the name of each utterance whose recording could not be
+            used, its file and the reason.
         directory: The folder of the prepared corpus, where results computed from `inputs` may be
             kept.
         recordings: The recording of each utterance, by its name, if reports are to play it.
@@ -139,7 +140,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     inputs: np.ndarray | StoredPictures
     owners: np.ndarray
-    skipped: Sequence[str] = ()
+    skipped: Sequence[Sequence[str]] = ()
     directory: Path | None = None
     recordings: Mapping[str, audio.Source] = dataclasses.field(default_factory=dict)
     audio_terms: str = ""
@@ -171,7 +172,7 @@ class Corpus:
     @property
     def absent(self) -> dict[str, str]:
         """Why the run does without an utterance of the corpus, by the utterance's name."""
-        return dict.fromkeys(self.skipped, "unusable") | self.left_out
+        return dict.fromkeys((name for name, *_ in self.skipped), "unusable") | self.left_out
 
     @property
     def digests(self) -> dict[str, str]:
@@ -320,7 +321,7 @@ def load(
         inputs = extract.stack([inputs[number] for _, _, _, number in records])
     directory = Path(builder.data_path)
     with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
-        skipped = [row["utterance"] for row in csv.DictReader(file)]
+        skipped = list(csv.reader(file))[1:]
     known = {"title": builder.title} | builder.terms(builder.builder_config.folder)
     known |= {"classes": tuple(classes), "left_out": left_out}
     recordings = builder.playable()

@@ -139,10 +139,7 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
 
 
 def write(
-    directory: Path,
-    utterances: Sequence[Utterance],
-    predicted: Predicted,
-    classes: Sequence[str],
+    directory: Path, utterances: Sequence[Utterance], predicted: Predicted, classes: Sequence[str]
 ) -> None:
     """Writes predictions.csv and, for attention heads, their files of the same form and the gates.
 

@@ -24,9 +24,7 @@ _ROUNDING = 1e-10
 
 
 def compare(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
-    train_sizes: Sequence[int],
+    first: Sequence[Predictions], second: Sequence[Predictions], train_sizes: Sequence[int]
 ) -> dict:
     """Compares two systems that were tested on the same folds.
 

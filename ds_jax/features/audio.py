@@ -101,12 +101,7 @@ def read(
     """
     source = _source(source)
     file_rate, blocks = _decode(source, min(longest, LONGEST), heard)
-    rate = sample_rate or file_rate
-    blocks = _resample(_check(source, blocks), file_rate, rate)
-    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
-    if not samples.size:
-        raise ValueError(f"{source} is too short: at {rate} Hz it has no sample")
-    return samples, rate
+    return _join(source, blocks, file_rate, sample_rate or file_rate)
 
 
 def from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> tuple[np.ndarray, int]:
@@ -138,12 +133,8 @@ def from_samples(samples: np.ndarray, rate: int, sample_rate: int) -> tuple[np.n
     low, high = sources.RATES
     if not low <= rate <= high:
         raise ValueError(f"rate={rate} must be that of the samples, {low} to {high} Hz")
-    wanted = sample_rate or rate
-    blocks = _check("the waveform", [samples.astype(np.float32)] if len(samples) else [])
-    samples = np.concatenate([np.zeros(0, np.float32), *_resample(blocks, rate, wanted)])
-    if not samples.size:
-        raise ValueError(f"the waveform is too short: at {wanted} Hz it has no sample")
-    return samples, wanted
+    blocks = [samples.astype(np.float32)] if len(samples) else []
+    return _join("the waveform", blocks, rate, sample_rate or rate)
 
 
 def windows(
@@ -206,6 +197,17 @@ def windows(
 
 def _source(source: Source | str | os.PathLike) -> Source:
     return source if isinstance(source, Source) else Source(Path(source))
+
+
+def _join(
+    source: Source | str, blocks: Iterable[np.ndarray], rate: int, wanted: int
+) -> tuple[np.ndarray, int]:
+    """Checks blocks, and returns them resampled and in one; and the wanted rate."""
+    blocks = _resample(_check(source, blocks), rate, wanted)
+    samples = np.concatenate([np.zeros(0, np.float32), *blocks])
+    if not samples.size:
+        raise ValueError(f"{source} is too short: at {wanted} Hz it has no sample")
+    return samples, wanted
 
 
 def _count(blocks: Iterable[np.ndarray], lengths: list[int]) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ import numpy as np
 from ds_jax.features import embeddings_onnx, embeddings_transformers, smart_turn
 from ds_jax.features.embeddings_transformers import CONFIG, EXTRACTOR, INSTALL, RATE, WEIGHTS
 from ds_jax.runtime import files
-from ds_jax.runtime.errors import ConfigError, check_number
+from ds_jax.runtime.errors import ConfigError, check_number, first_line, naming
 
 CARD = "README.md"
 HUB_NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
@@ -108,10 +108,8 @@ def pin(config: MutableMapping[str, Any], group: str = "") -> None:
     for name, member in config.get("members", {}).items():
         pin(member, f"{group}members.{name}.")
     if config.get("features") == "embeddings":
-        try:
+        with naming(group):
             found = pinned(EmbeddingSettings(**config["embeddings"]))
-        except ConfigError as error:
-            raise ConfigError(group + error.field, error.value, error.allowed) from error
         config["embeddings"]["sha256"], config["embeddings"]["size"] = found.sha256, found.size
 
 
@@ -177,10 +175,9 @@ def find(model: str, *, download: bool = True) -> Path:
     try:
         return Path(get())
     except Exception as error:  # of the Hub, of its client or of the network
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
         allowed = (
-            f"a model that can be had ({what}). Where there is a network, `hf download {name} "
-            f"--local-dir {Path(name).name}` downloads it: give that folder here"
+            f"a model that can be had ({first_line(error)}). Where there is a network, `hf "
+            f"download {name} --local-dir {Path(name).name}` downloads it: give that folder here"
         )
         raise ConfigError("embeddings.model", model, allowed) from error
 

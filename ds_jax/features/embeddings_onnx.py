@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.features import embeddings_transformers
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.errors import ConfigError, first_line
 
 SUFFIX, SECOND = ".onnx", 16_000  # samples
 LONGEST = embeddings_transformers.LONGEST
@@ -107,7 +107,7 @@ def open_session(file: Path, change: Callable[[Any], None] | None = None) -> Any
             content = model.SerializeToString()
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of protobuf or of ONNX Runtime
-        raise ValueError(f"{file} cannot be read as a model ({_line(error)})") from error
+        raise ValueError(f"{file} cannot be read as a model ({first_line(error)})") from error
 
 
 def _run(session: Any, output: str, samples: np.ndarray, file: Path) -> np.ndarray:
@@ -116,8 +116,4 @@ def _run(session: Any, output: str, samples: np.ndarray, file: Path) -> np.ndarr
         return session.run([output], inputs)[0]
     except Exception as error:  # of ONNX Runtime
         seconds = len(samples) / SECOND
-        raise ValueError(f"{file.name} cannot read {seconds:g} s ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{file.name} cannot read {seconds:g} s ({first_line(error)})") from error

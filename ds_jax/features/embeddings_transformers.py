@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ds_jax.runtime import files
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.errors import ConfigError, first_line
 
 RATE = 16_000  # Hz; all of these models are trained on it
 LONGEST = 30  # seconds that a model reads at a time: attention takes memory by their square
@@ -127,8 +127,7 @@ def load(folder: Path, model: str, layer: int) -> tuple[Callable, Callable, int]
                 output_loading_info=True,
             )
     except Exception as error:  # of safetensors, of torch or of transformers
-        what = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{folder} cannot be read as a model ({what})") from error
+        raise ValueError(f"{folder} cannot be read as a model ({first_line(error)})") from error
     finally:
         said.set_verbosity(before)
         if shows:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import soxr
 
-from ds_jax.runtime.errors import ConfigError
+from ds_jax.runtime.errors import ConfigError, number
 
 VERSION = 1  # is a part of the names of prepared data: raise it whenever a variant changes
 
@@ -54,10 +54,7 @@ def parse(variant: str) -> tuple[str, float]:
     """
     kind, _, text = variant.partition("=")
     _, low, high = KINDS.get(kind, (None, np.inf, np.inf))
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
+    value = number(text)
     if not low <= value <= high or f"{kind}={value:g}" in CHANGES_NOTHING:
         known = ", ".join(
             f"{name}=X with X from {low:g} to {high:g}" for name, (_, low, high) in KINDS.items()

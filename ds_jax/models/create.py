@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.typing import DTypeLike
+from ml_collections import ConfigDict
 
 from ds_jax.features import extract
 from ds_jax.models.backbones import built
@@ -18,9 +18,7 @@ Variables = Mapping[str, Mapping]  # {"params": ..., "batch_stats": ...}
 
 
 def create_network(
-    config: ml_collections.ConfigDict,
-    axis_name: str | None = None,
-    dtype: DTypeLike = jnp.float32,
+    config: ConfigDict, axis_name: str | None = None, dtype: DTypeLike = jnp.float32
 ) -> Network:
     """Builds the network of a config.
 

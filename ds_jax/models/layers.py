@@ -111,11 +111,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def __call__(
-        self,
-        inputs: jax.Array,
-        mask: jax.Array,
-        train: bool = False,
-        rngs: jax.Array | None = None,
+        self, inputs: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
     ) -> Outputs:
         """Classifies a batch of inputs."""
         return self.upper(self.lower(inputs), mask, train, rngs)

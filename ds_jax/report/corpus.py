@@ -1,6 +1,5 @@
 """Counts what a corpus holds, and writes corpus.html, one file without links to others."""
 
-import csv
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -60,7 +59,7 @@ def summarise(corpus: Corpus) -> dict:
         "smallest": min(present, key=counts.__getitem__),
         "largest_share": max(counts.values()) / len(utterances),
         "imbalance": max(counts.values()) / min(counts.values()),
-        "skipped": _skipped(corpus.directory),
+        "skipped": corpus.skipped,
         "equal": _equal(utterances),
     }
 
@@ -179,14 +178,6 @@ def _table(aspect: str, corpus: Corpus) -> list[dict]:
             }
         )
     return rows
-
-
-def _skipped(directory: Path | None) -> list[list[str]]:
-    """Returns the rows (utterance, file, reason) of a prepared corpus' skipped.csv."""
-    if directory is None:
-        return []
-    with open(directory / "skipped.csv", newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
 
 
 def _equal(utterances: Sequence[Utterance]) -> list[list[Utterance]]:

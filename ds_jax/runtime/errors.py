@@ -1,12 +1,14 @@
 """Errors as one sentence each, which says what is wrong and what to do."""
 
+import contextlib
 import difflib
 import errno
 import math
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable
+import traceback
+from collections.abc import Collection, Iterable, Iterator
 from numbers import Integral, Real
 
 from absl import flags
@@ -59,6 +61,32 @@ def check_number(field: str, value: object, kind: type, low: float, high: float)
         raise ConfigError(field, value, f"{KINDS[kind.__name__]} {limits}")
 
 
+@contextlib.contextmanager
+def naming(before: str, after: str = "") -> Iterator[None]:
+    """Adds to the field that an error of a block names, such as "members.first." before it.
+
+    Raises:
+        ConfigError: The block raised one.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(before + error.field + after, error.value, error.allowed) from error
+
+
+def number(text: str) -> float:
+    """Returns the number that a text is; NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of what another library says, or the kind of its error."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def sentence(error: Exception) -> str | None:
     """Returns the sentence that a user reads of an error; None for an unforeseen error."""
     if isinstance(error, flags.Error):
@@ -85,12 +113,10 @@ def sentence(error: Exception) -> str | None:
 
 def _is_raised_here(error: Exception) -> bool:
     """Returns whether this program raised an error, and no library."""
-    if not isinstance(error, ValueError | FloatingPointError) or error.__traceback__ is None:
+    if not isinstance(error, ValueError | FloatingPointError):
         return False
-    place = error.__traceback__
-    while place.tb_next:
-        place = place.tb_next
-    return place.tb_frame.f_globals["__name__"].partition(".")[0] in PACKAGES
+    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(names) and names[-1].partition(".")[0] in PACKAGES
 
 
 def _flag_sentence(error: flags.Error) -> str:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import hashlib
-import math
 import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -215,10 +214,7 @@ class _Service:
 
 def _seconds(request: Request, name: str, most: float) -> float:
     text = request.query_params.get(name, "0")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = errors.number(text)
     if not 0 <= value <= most:
         raise Refused(400, f"{name}={text[:50]} must be a number of seconds from 0 to {most:g}")
     return value

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.data import auxiliary, folds, labels
@@ -20,7 +20,7 @@ from ds_jax.evaluation.predictions import Predicted
 from ds_jax.features import embeddings, extract, variants
 from ds_jax.features.extract import SETS
 from ds_jax.models.backbones import BACKBONES
-from ds_jax.runtime.errors import ConfigError, check_choice, one_of
+from ds_jax.runtime.errors import ConfigError, check_choice, naming, one_of
 from ds_jax.runtime.progress import many
 from ds_jax.systems import fields, on_pictures
 
@@ -54,7 +54,7 @@ class System(NamedTuple):
 class Implementation(Protocol):
     """The functions of a system's module."""
 
-    def fit(self, config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> FitFolds:
+    def fit(self, config: ConfigDict, corpus: Corpus, protocol: str) -> FitFolds:
         """Prepares what all folds share.
 
         Args:
@@ -173,13 +173,13 @@ def generates(config: Mapping) -> bool:
     return bool(config.get("generate", {}).get("share"))
 
 
-def implementation(config: ml_collections.ConfigDict) -> Implementation:
+def implementation(config: ConfigDict) -> Implementation:
     """Imports the module of a config's system, or of the one ridge of an ensemble."""
     module = "joined" if config.system == ENSEMBLE else SYSTEMS[config.system].module
     return importlib.import_module(f"ds_jax.systems.{module}")
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ConfigDict) -> None:
     """Checks all fields of a config, before any work, but not the files that they name.
 
     A `picture.size` of 0 becomes the size that the backbone was trained on.
@@ -226,7 +226,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("features", settings.set, allowed)
 
 
-def _check_members(config: ml_collections.ConfigDict) -> None:
+def _check_members(config: ConfigDict) -> None:
     """Checks the members of an ensemble, which are experiments of their own on the same folds."""
     if not config.members:
         raise ConfigError("members", {}, "one config or more, each under a name")
@@ -244,10 +244,8 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
         if member.eval_on:
             allowed = "empty: eval_on of the ensemble has all of them tested"
             raise ConfigError(f"{group}.eval_on", tuple(member.eval_on), allowed)
-        try:
+        with naming(f"{group}."):
             check(member)
-        except ConfigError as error:
-            raise ConfigError(f"{group}.{error.field}", error.value, error.allowed) from error
         if chooses(member) == "epoch" and member.select_on != config.select_on:
             allowed = f"{config.select_on!r}, as select_on is"
             raise ConfigError(f"{group}.select_on", member.select_on, allowed)
@@ -268,7 +266,7 @@ def _check_members(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("select_on", config.select_on, allowed)
 
 
-def _check_joined(config: ml_collections.ConfigDict) -> None:
+def _check_joined(config: ConfigDict) -> None:
     """Checks that members can be joined as kernels: they are ridges that differ in inputs alone."""
     models = []
     for name, member in config.members.items():
@@ -292,7 +290,7 @@ def _check_joined(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("merging", config.merging, "'mean' where adapt is 'speaker'")
 
 
-def _check_auxiliary(config: ml_collections.ConfigDict) -> None:
+def _check_auxiliary(config: ConfigDict) -> None:
     """Checks `config.auxiliary` against other fields; `datasets.prepare` checks the corpora."""
     names = auxiliary.shares(config.auxiliary, config.corpus)
     every = [auxiliary.shares(x.auxiliary, x.corpus) for x in configuration.experiments(config)]
@@ -312,7 +310,7 @@ def _check_auxiliary(config: ml_collections.ConfigDict) -> None:
         raise ConfigError("auxiliary", tuple(config.auxiliary), allowed)
 
 
-def _check_select_on(config: ml_collections.ConfigDict, system: System) -> None:
+def _check_select_on(config: ConfigDict, system: System) -> None:
     """Checks that what chooses the epoch fits the training."""
     if system.chooses != "epoch":
         allowed, why = ("dev",), "has no epochs to choose from"
@@ -338,7 +336,7 @@ def selected_on(config: Mapping) -> str:
     return config["select_on"] if chooses(config) == "epoch" else "none"
 
 
-def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
+def chosen(config: ConfigDict, rows: Sequence[Mapping]) -> dict:
     """Returns what was chosen in a fold, from the rows of its metrics.jsonl, if it has any."""
     match chooses(config) if rows else "":
         case "epoch":
@@ -351,7 +349,7 @@ def chosen(config: ml_collections.ConfigDict, rows: Sequence[Mapping]) -> dict:
     return {}
 
 
-def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
+def load_config(checkpoints: Sequence[Path]) -> ConfigDict:
     """Reads the config that the models in some folds' `checkpoints` folders were fitted by.
 
     Raises:
@@ -362,7 +360,7 @@ def load_config(checkpoints: Sequence[Path]) -> ml_collections.ConfigDict:
     from ds_jax.training.checkpoints import read_card  # here, since it imports JAX
 
     cards = [read_card(folder) for folder in checkpoints]
-    configs = [ml_collections.ConfigDict(configuration.OLDER | card["config"]) for card in cards]
+    configs = [ConfigDict(configuration.OLDER | card["config"]) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(

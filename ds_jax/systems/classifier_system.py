@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax.config import adapts
 from ds_jax.data import enrolment, folds, leakage
@@ -24,7 +24,7 @@ from ds_jax.training.checkpoints import made, read_card
 INNER_FOLDS = 5  # of the fitted rows, by which a classifier chooses
 
 
-def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+def fit(config: ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Computes the vectors of the corpus; see `base.Implementation`.
 
     Of several processes every one fits all folds, and the first writes them.
@@ -34,11 +34,7 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 
 
 def fit_vectors(
-    config: ml_collections.ConfigDict,
-    kind: type[Classifier],
-    model: Mapping,
-    corpus: Corpus,
-    protocol: str,
+    config: ConfigDict, kind: type[Classifier], model: Mapping, corpus: Corpus, protocol: str
 ) -> Callable:
     """Fits a kind of classifier, with some fields, on a corpus of vectors; otherwise as `fit`."""
 
@@ -57,9 +53,15 @@ def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[P
     """Predicts with the classifiers of a run; see `base.Implementation`."""
     config = _config(next(iter(rows)))
     inputs = vectors(config, corpus)  # alike in all folds
+    return predict_vectors(KINDS[config.system], rows, inputs, len(config.classes))
+
+
+def predict_vectors(
+    kind: type[Classifier], rows: Mapping[Path, np.ndarray], inputs: np.ndarray, count: int
+) -> Iterator[tuple[Path, Predicted]]:
+    """Predicts vectors, float32 [n, d], of so many classes; otherwise as `predict`."""
     for checkpoints, of_model in rows.items():
-        classifier = classifiers.load(KINDS[config.system], checkpoints)
-        shares = classifier.probabilities(inputs[of_model], len(config.classes))
+        shares = classifiers.load(kind, checkpoints).probabilities(inputs[of_model], count)
         yield checkpoints, Predicted(shares, {}, {})
 
 
@@ -93,7 +95,7 @@ def load_measure(checkpoints: Sequence[Path]) -> Callable:
     return lambda inputs, size: lambda: inputs
 
 
-def vectors(config: ml_collections.ConfigDict, corpus: Corpus) -> np.ndarray:
+def vectors(config: ConfigDict, corpus: Corpus) -> np.ndarray:
     """Returns float32 [n, d], the vectors of a corpus, whose folder may keep files of them."""
     found = corpus.inputs
     if "picture" in config:
@@ -102,7 +104,7 @@ def vectors(config: ml_collections.ConfigDict, corpus: Corpus) -> np.ndarray:
 
 
 def _fit_fold(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     kind: type[Classifier],
     model: Mapping,
     corpus: Corpus,
@@ -155,6 +157,6 @@ def _test(classifier: Classifier, corpus: Corpus, fold: folds.Fold) -> Predicted
     return predictions.average_windows(Predicted(shares, {}, {}), corpus, rows)
 
 
-def _config(checkpoints: Path) -> ml_collections.ConfigDict:
+def _config(checkpoints: Path) -> ConfigDict:
     """Reads the config of the model in a fold's `checkpoints` folder."""
-    return ml_collections.ConfigDict(read_card(checkpoints)["config"])
+    return ConfigDict(read_card(checkpoints)["config"])

@@ -15,8 +15,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax.data import recordings
 from ds_jax.data.corpus import StoredPictures
@@ -78,22 +78,19 @@ def extract_features(
     weights = str(files.expand(weights)) if weights else ""
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     config |= {"model": {"backbone": backbone, "layers": layers}, "weights": weights}
-    config = ml_collections.ConfigDict(config)
+    config = ConfigDict(config)
     on_pictures.complete(config)
     on_pictures.check(config, extract.settings(config))
-
-    def work(found, bad):
-        return process(found, config, bad)
-
+    windows = recordings.answer(paths, unusable, lambda found, bad: process(found, config, bad))
     return [
         window.times | {"features": vector}
-        for windows, vectors in recordings.answer(paths, unusable, work)
-        for window, vector in zip(windows, vectors, strict=True)
+        for batch, vectors in windows
+        for window, vector in zip(batch, vectors, strict=True)
     ]
 
 
 def process(
-    found: Sequence[Recording], config: ml_collections.ConfigDict, unusable: list[Unusable]
+    found: Sequence[Recording], config: ConfigDict, unusable: list[Unusable]
 ) -> Iterator[tuple[list[Window], np.ndarray]]:
     """Yields windows of recordings and their features, float32 [n, d], as `recordings.process`.
 
@@ -110,7 +107,7 @@ def process(
     return recordings.process(found, features.settings, windowing, size, extractor, unusable)
 
 
-def create_features(config: ml_collections.ConfigDict) -> "LayerFeatures":
+def create_features(config: ConfigDict) -> "LayerFeatures":
     """Loads the parameters that the features of a config's pictures and `model` need.
 
     Raises:

@@ -5,9 +5,9 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-import ml_collections
 import numpy as np
 import scipy.special
+from ml_collections import ConfigDict
 
 from ds_jax.data.recordings import Paths, Recording, Unusable
 from ds_jax.evaluation.predictions import Predicted
@@ -21,7 +21,7 @@ class Ensemble(Model):
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        config: ConfigDict,
         weighted: Sequence[tuple[float, Model]],
         read_card: Callable[[], dict],
     ):
@@ -110,12 +110,7 @@ class Joined(Ensemble):
     ridge, float [..., folds x classes].
     """
 
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        parts: Sequence[Model],
-        read_card: Callable[[], dict],
-    ):
+    def __init__(self, config: ConfigDict, parts: Sequence[Model], read_card: Callable[[], dict]):
         super().__init__(config, [(1 / len(parts), part) for part in parts], read_card)
         self.count = parts[0].count
 
@@ -132,9 +127,7 @@ class Joined(Ensemble):
         return scipy.special.softmax(logits, axis=-1).mean(axis=-2)
 
 
-def join(
-    config: ml_collections.ConfigDict, members: Sequence[Model], read_card: Callable[[], dict]
-) -> Ensemble:
+def join(config: ConfigDict, members: Sequence[Model], read_card: Callable[[], dict]) -> Ensemble:
     """Makes the mean of members; those that read the same inputs read them together.
 
     Args:
@@ -162,7 +155,7 @@ def join(
     return Ensemble(config, parts, read_card)
 
 
-def _never_answered(config: ml_collections.ConfigDict, parts: Sequence[Model]) -> list[str]:
+def _never_answered(config: ConfigDict, parts: Sequence[Model]) -> list[str]:
     """Returns the classes that no part answers."""
     return [name for name in config.classes if all(name in each.never_answered for each in parts)]
 

@@ -1,6 +1,6 @@
 """The values that the fields of a config can have, where no constructor checks them."""
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ds_jax.config import flatten
 from ds_jax.runtime.errors import ConfigError, check_choice, check_number
@@ -39,7 +39,7 @@ CHOICES = {
 }
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ConfigDict) -> None:
     """Checks the value of each field by itself, but not those of an ensemble's members.
 
     Raises:

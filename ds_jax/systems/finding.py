@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.data.recordings import Paths
@@ -69,7 +69,7 @@ def find(path: str | os.PathLike, channel: str | None = None, raw_rate: int | No
             )
         reading = reading_of(facts["config"] | given) | {"trim": 0.0}  # it trims them itself
         return Model(
-            ml_collections.ConfigDict(facts["config"] | given),
+            ConfigDict(facts["config"] | given),
             extract.Waveforms(facts["sample_rate"], **reading),
             len(facts["models"]),
             lambda: facts,

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax.data.corpus import Corpus
 from ds_jax.data.folds import Fold
@@ -25,11 +25,7 @@ from ds_jax.systems.ensemble import Joined
 from ds_jax.systems.model import Model
 
 
-def read(
-    config: ml_collections.ConfigDict,
-    load: Callable[[ml_collections.ConfigDict, str], Corpus],
-    name: str,
-) -> Corpus:
+def read(config: ConfigDict, load: Callable[[ConfigDict, str], Corpus], name: str) -> Corpus:
     """Returns a corpus whose inputs are the vectors of all members, one member after the other.
 
     Args:
@@ -60,7 +56,7 @@ def read(
     return dataclasses.replace(corpora[-1], inputs=inputs, blocks=blocks)
 
 
-def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+def fit(config: ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Fits on what `read` returned; see `base.Implementation`."""
     model = next(iter(config.members.values())).model.to_dict() | {"blocks": corpus.blocks}
     if config.emphasis:  # an index, since blocks have no names
@@ -80,14 +76,11 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
 
 def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[Path, Predicted]]:
     """Predicts what `read` returned; see `base.Implementation`."""
-    for checkpoints, of_model in rows.items():
-        ridge = classifiers.load(Ridge, checkpoints)
-        shares = ridge.probabilities(corpus.inputs[of_model], len(corpus.classes))
-        yield checkpoints, Predicted(shares, {}, {})
+    return classifier_system.predict_vectors(Ridge, rows, corpus.inputs, len(corpus.classes))
 
 
 def find(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     checkpoints: Sequence[Path],
     members: Sequence[Model],
     read_card: Callable[[], dict],

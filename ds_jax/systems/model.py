@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.data import enrolment, recordings
@@ -59,7 +59,7 @@ class Model:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        config: ConfigDict,
         settings: extract.Settings,
         count: int,
         read_card: Callable[[], dict],
@@ -251,19 +251,13 @@ class Model:
             )
 
     def rows_of(
-        self,
-        paths: Paths,
-        window: float,
-        hop: float,
-        unusable: list[Unusable] | None,
+        self, paths: Paths, window: float, hop: float, unusable: list[Unusable] | None
     ) -> Iterator[Row]:
         """Yields what is predicted for each window of recordings, see `predict`."""
         windowing = self.windowing(window, hop)
-
-        def work(found, bad):
-            return self.rows(found, windowing, bad)
-
-        return recordings.answer(paths, unusable, work)
+        return recordings.answer(
+            paths, unusable, lambda found, bad: self.rows(found, windowing, bad)
+        )
 
     def describe(
         self, windows: Sequence[tuple[float, float, np.ndarray]], by_length: bool

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
 from ds_jax.config import adapts
 from ds_jax.data import enrolment
@@ -29,7 +29,7 @@ from ds_jax.training.checkpoints import load_variables, read_card
 from ds_jax.training.parallel import ONE_MODEL
 
 
-def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Callable:
+def fit(config: ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Puts the corpus on the devices; see `base.Implementation`."""
     from ds_jax.training import loop  # here, since answers of finished models need no training
 
@@ -43,14 +43,14 @@ def fit(config: ml_collections.ConfigDict, corpus: Corpus, protocol: str) -> Cal
     return functools.partial(loop.train_folds, setup)
 
 
-def load_weights(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.ndarray]]:
+def load_weights(config: ConfigDict) -> dict[str, dict[str, np.ndarray]]:
     """Loads the parameters that a config's backbone begins with, see `pretrained.load`."""
     from ds_jax.models import pretrained  # here, for the same reason
 
     return pretrained.load(built(config), config.weights, full=needs_full_weights(config))
 
 
-def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables]:
+def load(directory: Path) -> tuple[ConfigDict, Network, Variables]:
     """Loads the finished model of a fold.
 
     Args:
@@ -63,7 +63,7 @@ def load(directory: Path) -> tuple[ml_collections.ConfigDict, Network, Variables
         FileNotFoundError: There is no finished model in the folder.
         ValueError: The model is damaged, of another label set, or of another network.
     """
-    config = ml_collections.ConfigDict(read_card(directory)["config"])
+    config = ConfigDict(read_card(directory)["config"])
     network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
     return config, network, load_variables(directory, like=abstract_variables(network))
 
@@ -89,9 +89,7 @@ def predict(rows: Mapping[Path, np.ndarray], corpus: Corpus) -> Iterator[tuple[P
         yield checkpoints, predicted
 
 
-def _inputs(
-    config: ml_collections.ConfigDict, network: Network, params: Mapping, corpus: Corpus
-) -> Any:
+def _inputs(config: ConfigDict, network: Network, params: Mapping, corpus: Corpus) -> Any:
     """Puts a corpus on the devices as `Inputs`; its speakers are standardised as in training."""
     from ds_jax.training import inference
     from ds_jax.training.input_pipeline import create_inputs

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
 from ds_jax.features.spectrogram import PictureSettings
@@ -16,7 +16,7 @@ from ds_jax.runtime.progress import many
 SHOWN = 12  # names that an error lists
 
 
-def complete(config: ml_collections.ConfigDict) -> None:
+def complete(config: ConfigDict) -> None:
     """Puts the size that the backbone was trained on in place of a `picture.size` of 0.
 
     Raises:
@@ -28,7 +28,7 @@ def complete(config: ml_collections.ConfigDict) -> None:
         config.picture.size = backbone_of(config).size
 
 
-def shares_weights(config: ml_collections.ConfigDict) -> bool:
+def shares_weights(config: ConfigDict) -> bool:
     """Tells whether the file of weights of an ensemble, or of a page, is meant for an experiment.
 
     It is VGG16's; an experiment on another backbone has a file of its own.
@@ -36,7 +36,7 @@ def shares_weights(config: ml_collections.ConfigDict) -> bool:
     return "weights" in config and config.get("model", {}).get("backbone", "vgg16") == "vgg16"
 
 
-def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
+def check(config: ConfigDict, picture: PictureSettings) -> None:
     """Checks what depends on the backbone: pictures, frozen blocks, gates and layers.
 
     The names of blocks and layers that Keras has to build first are left to `check_built`.
@@ -70,7 +70,7 @@ def check(config: ml_collections.ConfigDict, picture: PictureSettings) -> None:
         raise ConfigError("picture.size", picture.size, allowed)
 
 
-def check_built(config: ml_collections.ConfigDict) -> None:
+def check_built(config: ConfigDict) -> None:
     """Checks the names of blocks and layers, which are known once Keras has built the backbone.
 
     Raises:
@@ -80,7 +80,7 @@ def check_built(config: ml_collections.ConfigDict) -> None:
     _check_names(config, built(config))
 
 
-def _check_names(config: ml_collections.ConfigDict, backbone: Backbone) -> None:
+def _check_names(config: ConfigDict, backbone: Backbone) -> None:
     """Checks the names of blocks and layers."""
     model, outputs = config.model, backbone.outputs
     blocks = [block.name for block in backbone.blocks]
