@@ -146,29 +146,21 @@ def settings(config: Mapping) -> Settings:
     return PictureSettings(**config["picture"], **reading_of(config))
 
 
-def compute(samples: np.ndarray, rate: int, settings: FeatureSettings) -> np.ndarray:
+def compute(samples: np.ndarray, settings: FeatureSettings) -> np.ndarray:
     """Computes the features of one utterance.
 
     Args:
-        samples: float [n], mono, n >= 1, all finite, full scale at 1.
-        rate: Hz; it must equal the rate of the settings.
+        samples: float [n] at the rate of the settings, mono, n >= 1, all finite, full scale at 1.
         settings: The set.
 
     Returns:
         float32 of the settings' shape, all finite.
 
     Raises:
-        ValueError: The samples are not as above, or have no such features.
+        ValueError: The samples have no such features.
     """
-    samples = np.asarray(samples, np.float32)
-    if samples.ndim != 1 or not len(samples) or not np.isfinite(samples).all():
-        raise ValueError(
-            f"samples of shape {samples.shape} have no features; give one channel [n], all finite"
-        )
-    if rate != settings.sample_rate:
-        raise ValueError(f"rate={rate} Hz must be {settings.sample_rate} Hz: resample the samples")
     given = [settings.embeddings] if settings.embeddings else []
-    features = SETS[settings.set].function(samples, *given)
+    features = SETS[settings.set].function(np.asarray(samples, np.float32), *given)
     expected = tuple(size or len(features) for size in settings.shape)
     if features.shape != expected:
         raise ValueError(
@@ -299,7 +291,7 @@ def _represent(samples: np.ndarray, rate: int, settings: Settings) -> np.ndarray
     if isinstance(settings, Waveforms):
         return samples
     if isinstance(settings, FeatureSettings):
-        return compute(samples, rate, settings)
+        return compute(samples, settings)
     return spectrogram.draw(samples, rate, settings)
 
 

@@ -31,7 +31,6 @@ def _noise(samples: np.ndarray, rate: int, snr: float) -> np.ndarray:
 
     A recording gets the same noise each time, and another at another level.
     """
-    del rate
     level = np.sqrt(np.mean(np.square(samples, dtype=np.float64))) * 10 ** (-snr / 20)
     rng = np.random.default_rng([zlib.crc32(samples.tobytes()), round(1000 * (snr + 10))])
     return samples + level * rng.standard_normal(len(samples))

@@ -55,7 +55,6 @@ class FeatureNetwork(Network):
         self, x: jax.Array, mask: jax.Array, train: bool = False, rngs: jax.Array | None = None
     ) -> Outputs:
         """Classifies float32 [batch, d], or [batch, frames, d] with NaN beyond a sequence's end."""
-        del mask
         size = x.shape[-1]
         centre = self.variable("batch_stats", "centre", jnp.zeros, size).value
         scale = self.variable("batch_stats", "scale", jnp.ones, size).value
@@ -90,7 +89,6 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, rngs: jax.Array | None) -> jax.Array:
         """Returns logits, float32 [batch, classes], of the state after the last real frame."""
-        del rngs
         x = x if x.ndim == 3 else x[:, None]
         lengths = jnp.sum(~jnp.isnan(x[..., 0]), axis=1)
         x = jnp.nan_to_num(x)

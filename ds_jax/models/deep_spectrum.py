@@ -42,7 +42,6 @@ class AttentionHeads(nn.Module):
         self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
     ) -> Outputs:
         """Classifies the outputs of a backbone's blocks; `rngs` is not used."""
-        del rngs
         features, gates, head_logits = {}, {}, {}
         for name in self.gates:
             head = AttentionHead(self.axis_name, self.dtype, name=f"{name}_attention")
@@ -90,7 +89,6 @@ class FullyConnectedHead(nn.Module):
         self, outputs: Mapping[str, jax.Array], mask: jax.Array, train: bool, rngs: jax.Array | None
     ) -> Outputs:
         """Classifies the last block's output; `rngs` holds a random key for each row."""
-        del mask
         x = outputs[self.backbone.outputs[-1]]
         if self.kind == "gap":
             x = x.astype(jnp.float32)

@@ -45,7 +45,6 @@ class Trunk(nn.Module):
             The outputs of the layers that ran, dtype [batch, ...], by their names; with `first > 1`
             also the input, under the name of the layer that it came from.
         """
-        del widths
         import keras  # on JAX, since `keras_backbone` has built the network
 
         below, names = None, tuple(block.name for block in self.blocks[first - 1 : last])

@@ -68,7 +68,6 @@ class Network(nn.Module):
 
     def frozen_layers(self, module: str) -> set[str]:
         """Returns the names of a module's layers that keep their pretrained parameters."""
-        del module
         return set()
 
     def port(self, pretrained: Mapping) -> dict[str, dict]:
@@ -80,17 +79,14 @@ class Network(nn.Module):
         Returns:
             A part of the network's parameters, by module and layer.
         """
-        del pretrained
         return {}
 
     def scaling(self, inputs: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Measures what `upper` scales inputs by, on int [m], the rows of the train split."""
-        del inputs, rows
         return {}
 
     def widths(self, inputs: Any) -> np.ndarray | None:
         """Returns the columns of each picture of a corpus, int [n]; None: they are all equal."""
-        del inputs
         return None
 
     def lower(self, inputs: jax.Array) -> Any:

@@ -87,17 +87,12 @@ def _is_accelerated() -> bool:
 
 
 def _prepare_compiler() -> None:
-    """Sets the compiler's flags, and the folder of compiled programs."""
+    """Sets the compiler's flags, and the folder of compiled programs, if one can be written."""
     given = os.environ.get("XLA_FLAGS", "")
     if jaxlib.__version__.startswith("0.10.") and not _is_accelerated() and _YNN not in given:
         # Since jaxlib 0.10 float32 convolutions on the CPU go to YNNPACK, whose weight gradient is
         # 4 to 5 times slower than Eigen's. XLA ends the program on a flag that it does not know.
         os.environ["XLA_FLAGS"] = f"{_YNN} {given}".strip()
-    _keep_programs()
-
-
-def _keep_programs() -> None:
-    """Names the folder of compiled programs; without one that can be written none are kept."""
     given = jax.config.jax_compilation_cache_dir
     if given and "://" in given:
         return

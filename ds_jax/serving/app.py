@@ -84,7 +84,6 @@ class _Service:
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Lets the judge work as long as the application does."""
-        del app
         work = asyncio.create_task(self._judge.run())
         try:
             yield
@@ -94,19 +93,16 @@ class _Service:
 
     async def page(self, request: Request) -> Response:
         """Answers with the page that has the microphone."""
-        del request
         return HTMLResponse(self._html)
 
     async def health(self, request: Request) -> Response:
         """Tells that the server listens, and how much it has to do."""
-        del request
         judge = self._judge
         content = {"status": "ok", "listeners": self._listeners}
         return JSONResponse(content | {"answers": judge.answers, "dispatches": judge.dispatches})
 
     async def describe(self, request: Request) -> Response:
         """Describes this interface to programs."""
-        del request
         return JSONResponse(openapi.describe(self._judge.model.classes, self._limits))
 
     async def predict(self, request: Request) -> Response:
@@ -234,14 +230,12 @@ def _script(name: str):
     text = (_PAGE / name).read_text(encoding="utf-8")
 
     async def answer(request: Request) -> Response:
-        del request
         return Response(text, media_type=_TYPE)
 
     return answer
 
 
 async def _refuse(request: Request, error: Refused) -> Response:
-    del request
     headers = {"retry-after": "5"} if error.status == 503 else {}
     if error.status in (408, 413):  # the rest of the body is not wanted
         headers["connection"] = "close"
@@ -258,5 +252,6 @@ async def _no_such(request: Request, error: HTTPException) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
+    # It is raised again, for whoever runs the server.
     del request, error  # it is raised again, for whoever runs the server
     return JSONResponse({"error": _FAILED}, 500)

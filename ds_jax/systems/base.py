@@ -191,9 +191,8 @@ def check(config: ConfigDict) -> None:
     if config.get("system") == ENSEMBLE:
         _check_members(config)
         return
-    system = SYSTEMS.get(config.get("system"))
-    if system is None:
-        raise ConfigError("system", config.get("system"), one_of(SYSTEMS))
+    check_choice("system", config.get("system"), SYSTEMS)
+    system = SYSTEMS[config.system]
     missing = [f"model.{name}" for name in system.fields if name not in config.model]
     if system.reads not in config:
         missing.insert(0, system.reads)

@@ -33,7 +33,6 @@ def fit(config: ConfigDict, corpus: Corpus, protocol: str) -> Callable:
     """Puts the corpus on the devices; see `base.Implementation`."""
     from ds_jax.training import loop  # here, since answers of finished models need no training
 
-    del protocol
     weights = load_weights(config) if "picture" in config else {}
     setup = loop.create_setup(config, corpus, weights)
     if generates(config):

@@ -31,11 +31,12 @@ def test_devices_that_are_not_there_are_one_sentence(monkeypatch, error, reason)
 
 @pytest.mark.parametrize("given", ["", "~/programs", "gs://bucket/programs"])
 def test_compiled_programs_have_a_folder(tmp_path, monkeypatch, given):
-    settings = {"jax_compilation_cache_dir": given or None}
+    settings = {"jax_compilation_cache_dir": given or None, "jax_platforms": "cpu"}
     monkeypatch.setattr(jax, "config", FakeConfig(settings))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    processes._keep_programs()
+    monkeypatch.setenv("XLA_FLAGS", "")  # which is set too
+    processes._prepare_compiler()
     homes = {"": tmp_path / ".cache/ds_jax/compiled", "~/programs": tmp_path / "programs"}
     assert settings["jax_compilation_cache_dir"] == str(homes.get(given, given))
     assert all(folder.is_dir() for folder in [homes.get(given, tmp_path)])
