@@ -80,9 +80,7 @@ def report_finished(
     """Reports the folds that are finished, of an ensemble by all members: `--mode=report`.
 
     Args:
-        config: The config of the run.
-        load: As in `run`.
-        workdir: The folder of the run.
+        config, load, workdir: As in `run`.
         drawn: As in `report.run`.
 
     Returns:
@@ -150,9 +148,7 @@ def evaluate_on(
     Of members that are joined as kernels the one ridge alone is tested.
 
     Args:
-        config: The config of the run.
-        load: As in `run`.
-        workdir: The folder of the run.
+        config, load, workdir: As in `run`.
         corpus_name: The corpus to test on.
         drawn: As in `report.run`.
 

@@ -1,7 +1,6 @@
 """The tables that a paper takes from a run, a comparison, the paper's tables and the ladder."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
@@ -26,7 +25,7 @@ def of_run(report: RunSummary) -> dict[str, Table]:
     ]
     class_columns = [("Class", TEXT), *((name, SHARE) for name in _CLASS_SCORES.values())]
     tables = {
-        "scores": Table(f"Scores of {about}", _together(report), _scores(report)),
+        "scores": _scores(f"Scores of {about}", report),
         "confusion": _confusion(f"True classes (rows) and predicted ones of {about}", report),
         "classes": Table(
             f"Scores of each class of {about}", [*class_columns, ("Utterances", COUNT)], classes
@@ -193,18 +192,12 @@ def _about(report: RunSummary) -> str:
     )
 
 
-def _together(report: RunSummary) -> list[tuple[str, str]]:
-    """Returns the columns of the table of scores."""
-    columns = [("System", TEXT), *_SCORE_COLUMNS]
-    if report.heads_tested:
-        columns += [("UAR minus all together", DIFFERENCE), ("p", P), (HOLM, P)]
-    return columns
-
-
-def _scores(report: RunSummary) -> list[list[Any]]:
+def _scores(caption: str, report: RunSummary) -> Table:
     """Returns the scores of a system and of each of its heads alone."""
+    columns = [("System", TEXT), *_SCORE_COLUMNS]
     rows = [[report.system, *(getattr(report, score) for score in TITLES)]]
     if report.heads_tested:
+        columns += [("UAR minus all together", DIFFERENCE), ("p", P), (HOLM, P)]
         rows[0] += [None, None, None]
     for name, head in report.heads.items():
         tested = report.heads_tested.get(name)
@@ -216,7 +209,7 @@ def _scores(report: RunSummary) -> list[list[Any]]:
         if tested:
             difference = tested["minus_all"]["uar"]
             rows[-1] += [difference, difference["p"], difference["p_holm"]]
-    return rows
+    return Table(caption, columns, rows)
 
 
 def _confusion(caption: str, report: RunSummary) -> Table:
