@@ -62,7 +62,7 @@ def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
         workdir: The folder of the ladder; each run has a folder below it.
         drawn: The folder of the ladder's figures and tables; none are written if None.
     """
-    runs = {key: Run(page.folder(key), x, key.corpus) for key, x in plan(config)}
+    runs = {key: Run(key.folder, x, key.corpus) for key, x in plan(config)}
 
     def write(states: Mapping[Path, str]) -> dict:
         return page.write(workdir, config, {key: states[run.folder] for key, run in runs.items()})

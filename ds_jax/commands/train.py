@@ -89,7 +89,8 @@ def run(
     if configuration.adapts(config):
         enrolment.check(corpus)
     protocol, all_folds = _folds(config, corpus, workdir, numbers or ())
-    numbers = range(len(all_folds)) if numbers is None else numbers
+    every = range(len(all_folds))
+    numbers = every if numbers is None else numbers
     unfinished = [number for number in numbers if not _is_whole(config, workdir, number)]
     with _hold_folds(workdir, unfinished):
         processes.wait_for_others("locks")
@@ -102,13 +103,11 @@ def run(
             del fit_folds
             parallel.forget_programs()
         processes.wait_for_others("folds")
-    directories = {number: fold_directory(workdir, number) for number in range(len(all_folds))}
-    if missing := [
-        str(n) for n, folder in directories.items() if not report.is_done(config, folder)
-    ]:
+    missing = [n for n in every if not report.is_done(config, fold_directory(workdir, n))]
+    if missing:
         processes.say(
-            f"folds still to run: {', '.join(missing)}; the same command without --fold runs them, "
-            f"and --mode=report --workdir={workdir} reports those that are done"
+            f"folds still to run: {', '.join(map(str, missing))}; the same command without --fold "
+            f"runs them, and --mode=report --workdir={workdir} reports those that are done"
         )
         return False
     if protocol == "whole_corpus":

@@ -89,7 +89,7 @@ class Unusable(NamedTuple):
 Item = Window | Unusable | tuple[Remark, str]
 
 
-def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[Unusable]]:
+def find(arguments: Paths) -> tuple[list[Recording], list[Unusable]]:
     """Finds the recordings that the arguments of a command line name.
 
     An argument is a file of any name; a folder, whose files with one of `SUFFIXES` are taken at any
@@ -101,6 +101,8 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
         The recordings in the given order, and the arguments that lead to none.
     """
     found, unusable, others = [], [], []
+    if isinstance(arguments, str | os.PathLike):  # a caller in Python has a single one
+        arguments = [arguments]
     for argument in map(os.path.expanduser, map(str, arguments)):
         if argument == STANDARD_INPUT:
             found.append(Recording(Path(argument), Path(), argument))
@@ -128,11 +130,6 @@ def find(arguments: Iterable[str | os.PathLike]) -> tuple[list[Recording], list[
     if others := [path for path in dict.fromkeys(others) if path not in taken]:
         progress.say(_describe_others(others))
     return found, unusable
-
-
-def listed(paths: Paths) -> Iterable[str | os.PathLike]:
-    """Returns paths of which a caller in Python may have given a single one."""
-    return [paths] if isinstance(paths, str | os.PathLike) else paths
 
 
 @contextlib.contextmanager
@@ -211,14 +208,14 @@ def answer(
     """Finds recordings and passes on what some work gives for them, for a caller in Python.
 
     Args:
-        paths: As `find`, or one path.
+        paths: As `find`.
         unusable: A list to which all is added that cannot be used; None makes it an error.
         work: A function such as `process` of the recordings, and of the list to which it adds.
 
     Raises:
         ValueError: A recording cannot be used, and `unusable` is None.
     """
-    found, bad = find(listed(paths))
+    found, bad = find(paths)
 
     def check() -> None:
         if bad and unusable is None:

@@ -28,17 +28,17 @@ class Key(NamedTuple):
     row: str
     seed: int
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the run, below that of the ladder."""
+        return Path(self.corpus, self.row, f"seed_{self.seed}")
+
 
 class _Tested(NamedTuple):
     """What some seeds of a row predict on a corpus; an utterance comes once for each seed."""
 
     folds: list[Predictions]
     sizes: list[int]  # of train and dev, fold by fold, in all seeds
-
-
-def folder(key: Key) -> Path:
-    """Returns the folder of a run, below that of the ladder."""
-    return Path(key.corpus) / key.row / f"seed_{key.seed}"
 
 
 def ordered(rows: Mapping[str, Mapping], after: str = "") -> list[str]:
@@ -76,7 +76,7 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[
             done = [key for key in keys if states[key] == DONE]
             cells[name] = {"status": states[keys[0]]}
             if done:
-                cell = _cell(tuple(workdir / folder(key) for key in done))
+                cell = _cell(tuple(workdir / key.folder for key in done))
                 cells[name] = cell | {"seeds": [key.seed for key in done], "differences": {}}
         corpora[corpus] = {"folds": folds.to_dict(), "cells": cells}
     places, pairs = [], []
@@ -89,7 +89,7 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[
                 if not common:
                     continue
                 both = [
-                    tuple(workdir / folder(Key(corpus, each, seed)) for seed in common)
+                    tuple(workdir / Key(corpus, each, seed).folder for seed in common)
                     for each in (name, other)
                 ]
                 pair, matrices[corpus] = _compare(*both)

@@ -114,7 +114,7 @@ class Model:
         enrolment.check_given(bool(paths), configuration.adapts(self.config))
         if not paths:
             return
-        found, bad = recordings.find(recordings.listed(paths))
+        found, bad = recordings.find(paths)
         batches = recordings.process(
             *(found, self.settings, self.windowing(0, 0), parallel.rows_together()),
             *(self.load_measure(), bad),

@@ -42,7 +42,7 @@ def read(workdir):
 
 
 def pooled(workdir, *place):
-    folder = workdir / page.folder(page.Key(*place))
+    folder = workdir / page.Key(*place).folder
     return predictions.read_pooled(sorted(folder.glob("fold_*")))
 
 
@@ -61,7 +61,7 @@ def test_each_row_is_run_on_each_corpus_with_each_seed(tmp_path, calls):
             assert cell["macro_f1"]["value"] == pytest.approx(float(both))
             assert (cell["seeds"], f"{cell['uar']['value']:.3f}" in text) == ([0, 3], True)
             for seed in (0, 3):
-                config = configuration.read(tmp_path / page.folder(page.Key(corpus, name, seed)))
+                config = configuration.read(tmp_path / page.Key(corpus, name, seed).folder)
                 assert (config.corpus, config.seed) == (corpus, seed)
                 assert (config.folds.protocol, config.folds.count) == ("speakers", 3)
 
