@@ -18,10 +18,7 @@ from ds_jax.systems import on_pictures
 
 
 def check(config: ConfigDict) -> None:
-    """Checks all rows before any work.
-
-    Args:
-        config: The config of `configs/ladder.py`.
+    """Checks all rows of the config of `configs/ladder.py` before any work.
 
     Raises:
         ConfigError: A field has an impossible value.
@@ -57,8 +54,7 @@ def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
     """Runs the rows that are not done, and writes ladder.md and ladder.json after each.
 
     Args:
-        config: The config of `configs/ladder.py`.
-        load: As in `cells.run`.
+        config, load: As in `check` and in `cells.run`.
         workdir: The folder of the ladder; each run has a folder below it.
         drawn: The folder of the ladder's figures and tables; none are written if None.
     """

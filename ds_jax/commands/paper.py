@@ -24,15 +24,13 @@ from ds_jax.systems import on_pictures
 # Of configs/paper.py, which override no cell's.
 OWN_FIELDS = ("system", *paper_numbers.CORPORA, "rivals")
 OF_CELLS = ("picture.", "model.", "train.")  # groups that override no rival's
-ReadExperiment = Callable[[str], ConfigDict]
+ReadExperiment = Callable[[str], ConfigDict]  # returns the config of a name such as "ds_am_elra"
 
 
 def check(config: ConfigDict, read_experiment: ReadExperiment) -> None:
-    """Checks each field alone before any work; a cell says itself that two fields do not agree.
+    """Checks each field of the config of `configs/paper.py` alone, before any work.
 
-    Args:
-        config: The config of `configs/paper.py`.
-        read_experiment: Returns the config of a name such as "ds_am_elra".
+    A cell says itself that two fields do not agree.
 
     Raises:
         FileNotFoundError: The file of weights, or the config of a rival, is missing.
@@ -76,8 +74,7 @@ def run(
 
     Args:
         config: The config of `configs/paper.py`, with the full names of the corpora.
-        read_experiment: Returns the config of a name such as "ds_am_elra".
-        load: As in `cells.run`.
+        read_experiment, load: As in `ReadExperiment` and in `cells.run`.
         workdir: The folder of the paper; each cell's run has a folder below it.
         drawn: The folder of the tables' figures, and of the tables for a paper; none are written if
             None.

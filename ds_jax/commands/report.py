@@ -129,13 +129,7 @@ def trained_in(config: ConfigDict, workdir: Path) -> list[Path]:
 
 
 def how_made(config: ConfigDict, workdir: Path, numbers: Collection[int]) -> dict[str, Any]:
-    """Collects what config.json and the models' cards record; older runs lack some of it.
-
-    Args:
-        config: The config of the run.
-        workdir: The folder of the run.
-        numbers: The folds of the models.
-    """
+    """Collects what config.json and the cards of some folds' models record, if they have it."""
     made = {"began": "", "command": "", "versions": {}} | configuration.recorded(workdir)
     parts = [fold_directory(part, n) for part in trained_in(config, workdir) for n in numbers]
     cards = [card for each in parts if (card := _recorded(each / CHECKPOINTS))]

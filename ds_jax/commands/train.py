@@ -24,11 +24,7 @@ from ds_jax.training import parallel
 
 
 def check(config: ConfigDict, numbers: Sequence[int] | None = None) -> None:
-    """Checks the config of a run before any work.
-
-    Args:
-        config: The experiment.
-        numbers: The folds that are to be run.
+    """Checks the config of a run, and the numbers of the folds to be run, before any work.
 
     Raises:
         FileNotFoundError: A file that the config names is missing.

@@ -31,14 +31,10 @@ def parse(entry: str) -> tuple[str, float]:
 
 
 def shares(entries: Sequence[str], corpus: str) -> dict[str, float]:
-    """Returns the share of each corpus that `config.auxiliary` names, in its order.
-
-    Args:
-        entries: The field.
-        corpus: The corpus of the run.
+    """Returns the share of each corpus that the entries of `config.auxiliary` name, in their order.
 
     Raises:
-        ConfigError: An entry has another form, or names the run's corpus or an earlier one.
+        ConfigError: An entry has another form, or names the run's `corpus` or an earlier one.
     """
     parsed = [parse(entry) for entry in entries]
     if len({corpus, *(name for name, _ in parsed)}) <= len(parsed):

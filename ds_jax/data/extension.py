@@ -10,13 +10,9 @@ from ds_jax.features import extract
 
 
 def with_variants(recorded: Corpus, variants: Sequence[Corpus]) -> Corpus:
-    """Adds the inputs of variants of the recordings, on which models are trained too.
+    """Adds to a corpus the inputs of its variants, on which models are trained too.
 
     A variant of a recording that cannot be used itself, or is another one by now, is left out.
-
-    Args:
-        recorded: The corpus, which may have some already.
-        variants: The same corpus, each with the inputs of a variant.
     """
     places = {
         (utterance.name, utterance.digest): place

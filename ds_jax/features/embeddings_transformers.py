@@ -27,12 +27,7 @@ INSTALL = "pip install -r requirements-embeddings.txt"
 
 
 def inspect(folder: Path, model: str, layer: int) -> int:
-    """Checks a model's folder.
-
-    Args:
-        folder: Where it lies.
-        model: What the config calls it.
-        layer: The layer that is wanted.
+    """Checks the folder of a model, which the config calls `model`, and a layer.
 
     Returns:
         The number of values that a layer gives for each frame.
@@ -84,9 +79,6 @@ def load(folder: Path, model: str, layer: int) -> tuple[Callable, Callable, int]
     """Loads a model.
 
     It computes on the CPU in one thread: torch, in all of the process, gets one for an operation.
-
-    Args:
-        folder, model, layer: As in `inspect`.
 
     Returns:
         What the model's own feature extractor makes of samples, a function of float32 [n] at `RATE`

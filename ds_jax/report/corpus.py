@@ -92,12 +92,7 @@ def write(
 def examples(corpus: Corpus, settings: PictureSettings | None) -> list[tuple[str, list[Example]]]:
     """Selects for each label an utterance of middle length by each of some speakers.
 
-    Args:
-        corpus: The corpus.
-        settings: How its pictures were drawn.
-
-    Returns:
-        For each label its examples; an empty list for a corpus of features.
+    `settings` say how the corpus' pictures were drawn; of a corpus of features nothing is selected.
     """
     if corpus.inputs.dtype != np.uint8:
         return []

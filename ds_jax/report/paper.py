@@ -76,8 +76,7 @@ def write(
 
     Args:
         workdir: The folder of both files and, below it, of the cells' runs.
-        config: The config of `configs/paper.py`.
-        changed: The fields that override those of the cells.
+        config, changed: The config of `configs/paper.py`, and what overrides fields of the cells.
         table: The rows of the tables 1 to 4.
         outcomes: The outcome of each cell's run.
     """
@@ -106,12 +105,7 @@ def write(
 
 
 def write_figures(folder: Path, content: Mapping) -> None:
-    """Writes the figures and tables of a page, for a paper.
-
-    Args:
-        folder: Where they go.
-        content: The content of paper.json.
-    """
+    """Writes the figures and tables of the content of paper.json, for a paper."""
     for name, forest in forests.of_paper(content).items():
         figures.write_forest(folder / name, forest)
     for cell in content["ds_am"]:
@@ -273,12 +267,9 @@ def _pair(first: Path, second: Path) -> dict:
 
 
 def write_page(path: Path, content: Mapping) -> None:
-    """Writes the paper's tables as one self-contained HTML file.
+    """Writes the content of paper.json as one self-contained HTML file, whole or not at all.
 
-    Args:
-        path: The file, which is written whole or not at all.
-        content: The content of paper.json. The links lead to the reports of its cells, in folders
-            below that of the page.
+    The links lead to the reports of the cells, in folders below that of the page.
     """
     cells = content["cells"]
     page = pages.render(

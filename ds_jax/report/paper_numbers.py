@@ -171,8 +171,7 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
     Args:
         config: The run's config.
         tested_on: The name of the corpus that was tested.
-        protocol: The protocol of the folds.
-        folds: The number of folds.
+        protocol, folds: The protocol of the folds, and their number.
 
     Returns:
         `title`, `tables` (their numbers), `accuracy`, `macro_f1` and `per_class` (None where the

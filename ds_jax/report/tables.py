@@ -97,9 +97,7 @@ def of_comparison(content: Mapping) -> dict[str, Table]:
 def of_paper(content: Mapping, captions: Mapping[int, str]) -> dict[str, Table]:
     """Returns by name the tables of a paper.json: the paper's, and the comparisons with DS-AM.
 
-    Args:
-        content: The content of paper.json.
-        captions: What the paper's tables 1 to 4 show, by their numbers.
+    The captions say, by their numbers, what the paper's tables 1 to 4 show.
     """
     tables, places, cells = {}, content["titles"], content["cells"]
     for number, caption in captions.items():

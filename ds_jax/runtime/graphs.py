@@ -68,12 +68,7 @@ class Graph:
         return [Value(self, name, dtype) for name in names]
 
     def serialize(self, name: str, version: str, metadata: Mapping[str, str]) -> bytes:
-        """Returns the content of an ONNX file.
-
-        Args:
-            name: The graph's name.
-            version: The version of this program.
-            metadata: What the file says of itself.
+        """Returns the content of an ONNX file, which has a name, this program's version and more.
 
         Raises:
             ValueError: The file would be larger than the 2 GiB that the format can hold.

@@ -11,12 +11,7 @@ _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 
 
 def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
-    """Returns the description, as JSON.
-
-    Args:
-        classes: What the models tell apart.
-        limits: What the server bears.
-    """
+    """Returns the description, as JSON, of a server of models that tell some classes apart."""
     seconds = {"type": "number", "minimum": 0, "default": 0}
     answer = {
         "prediction": {"type": "string", "enum": [*classes]},

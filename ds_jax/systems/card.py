@@ -97,9 +97,8 @@ def of_ensemble(
     """Returns what is known of an ensemble, or of one fold: the fields of `read`, and `members`.
 
     Args:
-        config: The config of its run.
+        config, workdir: The config and the folder of its run.
         folder: The folder of its run, or of the fold.
-        workdir: The folder of its run.
         members: The cards of its members.
     """
     fold = [] if folder == workdir else [folder.name]

@@ -94,10 +94,8 @@ def process(
 ) -> Iterator[tuple[list[Window], np.ndarray]]:
     """Yields windows of recordings and their features, float32 [n, d], as `recordings.process`.
 
-    Args:
-        found: The recordings.
-        config: A config with `picture`, `model.layers` and `weights`.
-        unusable: A list to which all is added that cannot be used.
+    The config has `picture`, `model.layers` and `weights`; to `unusable` all is added that cannot
+    be used.
 
     Raises:
         FileNotFoundError, ValueError: As `pretrained.load`.

@@ -128,12 +128,10 @@ class Joined(Ensemble):
 
 
 def join(config: ConfigDict, members: Sequence[Model], read_card: Callable[[], dict]) -> Ensemble:
-    """Makes the mean of members; those that read the same inputs read them together.
+    """Makes the mean of members, of which each weighs alike.
 
-    Args:
-        config: The config of the ensemble.
-        members: The models, each of which weighs alike.
-        read_card: Reads what is known of the ensemble, see `card.of_ensemble`.
+    Those that read the same inputs read them together. `read_card` reads what is known of the
+    ensemble, see `card.of_ensemble`.
     """
     together, parts = {}, []
     for member in members:

@@ -85,13 +85,9 @@ def find(
     members: Sequence[Model],
     read_card: Callable[[], dict],
 ) -> Joined:
-    """Finds the ridges of some folds.
+    """Finds the ridges in some folds' `checkpoints` folders.
 
-    Args:
-        config: The config of the ensemble.
-        checkpoints: The `checkpoints` folders of the folds.
-        members: The members, which say how recordings are represented.
-        read_card: Reads what is known of the ensemble, see `card.of_ensemble`.
+    The members say how recordings are represented; `read_card` is that of `ensemble.join`.
     """
     ridges = functools.cache(lambda: [classifiers.load(Ridge, each) for each in checkpoints])
     parts = [
