@@ -16,8 +16,6 @@ from ds_jax.data import recordings
 from ds_jax.data.recordings import STANDARD_INPUT, Recording, Unusable
 from ds_jax.report import pages, panels
 from ds_jax.runtime import files, progress
-from ds_jax.runtime.files import printable
-from ds_jax.runtime.progress import many
 from ds_jax.systems.finding import find
 from ds_jax.systems.model import SYNTHETIC, Model, Row
 
@@ -84,7 +82,7 @@ def run(
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found:
             if found:
-                loading = f"{model.title}: loading {many(model.count, 'model')}"
+                loading = f"{model.title}: loading {progress.many(model.count, 'model')}"
                 experiments = configuration.experiments(model.config)
                 if any("picture" in each or "train" in each for each in experiments):
                     loading += (
@@ -95,7 +93,7 @@ def run(
                 if explain:
                     rows = _explain(rows, model, found, Path(explain), bool(windowing.window))
                 if form == "table":
-                    width = max(len(printable(recording.title)) for recording in found)
+                    width = max(len(files.printable(recording.title)) for recording in found)
                     _write_table(rows, model.classes, width, output)
                 elif form == "csv":
                     _write_csv(rows, model.classes, output)
@@ -120,7 +118,7 @@ def _explain(
         settings = dataclasses.replace(model.settings, sample_rate=part.rate)
         drawn = pages.render(
             "explanation.svg.jinja",
-            name=printable(name),
+            name=files.printable(name),
             answer=f"{model.classes[probabilities.argmax()]} {probabilities.max():.2f}",
             panels=panels.of_pictures(
                 [part.represented], gates, [(part.start, part.end)], settings
@@ -134,7 +132,7 @@ def _write_table(rows: Iterable[Row], classes: Sequence[str], width: int, output
     columns, longest = " ".join(f"{name:>8}" for name in classes), max(10, *map(len, classes))
     print(f"{'':{width}} {'start':>8} {'end':>8} {'prediction':{longest}} {columns}", file=output)
     for part, probabilities, _ in rows:
-        name, label = printable(part.recording.title), classes[probabilities.argmax()]
+        name, label = files.printable(part.recording.title), classes[probabilities.argmax()]
         shares = zip(classes, probabilities, strict=True)
         text = " ".join(f"{share:{max(8, len(name))}.3f}" for name, share in shares)
         row = f"{name:{width}} {part.start:8.2f} {part.end:8.2f} {label:{longest}} {text}"

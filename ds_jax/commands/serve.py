@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ds_jax.runtime import progress
-from ds_jax.runtime.progress import many
 from ds_jax.systems.finding import find
 from ds_jax.systems.model import SYNTHETIC
 
@@ -73,7 +72,7 @@ def run(
             print(SYNTHETIC)
         model.enrol(enrol)
         progress.say(
-            f"{model.title}: loading {many(model.count, 'model')}, and compiling "
+            f"{model.title}: loading {progress.many(model.count, 'model')}, and compiling "
             "for utterances of all lengths: some minutes where nothing was compiled before"
         )
         model.start  # noqa: B018 (loads the weights, so that an error comes here)

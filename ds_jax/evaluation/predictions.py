@@ -15,7 +15,6 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import COLUMNS
 from ds_jax.evaluation import metrics
 from ds_jax.runtime import files
-from ds_jax.runtime.files import write_bytes
 from ds_jax.runtime.progress import many
 from ds_jax.runtime.workdir import GATES, GENERATED, METRICS, PREDICTIONS
 
@@ -173,9 +172,9 @@ def write(
             digests[name] = files.sha256(directory / name)
     last = contents.pop(PREDICTIONS)
     for name, content in contents.items():
-        write_bytes(directory / name, content)
+        files.write_bytes(directory / name, content)
     files.write_checksums(directory, digests)
-    write_bytes(directory / PREDICTIONS, last)
+    files.write_bytes(directory / PREDICTIONS, last)
 
 
 def read(path: str | Path) -> Predictions:

@@ -15,7 +15,6 @@ from ds_jax.evaluation import intervals
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions, concatenate
 from ds_jax.runtime import progress
-from ds_jax.runtime.progress import many
 
 # The number of random swaps, where there are more ways to swap; p then has steps of 1 / 10,000.
 SWAPS = 9999
@@ -148,7 +147,7 @@ def _aligned(
     """Orders the rows of both systems by utterance; raises unless these are the same."""
     if len(first) != len(second):
         raise ValueError(
-            f"one system has {many(len(first), 'fold')} and the other {len(second)}: "
+            f"one system has {progress.many(len(first), 'fold')} and the other {len(second)}: "
             "compare runs with the same folds, from one folds.json"
         )
     if not sum(len(fold.labels) for fold in first):
