@@ -190,7 +190,7 @@ def read(
         FileNotFoundError, ValueError: The recording cannot be used, see `audio.read`.
     """
     samples, rate = audio.read(source, settings.sample_rate, heard)
-    arrays = _represent_windows(samples, rate, settings)
+    arrays = [array for *_, array in _represent_windows(samples, rate, settings)]
     return len(samples) / rate, arrays, hashlib.sha256(samples).hexdigest()
 
 
@@ -205,6 +205,13 @@ def from_samples(samples: np.ndarray, rate: int, settings: Settings) -> list[np.
     Raises:
         ValueError: The waveform cannot be used, see `audio.from_samples`.
     """
+    return [array for *_, array in windows_of(samples, rate, settings)]
+
+
+def windows_of(
+    samples: np.ndarray, rate: int, settings: Settings
+) -> list[tuple[float, float, np.ndarray]]:
+    """Returns the start and the end in seconds of what `from_samples` returns, and the array."""
     return _represent_windows(*audio.from_samples(samples, rate, settings.sample_rate), settings)
 
 
@@ -295,8 +302,14 @@ def _represent(samples: np.ndarray, rate: int, settings: Settings) -> np.ndarray
     return spectrogram.draw(samples, rate, settings)
 
 
-def _represent_windows(samples: np.ndarray, rate: int, settings: Settings) -> list[np.ndarray]:
+def _represent_windows(
+    samples: np.ndarray, rate: int, settings: Settings
+) -> list[tuple[float, float, np.ndarray]]:
     first, stop = find_speech([samples], rate, settings.trim)
     varied = variants.vary(samples[first:stop], rate, settings.variant)
-    parts = settings.windowing.split(varied, rate)
-    return [_represent(part, rate, settings) for part in parts]
+    found, (_, step) = [], settings.windowing.samples(rate)
+    for number, part in enumerate(settings.windowing.split(varied, rate)):
+        start = first + number * step
+        array = _represent(part, rate, settings)
+        found.append((start / rate, (start + len(part)) / rate, array))
+    return found

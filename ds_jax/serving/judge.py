@@ -14,7 +14,6 @@ import numpy as np
 
 from ds_jax.evaluation.predictions import unpadded
 from ds_jax.features import audio, extract, ffmpeg
-from ds_jax.features.silence import find_speech
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.runtime import progress
 from ds_jax.serving.limits import Limits, Refused
@@ -125,17 +124,20 @@ class Judge:
         """
         outputs, parts = [], self.model.parts
         for part in parts:
-            arrays = await self.work(extract.from_samples, samples, rate, part.settings)
+            windows = await self.work(extract.windows_of, samples, rate, part.settings)
             rows = []
-            for first in range(0, len(arrays), TOGETHER):
-                few = arrays[first : first + TOGETHER]
+            for first in range(0, len(windows), TOGETHER):
+                few = [array for *_, array in windows[first : first + TOGETHER]]
                 rows += await self._answers(part, few, is_said=True)
             outputs.append(np.mean([row[0] for row in rows], axis=0))
-        shares = self.model.merge(outputs)
-        if not shown or len(parts) > 1 or not isinstance(part.settings, PictureSettings):
+        shares, settings = self.model.merge(outputs), part.settings
+        if not shown or len(parts) > 1 or not isinstance(settings, PictureSettings):
             return shares, []
-        gates = [gates for _, gates in rows]
-        return shares, await self.work(_shown, samples, rate, part.settings, arrays, gates)
+        drawn = dataclasses.replace(settings, sample_rate=settings.sample_rate or rate, trim=0.0)
+        return shares, [
+            Shown(picture, {name: unpadded(of[name]) for name in of}, (start, end), drawn)
+            for (start, end, picture), (_, of) in zip(windows, rows, strict=True)
+        ]
 
     async def judge_recording(
         self, path: Path, title: str, window: float, hop: float
@@ -257,23 +259,3 @@ def _answer(future: asyncio.Future, row: Any) -> None:
         future.set_exception(row)
     else:
         future.set_result(row)
-
-
-def _shown(
-    samples: np.ndarray,
-    rate: int,
-    settings: PictureSettings,
-    pictures: Sequence[np.ndarray],
-    gates: Sequence[dict[str, np.ndarray]],
-) -> list[Shown]:
-    """Returns the pictures of a waveform with their gates and times."""
-    samples, rate = audio.from_samples(samples, rate, settings.sample_rate)
-    first, stop = find_speech([samples], rate, settings.trim)
-    _, step = settings.windowing.samples(rate)
-    shown, drawn = [], dataclasses.replace(settings, sample_rate=rate, trim=0.0)
-    windows = settings.windowing.split(samples[first:stop], rate)
-    for number, (window, picture, of) in enumerate(zip(windows, pictures, gates, strict=True)):
-        start = first + number * step
-        times = start / rate, (start + len(window)) / rate
-        shown.append(Shown(picture, {name: unpadded(of[name]) for name in of}, times, drawn))
-    return shown
