@@ -75,10 +75,8 @@ def run_all(
 def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     """Returns the state of an experiment before it is run; what is damaged is run again.
 
-    Args:
-        experiment: Its config, whose `picture.size` of 0 becomes what its backbone takes.
-        workdir: The folder of its run.
-        report: The folder of its report.json.
+    A `picture.size` of 0 becomes what its backbone takes. `workdir` is the folder of its run, and
+    `report` that of its report.json.
 
     Returns:
         `DONE`, `WAITING`, or a phrase that says why it cannot be run.

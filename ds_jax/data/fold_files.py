@@ -104,10 +104,9 @@ def read_folds(
 def given_folds(
     utterances: Sequence[Utterance], select_on: str = "dev", seed: int = 0
 ) -> list[Fold]:
-    """Makes the folds that a corpus gives: each utterance says in which fold it is tested.
+    """Makes the folds that a corpus gives; the other arguments are those of `read_folds`.
 
-    Args:
-        utterances, select_on, seed: As in `read_folds`; `fold` may also be a split's name.
+    Each utterance says in which fold it is tested, or its split.
 
     Raises:
         ValueError: There is a single fold, or no test; or some are folds and others splits.

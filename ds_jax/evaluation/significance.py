@@ -81,8 +81,7 @@ def compare(
 def pairs_of(first: Sequence[Predictions], second: Sequence[Predictions]) -> np.ndarray:
     """Counts both systems' confusion matrices for each speaker, int64 [clusters, 2, k, k].
 
-    Args:
-        first, second: As in `compare`. The clusters are those of `intervals.clusters`.
+    The systems are those that `compare` takes, and the clusters those of `intervals.clusters`.
 
     Raises:
         ValueError: As `compare`.
@@ -96,10 +95,7 @@ def compare_sets(sets: Sequence[np.ndarray]) -> dict:
     """Compares two systems on several corpora, each of which counts equally.
 
     The p value is that of `compare`, of the mean difference over the corpora; speakers are swapped
-    within each at random.
-
-    Args:
-        sets: For each corpus the result of `pairs_of`.
+    within each at random. The sets are what `pairs_of` returns for each corpus.
 
     Returns:
         An object of JSON as that of `compare`, without intervals and without "p_folds".

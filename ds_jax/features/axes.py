@@ -93,11 +93,6 @@ def covered(cells: int, pixels: int, settings: PictureSettings) -> float:
 
     Networks that halve their input leave out what is no whole cell. Of any other the cells are
     taken to be spread over the whole side.
-
-    Args:
-        cells: The rows or the columns of the gate.
-        pixels: The rows or the columns of the picture.
-        settings: How the picture was drawn.
     """
     side = pixels if settings.is_timeline else settings.size  # of the network's input
     halvings = math.floor(math.log2(side / cells))

@@ -95,11 +95,7 @@ def pin(config: MutableMapping[str, Any], group: str = "") -> None:
     """Notes in a config which model it means, if it reads embeddings: `sha256` and `size`.
 
     A config that has both is left as it is, and its model is not looked for. Members of an ensemble
-    are configs too.
-
-    Args:
-        config: The config.
-        group: What stands before its fields' names in errors.
+    are configs too: `group` is what stands before the names of their fields in errors.
 
     Raises:
         ConfigError: There is no such model or layer, or the model has another hash.

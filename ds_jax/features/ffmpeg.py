@@ -55,11 +55,7 @@ def decode(source: Source, tried: str = "") -> Decoded:
 
     The samples come through a pipe, so that only a block of them is in memory. A part of a file is
     sought where that is exact: in MP4, whose times are whole samples. Others are decoded from their
-    start to the end of the part.
-
-    Args:
-        source: The recording.
-        tried: What libsndfile says of it, if it cannot decode it.
+    start to the end of the part. `tried` is what libsndfile says, if it cannot decode it.
 
     Raises:
         NotDecoded: ffmpeg is missing, or cannot decode the recording.

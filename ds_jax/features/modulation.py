@@ -50,10 +50,7 @@ def energies(samples: np.ndarray) -> np.ndarray:
 
 
 def with_measures(samples: np.ndarray) -> np.ndarray:
-    """Computes the 95 `energies`, followed by the means over frames of the 23 `measures`.
-
-    Args:
-        samples: As in `energies`.
+    """Computes the 95 `energies` of samples, and then the means over frames of the 23 `measures`.
 
     Returns:
         float32 [118].
@@ -63,12 +60,9 @@ def with_measures(samples: np.ndarray) -> np.ndarray:
 
 
 def statistics_of_measures(samples: np.ndarray) -> np.ndarray:
-    """Computes the means and the standard deviations of the 23 measures over frames.
+    """Computes means and standard deviations over frames of the 23 measures; samples as `energies`.
 
     The measures do not change with the level of the recording (Wu, Falk and Chan, 2011).
-
-    Args:
-        samples: As in `energies`.
 
     Returns:
         float32 [46]: the 23 means and the 23 deviations, see `measures`.
@@ -80,14 +74,11 @@ def statistics_of_measures(samples: np.ndarray) -> np.ndarray:
 def frames(samples: np.ndarray) -> np.ndarray:
     """Computes the energy of frames of 256 ms, 64 ms apart, in each channel and modulation band.
 
-    Args:
-        samples: As in `energies`.
-
     Returns:
-        float64 [frames, 19, 5]: the sum over the 4096 samples of a frame of the squared product of
-        the filtered envelope and a periodic Hamming window. (It is computed at 1 kHz and scaled,
-        which differs by less than 0.5 dB at 64 Hz and by less below.) A last part that fills no
-        frame is left out.
+        float64 [frames, 19, 5], of samples as `energies` takes them: the sum over the 4096 samples
+        of a frame of the squared product of the filtered envelope and a periodic Hamming window. (It
+        is computed at 1 kHz and scaled, which differs by less than 0.5 dB at 64 Hz and by less
+        below.) A last part that fills no frame is left out.
     """
     samples = np.asarray(samples, np.float64)
     samples = np.pad(samples, (0, max(0, WINDOW * DECIMATION - samples.size)))

@@ -84,13 +84,7 @@ def _timeline(
 def trim(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Cuts silence off as `silence.find_speech` says.
-
-    Args:
-        samples: float32 [n].
-        length: int32 [], the number of samples that are audio, 1 to n.
-        settings: Its trim is used.
-        rate: Hz.
+    """Cuts silence off as `silence.find_speech` says, of what `draw` takes.
 
     Returns:
         The speech, followed by other samples, float32 [n]; and its number of samples, int32 [].
@@ -114,13 +108,7 @@ def trim(
 def split_windows(
     samples: jax.Array, length: jax.Array, settings: PictureSettings, rate: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Cuts audio into windows as `audio.Windowing.split` does.
-
-    Args:
-        samples: float32 [n].
-        length: int32 [], the number of samples that are audio, 1 to n.
-        settings: Its window and window_hop, in seconds, are used.
-        rate: Hz.
+    """Cuts audio, such as `draw` takes, into windows as `audio.Windowing.split` does.
 
     Returns:
         The windows of n samples, float32 [windows, window]; the number of samples of each that are

@@ -153,11 +153,7 @@ def _combine(real: Value, imaginary: Value, length: int, radix: int) -> tuple[Va
 
 
 def trim(samples: Value, lengths: Value, settings: PictureSettings) -> tuple[Value, Value]:
-    """Cuts silence off as `silence.find_speech` says.
-
-    Args:
-        samples, lengths: As in `draw`.
-        settings: Its trim is used.
+    """Cuts silence off as `silence.find_speech` says, of what `draw` takes.
 
     Returns:
         The speech, followed by other samples, float32 [batch, n]; and its number of samples, int64
@@ -186,11 +182,7 @@ def trim(samples: Value, lengths: Value, settings: PictureSettings) -> tuple[Val
 def split_windows(
     samples: Value, lengths: Value, settings: PictureSettings
 ) -> tuple[Value, Value, Value]:
-    """Cuts audio into windows as `audio.Windowing.split` does.
-
-    Args:
-        samples, lengths: As in `draw`.
-        settings: Its window and window_hop, in seconds, are used.
+    """Cuts audio, such as `draw` takes, into windows as `audio.Windowing.split` does.
 
     Returns:
         The windows of all rows, row after row, float32 [batch x windows, window]; the number of

@@ -53,14 +53,11 @@ def create_network(
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:
-    """Splits parameters into those that training leaves as they are, and those that it changes.
-
-    Args:
-        network: The network that the parameters belong to.
-        params: A tree of the network's parameters, or a part of it, by module and layer.
+    """Splits a network's parameters, or some of them, by module and layer.
 
     Returns:
-        Two trees of the same form, without empty modules; `merge_params` joins them again.
+        Those that training leaves as they are, and those that it changes: two trees of the same
+        form, without empty modules; `merge_params` joins them again.
     """
     frozen, trained = {}, {}
     for module, layers in params.items():

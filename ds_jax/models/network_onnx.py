@@ -75,8 +75,7 @@ def _logits(
     """Returns a model's logits, float32 [batch, classes].
 
     Args:
-        network: The network.
-        variables: The model's variables.
+        network, variables: The network of the model, and its variables.
         x: The input of the lowest block that is trained.
         outputs: The outputs of the frozen blocks.
         seen: The real columns of the picture and of each block, see `vgg16_onnx.trunk`.

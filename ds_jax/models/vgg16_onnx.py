@@ -42,11 +42,7 @@ def _blank(x: Value, seen: Value | None) -> Value:
 
 
 def top(x: Value, params: Layers) -> Value:
-    """Applies the fully connected layers, see `vgg16_layers.FullyConnected`.
-
-    Args:
-        x: float32 [batch, channels, height, width].
-        params: The parameters of fc1 and fc2.
+    """Applies fc1 and fc2, see `vgg16_layers.FullyConnected`, to the last output of `trunk`.
 
     Returns:
         float32 [batch, units].

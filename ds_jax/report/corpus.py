@@ -70,12 +70,11 @@ def write(
     examples: Sequence[tuple[str, list[Example]]],
     audio_terms: str = "",
 ) -> None:
-    """Writes a summary as one self-contained HTML file.
+    """Writes a summary as one self-contained HTML file, completely or not at all.
 
     Args:
-        path: The file, which is written completely or not at all.
-        content: The result of `summarise`, and `synthetic`.
-        examples: The result of `examples`.
+        path: The file.
+        content, examples: The results of `summarise`, with `synthetic`, and of `examples`.
         audio_terms: The terms on which a page that plays recordings may be passed on.
     """
     page = pages.render(

@@ -77,11 +77,8 @@ class Shutdown:
     def exits_cleanly(self, resumes: bool, debug: bool = False) -> Iterator[None]:
         """Turns what ends a block early into a sentence and an exit status.
 
-        Unforeseen errors pass with their traceback, for whoever repairs the program.
-
-        Args:
-            resumes: Whether the same command goes on where it was stopped.
-            debug: Whether all errors pass.
+        Unforeseen errors pass with their traceback, for whoever repairs the program, and all do
+        where `debug` is set; `resumes` says whether the same command goes on where it was stopped.
         """
         self._resumes, self._is_over = resumes, False
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)

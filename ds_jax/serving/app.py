@@ -32,15 +32,9 @@ _FAILED = "the server failed: its own output says why"
 
 
 def create(judge: Judge, hosts: Sequence[str] = (), token: str = "") -> Guard:
-    """Creates the application.
+    """Creates an application of ASGI; the judge works as long as it does.
 
-    Args:
-        judge: Who answers; it works as long as the application does.
-        hosts: Names by which clients know this machine, see `Guard`.
-        token: What clients must know; "" for everybody.
-
-    Returns:
-        An application of ASGI.
+    The names by which clients know this machine and their token are those of `Guard`.
     """
     service = _Service(judge, token)
     routes = [

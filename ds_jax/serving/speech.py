@@ -73,11 +73,8 @@ class Utterance(NamedTuple):
 class Cutter:
     """Cuts a stream of samples into utterances, of which it keeps the current one alone.
 
-    Attributes:
-        rate: The stream's rate in Hz.
-
     Args:
-        rate: As above.
+        rate: The stream's rate in Hz, which is an attribute too.
         longest: Seconds after which an utterance is cut though the speech goes on.
 
     Raises:

@@ -28,10 +28,7 @@ from ds_jax.systems.model import Model
 def read(config: ConfigDict, load: Callable[[ConfigDict, str], Corpus], name: str) -> Corpus:
     """Returns a corpus whose inputs are the vectors of all members, one member after the other.
 
-    Args:
-        config: The config of the ensemble.
-        load: Returns the corpus of a name with the inputs that a member's config describes.
-        name: The name of the corpus.
+    `load` returns the corpus of a name with the inputs that a member's config describes.
 
     Raises:
         ValueError: Members use other recordings of the corpus.
@@ -124,8 +121,7 @@ def block_logits(ridge: Ridge, number: int, vectors: np.ndarray, count: int) -> 
     """Returns what the features of a member add to the logits of a ridge.
 
     Args:
-        ridge: The ridge.
-        number: The number of the member.
+        ridge, number: The ridge, and the number of the member.
         vectors: float32 [n, d], its features.
         count: The number of all classes.
 
