@@ -76,8 +76,8 @@ def frames(samples: np.ndarray) -> np.ndarray:
 
     Returns:
         float64 [frames, 19, 5], of samples as `energies` takes them: the sum over the 4096 samples
-        of a frame of the squared product of the filtered envelope and a periodic Hamming window. (It
-        is computed at 1 kHz and scaled, which differs by less than 0.5 dB at 64 Hz and by less
+        of a frame of the squared product of the filtered envelope and a periodic Hamming window.
+        (It is computed at 1 kHz and scaled, which differs by less than 0.5 dB at 64 Hz and by less
         below.) A last part that fills no frame is left out.
     """
     samples = np.asarray(samples, np.float64)
