@@ -58,6 +58,30 @@ class Run(NamedTuple):
     config: ConfigDict
     checkpoints: list[Path]
 
+    @property
+    def settings(self) -> PictureSettings:
+        """How recordings are drawn, if JAX can draw them.
+
+        Raises:
+            ConfigError: The system, or a field, cannot be exported.
+        """
+        config, prefix = self.config, self.member
+        if not systems.SYSTEMS[config.system].exports:
+            exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
+            allowed = f"{exported} to be exported, since others are not all JAX"
+            raise ConfigError(f"{prefix}system", config.system, allowed)
+        if configuration.adapts(config):
+            allowed = "'none' to be exported, since an exported model knows no speaker"
+            raise ConfigError(f"{prefix}adapt", config.adapt, allowed)
+        settings = extract.settings(config)
+        if settings.mode == "chroma":  # its tuning is not estimated in JAX
+            allowed = "'mel' or 'spectrogram' to be exported"
+            raise ConfigError(f"{prefix}picture.mode", settings.mode, allowed)
+        if not settings.sample_rate:
+            allowed = "a number of Hz to be exported, since an exported model has one rate"
+            raise ConfigError(f"{prefix}picture.sample_rate", settings.sample_rate, allowed)
+        return settings
+
 
 class Part(NamedTuple):
     """Models of one network that read the same pictures.
@@ -95,8 +119,7 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
     """
     checkpoint = checkpoint.absolute()
     runs = list(_runs(checkpoint))
-    settings = [_settings(each) for each in runs]
-    _check_alike(runs, settings)
+    _check_alike(runs)
     for each in runs:
         backbone = backbone_of(each.config)
         if form == "onnx" and backbone.trunk_onnx is None:
@@ -107,10 +130,10 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
         parent = checkpoint.parent if checkpoint.name == CHECKPOINTS else checkpoint
         directory = parent / name
     _check_folder(directory, file)
-    parts = _parts(runs, settings)
+    parts = _parts(runs)
     _check_size(parts)
     check_writable(directory)
-    facts = _facts(find(checkpoint).card, settings[0], form)
+    facts = _facts(find(checkpoint).card, runs[0].settings, form)
     if form == "onnx":
         content = build_onnx(parts, facts)
     else:
@@ -118,7 +141,7 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
         facts["calling_convention_version"] = exported.calling_convention_version
         content = exported.serialize()
     formats = {"plain": _plain, "counts": _counts, "with_interval": pages.with_interval}
-    formats["windows"] = sorted({each.window for each in settings} - {0.0})
+    formats["windows"] = sorted({each.settings.window for each in parts} - {0.0})
     write_bytes(directory / file, content)
     megabytes = len(content) / 1e6
     readme = pages.render("export.md.jinja", megabytes=megabytes, **facts, **formats)
@@ -139,7 +162,7 @@ def _runs(folder: Path, member: str = "", weight: float = 1.0) -> Iterator[Run]:
         yield from _runs(directory, f"{member}members.{name}.", weight / len(members))
 
 
-def _parts(runs: Sequence[Run], settings: Sequence[PictureSettings]) -> list[Part]:
+def _parts(runs: Sequence[Run]) -> list[Part]:
     """Loads the models of runs; those that read the same pictures by the same layers share them."""
     parts, known = {}, {}
 
@@ -147,13 +170,14 @@ def _parts(runs: Sequence[Run], settings: Sequence[PictureSettings]) -> list[Par
         key = array.dtype, array.shape, hashlib.sha256(array.tobytes()).digest()
         return known.setdefault(key, array)
 
-    for each, drawn in zip(runs, settings, strict=True):
+    for each in runs:
         network = create_model.create_network(each.config)
         weight = each.weight / len(each.checkpoints)
         loaded = (saved_networks.load(folder)[2] for folder in each.checkpoints)
         models = [(weight, jax.tree.map(share, variables)) for variables in loaded]
         frozen = (*map(id, jax.tree.leaves(_frozen(network, models))),)
-        part = parts.setdefault((network, drawn, frozen), Part(network, drawn, []))
+        part = Part(network, each.settings, [])
+        part = parts.setdefault((network, part.settings, frozen), part)
         part.models.extend(models)
     return list(parts.values())
 
@@ -245,35 +269,11 @@ def _shares_onnx(part: Part, samples: Any, lengths: Any, classes: int) -> Any:
     return graphs.total(shares * graphs.expand(real, 2), 1) / graphs.total(real, 1, keep=True)
 
 
-def _settings(run: Run) -> PictureSettings:
-    """Returns how recordings are drawn, if JAX can draw them.
-
-    Raises:
-        ConfigError: The system, or a field, cannot be exported.
-    """
-    config, prefix = run.config, run.member
-    if not systems.SYSTEMS[config.system].exports:
-        exported = one_of(name for name, system in systems.SYSTEMS.items() if system.exports)
-        allowed = f"{exported} to be exported, since others are not all JAX"
-        raise ConfigError(f"{prefix}system", config.system, allowed)
-    if configuration.adapts(config):
-        allowed = "'none' to be exported, since an exported model knows no speaker"
-        raise ConfigError(f"{prefix}adapt", config.adapt, allowed)
-    settings = extract.settings(config)
-    if settings.mode == "chroma":  # its tuning is not estimated in JAX
-        allowed = "'mel' or 'spectrogram' to be exported"
-        raise ConfigError(f"{prefix}picture.mode", settings.mode, allowed)
-    if not settings.sample_rate:
-        allowed = "a number of Hz to be exported, since an exported model has one rate"
-        raise ConfigError(f"{prefix}picture.sample_rate", settings.sample_rate, allowed)
-    return settings
-
-
-def _check_alike(runs: Sequence[Run], settings: Sequence[PictureSettings]) -> None:
+def _check_alike(runs: Sequence[Run]) -> None:
     """Checks that all members of an ensemble take the same samples."""
-    for each, drawn in zip(runs, settings, strict=True):
+    for each in runs:
         for field in ("sample_rate", "trim", "channel"):
-            value, first = getattr(drawn, field), getattr(settings[0], field)
+            value, first = (getattr(x.settings, field) for x in (each, runs[0]))
             if value != first:
                 name = f"picture.{field}" if field == "sample_rate" else field
                 allowed = f"{first!r} to be exported, as in {runs[0].member.rstrip('.')}"

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import io
 import math
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -278,12 +277,13 @@ def load(
         utterance = Utterance(label=label_class, **texts, **numbers)
         records.append((utterance, window, position))
         if pictures:
-            shape = tuple(map(max, shape, _shape(example[PICTURE])))
+            image = _open(example[PICTURE])
+            shape = max(shape[0], image.height), max(shape[1], image.width)
             stored = len(source) * math.prod(shape) > most
         if stored:
             inputs.clear()
         else:
-            inputs.append(_decode(example[PICTURE]) if pictures else example[FEATURES])
+            inputs.append(np.asarray(image) if pictures else example[FEATURES])
     classes = (*classes, *sorted(others.values()))
     labels.check_found(name, found.values(), classes, label_map, trains and builder.own_labels)
     if others:
@@ -314,7 +314,7 @@ def load(
             # The rest of an example would take longer to decode than its picture.
             record = source.data_source[position]
             example = picture.deserialize_example_np(record, decoders=undecoded)
-            return _decode(example[PICTURE])
+            return np.asarray(_open(example[PICTURE]))
 
         inputs = StoredPictures(read, positions, shape)
     else:
@@ -328,15 +328,9 @@ def load(
     return Corpus(name, utterances, inputs, owners, skipped, directory, recordings, **known)
 
 
-def _shape(png: bytes) -> tuple[int, int]:
-    """Returns the height and the width of a PNG, which its header holds."""
-    width, height = struct.unpack(">II", png[16:24])
-    return height, width
-
-
-def _decode(png: bytes) -> np.ndarray:
-    """Decodes a grey PNG; uint8 [height, width]."""
-    return np.asarray(PIL.Image.open(io.BytesIO(png)))
+def _open(png: bytes) -> PIL.Image.Image:
+    """Opens a grey PNG; as an array it is uint8 [height, width]."""
+    return PIL.Image.open(io.BytesIO(png))
 
 
 def keep_last(load: Callable[[Mapping, str], Corpus]) -> Callable[[Mapping, str], Corpus]:

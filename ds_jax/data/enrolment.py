@@ -116,8 +116,11 @@ def frames(features: np.ndarray) -> np.ndarray:
 def measure(features: np.ndarray) -> Usual:
     """Measures all `frames` of a speaker's features."""
     rows = frames(features).astype(np.float64)
-    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-    # A feature that is constant but for rounding would be blown up.
+    return usual(rows.mean(axis=0), rows.std(axis=0))
+
+
+def usual(mean: np.ndarray, deviation: np.ndarray) -> Usual:
+    """Returns what is usual, float64 [d] each; one that is constant but for rounding stays so."""
     varies = deviation > 1e-6 * np.maximum(1e-6, np.abs(mean))
     return Usual(mean, np.where(varies, deviation, 1))
 

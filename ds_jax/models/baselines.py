@@ -45,9 +45,8 @@ class FeatureNetwork(Network):
         Returns:
             `centre` and `scale`, float32 [d]; features that do not vary have a scale of 1.
         """
-        centre, scale = self.body.measure(enrolment.frames(inputs[rows]).astype(np.float64))
-        # A feature that is constant but for rounding would be blown up.
-        scale = np.where(scale > 1e-6 * np.maximum(1e-6, np.abs(centre)), scale, 1)
+        frames = enrolment.frames(inputs[rows]).astype(np.float64)
+        centre, scale = enrolment.usual(*self.body.measure(frames))
         return {"centre": centre.astype(np.float32), "scale": scale.astype(np.float32)}
 
     @nn.compact

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ds_jax.models.backbone import Backbone, Block
+from ds_jax.runtime import downloads
 from ds_jax.runtime.errors import ConfigError, one_of
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
 ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"  # of published weights
-TIMEOUT = 10.0  # seconds without an answer after which an address counts as unreachable
 # Of each network its function in keras.applications, the size that the function takes by itself,
 # and what the function `preprocess_input` beside it does, see `preprocessing.network_input`. The
 # names are DeepSpectrum's, and those of networks that it has not are written alike.
@@ -303,7 +303,7 @@ def _cache() -> Path:
 def _download(backbone: Backbone, whole: bool) -> Any:
     """Lets Keras read its cache, or fill it."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
+    socket.setdefaulttimeout(downloads.TIMEOUT)
     try:
         return _create(backbone.title, backbone.size, whole, "float32", weights="imagenet")
     except Exception as error:  # Keras raises Exception itself, and HDF5 errors of many kinds

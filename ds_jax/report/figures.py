@@ -212,34 +212,16 @@ def _wrapped(label: str) -> str:
 def _calibration(figure: Any, _: float, bins: Sequence[Mapping]) -> None:
     axes = figure.add_subplot()
     filled = [row for row in bins if row["n"]]
-    axes.bar(
-        [row["low"] for row in filled],
-        [row["accuracy"] for row in filled],
-        [row["high"] - row["low"] for row in filled],
-        align="edge",
-        color="#9cc7e2",
-        edgecolor="white",
+    low, high, confidence, accuracy = (
+        np.asarray([row[name] for row in filled])
+        for name in ("low", "high", "confidence", "accuracy")
     )
-    confidences = [row["confidence"] for row in filled]
+    axes.bar(low, accuracy, high - low, align="edge", color="#9cc7e2", edgecolor="white")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.7, linestyle=(0, (4, 2)))
-    axes.plot(
-        confidences,
-        [row["accuracy"] for row in filled],
-        linestyle="",
-        marker="o",
-        markersize=3.2,
-        color=COLOURS[0],
-    )
-    for row in filled:
-        middle = (row["low"] + row["high"]) / 2
-        axes.annotate(
-            f"{row['n']}",
-            (middle, row["accuracy"]),
-            (0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=5.5,
-        )
+    axes.plot(confidence, accuracy, linestyle="", marker="o", markersize=3.2, color=COLOURS[0])
+    for row, middle in zip(filled, (low + high) / 2, strict=True):
+        look = {"textcoords": "offset points", "ha": "center", "fontsize": 5.5}
+        axes.annotate(f"{row['n']}", (middle, row["accuracy"]), (0, 3), **look)
     axes.set(xlim=(0, 1), ylim=(0, 1.08))
     axes.set(xlabel="probability of the prediction", ylabel="share of correct predictions")
 

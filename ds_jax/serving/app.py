@@ -6,13 +6,13 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -220,13 +220,8 @@ def _in_memory() -> Iterator[tuple[Path, int]]:
         os.close(file)
 
 
-def _script(name: str):
-    text = (_PAGE / name).read_text(encoding="utf-8")
-
-    async def answer(request: Request) -> Response:
-        return Response(text, media_type=_TYPE)
-
-    return answer
+def _script(name: str) -> Callable[[Request], Response]:
+    return lambda request: FileResponse(_PAGE / name, media_type=_TYPE)
 
 
 async def _refuse(request: Request, error: Refused) -> Response:

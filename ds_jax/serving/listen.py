@@ -39,11 +39,8 @@ class Listener:
             WebSocketDisconnect: The client is gone.
         """
         text = await self._receive(self._limits.greeting_seconds, "the first message")
-        try:
-            wanted = json.loads(text) if isinstance(text, str) else None
-        except ValueError:
-            wanted = None
-        if not isinstance(wanted, dict):
+        wanted = _parsed(text)
+        if wanted is None:
             raise Refused(400, 'the first message must be text such as {"rate": 16000}', 1003)
         given = wanted.pop("token", None) or guard.bearer(self._socket.headers)
         guard.check_token(token, given)
@@ -80,7 +77,7 @@ class Listener:
         while True:
             message = await self._receive(self._limits.silence_seconds, "samples, also of silence")
             if isinstance(message, str):
-                if _kind(message) != "end":
+                if (_parsed(message) or {}).get("type") != "end":
                     raise Refused(
                         400, 'samples are binary messages; text ends them: {"type": "end"}', 1003
                     )
@@ -147,12 +144,13 @@ class Listener:
         return message.get("text") or message.get("bytes") or b""
 
 
-def _kind(text: str) -> object:
+def _parsed(message: str | bytes) -> dict[str, Any] | None:
+    """Returns the object of JSON that a message of text is; None if it is none."""
     try:
-        message = json.loads(text)
+        content = json.loads(message) if isinstance(message, str) else None
     except ValueError:
         return None
-    return message.get("type") if isinstance(message, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _draw(shown: Sequence[Shown]) -> list[dict[str, Any]]:

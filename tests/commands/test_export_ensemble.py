@@ -94,7 +94,7 @@ def test_a_fold_that_a_member_has_not_finished_is_named(ensemble):
 
 def test_members_share_pictures_and_frozen_blocks(ensemble):
     runs = list(export._runs(ensemble))
-    parts = export._parts(runs, [export._settings(each) for each in runs])
+    parts = export._parts(runs)
     weights = [[weight for weight, _ in part.models] for part in parts]
     np.testing.assert_allclose(weights[0], [1 / 6, 1 / 6, 1 / 3])
     np.testing.assert_allclose(weights[1], [1 / 3])
@@ -105,7 +105,7 @@ def test_members_share_pictures_and_frozen_blocks(ensemble):
 
 def test_what_cannot_be_exported_is_named_with_its_member(tmp_path):
     trees = export.Run("members.trees.", 0.5, tiny.make("xgboost")[0], [])
-    assert refused_field(export._settings, trees) == "members.trees.system"
+    assert refused_field(lambda: trees.settings) == "members.trees.system"
     other = member(1, **{"picture.sample_rate": 8000})
     folder = save(tmp_path, first=member(0), other=other)
     assert refused_field(export.run, folder) == "members.other.picture.sample_rate"
