@@ -49,20 +49,15 @@ def compare_runs(workdirs: Sequence[Path]) -> dict:
     for first, second in progress.bar("comparing", count, "pairs", chosen):
         result = _compare(runs[first], runs[second])
         pairs.append({"first": names[first], "second": names[second], **result})
+    fields = ("selected_on", "adapt", "auxiliary", "interval", *SCORES)
     return {
         "corpus": runs[0].report.corpus,
         "protocol": runs[0].report.protocol,
         "utterances": runs[0].report.utterances,
         "runs": [
             {
-                "name": name,
-                "system": run.report.system,
-                "workdir": str(run.workdir),
-                "selected_on": run.report.selected_on,
-                "adapt": run.report.adapt,
-                "auxiliary": run.report.auxiliary,
-                "interval": run.report.interval,
-                **{score: getattr(run.report, score) for score in SCORES},
+                **{"name": name, "system": run.report.system, "workdir": str(run.workdir)},
+                **{field: getattr(run.report, field) for field in fields},
             }
             for name, run in zip(names, runs, strict=True)
         ],

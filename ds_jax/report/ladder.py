@@ -18,6 +18,7 @@ from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT, fold_directory
 
 TABLES = "ladder.md"
+_OF_REPORT = ("selected_on", "adapt", "auxiliary", "shared")  # what a cell has as it is
 DONE = "done"
 
 
@@ -158,10 +159,7 @@ def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
         "status": DONE,
         "system": reports[0].system,
         "protocol": reports[0].protocol_text,
-        "selected_on": reports[0].selected_on,
-        "adapt": reports[0].adapt,
-        "auxiliary": reports[0].auxiliary,
-        "shared": reports[0].shared,
+        **{field: getattr(reports[0], field) for field in _OF_REPORT},
         "utterances": reports[0].n,
         "interval": measured["interval"],
         **{score: measured[score] for score in SCORES},

@@ -26,6 +26,7 @@ CAPTIONS = {
     4: "Deep learning: networks on features, VGG16 fine-tuned, and VGG16 with attention",
 }
 
+_OF_ROW = ("config", "tables", "place", "features", "system", "title")  # what a cell has as it is
 Key = tuple[str, str]  # the name of a cell's config, and "paper", "clean" or "whole_corpus"
 
 
@@ -141,12 +142,7 @@ def _cell(row: Row, column: str, outcome: Outcome, config: ConfigDict) -> dict:
     run, _, report = outcome
     comparable = _comparable(config, row.place)
     return {
-        "config": row.config,
-        "tables": list(row.tables),
-        "place": row.place,
-        "features": row.features,
-        "system": row.system,
-        "title": row.title,
+        **{field: getattr(row, field) for field in _OF_ROW},
         "measured": report.system if report else None,
         "corpus": run.tested,
         "protocol": column,
