@@ -42,15 +42,8 @@ class Recording:
 
     Attributes:
         path: The file.
-        name: The utterance's name, unique in the corpus.
         label: The label as published, or as a table has it.
-        speaker: The corpus' name of the speaker; empty if unknown.
-        gender: "female", "male", "child" or "unknown".
-        sentence: The corpus' name of the spoken text; empty if unknown.
-        style: "normal", or a style that the corpus marks.
-        start: Seconds from the file's start; above 0 if the utterance is a part of the file.
-        end: Seconds; infinity for the file's end.
-        fold: The fold in which it is tested, or its split, where the corpus says so.
+        name, speaker, gender, sentence, style, start, end, fold: As in `data.corpus.Utterance`.
     """
 
     path: Path

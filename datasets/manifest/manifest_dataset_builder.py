@@ -63,30 +63,22 @@ UNCLEAR = re.compile(
     r"(is)?(train|training|dev|devel|val|valid|validation|eval)$|"
     rf"({'|'.join((*FIELDS['start'], *FIELDS['end']))})(ms|msec|milli\w*|frames?|samples?|min\w*)$"
 )
-GENDERS = {
-    **dict.fromkeys(("", "u", "unknown", "na", "other", "divers", "diverse"), "unknown"),
-    **dict.fromkeys(
-        (
-            *("f", "w", "female", "woman", "women", "girl", "feminine", "femenino", "femenina"),
-            *("mujer", "weiblich", "frau", "femminile", "femmina", "donna"),
-        ),
-        "female",
+_WORDS = {
+    "unknown": ("", "u", "unknown", "na", "other", "divers", "diverse"),
+    "female": (
+        *("f", "w", "female", "woman", "women", "girl", "feminine", "femenino", "femenina"),
+        *("mujer", "weiblich", "frau", "femminile", "femmina", "donna"),
     ),
-    **dict.fromkeys(
-        (
-            *("m", "male", "man", "men", "boy", "masculine", "masculino", "hombre", "mannlich"),
-            *("maennlich", "mann", "maschile", "maschio", "uomo"),
-        ),
-        "male",
+    "male": (
+        *("m", "male", "man", "men", "boy", "masculine", "masculino", "hombre", "mannlich"),
+        *("maennlich", "mann", "maschile", "maschio", "uomo"),
     ),
-    **dict.fromkeys(
-        (
-            *("c", "child", "children", "kid", "nino", "nina", "infantil", "kind", "bambino"),
-            *("bambina",),
-        ),
-        "child",
+    "child": (
+        *("c", "child", "children", "kid", "nino", "nina", "infantil", "kind", "bambino"),
+        *("bambina",),
     ),
 }
+GENDERS = {word: gender for gender, words in _WORDS.items() for word in words}
 
 
 class Builder(CorpusBuilder):
