@@ -62,9 +62,11 @@ class Network(nn.Module):
         input_shape: The shape of a row; sequences may have any other length.
         frozen_blocks: How many blocks, from below, keep their pretrained parameters.
         augments: Whether it has a method `augment`, which changes training batches at random.
+        piece: The columns of a timeline that crops keep together; 1 for other inputs.
     """
 
     augments = False
+    piece = 1
 
     def frozen_layers(self, module: str) -> set[str]:
         """Returns the names of a module's layers that keep their pretrained parameters."""

@@ -19,6 +19,7 @@ from ds_jax.features import spectrogram
 from ds_jax.features.spectrogram import LEAST_WIDTH
 from ds_jax.models.deep_spectrum import DeepSpectrumNetwork
 from ds_jax.models.layers import BatchNorm, Outputs, drop
+from ds_jax.models.pieces import is_pieces
 from ds_jax.models.preprocessing import network_input
 
 LEAST_WEIGHT = 1e-6  # is added to the sum of weights, since a row of padding has none
@@ -183,6 +184,11 @@ class TimelineNetwork(DeepSpectrumNetwork):
         self.standardise = {name: Standardise() for name in self.head.heads}
 
     @property
+    def piece(self) -> int:
+        """The pixels of a timeline that a column of the highest map stands for."""
+        return 2**self.last_block
+
+    @property
     def input_shape(self) -> tuple[int, int]:
         """The shape of the smallest timeline; they may have any other width."""
         return self.picture.mel_bands, LEAST_WIDTH
@@ -252,7 +258,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
         """Crops each row of what `lower` returned, and hides some of its time and of its height.
 
         Args:
-            x: The rows.
+            x: The rows; maps may be `Pieces`, of which the crops alone are read.
             rngs: A random key for each row.
 
         Returns:
@@ -260,7 +266,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
             [batch, 4]: the start and the end of what is hidden, as shares of the crop's time and
             then of its height.
         """
-        unit = 2**self.last_block  # pixels of a column of the highest map
+        unit = self.piece
         own = {name: x[name] for name in x if name.startswith(STANDARDISE)}
         maps = {name: map for name, map in x.items() if name != "widths" and name not in own}
         units = x["widths"] // unit
@@ -280,6 +286,9 @@ class TimelineNetwork(DeepSpectrumNetwork):
         starts, widths, hidden = jax.vmap(draw)(rngs, units)
         cropped = {}
         for name, map in maps.items():
+            if is_pieces(map):
+                cropped[name] = map.read(starts, map.span[: MOST_PIXELS // unit])
+                continue
             columns = unit // self._pixels(name)  # of the map in a unit
             size = min(MOST_PIXELS // unit * columns, map.shape[2])
             wanted = starts[:, None] * columns + jnp.arange(size)[None]

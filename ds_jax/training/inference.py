@@ -9,6 +9,7 @@ import numpy as np
 from ds_jax.data import enrolment
 from ds_jax.data.corpus import Corpus
 from ds_jax.evaluation.predictions import Predicted, probabilities_of
+from ds_jax.features.extract import stack
 from ds_jax.models.create import Variables
 from ds_jax.models.timeline import TimelineNetwork
 from ds_jax.runtime import processes, progress, shutdown
@@ -43,11 +44,16 @@ def predict(
     Raises:
         Interrupted: SIGTERM came in a block that defers it.
     """
-    batches = [split_batches(of_model, batch_size) for of_model in rows]
+    orders = [inputs.narrow_first(of_model) for of_model in rows]
+    batches = [
+        split_batches(of_model[order], batch_size)
+        for of_model, order in zip(rows, orders, strict=True)
+    ]
     steps, shown = max(map(len, batches)), processes.is_first_process()
 
     def dispatches():
-        for chunk in inputs.chunks(layout, batches, length, layout.width(batch_size)):
+        width = layout.width(batch_size)
+        for chunk in inputs.chunks(layout, batches, length, width, narrow=True):
             if layout.any_process(shutdown.sigterm_received()):
                 raise shutdown.Interrupted
             yield predict_step(variables, *chunk)
@@ -60,7 +66,7 @@ def predict(
 
     def predicted(model: int) -> Predicted:
         parts = [layout.select(output, model) for output in outputs]
-        return probabilities_of(*_join(parts, len(rows[model]), batch_size))
+        return probabilities_of(*_join(parts, orders[model], batch_size))
 
     return [predicted(model) if len(of_model) else None for model, of_model in enumerate(rows)]
 
@@ -75,13 +81,14 @@ def moments(network: TimelineNetwork, params: Mapping, inputs: Inputs, batch_siz
         batch_size: Rows that go through the network together.
     """
     rows, width = np.arange(len(inputs.labels), dtype=np.int32), ONE_MODEL.width(batch_size)
-    batches = split_batches(rows, batch_size)
+    order = inputs.narrow_first(rows)
+    batches = split_batches(rows[order], batch_size)
     length = inputs.length(len(batches), width)
     step = create_moments_step(network, inputs, ONE_MODEL)
     variables = ONE_MODEL.place([{"params": params}])
-    chunks = inputs.chunks(ONE_MODEL, [batches], length, width)
+    chunks = inputs.chunks(ONE_MODEL, [batches], length, width, narrow=True)
     outputs = list(read_behind(step(variables, *chunk) for chunk in chunks))
-    return _join(outputs, len(rows), batch_size)
+    return _join(outputs, order, batch_size)
 
 
 def adapt(network: TimelineNetwork, inputs: Inputs, measured: Any, corpus: Corpus) -> Inputs:
@@ -105,11 +112,17 @@ def adapt(network: TimelineNetwork, inputs: Inputs, measured: Any, corpus: Corpu
     return inputs.put_beside(jax.tree.map(spread, *usual))
 
 
-def _join(outputs: Sequence, count: int, batch_size: int) -> Any:
-    """Joins a model's outputs for its rows, of which all batches but the last are full."""
+def _join(outputs: Sequence, order: np.ndarray, batch_size: int) -> Any:
+    """Joins a model's outputs for its rows, of which all batches but the last are full.
+
+    Args:
+        outputs: Trees of arrays [batches, rows, ...], whose gates may be of several widths.
+        order: int [n], the place of each predicted row among the rows that were asked for.
+        batch_size: Rows of a full batch; the devices may have taken more.
+    """
 
     def join(*parts):
-        x = np.concatenate(parts)[:, :batch_size]  # the devices may take more
-        return x.reshape(-1, *x.shape[2:])[:count]
+        rows = [row for part in parts for batch in part[:, :batch_size] for row in batch]
+        return stack([rows[place] for place in np.argsort(order)])
 
     return jax.tree.map(join, *outputs)

@@ -16,6 +16,7 @@ from ds_jax.data.corpus import StoredPictures
 from ds_jax.features import spectrogram
 from ds_jax.models.create import split_frozen
 from ds_jax.models.layers import Network
+from ds_jax.models.pieces import Pieces, cut, is_pieces
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel
 from ds_jax.training.parallel import ONE_MODEL, Layout
@@ -56,18 +57,20 @@ class Inputs:
     Attributes:
         corpus: The corpus' inputs, or what the network's `lower` makes of them (an array, or a
             tree of arrays): on every device, or on the host or its disk where it is streamed.
-            On accelerators these are `Rows`.
+            On devices timelines and maps of them are `Pieces`, and on accelerators all are `Rows`.
         labels: int32 [n], where the corpus is.
-        beside: What else belongs to each row, by its name: trees of arrays [n, ...], where the
-            corpus is.
         method: The network's method that reads it: "upper" where the work of `lower` is done.
         streamed: Whether it is sent to the devices batch by batch.
+        widths: To how many columns each timeline is padded at least, int [n]; None without any.
+        beside: What else belongs to each row, by its name: trees of arrays [n, ...], where the
+            corpus is.
     """
 
     corpus: Any
     labels: jax.Array | np.ndarray
     method: str
     streamed: bool
+    widths: np.ndarray | None = None
     beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def put_beside(self, tree: Mapping[str, Any]) -> "Inputs":
@@ -86,13 +89,21 @@ class Inputs:
             return None
 
         def join(x, y):
-            return jnp.concatenate([x[:count], y])
+            return x.join(y, count) if is_pieces(x) else jnp.concatenate([x[:count], y])
 
-        corpus = jax.jit(functools.partial(jax.tree.map, join))(*corpora)
-        padded = len(jax.tree.leaves(corpus)[0]) - count
+        corpus = jax.jit(lambda x, y: jax.tree.map(join, x, y, is_leaf=is_pieces))(*corpora)
+        first = jax.tree.leaves(corpus, is_leaf=is_pieces)[0]
+        padded = len(first.starts if is_pieces(first) else first) - count
         labels = np.pad(np.asarray(other.labels), (0, padded - len(other.labels)))
         labels = parallel.replicate(np.concatenate([np.asarray(self.labels), labels]))
-        return dataclasses.replace(self, corpus=corpus, labels=labels)
+        widths = None if self.widths is None else np.append(self.widths, other.widths)
+        return dataclasses.replace(self, corpus=corpus, labels=labels, widths=widths)
+
+    def narrow_first(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the order, int [m], in which the rows [m] of a batch are about equally wide."""
+        if self.widths is None:
+            return np.arange(len(rows))
+        return np.argsort(self.widths[rows], kind="stable")
 
     def length(self, batches: int, width: int) -> int:
         """Returns how many batches, of `width` rows on a device, a chunk of an epoch holds."""
@@ -117,7 +128,12 @@ class Inputs:
         return layout.parallel(step, models=models, whole=whole, spread=spread, donate=donate)
 
     def chunks(
-        self, layout: Layout, batches: Sequence[Sequence[np.ndarray]], length: int, width: int
+        self,
+        layout: Layout,
+        batches: Sequence[Sequence[np.ndarray]],
+        length: int,
+        width: int,
+        narrow: bool = False,
     ) -> Iterator[Chunk]:
         """Yields the arguments of mapped steps, chunk by chunk.
 
@@ -127,6 +143,8 @@ class Inputs:
                 others, or none.
             length: Batches of a chunk, as `length` returns it.
             width: Rows a device takes of a batch.
+            narrow: Whether timelines are padded to the widest of a chunk, and not of the corpus;
+                each width is compiled, of which there are few.
 
         Yields:
             Corpus, labels, rows [devices, length, width], mask and counts, see `Layout.spread`;
@@ -134,25 +152,28 @@ class Inputs:
             corpus is a dictionary; inputs that are none are its `pictures`.
         """
         starts = range(0, max(map(len, batches)), length)
-        spread = (
-            layout.spread([each[start : start + length] for each in batches], length, width)
-            for start in starts
-        )
+        chunks = [[each[start : start + length] for each in batches] for start in starts]
+        spread = (layout.spread(chunk, length, width) for chunk in chunks)
+        padded = [self._padded_width(chunk) if narrow else None for chunk in chunks]
         if not self.streamed:
-            corpus = _join(self.corpus, self.beside)
-            yield from ((corpus, self.labels, *chunk) for chunk in spread)
+            for chunk, columns in zip(spread, padded, strict=True):
+                corpus = jax.tree.map(
+                    functools.partial(self._narrowed, columns), self.corpus, is_leaf=is_pieces
+                )
+                yield _join(corpus, self.beside), self.labels, *chunk
             return
         spread = list(spread)
         if not spread:
             return
-        for (rows, mask, counts), pictures in zip(spread, self._read(spread), strict=True):
-            parts = len(rows), length * width
+        read = zip(spread, self._read(spread), padded, strict=True)
+        for (rows, mask, counts), pictures, columns in read:
+            parts, pictures = (len(rows), length * width), pictures[..., :columns]
             numbers = np.arange(length * width, dtype=np.int32).reshape(length, width)
 
             def put(x, rows=rows, parts=parts):
                 return layout.put(x[rows].reshape(*parts, *x.shape[1:]))
 
-            pictures = layout.put(pictures.reshape(*parts, *self.corpus.shape[1:]))
+            pictures = layout.put(pictures.reshape(*parts, *pictures.shape[2:]))
             yield (
                 _join(pictures, jax.tree.map(put, self.beside)),
                 put(self.labels),
@@ -160,6 +181,20 @@ class Inputs:
                 mask,
                 counts,
             )
+
+    def _padded_width(self, batches: Sequence[Sequence[np.ndarray]]) -> int | None:
+        """Returns to how many columns the timelines of some batches are padded."""
+        if self.widths is None:
+            return None
+        rows = np.concatenate([batch for of_model in batches for batch in of_model])
+        return int(self.widths[rows].max())
+
+    def _narrowed(self, columns: int | None, x: Any) -> Any:
+        """Returns a node of the corpus with as many pieces of each timeline as columns need."""
+        if columns is None or not is_pieces(x):
+            return x
+        count = len(x.span) * columns // int(self.widths.max())
+        return x.replace(span=np.arange(count, dtype=np.int32))
 
     def _read(self, spread: Sequence[tuple[np.ndarray, ...]]) -> Iterator[np.ndarray]:
         """Yields the pictures of each chunk, some of the next ones being read meanwhile."""
@@ -202,18 +237,22 @@ def create_inputs(
         labels: int32 [n]; needed for training.
     """
     labels = np.zeros(len(corpus), np.int32) if labels is None else labels
+    widths, padded = network.widths(corpus), None
+    if widths is not None:
+        widest = -(-int(widths.max()) // network.piece) * network.piece
+        padded = np.minimum([spectrogram.padded_width(width) for width in widths], widest)
     if network.frozen_blocks or parallel.accelerated():
         variables = {}
         if network.frozen_blocks:
             variables["params"], _ = split_frozen(network, params)
         lower = functools.partial(network.apply, method="lower")
-        features = _resident(lower, variables, corpus, network.widths)
+        features = _resident(lower, variables, corpus, widths, network.piece)
         if features is not None:
-            return Inputs(features, parallel.replicate(labels), "upper", streamed=False)
-    resident = _resident(lambda variables, pictures: pictures, {}, corpus)
+            return Inputs(features, parallel.replicate(labels), "upper", False, padded)
+    resident = _resident(lambda variables, pictures: pictures, {}, corpus, widths, network.piece)
     if resident is not None:
-        return Inputs(resident, parallel.replicate(labels), "__call__", streamed=False)
-    return Inputs(corpus, labels, "__call__", streamed=True)
+        return Inputs(resident, parallel.replicate(labels), "__call__", False, padded)
+    return Inputs(corpus, labels, "__call__", True, padded)
 
 
 def split_batches(rows: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -232,69 +271,103 @@ def _resident(
     lower: Callable,
     variables: Mapping,
     corpus: np.ndarray | StoredPictures,
-    widths_of: Callable = lambda corpus: None,
+    widths: np.ndarray | None,
+    piece: int,
 ) -> Any:
     """Returns what `lower` makes of a corpus, on every device; None where that does not fit.
 
     Each device works on its share and gets those of the others. Rows of padding follow at the end.
+    Maps of timelines become `Pieces`.
 
     Args:
         lower: Maps variables and some rows of the corpus to a tree of arrays.
         variables: What it is applied with.
         corpus: The rows.
-        widths_of: Returns the columns of each row, int [n]; None where all are equally wide.
+        widths: The columns of each row, int [n]; None where all are equally wide.
+        piece: Columns of a timeline that stay together.
     """
     width = min(parallel.WIDTH, ONE_MODEL.width(len(corpus)))
     size = width * jax.device_count()
-    chunks = -(-len(corpus) // size)
-    part = jax.ShapeDtypeStruct((width, *corpus.shape[1:]), corpus.dtype)
-    outputs = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((chunks * size, *x.shape[1:]), x.dtype),
-        jax.eval_shape(lower, variables, part),
-    )
+    chunks, shape = -(-len(corpus) // size), corpus.shape[1:]
+    counts, order = np.ones(len(corpus), np.int32), np.arange(len(corpus))
+    if widths is not None:
+        counts = -(-widths // piece).astype(np.int32)
+        shape = (*shape[:-1], int(counts.max()) * piece)
+        # Timelines of about the same width go together, so that less is computed of padding.
+        order = np.argsort(widths, kind="stable")
+    starts = np.cumsum(counts, dtype=np.int32) - counts
+
+    def is_cut(x):
+        return widths is not None and x.ndim > 2
+
+    def room(x):
+        if not is_cut(x):
+            return jax.ShapeDtypeStruct((chunks * size, *x.shape[1:]), x.dtype)
+        height, columns, *rest = x.shape[1:]
+        cut_shape = int(counts.sum()), height, columns // int(counts.max()), *rest
+        return jax.ShapeDtypeStruct(cut_shape, x.dtype)
+
+    part = jax.ShapeDtypeStruct((width, *shape), corpus.dtype)
+    made = jax.eval_shape(lower, variables, part)
+    outputs = jax.tree.map(room, made)
     kept = jax.eval_shape(functools.partial(jax.tree.map, _kept), outputs)
     if not parallel.fits(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(kept))):
         return None
-    widths = widths_of(corpus)
 
-    def fill(resident, variables, start, part, rows):
-        new, rows = jax.lax.all_gather((lower(variables, part), rows), parallel.AXIS, tiled=True)
+    def fill(resident, variables, done, part, rows, pieces):
+        gathered = lower(variables, part), rows, pieces
+        new, rows, pieces = jax.lax.all_gather(gathered, parallel.AXIS, tiled=True)
 
         def put(resident, new, output):
-            if widths is None:
-                return jax.lax.dynamic_update_slice_in_dim(resident, _kept(new), start, axis=0)
-            shapes = zip(output.shape[1:], new.shape[1:], strict=True)
-            padding = [(0, whole - part) for whole, part in shapes]
-            new = _kept(jnp.pad(new, [(0, 0), *padding]))
-            return resident.at[rows].set(new, mode="drop")
+            places = rows
+            if is_cut(new):
+                new, places = cut(new, output.shape[2]), pieces.reshape(-1)
+            return resident.at[places].set(_kept(new), mode="drop")
 
-        return jax.tree.map(put, resident, new, outputs), start + len(rows)
+        return jax.tree.map(put, resident, new, outputs), done + len(rows)
 
-    fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=2, donate=True)
+    fill = ONE_MODEL.parallel(fill, models=3, whole=0, spread=3, donate=True)
     resident = jax.tree.map(lambda x: parallel.zeros(x.shape, x.dtype), kept)
     variables = parallel.replicate(variables)
     title = "computing frozen blocks" if variables else "placing the corpus"
     if variables:
         parallel.say_compiling("the frozen blocks")
-    done, shown = 0, processes.is_first_process()
-    # Timelines of about the same width go together, so that less of what is computed is padding.
-    order = np.arange(len(corpus)) if widths is None else np.argsort(widths, kind="stable")
+    done, shown = np.int32(0), processes.is_first_process()
     with progress.bar(title, len(corpus), "pictures", shown=shown) as bar:
         for start in range(0, len(corpus), size):
             batch = order[start : start + size].astype(np.int32)
             rows, mask, _ = ONE_MODEL.spread([[batch]], 1, width)
             rows, mask = rows[:, 0], mask[:, 0]
-            pictures = corpus[rows]
+            pictures, span = corpus[rows], np.arange(1)
             if widths is not None:
-                pictures = pictures[..., : spectrogram.padded_width(widths[batch].max())]
-            places = np.where(mask > 0, rows, chunks * size)  # padding has none
-            part = ONE_MODEL.put(pictures), ONE_MODEL.put(places)
+                columns = min(spectrogram.padded_width(widths[batch].max()), shape[-1])
+                pictures, span = _padded(pictures, columns), np.arange(columns // piece)
+            # Padding, of rows and of what follows the end of a timeline, has no place.
+            places = np.where(mask > 0, rows, chunks * size)
+            real = (mask > 0)[..., None] & (span < counts[rows][..., None])
+            pieces = np.where(real, starts[rows][..., None] + span, counts.sum())
+            part = map(ONE_MODEL.put, (pictures, places, pieces))
             bar.update(int(done) - bar.n)  # waits for the part before
-            resident, done = fill(resident, variables, np.int32(start), *part)
+            resident, done = fill(resident, variables, done, *part)
         bar.update(min(int(done), len(corpus)) - bar.n)
-    if not parallel.accelerated():
+    if parallel.accelerated():
+        resident = jax.tree.map(lambda tiles, x: Rows(tiles, x.shape[1:]), resident, outputs)
+    if widths is None:
         return resident
-    return jax.tree.map(lambda tiles, x: Rows(tiles, x.shape[1:]), resident, outputs)
+    after = (0, chunks * size - len(corpus))
+    index = parallel.replicate((np.pad(starts, after), np.pad(counts, after)))
+    span = parallel.replicate(np.arange(counts.max(), dtype=np.int32))
+
+    def indexed(x, made):
+        return Pieces(x, *index, span) if is_cut(made) else x
+
+    return jax.tree.map(indexed, resident, made, is_leaf=lambda x: isinstance(x, Rows))
+
+
+def _padded(pictures: np.ndarray, columns: int) -> np.ndarray:
+    """Returns pictures [..., width] with so many columns, of which the last may be 0."""
+    missing = max(0, columns - pictures.shape[-1])
+    return np.pad(pictures, [(0, 0)] * (pictures.ndim - 1) + [(0, missing)])[..., :columns]
 
 
 def _kept(x: jax.Array) -> jax.Array:

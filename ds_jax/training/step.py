@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from ds_jax.config import is_scheduled
 from ds_jax.models.create import Variables, merge_params, split_frozen
 from ds_jax.models.layers import Network
+from ds_jax.models.pieces import Pieces, is_pieces
 from ds_jax.training.input_pipeline import Inputs, Rows
 from ds_jax.training.parallel import Layout
 
@@ -203,10 +204,14 @@ def create_train_step(
                 rng = jax.random.fold_in(jax.random.fold_in(rng, number), state.step)
                 return jax.vmap(lambda position: jax.random.fold_in(rng, position))(positions)
 
-            batch, method = take(corpus, rows), reads
-            if network.augments:
+            method = reads
+            if not network.augments:
+                batch = take(corpus, rows)
+            else:
                 if method == "__call__":
-                    batch = network.apply(state.variables, batch, method="lower")
+                    batch = network.apply(state.variables, take(corpus, rows), method="lower")
+                else:
+                    batch = select(corpus, rows)
                 batch = network.augment(batch, row_rngs(seeds.augmentation, AUGMENTATION))
                 method = "upper"
             weights = mask
@@ -300,9 +305,19 @@ def create_moments_step(network: Network, inputs: Inputs, layout: Layout) -> Cal
 
 
 def take(corpus: Any, rows: jax.Array) -> Any:
-    """Returns some rows of each array, or `Rows`, of a tree."""
+    """Returns some rows of each array of a tree, which may be `Rows` or `Pieces`, as arrays."""
     with jax.named_scope("take"):
-        return jax.tree.map(lambda x: x[rows], corpus, is_leaf=lambda x: isinstance(x, Rows))
+        selected = select(corpus, rows)
+        return jax.tree.map(lambda x: x.whole() if is_pieces(x) else x, selected, is_leaf=is_pieces)
+
+
+def select(corpus: Any, rows: jax.Array) -> Any:
+    """Returns the same; `Pieces` stay such, so that less than the whole of a row can be read."""
+
+    def of_node(x):
+        return x.rows(rows) if is_pieces(x) else x[rows]
+
+    return jax.tree.map(of_node, corpus, is_leaf=lambda x: isinstance(x, Rows | Pieces))
 
 
 def gather(outputs: Any, layout: Layout) -> Any:
