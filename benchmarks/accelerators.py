@@ -24,6 +24,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from unittest import mock
 
 import jax
@@ -33,6 +34,7 @@ from benchmarks import generated, measuring, operations
 from benchmarks.chips import CHIPS
 from benchmarks.hlo import Program
 from benchmarks.throughput import BANDS, DEV_SHARE, picture_flops
+from ds_jax.models.pieces import Pieces, is_pieces
 from ds_jax.runtime.files import write_json
 from ds_jax.training import parallel
 from ds_jax.training.loop import TrainingSetup, create_setup
@@ -117,6 +119,14 @@ def told_of(devices: Sequence | None, memory: float = 0.0) -> Iterator[None]:
         yield
 
 
+def described(x: Any, rows: int = PICTURES) -> Any:
+    """Describes a node of a generated corpus, as it would be with so many pictures."""
+    if not is_pieces(x):
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
+    pieces = jax.tree.map(lambda pieces: described(pieces, rows * len(x.span)), x.pieces)
+    return Pieces(pieces, described(x.starts), described(x.counts), described(x.span, len(x.span)))
+
+
 def lowered(setup: TrainingSetup, row: Row, devices: Sequence) -> tuple:
     """Lowers the step of a row for devices; returns it, and how many batches a dispatch has."""
     layout, shape = LAYOUTS[row.layout], jax.ShapeDtypeStruct
@@ -129,7 +139,7 @@ def lowered(setup: TrainingSetup, row: Row, devices: Sequence) -> tuple:
             lambda x: shape((*lead, *np.shape(x)), x.dtype),
             (state, number, scale) if row.step == "training" else (state.model,),
         )
-        corpus = jax.tree.map(lambda x: shape((PICTURES, *x.shape[1:]), x.dtype), (corpus, labels))
+        corpus = jax.tree.map(described, (corpus, labels), is_leaf=is_pieces)
         places = len(devices), rows.shape[1], layout.width(row.batch)
         chunk = shape(places, np.int32), shape(places, np.float32), shape(places[:1], np.int32)
         step = dataclasses.replace(setup, steps={}).steps_for(layout)[STEPS.index(row.step)]

@@ -60,9 +60,9 @@ class TimedInputs(Inputs):
 
     seconds: list[float] = dataclasses.field(default_factory=list)
 
-    def chunks(self, *arguments) -> Iterator[tuple]:
+    def chunks(self, *arguments, **options) -> Iterator[tuple]:
         """Yields what `Inputs.chunks` does."""
-        made, total, count = super().chunks(*arguments), 0.0, 0
+        made, total, count = super().chunks(*arguments, **options), 0.0, 0
         while True:
             began = time.perf_counter()
             chunk = next(made, None)

@@ -143,8 +143,8 @@ class Inputs:
                 others, or none.
             length: Batches of a chunk, as `length` returns it.
             width: Rows a device takes of a batch.
-            narrow: Whether timelines are padded to the widest of a chunk, and not of the corpus;
-                each width is compiled, of which there are few.
+            narrow: Whether timelines are padded to the corpus' widest, halved as often as those of
+                the chunk allow: each width is compiled, so there should be few.
 
         Yields:
             Corpus, labels, rows [devices, length, width], mask and counts, see `Layout.spread`;
@@ -239,8 +239,9 @@ def create_inputs(
     labels = np.zeros(len(corpus), np.int32) if labels is None else labels
     widths, padded = network.widths(corpus), None
     if widths is not None:
-        widest = -(-int(widths.max()) // network.piece) * network.piece
-        padded = np.minimum([spectrogram.padded_width(width) for width in widths], widest)
+        counts = -(-widths // network.piece)
+        halvings = np.log2(counts.max() / counts).astype(int)
+        padded = -(-counts.max() // 2**halvings) * network.piece
     if network.frozen_blocks or parallel.accelerated():
         variables = {}
         if network.frozen_blocks:
