@@ -218,10 +218,11 @@ def _check_name(name: str, corpora_dir: Path) -> None:
         )
     own = sorted(path.parent.name for path in Path(corpora_dir).glob("*/manifest.csv"))
     nearest = difflib.get_close_matches(name, [*own, *KNOWN], n=1, cutoff=0.0)[0]
+    hint = f" (the nearest is {nearest})" if name else ""
     known = ", ".join([*KNOWN, few(own)] if own else KNOWN)
     raise ValueError(
-        f"there is no corpus {name!r}: give one of {known} (the nearest is {nearest}), "
-        f"or describe your own recordings in {folder / 'manifest.csv'}, with columns path, label, "
+        f"there is no corpus {name!r}: give one of {known}{hint}, or "
+        f"describe your own recordings in {folder / ('' if name else 'NAME') / 'manifest.csv'}, with columns path, label, "
         "speaker; --corpora_dir says where the folders of corpora are"
     )
 
