@@ -220,10 +220,11 @@ def _check_name(name: str, corpora_dir: Path) -> None:
     nearest = difflib.get_close_matches(name, [*own, *KNOWN], n=1, cutoff=0.0)[0]
     hint = f" (the nearest is {nearest})" if name else ""
     known = ", ".join([*KNOWN, few(own)] if own else KNOWN)
+    manifest = Path(corpora_dir) / (name or "NAME") / "manifest.csv"
     raise ValueError(
-        f"there is no corpus {name!r}: give one of {known}{hint}, or "
-        f"describe your own recordings in {folder / ('' if name else 'NAME') / 'manifest.csv'}, with columns path, label, "
-        "speaker; --corpora_dir says where the folders of corpora are"
+        f"there is no corpus {name!r}: give one of {known}{hint}, or describe your own recordings "
+        f"in {manifest}, with columns path, label, speaker; --corpora_dir says where the folders "
+        "of corpora are"
     )
 
 
