@@ -136,6 +136,8 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
+    # Both parameters of the beta distribution by which pictures of a batch are mixed; 0: none are.
+    config.train.mixup = 0.0
 
 
 def use_ensemble(config: ConfigDict, merging: str = "mean", **members: ConfigDict) -> None:

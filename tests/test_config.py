@@ -37,6 +37,7 @@ def test_every_cell_of_the_paper_s_tables_is_possible():
     config = configuration.load("configs/paper.py")
     cells = paper.plan(config, lambda name: configuration.load(f"configs/{name}.py"))
     of_the_paper = {path.stem for path in CONFIGS if path.stem.endswith(("_elra", "_emomatch"))}
+    of_the_paper -= {"ds_am_best_elra", "ds_am_best_emomatch"}
     assert {name for name, _ in cells} == of_the_paper
     for cell in cells.values():
         check(cell.experiment)

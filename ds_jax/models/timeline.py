@@ -296,6 +296,22 @@ class TimelineNetwork(DeepSpectrumNetwork):
             cropped[name] = jax.vmap(lambda row, wanted: row[:, wanted])(map, wanted)
         return {"widths": widths * unit, "hidden": hidden} | cropped | own
 
+    def mix(
+        self, x: Mapping[str, jax.Array], others: Mapping[str, jax.Array], share: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Mixes what `augment` returned with other such rows, over the time that both last.
+
+        Args:
+            x: The rows, without a scaling of their own.
+            others: As many others.
+            share: float32 [batch], what a row keeps of itself, 0 to 1.
+        """
+        mixed = {"widths": jnp.minimum(x["widths"], others["widths"]), "hidden": x["hidden"]}
+        for name in {*x} - {*mixed}:
+            kept = share[:, None, None, None].astype(x[name].dtype)
+            mixed[name] = kept * x[name] + (1 - kept) * others[name]
+        return mixed
+
     def upper(
         self,
         x: Mapping[str, jax.Array],

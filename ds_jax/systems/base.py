@@ -214,6 +214,9 @@ def check(config: ConfigDict) -> None:
     if configuration.adapts(config) and generates(config):
         allowed = "0.0, since generated pictures have no speaker to be standardised by"
         raise ConfigError("generate.share", config.generate.share, allowed)
+    if configuration.adapts(config) and config.get("train", {}).get("mixup"):
+        allowed = "0.0, since a mixed picture has no speaker to be standardised by"
+        raise ConfigError("train.mixup", config.train.mixup, allowed)
     if generates(config) and config.parallel == "folds":
         allowed = "'auto' or 'batch': folds with generated pictures go one after the other"
         raise ConfigError("parallel", config.parallel, allowed)

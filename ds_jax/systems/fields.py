@@ -16,6 +16,7 @@ NUMBERS = {
     **dict.fromkeys(("train.batch_size", "model.dense_units"), (1, 1 << 16)),
     "train.weight_decay": (0.0, 1.0),
     "train.label_smoothing": (0.0, 0.99),
+    "train.mixup": (0.0, 1000.0),
     "generate.share": (0.0, 100.0),
     "model.dropout": (0.0, 0.999),
     "model.bins": (2, 1_000_000),

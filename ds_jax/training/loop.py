@@ -80,6 +80,7 @@ class TrainingSetup:
                     layout,
                     self.config.seeds,
                     self.config.train.get("label_smoothing", 0.0),
+                    self.config.train.get("mixup", 0.0),
                 ),
                 create_predict_step(network, self.inputs, layout),
             )

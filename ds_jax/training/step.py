@@ -19,9 +19,9 @@ from ds_jax.models.pieces import Pieces, is_pieces
 from ds_jax.training.input_pipeline import Inputs, Rows
 from ds_jax.training.parallel import Layout
 
-# Keep the random numbers of dropout and of augmentation apart from each other, and from those of
-# the new layers of fold 0, fold 1, and so on.
-DROPOUT, AUGMENTATION = 1 << 20, (1 << 20) + 1
+# Keep the random numbers of dropout, of augmentation and of mixing apart from each other, and from
+# those of the new layers of fold 0, fold 1, and so on.
+DROPOUT, AUGMENTATION, MIXING = 1 << 20, (1 << 20) + 1, (1 << 20) + 2
 AVERAGE = 0.98  # what the moving average of the parameters keeps in a step, at most
 
 
@@ -173,6 +173,7 @@ def create_train_step(
     layout: Layout,
     seeds: ml_collections.ConfigDict,
     smoothing: float = 0.0,
+    mixup: float = 0.0,
 ) -> Callable:
     """Maps a dispatch of training steps over devices; compiled once, at its first call.
 
@@ -183,6 +184,8 @@ def create_train_step(
         layout: How models lie on devices.
         seeds: The fields of `config.seeds`; a fold's number is added to each.
         smoothing: The share of a label that is spread over all labels.
+        mixup: Both parameters of the beta distribution of a row's share, where each row is mixed
+            with the next of its batch; 0 mixes none (Zhang et al., "mixup", 2018).
 
     Returns:
         `(state, number, scale, *chunk of inputs) -> state, losses`: a step for each batch of the
@@ -214,9 +217,17 @@ def create_train_step(
                     batch = select(corpus, rows)
                 batch = network.augment(batch, row_rngs(seeds.augmentation, AUGMENTATION))
                 method = "upper"
-            weights = mask
+            targets = [(mask, labels[rows])]  # what each label weighs
+            if mixup:
+                keys = row_rngs(seeds.augmentation, MIXING)
+                share = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(keys)
+                others, other_mask, other_labels = _next(layout, (batch, mask, labels[rows]))
+                share = jnp.where(other_mask > 0, share, 1)  # the last row may have no next
+                batch = network.mix(batch, others, share)
+                targets = [(mask * share, labels[rows]), (mask * (1 - share), other_labels)]
             if state.schedule is not None:
-                weights = mask * state.schedule.class_weights[labels[rows]]
+                balance = state.schedule.class_weights
+                targets = [(weights * balance[classes], classes) for weights, classes in targets]
 
             def loss_fn(params):
                 outputs, updated = network.apply(
@@ -228,8 +239,10 @@ def create_train_step(
                     method=method,
                     mutable=["batch_stats"],
                 )
-                losses = outputs.losses(labels[rows], smoothing)
-                return jnp.sum(losses * weights) / total, updated
+                losses = sum(
+                    outputs.losses(classes, smoothing) * weights for weights, classes in targets
+                )
+                return jnp.sum(losses) / total, updated
 
             (loss, updated), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
             # One sum of one vector: the devices of a batch speak once a step.
@@ -344,6 +357,18 @@ def _averaged(state: TrainState, params: Mapping) -> Schedule | None:
 def _device(layout: Layout) -> jax.Array | int:
     """Returns the number of this device among those that share a batch."""
     return 0 if layout.axis_name is None else jax.lax.axis_index(layout.axis_name)
+
+
+def _next(layout: Layout, tree: Any) -> Any:
+    """Returns the next row of the batch for each row of each array, whatever device it is on."""
+
+    def following(x):
+        if layout.axis_name is None:
+            return jnp.roll(x, -1, axis=0)
+        whole = jnp.roll(jax.lax.all_gather(x, layout.axis_name, tiled=True), -1, axis=0)
+        return jax.lax.dynamic_slice_in_dim(whole, _device(layout) * len(x), len(x))
+
+    return jax.tree.map(following, tree)
 
 
 def _sum(layout: Layout, tree):

@@ -212,6 +212,23 @@ def test_crops_are_real_and_no_more_than_asked_for_is_hidden():
     np.testing.assert_array_equal(again["block4_pool"], found["block4_pool"][50:60])
 
 
+def test_mixed_rows_last_as_long_as_both():
+    network, names = create(), ("block3_pool", "block4_pool")
+    x, others = (
+        network.augment(lower_of(network, padded(drawn(seed=seed), 160)), keys)
+        for seed, keys in enumerate(jax.random.split(jax.random.key(0), (2, 3)))
+    )
+    share = jnp.asarray([1.0, 0.0, 0.25])
+    mixed = network.mix(x, others, share)
+    np.testing.assert_array_equal(mixed["widths"], np.minimum(x["widths"], others["widths"]))
+    np.testing.assert_array_equal(mixed["hidden"], x["hidden"])
+    for name in names:
+        np.testing.assert_array_equal(mixed[name][0], x[name][0])
+        np.testing.assert_array_equal(mixed[name][1], others[name][1])
+        wanted = 0.25 * x[name][2] + 0.75 * others[name][2]
+        np.testing.assert_allclose(mixed[name][2], wanted, rtol=1e-6)
+
+
 def test_what_is_hidden_does_not_count():
     network = create(gate=False)
     x = lower_of(network, padded(drawn((160,)), 160))

@@ -59,7 +59,7 @@ def run(folder: Path, way: str = "batch") -> dict[str, np.ndarray]:
     setup = tiny.setup(config)
     arrays = {}
     if way == "batch":
-        arrays = descend(setup) | with_dropout()
+        arrays = descend(setup) | with_dropout() | with_mixing()
     arrays |= train_all(setup, folder) | collectives(setup)
     arrays["devices"] = jax.device_count()
     arrays["streamed"] = setup.inputs.streamed
@@ -74,12 +74,21 @@ def with_dropout() -> dict:
         return {f"dropout {name}": x for name, x in descend(tiny.setup(config)).items()}
 
 
+def with_mixing() -> dict:
+    """The same with timelines each of which is mixed with the next."""
+    config, _ = tiny.make("ds_am_statistics")
+    config.train.mixup = 0.5
+    setup = tiny.setup(config, tiny.timelines(tiny.corpus(16)))
+    return {f"mixing {name}": x for name, x in descend(setup).items()}
+
+
 def descend(setup: TrainingSetup) -> dict:
     """Plain gradient descent: parameters move by the gradient itself, not by its sign."""
     layout, optimiser = parallel.ONE_MODEL, optax.sgd(1e-2)
     network = create_network(setup.config, layout.axis_name)
     step = step_module.create_train_step(
-        network, optimiser, setup.inputs, layout, setup.config.seeds
+        *(network, optimiser, setup.inputs, layout, setup.config.seeds),
+        mixup=setup.config.train.get("mixup", 0.0),
     )
     state = step_module.create_state(network, optimiser, setup.pretrained, jax.random.key(0), {})
     state = layout.place([state])

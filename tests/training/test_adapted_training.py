@@ -15,10 +15,12 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from refusals import refused_field
 
 from ds_jax.data import enrolment
 from ds_jax.data.folds import Fold
 from ds_jax.models.backbones import BACKBONES
+from ds_jax.systems import base as systems
 from ds_jax.training import loop, parallel, step
 from ds_jax.training.checkpoints import MODEL
 from ds_jax.training.fold import FoldState
@@ -93,6 +95,12 @@ def test_a_recording_changes_the_scaling_of_its_speaker_alone(setup):
         for kind, values in scaling.items():
             differs = (np.asarray(found[name][kind]) != np.asarray(values)).any(axis=1)
             np.testing.assert_array_equal(differs, own)
+
+
+def test_pictures_of_speakers_scalings_are_not_mixed():
+    config, _ = tiny.make("ds_am_statistics")
+    config.adapt, config.train.mixup = "speaker", 0.2
+    assert refused_field(systems.check, config) == "train.mixup"
 
 
 @pytest.mark.slow

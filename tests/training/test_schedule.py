@@ -126,6 +126,39 @@ def test_the_seed_of_augmentation_changes_a_step_and_nothing_else_does(setup):
     assert take_step(setup, state_of(setup, 10, labels), rows, number=2)[1] != losses[0]
 
 
+def test_each_row_is_mixed_with_the_next_and_so_are_their_losses(setup, monkeypatch):
+    config = setup.config.copy_and_resolve_references()
+    config.train.mixup, config.train.label_smoothing, config.model.dropout = 0.3, 0.0, 0.0
+    monkeypatch.setattr(jax.random, "beta", lambda key, a, b: jax.numpy.float32(a - b + 0.25))
+    mixing = dataclasses.replace(setup, config=config, steps={})
+    state, rows = state_of(mixing, 10, setup.corpus.labels[:14]), np.arange(8)
+    network, classes = create_network(config), setup.corpus.labels[rows]
+    key = jax.random.key(config.seeds.augmentation)
+    for number in (step_module.AUGMENTATION, 1, 0):  # the stream, the fold and the step
+        key = jax.random.fold_in(key, number)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    x = network.augment(step_module.take(setup.inputs.corpus, rows), keys)
+    following = np.roll(rows, -1)
+    others = jax.tree.map(lambda x: x[following], x)
+    mixed = network.mix(x, others, np.full(8, 0.25, np.float32))
+    outputs, _ = network.apply(
+        state.variables,
+        mixed,
+        np.ones(8, np.float32),
+        True,
+        keys,
+        method="upper",
+        mutable=["batch_stats"],
+    )
+    weights = state.schedule.class_weights[classes]
+    losses = [
+        weights * outputs.losses(classes),
+        weights[following] * outputs.losses(classes[following]),
+    ]
+    wanted = np.mean(0.25 * losses[0] + 0.75 * losses[1])
+    np.testing.assert_allclose(take_step(mixing, state, rows)[1], wanted, rtol=1e-4)
+
+
 def test_the_last_epoch_counts_and_its_average_is_the_model(setup, tmp_path, monkeypatch):
     states, finish = [], FoldState.finish
     monkeypatch.setattr(
