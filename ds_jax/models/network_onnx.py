@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ds_jax.models.colours import colour_table
+from ds_jax.features.colours import colour_table
 from ds_jax.models.create import Variables
 from ds_jax.models.deep_spectrum import AttentionHeads, DeepSpectrumNetwork, FullyConnectedHead
 from ds_jax.models.layers import NEVER, BatchNorm

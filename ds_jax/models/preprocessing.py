@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ds_jax.models.colours import colour_table
+from ds_jax.features.colours import colour_table
 
 # The mean of ImageNet's blue, green and red (keras.applications.imagenet_utils, mode "caffe").
 IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)

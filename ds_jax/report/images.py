@@ -2,17 +2,17 @@
 
 import io
 
-import cmap
 import numpy as np
 from PIL import Image
+
+from ds_jax.features.colours import colour_table
 
 VEIL = np.array([0, 92, 158], np.float32)  # a blue that the colour-blind tell from greys, of 255
 
 
 def colour(picture: np.ndarray, colour_map: str = "viridis") -> np.ndarray:
     """Maps indices, uint8 [height, width], to the colours of a map, uint8 [height, width, 3]."""
-    colours = np.asarray(cmap.Colormap(colour_map).lut(256))[:, :3] * 255
-    return _rounded(colours)[picture]
+    return colour_table(colour_map)[picture, ::-1].astype(np.uint8)
 
 
 def veil(picture: np.ndarray, gate: np.ndarray, covered: tuple[float, float]) -> np.ndarray:
@@ -34,7 +34,8 @@ def veil(picture: np.ndarray, gate: np.ndarray, covered: tuple[float, float]) ->
     cells = Image.fromarray(np.asarray(gate, np.float32)).resize(size, Image.Resampling.NEAREST)
     opening = np.zeros((height, width, 1), np.float32)
     opening[: size[1], : size[0], 0] = cells
-    return _rounded(opening * picture[..., None] + (1 - opening) * VEIL)
+    veiled = opening * picture[..., None] + (1 - opening) * VEIL
+    return np.rint(veiled).clip(0, 255).astype(np.uint8)
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -47,7 +48,3 @@ def png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
-
-
-def _rounded(pixels: np.ndarray) -> np.ndarray:
-    return np.rint(pixels).clip(0, 255).astype(np.uint8)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from ds_jax import config as configuration
+from ds_jax.features.colours import colour_table
 from ds_jax.features.spectrogram import PictureSettings
 from ds_jax.models.backbone import Backbone
 from ds_jax.models.backbones import BACKBONES, backbone_of, built, needs_full_weights
-from ds_jax.models.colours import colour_table
 from ds_jax.runtime.errors import ConfigError, check_choice
 from ds_jax.runtime.progress import many
 

@@ -16,8 +16,8 @@ from ds_jax.commands import corpus as command
 from ds_jax.data import leakage
 from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.data.labels import LABELS
+from ds_jax.features.colours import colour_table
 from ds_jax.features.source import Source
-from ds_jax.models.colours import colour_table
 from ds_jax.report import corpus as report
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ds_jax.models.colours import colour_table
+from ds_jax.features.colours import colour_table
 from ds_jax.models.keras_backbone import APPLICATIONS
 from ds_jax.models.preprocessing import network_input
 
