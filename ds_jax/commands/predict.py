@@ -75,9 +75,8 @@ def run(
             files.check_writable(explain, "--explain")
         if model.config.synthetic:
             print(SYNTHETIC)
-        if absent := model.never_answered:
-            are, them = ("is", "it") if len(absent) == 1 else ("are", "them")
-            print(f"{', '.join(absent)} {are} never answered: no training utterance has {them}")
+        if model.never_answered:
+            print(pages.never_answered(model.never_answered))
         model.enrol(enrol)
         found, unusable = recordings.find(arguments)
         with recordings.standard_input(found) as found:

@@ -39,8 +39,8 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     filters = (
-        *(percent, interval, points, bar_length, printed, p_value, cell, picture_uri, data_uri),
-        *(images.colour, progress.clock),
+        *(percent, interval, points, bar_length, printed, p_value, cell, never_answered),
+        *(picture_uri, data_uri, images.colour, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(plots=plots, titles=TITLES, many=progress.many)
@@ -97,6 +97,12 @@ def cell(value: object, column: str) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def never_answered(labels: Sequence[str]) -> str:
+    """Says that models never answer these classes, of which there is one or more."""
+    are, them = ("is", "it") if len(labels) == 1 else ("are", "them")
+    return f"{', '.join(labels)} {are} never answered: no utterance of the training has {them}"
 
 
 def table(rows: Sequence[Sequence[object]], left: int = 1) -> list[str]:
