@@ -11,8 +11,9 @@ from ds_jax.commands import ensemble
 from ds_jax.data.corpus import Corpus, keep_last
 from ds_jax.evaluation import summary
 from ds_jax.features import embeddings
-from ds_jax.report.paper import ERRORS, Run, sentence
+from ds_jax.report.paper import ERRORS, Run
 from ds_jax.runtime import files, locks, processes, progress
+from ds_jax.runtime.errors import in_one_line
 from ds_jax.runtime.workdir import REPORT
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
@@ -90,7 +91,7 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
         if configuration.has_grown(experiment, workdir):
             return WAITING
     except ERRORS as error:
-        return f"failed: {sentence(error)}"
+        return f"failed: {in_one_line(error)}"
     try:
         if summary.read(report / REPORT).missing_folds:
             return WAITING
@@ -99,7 +100,7 @@ def state(experiment: ConfigDict, workdir: Path, report: Path) -> str:
     except FileNotFoundError:
         return WAITING
     except ValueError as error:
-        damage = sentence(error)
+        damage = in_one_line(error)
     if damage:
         processes.say(damage)
     return WAITING if damage else DONE
@@ -123,14 +124,14 @@ def run(experiment: ConfigDict, load: Load, workdir: Path, tested: str) -> str:
         for corpus in dict.fromkeys((tested, experiment.corpus)):
             load(configuration.last_member(experiment), corpus)  # first: it may be missing
     except FileNotFoundError as error:
-        processes.say(sentence(error))
+        processes.say(in_one_line(error))
         return MISSING
     except Exception as error:  # as below
-        return f"not run: {sentence(error)}"
+        return f"not run: {in_one_line(error)}"
     try:
         ensemble.run(experiment, load, workdir)
         if tested != experiment.corpus:
             ensemble.evaluate_on(experiment, load, workdir, tested)
     except Exception as error:  # of any kind, such as a device's full memory: the others are run
-        return f"failed: {sentence(error)}"
+        return f"failed: {in_one_line(error)}"
     return DONE

@@ -19,7 +19,7 @@ import numpy as np
 
 from ds_jax.models.backbone import Backbone, Block
 from ds_jax.runtime import downloads
-from ds_jax.runtime.errors import ConfigError, one_of
+from ds_jax.runtime.errors import ConfigError, in_one_line, one_of
 
 SUFFIXES = (".h5", ".hdf5", ".keras")
 ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/"  # of published weights
@@ -288,7 +288,7 @@ def _read(backbone: Backbone, file: Path, whole: bool) -> Any:
         try:
             model.load_weights(file)
         except Exception as error:  # Keras and HDF5 meet other content with errors of many kinds
-            problems.append(" ".join(str(error).split()))
+            problems.append(in_one_line(error))
         else:
             return model
     parts = "with its classifier" if whole else "with or without its classifier"
@@ -307,11 +307,10 @@ def _download(backbone: Backbone, whole: bool) -> Any:
     try:
         return _create(backbone.title, backbone.size, whole, "float32", weights="imagenet")
     except Exception as error:  # Keras raises Exception itself, and HDF5 errors of many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise FileNotFoundError(
             f"{backbone.title}'s ImageNet weights could neither be read from {_cache()} nor be "
-            f"downloaded ({reason}): delete the file there if it is damaged, or download it, from "
-            f"below {ADDRESS}, elsewhere, and give its path by --config.weights"
+            f"downloaded ({in_one_line(error)}): delete the file there if it is damaged, or "
+            f"download it, from below {ADDRESS}, elsewhere, and give its path by --config.weights"
         ) from error
     finally:
         socket.setdefaulttimeout(before)

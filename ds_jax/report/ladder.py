@@ -13,7 +13,8 @@ from ds_jax.evaluation import predictions, significance, summary
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.predictions import Predictions
 from ds_jax.report import figures, forests, latex, pages, tables
-from ds_jax.report.paper import ERRORS, sentence
+from ds_jax.report.paper import ERRORS
+from ds_jax.runtime.errors import in_one_line
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import FOLDS, PREDICTIONS, REPORT, fold_directory
 
@@ -143,7 +144,7 @@ def _compare(*both: Sequence[Path]) -> tuple[dict[str, Any], np.ndarray | None]:
         result = significance.compare(first.folds, second.folds, sizes)
         return result, significance.pairs_of(first.folds, second.folds)
     except ERRORS as error:
-        return {"note": sentence(error)}, None
+        return {"note": in_one_line(error)}, None
 
 
 @functools.cache
@@ -153,7 +154,7 @@ def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
         reports = [summary.read(workdir / REPORT) for workdir in workdirs]
         measured = summary.measure(predictions.concatenate(_read(workdirs).folds))
     except ERRORS as error:
-        return {"status": f"failed: {sentence(error)}"}
+        return {"status": f"failed: {in_one_line(error)}"}
     seconds = [report.made.get("seconds", 0.0) for report in reports]
     return {
         "status": DONE,

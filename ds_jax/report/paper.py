@@ -14,6 +14,7 @@ from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import figures, forests, latex, pages, paper_numbers, tables
 from ds_jax.report.paper_numbers import Row
+from ds_jax.runtime.errors import in_one_line
 from ds_jax.runtime.files import write_json, write_text
 from ds_jax.runtime.workdir import evaluation_directory, finished_folds
 
@@ -59,11 +60,6 @@ class Outcome(NamedTuple):
     run: Run
     status: str  # "done", or a phrase that says why it is not
     report: RunSummary | None  # None unless the run is done
-
-
-def sentence(error: Exception) -> str:
-    """Returns the message of an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def write(
@@ -259,7 +255,7 @@ def _pair(first: Path, second: Path) -> dict:
     try:
         return comparison.compare_runs([first, second])["pairs"][0] | {"note": ""}
     except ERRORS as error:
-        return {"note": sentence(error)}
+        return {"note": in_one_line(error)}
 
 
 def write_page(path: Path, content: Mapping) -> None:

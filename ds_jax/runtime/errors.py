@@ -87,6 +87,11 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
+def in_one_line(error: Exception) -> str:
+    """Returns the message of an error, or its kind, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def sentence(error: Exception) -> str | None:
     """Returns the sentence that a user reads of an error; None for an unforeseen error."""
     if isinstance(error, flags.Error):
