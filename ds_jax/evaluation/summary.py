@@ -134,6 +134,11 @@ class RunSummary:
     evaluated_by: str = ""
     made: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
+    @property
+    def ranked_speakers(self) -> list[tuple[str, float]]:
+        """The speakers and their accuracies, the lowest first."""
+        return sorted(self.speakers.items(), key=lambda item: (item[1], item[0]))
+
 
 def measure(
     predictions: Predictions,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
-from ds_jax.report.pages import TITLES
+from ds_jax.report.pages import CLASS_TITLES, TITLES
 
 
 class Estimate(NamedTuple):
@@ -62,19 +62,17 @@ def of_scores(report: RunSummary) -> Forest:
 
 def of_classes(report: RunSummary) -> Forest:
     """Returns precision, recall and F1 of each class that was tested, without intervals."""
-    scores = {"precision": "precision", "recall": "recall", "f1": "F1"}
     rows = [
-        (label, [_percent(row[score]) for score in scores])
+        (label, [_percent(row[score]) for score in CLASS_TITLES])
         for label, row in report.per_class.items()
         if row["support"]
     ]
-    return Forest("Scores of each class", "score in %", list(scores.values()), rows)
+    return Forest("Scores of each class", "score in %", list(CLASS_TITLES.values()), rows)
 
 
 def of_speakers(report: RunSummary) -> Forest:
     """Returns the accuracy of each speaker, the lowest first, beside that over all."""
-    ranked = sorted(report.speakers.items(), key=lambda item: (item[1], item[0]))
-    rows = [(speaker, [_percent(accuracy)]) for speaker, accuracy in ranked]
+    rows = [(speaker, [_percent(accuracy)]) for speaker, accuracy in report.ranked_speakers]
     over_all = 100 * report.accuracy["value"]
     return Forest("Accuracy of each speaker", "accuracy in %", [], rows, over_all)
 

@@ -16,6 +16,7 @@ from ds_jax.runtime import progress
 
 DASH, MINUS, SPACE = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}"
 TITLES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro F1"}  # of the scores
+CLASS_TITLES = {"precision": "precision", "recall": "recall", "f1": "F1"}  # of a class's scores
 
 
 def render(template: str, **content: Any) -> str:
@@ -43,7 +44,8 @@ def _environment() -> jinja2.Environment:
         *(picture_uri, data_uri, images.colour, progress.clock),
     )
     environment.filters.update({function.__name__: function for function in filters})
-    environment.globals.update(plots=plots, titles=TITLES, many=progress.many)
+    environment.globals.update(plots=plots, titles=TITLES, class_titles=CLASS_TITLES)
+    environment.globals["many"] = progress.many
     return environment
 
 

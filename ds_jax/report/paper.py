@@ -158,21 +158,17 @@ def _cross_cell(
     column = "paper" if trained == tested else "whole_corpus"
     outcome = outcomes[f"ds_am_{trained}", column]
     run, _, report = outcome
-    number, classes = paper_numbers.PER_CLASS[trained, tested]
     target = paper_numbers.CROSS[trained, tested]
     comparable = _comparable(config, trained, tested)
-    names = ("precision", "recall", "f1")
     return {
         "trained_on": run.experiment.corpus,
         "tested_on": run.tested,
         "places": [trained, tested],
-        "table": number,
+        "table": paper_numbers.PER_CLASS[trained, tested][0],
         "figure": paper_numbers.FIGURES[trained, tested],
         "target": {"accuracy": target},
         "contains": _contains(report, "accuracy", target) if comparable else None,
-        "target_per_class": {
-            label: dict(zip(names, classes[label], strict=True)) for label in LABELS
-        },
+        "target_per_class": paper_numbers.per_class(trained, tested),
         "per_class": report.per_class if report else None,
         "labels": list(LABELS),
         "confusion": report.confusion if report else None,

@@ -192,12 +192,9 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
     result = {"title": row.title, "tables": list(row.tables), "accuracy": row.accuracy}
     result |= {"macro_f1": row.f1, "per_class": None}
     if row.system == "DS-AM":
-        number, classes = PER_CLASS[trained, tested]
+        number = PER_CLASS[trained, tested][0]
         result["tables"].append(number)
-        result["per_class"] = {
-            label: dict(zip(("precision", "recall", "f1"), printed, strict=True))
-            for label, printed in classes.items()
-        }
+        result["per_class"] = per_class(trained, tested)
     if trained != tested:
         result |= {"tables": [7, number], "accuracy": CROSS[trained, tested]}
         departures = []
@@ -207,6 +204,13 @@ def paper_comparison(config: Mapping, tested_on: str, protocol: str, folds: int)
     else:
         departures = _departures_of_folds(config, row, protocol, folds)
     return result | {"departures": [*departures, *_departures_of_input(config)]}
+
+
+def per_class(trained: str, tested: str) -> dict[str, dict[str, float]]:
+    """Returns the scores of DS-AM between two places, as `metrics.per_class` names them."""
+    names = ("precision", "recall", "f1")
+    classes = PER_CLASS[trained, tested][1]
+    return {label: dict(zip(names, classes[label], strict=True)) for label in LABELS}
 
 
 def _departures_of_folds(config: Mapping, row: Row, protocol: str, folds: int) -> Iterator[str]:

@@ -101,7 +101,6 @@ def write_page(
         "report.html.jinja",
         report=result,
         fold_columns=list(dict.fromkeys(name for fold in result.folds for name in fold)),
-        speakers=sorted(result.speakers.items(), key=lambda item: (item[1], item[0])),
         curves=plots.curves(histories, result.folds),
         has_training_loss=any("train_tenth_loss" in row for rows in histories for row in rows),
         reliability=plots.reliability(result.calibration) if result.calibration else None,

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from ds_jax.evaluation.metrics import SCORES
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report.latex import COUNT, DIFFERENCE, SCORE, SHARE, TEXT, P, Table
-from ds_jax.report.pages import TITLES, cell, percent
+from ds_jax.report.pages import CLASS_TITLES, TITLES, cell, percent
 from ds_jax.runtime.progress import many
 
 HOLM = "p (Holm)"
-_CLASS_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
-_HEADINGS = {score: title[0].upper() + title[1:] for score, title in TITLES.items()}
-_SCORE_COLUMNS = [(heading, SCORE) for heading in _HEADINGS.values()]
+_HEADINGS = {
+    score: title[0].upper() + title[1:] for score, title in (TITLES | CLASS_TITLES).items()
+}
+_SCORE_COLUMNS = [(_HEADINGS[score], SCORE) for score in TITLES]
 _PROTOCOLS = {"paper": "paper's protocol", "clean": "clean protocol"}
 
 
@@ -19,11 +20,11 @@ def of_run(report: RunSummary) -> dict[str, Table]:
     """Returns by name the tables of a run's report."""
     about = _about(report)
     classes = [
-        [label, *(row[name] for name in _CLASS_SCORES), row["support"]]
+        [label, *(row[name] for name in CLASS_TITLES), row["support"]]
         for label, row in report.per_class.items()
         if row["support"]
     ]
-    class_columns = [("Class", TEXT), *((name, SHARE) for name in _CLASS_SCORES.values())]
+    class_columns = [("Class", TEXT), *((_HEADINGS[name], SHARE) for name in CLASS_TITLES)]
     tables = {
         "scores": _scores(f"Scores of {about}", report),
         "confusion": _confusion(f"True classes (rows) and predicted ones of {about}", report),
@@ -32,9 +33,8 @@ def of_run(report: RunSummary) -> dict[str, Table]:
         ),
     }
     if report.speakers:
-        ranked = sorted(report.speakers.items(), key=lambda item: (item[1], item[0]))
         columns = [("Speaker", TEXT), ("Accuracy", SHARE), ("Utterances", COUNT)]
-        rows = [[name, value, report.speaker_n.get(name)] for name, value in ranked]
+        rows = [[name, value, report.speaker_n.get(name)] for name, value in report.ranked_speakers]
         tables["speakers"] = Table(f"Accuracy of each speaker of {about}", columns, rows)
     if report.calibration:
         error = f"expected calibration error {percent(report.calibration_error, ' %')}"
@@ -115,12 +115,12 @@ def of_paper(content: Mapping, captions: Mapping[int, str]) -> dict[str, Table]:
         where = "trained on {}, tested on {}".format(*(places[place] for place in each["places"]))
         of_paper, here = each["target_per_class"], each["per_class"] or {}
         columns = [("Emotion", TEXT)]
-        for title in _CLASS_SCORES.values():
+        for title in map(_HEADINGS.get, CLASS_TITLES):
             columns += [(f"{title}, paper", SHARE), (f"{title}, here", SHARE)]
         rows = []
         for label in each["labels"]:
             ours = here.get(label) if here.get(label, {}).get("support") else {}
-            pairs = [(of_paper[label][name], ours.get(name)) for name in _CLASS_SCORES]
+            pairs = [(of_paper[label][name], ours.get(name)) for name in CLASS_TITLES]
             rows.append([label, *(number for pair in pairs for number in pair)])
         caption = f"Scores of DS-AM for each emotion, {where}."
         tables[f"table_{each['table']}"] = Table(caption, columns, rows)
