@@ -47,8 +47,8 @@ def get_config() -> ConfigDict:
     config.channel = "mix"  # the mean of a recording's channels; or "left" or "right", one of two
     config.raw_rate = 16_000  # Hz of headerless recordings (.l16, .raw, .pcm)
     # Variants of each training recording of the corpus, on which models are trained too: any of
-    # "speed=1.1" (times as fast), "pitch=2" (semitones higher) and "noise=20" (dB below the
-    # recording). Auxiliary recordings have none.
+    # "speed=1.1" (times as fast), "pitch=2" (semitones higher), "tract=1.1" (times as short a vocal
+    # tract) and "noise=20" (dB below the recording). Auxiliary recordings have none.
     config.variants = ()
     # More corpora whose recordings classifiers are fitted on too, and which are in no fold: those
     # of "ravdess=0.3" weigh together 0.3 times as much as the training split.

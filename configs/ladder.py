@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
         ("mixup", "mixed pictures", {"train.mixup": 0.2}),
         # A third of the epochs, since two variants make each three times as long.
         ("pitches", "2 semitones up and down too", _augmented("pitch=-2", "pitch=2")),
+        ("tracts", "other vocal tracts too", _augmented("tract=0.9", "tract=1.1")),
         ("speeds", "other speeds too", _augmented("speed=0.9", "speed=1.1")),
         ("with_noise", "with noise too", _augmented("noise=10", "noise=20")),
         # Pictures as many as recordings, by a generator and by a variant.

@@ -56,5 +56,6 @@ def test_names_of_prepared_data_tell_variants_apart():
     def key(variant):
         return extract.settings({**experiment(), "variant": variant}).key()
 
-    assert len({key(each) for each in ("", "speed=0.9", "speed=1.1", "pitch=1", "noise=1")}) == 5
+    kinds = "", "speed=0.9", "speed=1.1", "pitch=1", "tract=1.1", "noise=1"
+    assert len({key(each) for each in kinds}) == 6
     assert key("speed=0.9") == key("speed=0.90")
