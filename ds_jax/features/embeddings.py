@@ -117,7 +117,7 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
     """
     if settings.sha256 and settings.size:
         return settings
-    place = find(settings.model)
+    place = find(settings.model, settings.layer)
     values = _reader(place).inspect(place, settings.model, settings.layer)
     found = {"sha256": _hash(place), "size": 2 * values}
     for name, value in found.items():
@@ -127,14 +127,15 @@ def pinned(settings: EmbeddingSettings) -> EmbeddingSettings:
     return replace(settings, **found)
 
 
-def find(model: str, *, download: bool = True) -> Path:
+def find(model: str, layer: int = 0, *, download: bool = True) -> Path:
     """Finds the folder or file of a model; one on the Hub is downloaded if it is not yet here.
 
-    Where `download` is False, a part of it that is here will do.
+    Its weights, which can be gigabytes, are downloaded only if it has the layer. Where `download`
+    is False, a part of it that is here will do.
 
     Raises:
         FileNotFoundError: Nothing of it is here, and it may not be downloaded.
-        ConfigError: There is neither, and it cannot be had from the Hub.
+        ConfigError: There is neither, and it cannot be had from the Hub, or has no such layer.
         ValueError: The package huggingface_hub is missing.
     """
     if model == smart_turn.NAME:
@@ -157,19 +158,25 @@ def find(model: str, *, download: bool = True) -> Path:
             f"needs the package huggingface_hub: install it with `{INSTALL}`"
         ) from error
     name, revision = on_hub.groups()
-    wanted = [CONFIG, EXTRACTOR, CARD, *WEIGHTS]
-    get = functools.partial(
-        huggingface_hub.snapshot_download, name, revision=revision, allow_patterns=wanted
-    )
+    described = [CONFIG, EXTRACTOR, CARD]
+
+    def get(*wanted: str, **options) -> Path:
+        options |= {"revision": revision, "allow_patterns": [*described, *wanted]}
+        return Path(huggingface_hub.snapshot_download(name, **options))
+
     try:
-        folder = Path(get(local_files_only=True))
+        folder = get(*WEIGHTS, local_files_only=True)
         if not download or any(folder.glob(WEIGHTS[0])):  # another program may have wanted less
             return folder
     except Exception as error:  # no class is common to all that is missing
         if not download:
             raise FileNotFoundError(f"{model} is not in the cache of the Hub") from error
     try:
-        return Path(get())
+        folder = get()
+        embeddings_transformers.check(folder, model, layer)
+        return get(*WEIGHTS)
+    except ConfigError:
+        raise
     except Exception as error:  # of the Hub, of its client or of the network
         allowed = (
             f"a model that can be had ({first_line(error)}). Where there is a network, `hf "
@@ -231,7 +238,7 @@ def load(settings: EmbeddingSettings) -> _Loaded:
 
 @functools.lru_cache(maxsize=2)
 def _load(settings: EmbeddingSettings) -> _Loaded:
-    place = find(settings.model)
+    place = find(settings.model, settings.layer)
     reader = _reader(place)
     loaded = _Loaded(*reader.load(place, settings.model, settings.layer), reader.LONGEST)
     found = _hash(place)

@@ -26,8 +26,8 @@ WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 INSTALL = "pip install -r requirements-embeddings.txt"
 
 
-def inspect(folder: Path, model: str, layer: int) -> int:
-    """Checks the folder of a model, which the config calls `model`, and a layer.
+def check(folder: Path, model: str, layer: int) -> int:
+    """Checks the folder of a model, which the config calls `model`, and a layer, but no weights.
 
     Returns:
         The number of values that a layer gives for each frame.
@@ -51,22 +51,30 @@ def inspect(folder: Path, model: str, layer: int) -> int:
     for name in ("hidden_size", "num_hidden_layers"):
         if not isinstance(content.get(name), int):
             raise refuse(f"a speech model of transformers: {folder / CONFIG} has no {name}")
+    if layer > content["num_hidden_layers"]:
+        allowed = f"from 0 to {content['num_hidden_layers']}, the layers of {model}"
+        raise ConfigError("embeddings.layer", layer, allowed)
+    return content["hidden_size"]
+
+
+def inspect(folder: Path, model: str, layer: int) -> int:
+    """Checks also that there are weights; takes, returns and raises what `check` does."""
+    values = check(folder, model, layer)
     if not any(folder.glob(WEIGHTS[0])):
         name = model.partition("@")[0]
         here, download = folder, ""
         if not files.expand(model).is_dir():
             here = Path(name).name
             download = f"hf download {name} --local-dir {here}; "
-        raise refuse(
+        raise ConfigError(
+            "embeddings.model",
+            model,
             "a model with weights in model.safetensors, since pickled ones may hold programs and "
             f'are never read. This makes them: `{download}python -c "from transformers import '
             f"AutoModel as M; M.from_pretrained('{here}').save_pretrained('{here}')\"`"
-            + (f", then give {here} here" if download else "")
+            + (f", then give {here} here" if download else ""),
         )
-    if layer > content["num_hidden_layers"]:
-        allowed = f"from 0 to {content['num_hidden_layers']}, the layers of {model}"
-        raise ConfigError("embeddings.layer", layer, allowed)
-    return content["hidden_size"]
+    return values
 
 
 def read_files(folder: Path) -> list[Path]:

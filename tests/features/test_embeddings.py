@@ -254,11 +254,15 @@ def test_missing_packages_are_named_with_the_command(tmp_path, monkeypatch):
 
 
 def hub(monkeypatch, cached, online):
-    """Puts a Hub in place of the real one; returns the calls that it gets."""
+    """Puts a Hub in place of the real one; returns the calls that it gets.
+
+    Each has the name, the revision, and whether it asks the cache, and for weights.
+    """
     calls = []
 
     def snapshot_download(name, local_files_only=False, **options):
-        calls.append((name, options["revision"], local_files_only))
+        weights = "model*.safetensors" in options["allow_patterns"]
+        calls.append((name, options["revision"], local_files_only, weights))
         folder = cached if local_files_only else online
         if folder is None:
             raise OSError("the Hub is out of reach\nand more")
@@ -273,18 +277,27 @@ def test_the_hubs_cache_comes_first_and_revisions_can_be_given(tmp_path, monkeyp
     folder = speech_models.write(tmp_path / "snapshots/0123abc")
     calls = hub(monkeypatch, cached=folder, online=None)
     assert embeddings.find("owner/name@0123abc") == folder
-    assert calls == [("owner/name", "0123abc", True)]
+    assert calls == [("owner/name", "0123abc", True, True)]
     settings = EmbeddingSettings("owner/name@0123abc", 2)
     assert "owner/name@0123abc, revision 0123abc" in embeddings.terms(settings)
     calls = hub(monkeypatch, cached=None, online=folder)
     assert "was not there" in embeddings.terms(settings)  # nothing is downloaded for a card
-    assert [here for _, _, here in calls] == [True]
+    assert [here for *_, here, _ in calls] == [True]
     calls.clear()
     assert embeddings.find("owner/name") == folder
-    assert calls == [("owner/name", None, True), ("owner/name", None, False)]
+    asked = [(True, True), (False, False), (False, True)]
+    assert calls == [("owner/name", None, *each) for each in asked]
     (tmp_path / "empty").mkdir()  # another program has put a config alone there, for example
     hub(monkeypatch, cached=tmp_path / "empty", online=folder)
     assert embeddings.find("owner/name") == folder
+
+
+def test_an_unknown_layer_is_refused_before_weights_are_downloaded(tmp_path, monkeypatch):
+    calls = hub(monkeypatch, cached=None, online=speech_models.write(tmp_path))
+    with pytest.raises(ConfigError) as error:
+        embeddings.pinned(EmbeddingSettings("owner/name", 99))
+    assert error.value.field == "embeddings.layer"
+    assert [each[2:] for each in calls] == [(True, True), (False, False)]
 
 
 def test_out_of_reach_the_command_that_downloads_is_named(tmp_path, monkeypatch):
