@@ -123,8 +123,8 @@ def described(x: Any, rows: int = PICTURES) -> Any:
     """Describes a node of a generated corpus, as it would be with so many pictures."""
     if not is_pieces(x):
         return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
-    pieces = jax.tree.map(lambda pieces: described(pieces, rows * len(x.span)), x.pieces)
-    return Pieces(pieces, described(x.starts), described(x.counts), described(x.span, len(x.span)))
+    pieces = jax.tree.map(lambda pieces: described(pieces, rows * x.width), x.pieces)
+    return Pieces(pieces, described(x.starts), described(x.counts), x.width)
 
 
 def lowered(setup: TrainingSetup, row: Row, devices: Sequence) -> tuple:

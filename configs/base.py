@@ -136,7 +136,8 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
-    # Both parameters of the beta distribution by which pictures of a batch are mixed; 0: none are.
+    # Both parameters of the beta distribution by which recordings of a batch are mixed, in what
+    # frozen blocks make of them; 0: none are.
     config.train.mixup = 0.0
 
 

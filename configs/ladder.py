@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
         ("no_floor", "no floor", {"picture.floor_db": 0.0}),
         ("no_gate", "no gate", {"model.gate": False}),
         ("no_smoothing", "no label smoothing", {"train.label_smoothing": 0.0}),
-        ("mixup", "mixed pictures", {"train.mixup": 0.2}),
+        ("mixup", "mixed recordings", {"train.mixup": 0.2}),
         # A third of the epochs, since two variants make each three times as long.
         ("pitches", "2 semitones up and down too", _augmented("pitch=-2", "pitch=2")),
         ("tracts", "other vocal tracts too", _augmented("tract=0.9", "tract=1.1")),

@@ -16,6 +16,7 @@ from ds_jax.data.corpus import Corpus, Utterance
 from ds_jax.evaluation import metrics, predictions, summary
 from ds_jax.evaluation.predictions import Predicted
 from ds_jax.evaluation.summary import RunSummary
+from ds_jax.features.extract import stack
 from ds_jax.runtime import locks, processes, versions
 from ds_jax.runtime.files import read_json
 from ds_jax.runtime.progress import many
@@ -188,22 +189,27 @@ def _average(
     Returns:
         The utterances that were tested, the mean outputs for them, and a record for each fold.
     """
-    total, records = None, []
-    count = np.zeros(len(corpus.utterances), int)
+    parts, owners, records = [], [], []
     for checkpoints, predicted in predictors:
         tested = rows[checkpoints]
         predicted = predictions.average_windows(predicted, corpus, tested)
-        owners, first = np.unique(corpus.owners[tested], return_index=True)
-        count[owners] += 1
-        if total is None:
-            total = jax.tree.map(lambda x: np.zeros((len(count), *x.shape[1:]), x.dtype), predicted)
-        for whole, part in zip(*map(jax.tree.leaves, (total, predicted)), strict=True):
-            whole[owners] += part
+        of_part, first = np.unique(corpus.owners[tested], return_index=True)
+        parts.append(predicted)
+        owners.append(of_part)
         labels, answers = corpus.labels[tested][first], predicted.probabilities.argmax(1)
         confusion = metrics.confusion(labels, answers, len(corpus.classes))
         records.append(summary.fold_record(fold_number(checkpoints.parent), confusion))
-    tested = np.flatnonzero(count)
-    mean = jax.tree.map(lambda x: (x[tested].T / count[tested]).T.astype(x.dtype), total)
+    tested, places, count = np.unique(
+        np.concatenate(owners), return_inverse=True, return_counts=True
+    )
+
+    def average(*of_parts):
+        outputs = stack([row for part in of_parts for row in part])  # gates may differ in width
+        total = np.zeros((len(tested), *outputs.shape[1:]), outputs.dtype)
+        np.add.at(total, places, outputs)
+        return (total.T / count).T.astype(outputs.dtype)
+
+    mean = jax.tree.map(average, *parts)
     return [corpus.utterances[owner] for owner in tested], mean, records
 
 

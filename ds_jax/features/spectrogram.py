@@ -236,7 +236,7 @@ def widths(timelines: Any) -> np.ndarray:
     Args:
         timelines: uint8 [n, bands, widest], in memory or on the disk; a few are read at a time.
     """
-    parts = (timelines[start : start + 1024] for start in range(0, len(timelines), 1024))
+    parts = (timelines[start : start + 32] for start in range(0, len(timelines), 32))
     return np.concatenate([(part[:, 0] > 0).sum(axis=1) for part in parts])
 
 

@@ -15,30 +15,29 @@ class Pieces(flax.struct.PyTreeNode):
             array, or what gives some of its rows by their numbers.
         starts: int32 [n], the number of each timeline's first piece.
         counts: int32 [n], how many pieces each timeline has.
-        span: int32 [k], 0 to k - 1, where k pieces of each timeline are `whole`: its shape decides
-            what is compiled.
+        width: How many pieces of each timeline are `whole`.
     """
 
     pieces: Any
     starts: jax.Array
     counts: jax.Array
-    span: jax.Array
+    width: int = flax.struct.field(pytree_node=False)
 
     def rows(self, rows: jax.Array) -> "Pieces":
         """Returns some timelines, by their numbers int32 [m]; their pieces are read later."""
         return self.replace(starts=self.starts[rows], counts=self.counts[rows])
 
-    def read(self, first: jax.Array, span: jax.Array) -> jax.Array:
+    def read(self, first: jax.Array, width: int) -> jax.Array:
         """Returns equally many pieces of each timeline, side by side.
 
         Args:
             first: int32 [n], the first piece that is wanted, counted from the timeline's own.
-            span: int32 [k], 0 to k - 1.
+            width: How many, k.
 
         Returns:
             [n, height, k columns, ...], 0 after the end of a timeline.
         """
-        numbers = first[:, None] + span[None]
+        numbers = first[:, None] + jnp.arange(width)[None]
         real = numbers < self.counts[:, None]
         x = self.pieces[jnp.where(real, self.starts[:, None] + numbers, 0).reshape(-1)]
         x = x.reshape(*numbers.shape, *x.shape[1:])
@@ -47,16 +46,15 @@ class Pieces(flax.struct.PyTreeNode):
         return x.reshape(*x.shape[:2], -1, *x.shape[4:])
 
     def whole(self) -> jax.Array:
-        """Returns each timeline as wide as `span` says, [n, height, width, ...]."""
-        return self.read(jnp.zeros_like(self.starts), self.span)
+        """Returns each timeline `self.width` pieces wide, [n, height, width, ...]."""
+        return self.read(jnp.zeros_like(self.starts), self.width)
 
     def join(self, other: "Pieces", count: int) -> "Pieces":
         """Returns the first `count` timelines, and those of another after them.
 
-        There is room for the widest in each of the others, so that few shapes are compiled.
+        Each of the others has room for the widest of them, so that few shapes are compiled.
         """
-        longest = max(self.span, other.span, key=len)
-        room = len(other.starts) * len(longest)
+        room = len(other.starts) * other.width
 
         def join(x, y):
             padding = [(0, room - len(y)), *[(0, 0)] * (y.ndim - 1)]
@@ -65,7 +63,8 @@ class Pieces(flax.struct.PyTreeNode):
         pieces = jax.tree.map(join, self.pieces, other.pieces)
         first = len(jax.tree.leaves(self.pieces)[0])
         starts = jnp.concatenate([self.starts[:count], first + other.starts])
-        return Pieces(pieces, starts, jnp.concatenate([self.counts[:count], other.counts]), longest)
+        counts = jnp.concatenate([self.counts[:count], other.counts])
+        return Pieces(pieces, starts, counts, max(self.width, other.width))
 
 
 def cut(maps: jax.Array, columns: int) -> jax.Array:

@@ -287,7 +287,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
         cropped = {}
         for name, map in maps.items():
             if is_pieces(map):
-                cropped[name] = map.read(starts, map.span[: MOST_PIXELS // unit])
+                cropped[name] = map.read(starts, min(map.width, MOST_PIXELS // unit))
                 continue
             columns = unit // self._pixels(name)  # of the map in a unit
             size = min(MOST_PIXELS // unit * columns, map.shape[2])
@@ -299,7 +299,9 @@ class TimelineNetwork(DeepSpectrumNetwork):
     def mix(
         self, x: Mapping[str, jax.Array], others: Mapping[str, jax.Array], share: jax.Array
     ) -> dict[str, jax.Array]:
-        """Mixes what `augment` returned with other such rows, over the time that both last.
+        """Mixes what `augment` returned with other such rows.
+
+        A row ends where the shorter of the two does.
 
         Args:
             x: The rows, without a scaling of their own.

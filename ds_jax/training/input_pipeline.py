@@ -57,7 +57,8 @@ class Inputs:
     Attributes:
         corpus: The corpus' inputs, or what the network's `lower` makes of them (an array, or a
             tree of arrays): on every device, or on the host or its disk where it is streamed.
-            On devices timelines and maps of them are `Pieces`, and on accelerators all are `Rows`.
+            On devices timelines and maps of them are `Pieces`; on accelerators arrays, and those of
+            pieces, are `Rows`.
         labels: int32 [n], where the corpus is.
         method: The network's method that reads it: "upper" where the work of `lower` is done.
         streamed: Whether it is sent to the devices batch by batch.
@@ -85,13 +86,17 @@ class Inputs:
         if other.streamed or self.method != other.method:
             return None
         count, corpora = len(self.labels), (self.corpus, other.corpus)
-        if not parallel.fits(sum(x.nbytes for x in jax.tree.leaves(corpora))):
-            return None
 
         def join(x, y):
             return x.join(y, count) if is_pieces(x) else jnp.concatenate([x[:count], y])
 
-        corpus = jax.jit(lambda x, y: jax.tree.map(join, x, y, is_leaf=is_pieces))(*corpora)
+        def join_all(x, y):
+            return jax.tree.map(join, x, y, is_leaf=is_pieces)
+
+        kept = jax.tree.leaves(jax.eval_shape(join_all, *corpora))
+        if not parallel.fits(sum(x.size * x.dtype.itemsize for x in kept)):
+            return None
+        corpus = jax.jit(join_all)(*corpora)
         first = jax.tree.leaves(corpus, is_leaf=is_pieces)[0]
         padded = len(first.starts if is_pieces(first) else first) - count
         labels = np.pad(np.asarray(other.labels), (0, padded - len(other.labels)))
@@ -193,8 +198,7 @@ class Inputs:
         """Returns a node of the corpus with as many pieces of each timeline as columns need."""
         if columns is None or not is_pieces(x):
             return x
-        count = len(x.span) * columns // int(self.widths.max())
-        return x.replace(span=np.arange(count, dtype=np.int32))
+        return x.replace(width=x.width * columns // int(self.widths.max()))
 
     def _read(self, spread: Sequence[tuple[np.ndarray, ...]]) -> Iterator[np.ndarray]:
         """Yields the pictures of each chunk, some of the next ones being read meanwhile."""
@@ -357,10 +361,9 @@ def _resident(
         return resident
     after = (0, chunks * size - len(corpus))
     index = parallel.replicate((np.pad(starts, after), np.pad(counts, after)))
-    span = parallel.replicate(np.arange(counts.max(), dtype=np.int32))
 
     def indexed(x, made):
-        return Pieces(x, *index, span) if is_cut(made) else x
+        return Pieces(x, *index, int(counts.max())) if is_cut(made) else x
 
     return jax.tree.map(indexed, resident, made, is_leaf=lambda x: isinstance(x, Rows))
 

@@ -67,7 +67,7 @@ def batches_in_dispatch(batches: int) -> int:
 
     It is one on the CPU, where XLA's convolutions are several times slower inside a loop.
     """
-    return -(-batches // DISPATCHES) if accelerated() else 1
+    return max(1, -(-batches // DISPATCHES)) if accelerated() else 1
 
 
 def say_compiling(what: str) -> None:

@@ -185,7 +185,8 @@ def create_train_step(
         seeds: The fields of `config.seeds`; a fold's number is added to each.
         smoothing: The share of a label that is spread over all labels.
         mixup: Both parameters of the beta distribution of a row's share, where each row is mixed
-            with the next of its batch; 0 mixes none (Zhang et al., "mixup", 2018).
+            with the next of its batch; 0 mixes none. What is mixed is the output of frozen blocks
+            (Verma et al., "Manifold Mixup", 2019), or pictures (Zhang et al., "mixup", 2018).
 
     Returns:
         `(state, number, scale, *chunk of inputs) -> state, losses`: a step for each batch of the
@@ -194,6 +195,7 @@ def create_train_step(
     """
 
     reads = inputs.method  # alone, since JAX keeps a step, and all that it holds
+    crops = network.augments and reads == "upper"  # which are read alone
 
     def train_step(state, number, scale, corpus, labels, rows, mask, count):
         def step(state, batch):
@@ -207,22 +209,17 @@ def create_train_step(
                 rng = jax.random.fold_in(jax.random.fold_in(rng, number), state.step)
                 return jax.vmap(lambda position: jax.random.fold_in(rng, position))(positions)
 
-            method = reads
-            if not network.augments:
-                batch = take(corpus, rows)
-            else:
-                if method == "__call__":
-                    batch = network.apply(state.variables, take(corpus, rows), method="lower")
-                else:
-                    batch = select(corpus, rows)
+            batch, method = (select if crops else take)(corpus, rows), reads
+            if network.augments:
+                if not crops:
+                    batch = network.apply(state.variables, batch, method="lower")
                 batch = network.augment(batch, row_rngs(seeds.augmentation, AUGMENTATION))
                 method = "upper"
             targets = [(mask, labels[rows])]  # what each label weighs
             if mixup:
                 keys = row_rngs(seeds.augmentation, MIXING)
                 share = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(keys)
-                others, other_mask, other_labels = _next(layout, (batch, mask, labels[rows]))
-                share = jnp.where(other_mask > 0, share, 1)  # the last row may have no next
+                others, other_labels = _next(layout, (batch, labels[rows]), positions, total)
                 batch = network.mix(batch, others, share)
                 targets = [(mask * share, labels[rows]), (mask * (1 - share), other_labels)]
             if state.schedule is not None:
@@ -325,7 +322,7 @@ def take(corpus: Any, rows: jax.Array) -> Any:
 
 
 def select(corpus: Any, rows: jax.Array) -> Any:
-    """Returns the same; `Pieces` stay such, so that less than the whole of a row can be read."""
+    """Returns what `take` does, but leaves `Pieces` as they are, to be read in part."""
 
     def of_node(x):
         return x.rows(rows) if is_pieces(x) else x[rows]
@@ -359,14 +356,13 @@ def _device(layout: Layout) -> jax.Array | int:
     return 0 if layout.axis_name is None else jax.lax.axis_index(layout.axis_name)
 
 
-def _next(layout: Layout, tree: Any) -> Any:
-    """Returns the next row of the batch for each row of each array, whatever device it is on."""
+def _next(layout: Layout, tree: Any, positions: jax.Array, count: jax.Array) -> Any:
+    """Returns the next of the batch's `count` real rows for each row, the first after the last."""
 
     def following(x):
-        if layout.axis_name is None:
-            return jnp.roll(x, -1, axis=0)
-        whole = jnp.roll(jax.lax.all_gather(x, layout.axis_name, tiled=True), -1, axis=0)
-        return jax.lax.dynamic_slice_in_dim(whole, _device(layout) * len(x), len(x))
+        if layout.axis_name is not None:
+            x = jax.lax.all_gather(x, layout.axis_name, tiled=True)
+        return x[(positions + 1) % jnp.maximum(count, 1).astype(int)]
 
     return jax.tree.map(following, tree)
 

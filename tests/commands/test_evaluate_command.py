@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tiny
 
-from ds_jax.commands import evaluate
+from ds_jax.commands import evaluate, train
 from ds_jax.evaluation import predictions, summary
+from ds_jax.features import spectrogram
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
@@ -76,3 +77,26 @@ def test_without_a_finished_fold_there_is_nothing_to_evaluate(run, tmp_path):
     (tmp_path / "config.json").write_bytes((run / "config.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         evaluate.run(tmp_path, other())
+
+
+def test_models_that_test_recordings_of_different_lengths_are_averaged(tmp_path, tiny_weights):
+    """Gates are as wide as the timelines of a batch, which differ from fold to fold."""
+    config, _ = tiny.make("ds_am_statistics")
+    config.train.epochs, config.folds.count = 1, 2
+    corpus = tiny.timelines(tiny.corpus(16))
+    inputs = corpus.inputs.copy()
+    short = {u.name for u in corpus.utterances if u.speaker == corpus.utterances[0].speaker}
+    inputs[corpus.rows_of(short), :, 64:] = 0
+    corpus = dataclasses.replace(corpus, inputs=inputs)
+    assert train.run(config, corpus, tmp_path)
+    assert evaluate.run(tmp_path, corpus).n == 16
+    gates = {
+        name: predictions.read_gates(tmp_path / "evaluations" / corpus.name, name)
+        for name in (u.name for u in corpus.utterances)
+    }
+    for row, (name, of_heads) in enumerate(gates.items()):
+        width = spectrogram.unpadded(inputs[row]).shape[1]
+        assert {head: gate.shape[1] for head, gate in of_heads.items()} == {
+            "block3_pool": width // 8,
+            "block4_pool": width // 16,
+        }, name

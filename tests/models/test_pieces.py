@@ -24,9 +24,11 @@ def in_pieces(counts=COUNTS, seed=0):
     every = np.asarray(cut(jnp.asarray(padded(counts, seed)), COLUMNS))
     real = np.concatenate([np.arange(max(counts)) < count for count in counts])
     counts = np.asarray(counts, np.int32)
-    span = jnp.arange(counts.max())
     return Pieces(
-        jnp.asarray(every[real]), jnp.asarray(np.cumsum(counts) - counts), jnp.asarray(counts), span
+        jnp.asarray(every[real]),
+        jnp.asarray(np.cumsum(counts) - counts),
+        jnp.asarray(counts),
+        int(counts.max()),
     )
 
 
@@ -42,15 +44,15 @@ def test_timelines_are_the_padded_ones(rows):
     np.testing.assert_array_equal(found, padded()[rows])
 
 
-def test_a_span_says_how_wide_they_are():
-    narrow = in_pieces().replace(span=jnp.arange(3))
+def test_their_width_says_how_wide_they_are():
+    narrow = in_pieces().replace(width=3)
     rows = np.asarray([3, 0])
     np.testing.assert_array_equal(narrow.rows(rows).whole(), padded()[rows][:, :, : 3 * COLUMNS])
 
 
 def test_crops_are_read_alone():
     first = np.asarray([1, 0, 2, 1], np.int32)
-    found = in_pieces().read(jnp.asarray(first), jnp.arange(2))
+    found = in_pieces().read(jnp.asarray(first), 2)
     for row, start in enumerate(first * COLUMNS):
         wanted = padded()[row][:, start : start + 2 * COLUMNS]
         np.testing.assert_array_equal(found[row][:, : wanted.shape[1]], wanted)

@@ -70,9 +70,9 @@ def state_of(setup, steps, labels):
 
 
 def take_step(setup, state, rows, number=1):
+    """Takes a step on a batch of at most eight rows."""
     step, inputs = setup.steps_for(ONE_MODEL)[0], setup.inputs
-    rows = np.asarray(rows, np.int32)[None, None]
-    mask, counts = np.ones(rows.shape, np.float32), np.ones(1, np.int32)
+    rows, mask, counts = ONE_MODEL.spread([[np.asarray(rows, np.int32)]], 1, 8)
     state, losses = step(
         ONE_MODEL.place([state]),
         np.int32(number),
@@ -157,6 +157,20 @@ def test_each_row_is_mixed_with_the_next_and_so_are_their_losses(setup, monkeypa
     ]
     wanted = np.mean(0.25 * losses[0] + 0.75 * losses[1])
     np.testing.assert_allclose(take_step(mixing, state, rows)[1], wanted, rtol=1e-4)
+
+
+def test_no_row_is_mixed_with_what_is_not_in_the_batch(setup):
+    """Padding is row 0, here of a recording that is as short as any, and then of its own length."""
+    config = setup.config.copy_and_resolve_references()
+    config.train.mixup = 0.5
+    losses, labels = [], setup.corpus.labels[:14]
+    for end in (64, 208):
+        pictures = setup.corpus.inputs.copy()
+        pictures[0, :, end:] = 0
+        corpus = dataclasses.replace(setup.corpus, inputs=pictures)
+        mixing = dataclasses.replace(tiny.setup(config, corpus), measured=setup.measured)
+        losses.append(take_step(mixing, state_of(mixing, 10, labels), np.arange(5, 10))[1])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_the_last_epoch_counts_and_its_average_is_the_model(setup, tmp_path, monkeypatch):
