@@ -16,6 +16,8 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import DTypeLike
 
+from ds_jax.models.pairs import by_pairs
+
 TILE = 4  # side of the squares that the output is divided into; those of the input overlap by 2
 # Transforms take most of the time of narrower layers, and padding most of that of smaller maps.
 LEAST_CHANNELS = 32
@@ -23,7 +25,6 @@ LEAST_CHANNELS = 32
 LEAST_TILES = 32
 # Rows enough for a fast matrix product, and few enough for transformed tiles to stay in cache.
 TILES_AT_ONCE = 256
-LANES = 128  # channels that a TPU computes at a time; of a map with fewer it fills them up
 
 # The transforms of F(4x4, 3x3): of the input, of the kernel and of the output.
 INPUT = np.array(
@@ -75,54 +76,46 @@ class Convolution(nn.Module):
         # He's initialisation keeps the variance through the ReLUs where nothing is ported.
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        function = pooled_relu_convolution if self.pooled else relu_convolution
-        arguments = [jnp.asarray(value, self.dtype) for value in (x, kernel, bias)]
-        return by_pairs(function, *arguments)
 
+        def function(x, kernel, bias):  # converts here, so that gradients add up in float32
+            convolve = pooled_relu_convolution if self.pooled else relu_convolution
+            return convolve(x, kernel.astype(self.dtype), bias.astype(self.dtype))
 
-def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    """Calls a convolution, on TPUs with two pictures in one where their channels fill the lanes.
-
-    One half of the batch lies in the channels behind those of the other half, and zeros of the
-    kernel keep them apart. Where a half fills the lanes each is convolved by itself. From such a
-    layer to the next nothing is moved: XLA sees that one undoes the other.
-    """
-
-    def halved(x, kernel, bias):
-        if 2 * x.shape[-1] > LANES:
-            return jnp.concatenate([function(half, kernel, bias) for half in jnp.split(x, 2)])
-        pairs = x.shape[0] // 2, *x.shape[1:3]
-        x = jnp.moveaxis(jnp.reshape(x, (2, *pairs, -1)), 0, 3)
-        x, none = jnp.reshape(x, (*pairs, -1)), jnp.zeros_like(kernel)
-        kernels = [jnp.concatenate(each, axis=-2) for each in ((kernel, none), (none, kernel))]
-        if 2 * kernel.shape[-1] > LANES:
-            return jnp.concatenate([function(x, kernel, bias) for kernel in kernels])
-        y = function(x, jnp.concatenate(kernels, axis=-1), jnp.tile(bias, 2))
-        y = jnp.moveaxis(jnp.reshape(y, (*y.shape[:3], 2, -1)), 3, 0)
-        return jnp.reshape(y, (-1, *y.shape[2:]))
-
-    divides = isinstance(x.shape[0], int) and x.shape[0] % 2 == 0
-    if not divides or max(kernel.shape[2:]) > LANES:
-        return function(x, kernel, bias)
-    return jax.lax.platform_dependent(x, kernel, bias, tpu=halved, default=function)
+        return by_pairs(function, jnp.asarray(x, self.dtype), kernel, bias)
 
 
 def pooled_relu_convolution(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
     """Computes `max_pool` of `relu_convolution`.
 
-    Accelerators add the bias and apply the ReLU to the maxima, which are a quarter of the numbers:
-    both keep an order. The CPU does it where Winograd's convolution ends, at no cost.
+    Accelerators mask and add up gradients of the maxima, which are a quarter of the numbers. The
+    CPU does it where Winograd's convolution ends, at no cost.
     """
 
-    def early(x, kernel, bias):
+    def whole(x, kernel, bias):
         return max_pool(relu_convolution(x, kernel, bias))
 
-    def late(x, kernel, bias):
-        wide = jnp.float32  # in which the bias' gradient adds up
-        maxima = max_pool(_plain(x, kernel)).astype(wide)
-        return nn.relu(maxima + bias.astype(wide)[None, None, None]).astype(x.dtype)
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=whole, default=_pooled)
 
-    return jax.lax.platform_dependent(x, kernel, bias, cpu=early, default=late)
+
+@jax.custom_vjp
+def _pooled(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return max_pool(plain(x, kernel, bias))
+
+
+def _pooled_forward(x, kernel, bias):
+    y = plain(x, kernel, bias)
+    maxima, residuals = _max_pool_forward(y)
+    return maxima, (x, kernel, maxima, residuals)
+
+
+def _pooled_backward(residuals, gradient):
+    x, kernel, maxima, residuals = residuals
+    gradient = jnp.where(maxima > 0, gradient, 0)
+    (spread,) = _max_pool_backward(residuals, gradient)
+    return *jax.vjp(_plain, x, kernel)[1](spread), jnp.sum(gradient, (0, 1, 2))
+
+
+_pooled.defvjp(_pooled_forward, _pooled_backward)
 
 
 @jax.custom_vjp
