@@ -218,10 +218,10 @@ def create_train_step(
             targets = [(mask, labels[rows])]  # what each label weighs
             if mixup:
                 keys = row_rngs(seeds.augmentation, MIXING)
-                share = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(keys)
+                kept = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(keys)
                 others, other_labels = _next(layout, (batch, labels[rows]), positions, total)
-                batch = network.mix(batch, others, share)
-                targets = [(mask * share, labels[rows]), (mask * (1 - share), other_labels)]
+                batch = network.mix(batch, others, kept)
+                targets = [(mask * kept, labels[rows]), (mask * (1 - kept), other_labels)]
             if state.schedule is not None:
                 balance = state.schedule.class_weights
                 targets = [(weights * balance[classes], classes) for weights, classes in targets]
