@@ -113,10 +113,13 @@ def run(checkpoint: Path, directory: Path | None = None, form: str = "stablehlo"
 
     Raises:
         FileNotFoundError: There is no checkpoint.
-        ValueError: The system, or a field of its config, cannot be exported, which may be that of
-            a member of an ensemble; or the folder holds an export of another format.
+        ValueError: There is no such format; the system, or a field of its config, cannot be
+            exported, which may be that of a member of an ensemble; or the folder holds an export
+            of another format.
         OSError: The folder cannot be written.
     """
+    if form not in FORMATS:  # from Python; the flag knows its values
+        raise ValueError(f"form={form!r} must be {one_of(FORMATS)}")
     checkpoint = checkpoint.absolute()
     runs = list(_runs(checkpoint))
     _check_alike(runs)

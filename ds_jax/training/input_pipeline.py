@@ -105,7 +105,7 @@ class Inputs:
         return dataclasses.replace(self, corpus=corpus, labels=labels, widths=widths)
 
     def narrow_first(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the order, int [m], in which the rows [m] of a batch are about equally wide."""
+        """Returns an order of rows [m], int [m], in which those of a batch are of similar width."""
         if self.widths is None:
             return np.arange(len(rows))
         return np.argsort(self.widths[rows], kind="stable")

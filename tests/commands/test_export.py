@@ -323,3 +323,8 @@ def test_missing_checkpoints_and_closed_folders_are_named(run, tmp_path, monkeyp
     monkeypatch.setattr(export, "trace", lambda *arguments: pytest.fail("work before the check"))
     with pytest.raises(OSError, match=r"file/export .*--workdir"):
         export.run(run, tmp_path / "file" / "export")
+
+
+def test_another_format_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="form='onxx'"):
+        export.run(tmp_path, form="onxx")
