@@ -17,8 +17,9 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
     """Calls a convolution, on TPUs with two pictures in one where their channels fill the lanes.
 
     One half of the batch lies in the channels behind those of the other half, and zeros of the
-    kernel keep them apart. Where a half fills the lanes each is convolved by itself, a few maps at
-    once. From such a layer to the next nothing is moved: XLA sees that one undoes the other.
+    kernel keep them apart. Where a half fills the lanes each is convolved by itself. Both go a few
+    maps at once. From such a layer to the next nothing is moved: XLA sees that one undoes the
+    other.
     """
 
     def halved(x, kernel, bias):
@@ -45,7 +46,7 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1)
             kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0))).at[1, 1, -1].set(bias)
             bias = jnp.zeros_like(bias)
-        y = function(x, kernel, bias)
+        y = jnp.concatenate([function(part, kernel, bias) for part in _parts(x)])
         y = jnp.moveaxis(jnp.reshape(y, (*y.shape[:3], 2, -1)), 3, 0)
         return jnp.reshape(y, (-1, *y.shape[2:]))
 
