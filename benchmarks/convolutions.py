@@ -37,7 +37,7 @@ def cpu_seconds(calls: dict[str, Callable[[], jax.Array]], rounds: int) -> dict[
     for number in range(rounds + 1):
         for name, call in calls.items():
             began = time.process_time()
-            call().block_until_ready()
+            jax.block_until_ready(call())
             if number:
                 seconds[name].append(time.process_time() - began)
     return seconds
