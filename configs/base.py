@@ -114,7 +114,9 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
     use_timelines(config)
     config.system = "ds_am_statistics"
-    config.select_on = "none"  # a fixed number of epochs, on all training speakers
+    # A fixed number of epochs on all training speakers, of which the last counts; or "dev":
+    # development speakers choose one of these epochs.
+    config.select_on = "none"
     # Generated pictures for each training recording of a fold, on which its model is trained too.
     # They are drawn by a generator that has learnt from the fold's training recordings alone.
     config.generate = ConfigDict()
@@ -136,6 +138,10 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
+    # Each time a recording is trained on, a part of it is cropped, at least this share and at most
+    # 3.07 s; and up to this share of the crop's time, and of its frequencies, is hidden.
+    config.train.least_share = 0.6
+    config.train.most_hidden = 0.3
     # Both parameters of the beta distribution by which recordings of a batch are mixed, in what
     # frozen blocks make of them; 0: none are.
     config.train.mixup = 0.0

@@ -5,7 +5,8 @@
 Ten stratified folds over files, the paper's protocol: both speakers and all 184 sentences are in
 training and in test, and the report counts them. For another question than "does it know these
 two voices?" take --config.folds.protocol=sentences or leave_one_speaker_out; for the paper's ten
-70/30 splits split_70_30; for the paper's choice of the epoch --config.select_on=test.
+70/30 splits split_70_30; for the choice of the epoch that we assume of the paper, which does not
+say, --config.select_on=test.
 
 The cross-corpus experiment (table 7: 35.66 %) trains one model on the whole corpus:
 

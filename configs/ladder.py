@@ -55,7 +55,12 @@ def get_config() -> ConfigDict:
     add("wu_ridge", "Wu's measures + ridge", "", lambda c: base.use_ridge(c, "wu"))
     add("smart_turn", "Smart Turn + ridge", "compare_ridge", _use_smart_turn)
     add("ds_svc", "DS-SVC", "", base.use_ds_svc)
-    add("ds_ridge", "ridge, timelines and deviations", "ds_svc", base.use_ds_ridge)
+    add("squares", "a ridge in place of the SVC", "ds_svc", _use_ridge_on_squares)
+    timeline = {"picture.layout": "timeline"}
+    add("scale", "a fixed time scale", "squares", _use_ridge_on_squares, timeline)
+    title = "DS-AM's bands, frames, floor and colour"
+    add("means", title, "scale", base.use_ds_ridge, {"model.pooling": "mean"})
+    add("ds_ridge", "deviations beside means", "means", base.use_ds_ridge)
     add("rows", "rows of frequencies", "ds_ridge", base.use_ds_ridge, {"model.pooling": "rows"})
     add("paper", "DS-AM of the paper, 128 pixels", "", _use_paper)
     add("statistics", "DS-AM's second form", "paper", base.use_ds_am_statistics)
@@ -68,6 +73,9 @@ def get_config() -> ConfigDict:
         ("no_floor", "no floor", {"picture.floor_db": 0.0}),
         ("no_gate", "no gate", {"model.gate": False}),
         ("no_smoothing", "no label smoothing", {"train.label_smoothing": 0.0}),
+        ("dev_speaker", "a development speaker chooses the epoch", {"select_on": "dev"}),
+        ("no_crops", "no crops but to 3.07 s", {"train.least_share": 1.0}),
+        ("no_masks", "nothing hidden", {"train.most_hidden": 0.0}),
         ("mixup", "mixed recordings", {"train.mixup": 0.2}),
         # A third of the epochs, since two variants make each three times as long.
         ("pitches", "2 semitones up and down too", _augmented("pitch=-2", "pitch=2")),
@@ -96,6 +104,14 @@ def get_config() -> ConfigDict:
 
 def _augmented(*variants: str) -> dict[str, object]:
     return {"variants": variants, "train.epochs": 5}
+
+
+def _use_ridge_on_squares(config: ConfigDict) -> None:
+    """Changes a config to a ridge on what DS-SVC reads: means over the squares of the paper."""
+    base.use_ds_ridge(config)
+    config.model.pooling = "mean"
+    config.picture = base.get_config().picture
+    config.picture.preprocessing = "deepspectrum"
 
 
 def _use_smart_turn(config: ConfigDict) -> None:

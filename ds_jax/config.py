@@ -277,8 +277,8 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
     if content.get("system") == "ds_am_statistics":
         content["generate"] = {"share": 0.0, "steps": 1000} | content.get("generate", {})
         content["seeds"] = {"generation": content["seed"]} | content["seeds"]
-        content["train"] = {"mixup": 0.0} | content["train"]
-        content["train"] = {"mixup": 0.0} | content["train"]
+        older = {"mixup": 0.0, "least_share": 0.6, "most_hidden": 0.3}
+        content["train"] = older | content["train"]
     if isinstance(content.get("picture"), dict):
         content["picture"] = {"subtract_band_means": False} | content["picture"]
         if isinstance(content.get("model"), dict):

@@ -162,11 +162,12 @@ def test_a_run_that_is_older_than_the_seed_of_augmentation_goes_on(tmp_path):
     configuration.check_same(config, tmp_path)
 
 
-def test_a_run_that_is_older_than_mixup_goes_on(tmp_path):
+def test_a_run_that_is_older_than_the_choice_of_augmentation_goes_on(tmp_path):
     config = configuration.load("configs/ds_am_best.py")
     configuration.write(config, tmp_path)
     content = files.read_json(tmp_path / "config.json")
     for member in content["members"].values():
-        del member["train"]["mixup"]
+        for name in ("mixup", "least_share", "most_hidden"):
+            del member["train"][name]
     files.write_json(tmp_path / "config.json", content, sealed=True)
     configuration.check_same(config, tmp_path)

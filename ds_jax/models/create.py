@@ -35,7 +35,7 @@ def create_network(
         case "ffnn":
             body = FeedForward(tuple(model.units), model.dropout, classes)
             return FeatureNetwork(body, settings)
-    kind, backbone = DeepSpectrumNetwork, built(config)
+    kind, backbone, augmentation = DeepSpectrumNetwork, built(config), ()
     match config.system:
         case "ds_am":
             gates, weights = tuple(model.gates), tuple(model.loss_weights)
@@ -45,11 +45,12 @@ def create_network(
             kind, heads, weights = TimelineNetwork, tuple(model.heads), tuple(model.loss_weights)
             head = StatisticsHeads(heads, model.gate, model.dropout, weights, classes, axis_name)
             last_block = backbone.outputs.index(heads[-1]) + 1
+            augmentation = config.train.least_share, config.train.most_hidden
         case "ds_fc":
             head = FullyConnectedHead(backbone, model.head, model.dropout, classes, dtype)
             last_block = len(backbone.blocks)
     frozen_blocks = ["", *(block.name for block in backbone.blocks)].index(model.freeze)
-    return kind(backbone, head, last_block, frozen_blocks, settings, dtype)
+    return kind(backbone, head, last_block, frozen_blocks, settings, dtype, *augmentation)
 
 
 def split_frozen(network: Network, params: Mapping) -> tuple[dict, dict]:

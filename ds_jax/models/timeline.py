@@ -24,9 +24,7 @@ from ds_jax.models.preprocessing import network_input
 
 LEAST_WEIGHT = 1e-6  # is added to the sum of weights, since a row of padding has none
 LEAST_VARIANCE = 1e-4  # is added to variances, so that deviations have a gradient everywhere
-# Augmentation: the least share of a timeline that is seen, the most pixels (3.07 s of the default
-# frames), and the largest share of its time and of its height that is hidden.
-LEAST_SHARE, MOST_PIXELS, MOST_HIDDEN = 0.6, 192, 0.3
+MOST_PIXELS = 192  # that training sees of a timeline, 3.07 s of the default frames
 STANDARDISE = "standardise_"  # begins the name of each `Standardise`, as Flax makes it
 
 
@@ -174,8 +172,15 @@ class TimelineNetwork(DeepSpectrumNetwork):
     own recordings, each `Standardise` has an entry of what it takes. Gates are NaN after a
     timeline's end.
 
-    The attributes are those of `DeepSpectrumNetwork`.
+    Attributes:
+        least_share: The least share of a timeline that `augment` keeps.
+        most_hidden: The largest share of its time, and of its height, that `augment` hides.
+
+    The others are those of `DeepSpectrumNetwork`.
     """
+
+    least_share: float = 1.0
+    most_hidden: float = 0.0
 
     augments = True
 
@@ -273,13 +278,13 @@ class TimelineNetwork(DeepSpectrumNetwork):
 
         def draw(rng, units):
             share, start, *hidden = jax.random.uniform(rng, (6,))
-            share = LEAST_SHARE + (1 - LEAST_SHARE) * share
+            share = self.least_share + (1 - self.least_share) * share
             width = jnp.round(share * units).astype(jnp.int32)
             width = jnp.clip(width, 1, MOST_PIXELS // unit)
             start = jnp.floor(start * (units - width + 1)).astype(jnp.int32)
             ends = []
             for length, place in (hidden[:2], hidden[2:]):
-                length = MOST_HIDDEN * length
+                length = self.most_hidden * length
                 ends += [place * (1 - length), place * (1 - length) + length]
             return start, width, jnp.stack(ends)
 

@@ -317,7 +317,7 @@ def _check_select_on(config: ConfigDict, system: System) -> None:
     if system.chooses != "epoch":
         allowed, why = ("dev",), "has no epochs to choose from"
     elif configuration.is_scheduled(config.train):
-        allowed, why = ("none",), "has a fixed number of epochs"
+        allowed, why = ("none", "dev"), "has a fixed number of epochs"
     else:
         allowed, why = ("dev", "test"), "chooses an epoch"
     if config.select_on not in allowed:

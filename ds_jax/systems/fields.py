@@ -17,6 +17,8 @@ NUMBERS = {
     "train.weight_decay": (0.0, 1.0),
     "train.label_smoothing": (0.0, 0.99),
     "train.mixup": (0.0, 1000.0),
+    "train.least_share": (0.01, 1.0),
+    "train.most_hidden": (0.0, 0.9),
     "generate.share": (0.0, 100.0),
     "model.dropout": (0.0, 0.999),
     "model.bins": (2, 1_000_000),

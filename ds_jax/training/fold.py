@@ -66,10 +66,11 @@ def _is_tired(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> 
 
 
 def _plateaus(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> tuple[float, int]:
-    if is_scheduled(config.train):
+    if config.select_on == "none":
         return 1.0, 0
     losses = [row[f"{config.select_on}_loss"] for row in history]
-    return plateaus(losses, config.train.plateau_patience)
+    # A schedule is not changed by plateaus.
+    return plateaus(losses, config.train.get("plateau_patience", len(losses) + 1))
 
 
 class FoldState:
@@ -150,7 +151,7 @@ class FoldState:
     def best_epoch(self) -> int:
         """The epoch of the lowest loss, the first of equal ones; 0 before the first.
 
-        It is the latest where the number of epochs is fixed.
+        It is the latest where nothing selects.
         """
         return self.epoch - _plateaus(self._config, self.history)[1]
 

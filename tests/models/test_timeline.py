@@ -212,6 +212,20 @@ def test_crops_are_real_and_no_more_than_asked_for_is_hidden():
     np.testing.assert_array_equal(again["block4_pool"], found["block4_pool"][50:60])
 
 
+def test_augmentation_can_be_switched_off():
+    network = create().clone(least_share=1.0, most_hidden=0.0)
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = lower_of(network, padded(drawn((64, 160, 400)), 400))
+    found = network.augment(x, keys)
+    assert found["widths"].tolist() == [64, 160, 192]
+    start, end, bottom, top = found["hidden"].T
+    assert (start == end).all()
+    assert (bottom == top).all()
+    for name in ("block3_pool", "block4_pool"):
+        whole = x[name].shape[2] * 160 // 400
+        np.testing.assert_array_equal(found[name][1, :, :whole], x[name][1, :, :whole])
+
+
 def test_mixed_rows_last_as_long_as_both():
     network, names = create(), ("block3_pool", "block4_pool")
     x, others = (

@@ -1,4 +1,4 @@
-"""A fixed number of epochs: nothing is chosen, and the average after the last is the model."""
+"""A fixed number of epochs: the average after the last, or after a chosen one, is the model."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from ds_jax.models.create import create_network
 from ds_jax.runtime import shutdown
 from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
-from ds_jax.training import input_pipeline, parallel
+from ds_jax.training import fold, input_pipeline, parallel
 from ds_jax.training import step as step_module
 from ds_jax.training.checkpoints import read_card
 from ds_jax.training.fold import FoldState
@@ -192,6 +192,32 @@ def test_the_last_epoch_counts_and_its_average_is_the_model(setup, tmp_path, mon
     assert any((a != b).any() for a, b in zip(trained, averages, strict=True))
 
 
+def test_development_utterances_choose_an_epoch_and_change_no_rate(setup, tmp_path, monkeypatch):
+    config = setup.config.copy_and_resolve_references()
+    config.select_on, config.train.epochs = "dev", 4
+    systems.check(config)
+    chosen = tiny.fold(range(12), range(12, 14), range(14, 16))
+    dev_losses, averages, end_epoch = iter([2.0, 1.0, 3.0, 4.0]), [], FoldState.end_epoch
+
+    def scores(predicted, corpus, rows):
+        return {"loss": next(dev_losses) if 12 in rows else 0.5, "uar": 0.5}
+
+    def ended(self, state, *predicted):
+        averages.append(jax.tree.leaves(state.model["params"]["head"]))
+        end_epoch(self, state, *predicted)
+
+    monkeypatch.setattr(fold, "_scores", scores)
+    monkeypatch.setattr(FoldState, "end_epoch", ended)
+    _, rows, _ = outcome(dataclasses.replace(setup, config=config, steps={}), tmp_path, chosen)
+    assert [row["learning_rate_scale"] for row in rows] == [1, 1, 1, 1]
+    folder = tmp_path / "fold_01" / "checkpoints"
+    assert read_card(folder)["epoch"] == 2
+    found = jax.tree.leaves(saved_networks.load(folder)[2]["params"]["head"])
+    for one, wanted in zip(found, averages[1], strict=True):
+        np.testing.assert_array_equal(one, wanted)
+    assert any((a != b).any() for a, b in zip(found, averages[3], strict=True))
+
+
 def test_nothing_but_training_utterances_is_seen(setup, undisturbed, tmp_path):
     """Other test pictures change the predictions of the test alone, and no model."""
     inputs = setup.corpus.inputs.copy()
@@ -273,7 +299,7 @@ def test_streamed_timelines_train_the_same_model(setup, undisturbed, tmp_path, m
 
 @pytest.mark.parametrize(
     ("system", "select_on"),
-    [("ds_am_statistics", "dev"), ("ds_am_statistics", "test"), ("ds_am", "none"), ("svc", "none")],
+    [("ds_am_statistics", "test"), ("ds_am", "none"), ("svc", "none")],
 )
 def test_a_choice_that_the_training_does_not_make_is_refused(system, select_on):
     config, _ = tiny.make(system)
