@@ -62,7 +62,7 @@ def get_config() -> ConfigDict:
     add("means", title, "scale", base.use_ds_ridge, {"model.pooling": "mean"})
     add("ds_ridge", "deviations beside means", "means", base.use_ds_ridge)
     add("rows", "rows of frequencies", "ds_ridge", base.use_ds_ridge, {"model.pooling": "rows"})
-    add("paper", "DS-AM of the paper, 128 pixels", "", _use_paper)
+    add("paper", "DS-AM of the paper, 128 pixels, block 4 frozen", "", _use_paper)
     add("statistics", "DS-AM's second form", "paper", base.use_ds_am_statistics)
     for name, title, changes in (
         ("band_means", "differences to band means", {"picture.subtract_band_means": True}),
@@ -121,4 +121,4 @@ def _use_smart_turn(config: ConfigDict) -> None:
 
 def _use_paper(config: ConfigDict) -> None:
     config.picture.size, config.train.batch_size = 128, 16
-    config.model.freeze = "block3"
+    config.model.freeze = "block4"
