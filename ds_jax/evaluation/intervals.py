@@ -5,7 +5,7 @@ speakers of 41 utterances and a usual spread between speakers, an interval that 
 independent covers the truth in 6 or 7 of 10 cases, and one that resamples speakers in 93 of 100.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import scipy.special
@@ -69,7 +69,10 @@ def of_clusters(
         ranges = dict.fromkeys(scores, (None, None))
         return ranges, "no interval can be given from a single utterance"
     if count <= MOST_T_CLUSTERS:
-        ranges = {name: _jackknife(matrices, score, lowest) for name, score in scores.items()}
+        ranges = {
+            name: _t_interval(*_jackknife(matrices, score), count - 1, lowest)
+            for name, score in scores.items()
+        }
         return ranges, f"95 % t interval over {count} {kind} (jackknife)"
     resampled = _resample(matrices)
     limits = [0.025, 0.975]
@@ -78,6 +81,44 @@ def of_clusters(
         for name, score in scores.items()
     }
     return ranges, f"95 % percentile bootstrap over {count} {kind} ({DRAWS} draws)"
+
+
+def of_means(
+    sets: Sequence[np.ndarray],
+    scores: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    lowest: float = 0.0,
+) -> tuple[Ranges, str]:
+    """Computes the 95 % t intervals of the means of some scores over corpora.
+
+    The corpora count equally and are independent, so the error of a mean is the root of the sum of
+    their squared jackknife errors, over their number. Its degrees of freedom are those of
+    Satterthwaite (1946, Biometrics Bulletin 2(6)), as corpora have unlike errors and numbers of
+    clusters. The rule is the same for any number of clusters.
+
+    Args:
+        sets: For each corpus the confusion matrices of its clusters, int64 [clusters, ..., k, k].
+        scores, lowest: As in `of_clusters`.
+
+    Returns:
+        For each score (low, high), both None if a corpus has a single cluster; and the method as a
+        phrase.
+    """
+    freedoms = np.asarray([len(matrices) - 1 for matrices in sets])
+    if not freedoms.all():
+        ranges = dict.fromkeys(scores, (None, None))
+        return ranges, "no interval can be given where a corpus has a single cluster"
+    ranges = {}
+    for name, score in scores.items():
+        values, errors = np.transpose([_jackknife(matrices, score) for matrices in sets])
+        squares = np.square(errors)
+        whole = squares.sum()
+        # Where no cluster differs from another, any number of degrees gives a width of zero.
+        freedom = whole**2 / (np.square(squares) / freedoms).sum() if whole else 1.0
+        ranges[name] = _t_interval(values.mean(), np.sqrt(whole) / len(sets), freedom, lowest)
+    return (
+        ranges,
+        f"95 % t interval of the mean over {len(sets)} corpora (jackknife, Satterthwaite)",
+    )
 
 
 def clusters(predictions: Predictions) -> tuple[np.ndarray, str, str]:
@@ -129,16 +170,20 @@ def _resample(matrices: np.ndarray) -> np.ndarray:
 
 
 def _jackknife(
-    matrices: np.ndarray, score: Callable[[np.ndarray], np.ndarray], lowest: float
+    matrices: np.ndarray, score: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float]:
-    """Computes the t interval on pseudo-values (Tukey).
+    """Computes a score of the sum of all clusters, and its standard error on pseudo-values (Tukey).
 
-    For the accuracy of speakers with equally many utterances it is the t interval on their means.
+    For the accuracy of speakers with equally many utterances it is the error of their means' mean.
     """
     count = len(matrices)
     total = matrices.sum(0)
     without = score(total - matrices)
     error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
-    half = scipy.special.stdtrit(count - 1, 0.975) * error
-    value = score(total)
+    return score(total), error
+
+
+def _t_interval(value: float, error: float, freedom: float, lowest: float) -> tuple[float, float]:
+    """Computes the 95 % interval of Student's t with some degrees of freedom, in `lowest` to 1."""
+    half = scipy.special.stdtrit(freedom, 0.975) * error
     return float(max(lowest, value - half)), float(min(1.0, value + half))

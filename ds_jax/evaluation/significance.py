@@ -55,11 +55,10 @@ def compare(
     of_folds = np.asarray([[one.confusion, other.confusion] for one, other in folds])
     count = len(pairs)
     swapped, every = _swapped(pairs)
-    differences = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
-    ranges, range_method = intervals.of_clusters(pairs, unit, differences, lowest=-1.0)
+    ranges, range_method = intervals.of_clusters(pairs, unit, _DIFFERENCES, lowest=-1.0)
     ratio = sum(len(fold.labels) for fold in first) / sum(train_sizes)
     result = {}
-    for name, difference in differences.items():
+    for name, difference in _DIFFERENCES.items():
         measured = difference(pairs.sum(0))
         low, high = ranges[name]
         result[name] = {
@@ -95,23 +94,28 @@ def compare_sets(sets: Sequence[np.ndarray]) -> dict:
     """Compares two systems on several corpora, each of which counts equally.
 
     The p value is that of `compare`, of the mean difference over the corpora; speakers are swapped
-    within each at random. The sets are what `pairs_of` returns for each corpus.
+    within each at random. The interval is that of `intervals.of_means`. The sets are what
+    `pairs_of` returns for each corpus.
 
     Returns:
-        An object of JSON as that of `compare`, without intervals and without "p_folds".
+        An object of JSON as that of `compare`, without "p_folds"; "low" and "high" are None if a
+        corpus has a single cluster.
     """
     source, result = np.random.PCG64(intervals.SEED), {}
     swapped = [_swapped(pairs)[0] for pairs in sets]
     chosen = [(source.random_raw(SWAPS) % len(every)).astype(np.int64) for every in swapped]
-    for name, score in SCORES.items():
-        measured = np.mean([_difference(score, pairs.sum(0)) for pairs in sets])
-        draws = [
-            _difference(score, every)[rows] for every, rows in zip(swapped, chosen, strict=True)
-        ]
+    ranges, range_method = intervals.of_means(sets, _DIFFERENCES, lowest=-1.0)
+    for name, difference in _DIFFERENCES.items():
+        measured = np.mean([difference(pairs.sum(0)) for pairs in sets])
+        draws = [difference(every)[rows] for every, rows in zip(swapped, chosen, strict=True)]
         p = _p_of_swaps(measured, np.mean(draws, axis=0), every=False)
-        result[name] = {"difference": float(measured), "low": None, "high": None, "p": p}
+        low, high = ranges[name]
+        result[name] = {"difference": float(measured), "low": low, "high": high, "p": p}
     method = f"p from swapping whole clusters in each of {len(sets)} corpora at random"
-    return result | {"clusters": sum(map(len, sets)), "method": f"{method} {SWAPS} times"}
+    return result | {
+        "clusters": sum(map(len, sets)),
+        "method": f"{range_method}; {method} {SWAPS} times",
+    }
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -174,6 +178,9 @@ def _difference(score: Callable, pairs: np.ndarray) -> np.ndarray:
     """Subtracts the second's score from the first's, float [...], from [..., 2, k, k]."""
     values = score(pairs)
     return values[..., 0] - values[..., 1]
+
+
+_DIFFERENCES = {name: functools.partial(_difference, score) for name, score in SCORES.items()}
 
 
 def _swapped(pairs: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -11,8 +11,8 @@ from configs import base
 from configs import ladder as ladder_config
 from ds_jax import config as configuration
 from ds_jax.commands import ladder
-from ds_jax.evaluation import comparison, metrics, predictions, significance
-from ds_jax.report import forests, tables
+from ds_jax.evaluation import comparison, intervals, metrics, predictions, significance
+from ds_jax.report import forests, pages, tables
 from ds_jax.report import ladder as page
 from ds_jax.runtime import files
 
@@ -68,7 +68,7 @@ def test_each_row_is_run_on_each_corpus_with_each_seed(tmp_path, calls):
 
 def test_a_row_is_compared_with_the_one_that_it_follows_and_some_with_references(tmp_path, calls):
     ladder.run(make(), load, tmp_path)
-    content, _ = read(tmp_path)
+    content, text = read(tmp_path)
     found, wanted = [], []
     for corpus in CORPORA:
         cells = content["corpora"][corpus]["cells"]
@@ -87,15 +87,31 @@ def test_a_row_is_compared_with_the_one_that_it_follows_and_some_with_references
         ]
         mean = np.mean([pair["uar"]["difference"] for pair in each])
         assert found[-1]["difference"] == pytest.approx(mean)
+        assert found[-1]["low"] < mean < found[-1]["high"]
     wanted = significance.holm([pair["p"] for pair in found])
     assert [pair["p_holm"] for pair in found] == pytest.approx(wanted)
     assert content["compared"] == len(found) == 6
     forest = forests.of_ladder(content)
     assert forest.series == [*CORPORA, "mean of corpora"]
     in_order = [found[k] for k in (0, 2, 4, 1, 3, 5)]  # corpora of a row together
-    drawn = [each.value for _, row in forest.rows for each in row]
-    assert drawn == [100 * pair["difference"] for pair in in_order]
+    drawn = [each for _, row in forest.rows for each in row]
+    keys = ("difference", "low", "high")
+    assert drawn == [tuple(100 * pair[key] for key in keys) for pair in in_order]
+    for pair in found:
+        difference, low, high = (pages.points(pair[key]) for key in keys)
+        assert f" {difference} ({low} to {high})" in text
     assert [row[3] for row in tables.of_ladder(content)["differences"].rows] == found
+
+
+def test_a_mean_without_an_interval_is_printed_alone(tmp_path, calls, monkeypatch):
+    none = dict.fromkeys(metrics.SCORES, (None, None)), "no interval"
+    monkeypatch.setattr(intervals, "of_means", lambda *_, **__: none)
+    ladder.run(make(), load, tmp_path)
+    content, text = read(tmp_path)
+    pair = content["rows"]["no_gate"]["differences"]["statistics"]["uar"]
+    assert (pair["low"], pair["high"]) == (None, None)
+    assert f"| {pages.points(pair['difference'])} |" in text
+    assert forests.of_ladder(content).rows[0][1][-1].low is None
 
 
 def test_seeds_of_a_speaker_move_as_one(tmp_path, calls):

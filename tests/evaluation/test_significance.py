@@ -256,6 +256,66 @@ def test_systems_tested_on_other_utterances_are_refused():
         compared(first.keep(np.arange(0)), second.keep(np.arange(0)))
 
 
+def on_speakers(speakers, seed, each=28):
+    """Two systems on a corpus, and the differences of their accuracies for each speaker."""
+    both = two_systems(speakers, each, np.random.default_rng(seed), 0.5)
+    one, two = ((s.labels == s.predictions).reshape(speakers, each).mean(1) for s in both)
+    return both, one - two
+
+
+def over_corpora(*corpora):
+    """The comparison over corpora, with one fold each."""
+    return significance.compare_sets([significance.pairs_of([one], [two]) for one, two in corpora])
+
+
+@pytest.mark.parametrize("speakers", [(3, 3), (3, 10), (4, 40), (24, 30)])
+def test_the_interval_over_two_corpora_is_welchs(speakers, monkeypatch):
+    monkeypatch.setattr(significance, "SWAPS", 99)
+    first, one = on_speakers(speakers[0], 16)
+    second, two = on_speakers(speakers[1], 17)
+    expected = stats.ttest_ind(one, -two, equal_var=False).confidence_interval()
+    found = over_corpora(first, second)
+    assert found["clusters"] == sum(speakers)
+    assert found["accuracy"]["difference"] == pytest.approx((one.mean() + two.mean()) / 2)
+    limits = found["accuracy"]["low"], found["accuracy"]["high"]
+    assert limits == pytest.approx(np.clip(np.divide(expected, 2), -1, 1))
+
+
+def test_corpora_that_vary_alike_have_the_pooled_interval():
+    both, _ = on_speakers(6, 18)
+    alone, together = compared(*uneven(both, 28)), over_corpora(*[uneven(both, 28)] * 3)
+    for name in metrics.SCORES:
+        difference = alone[name]["difference"]
+        error = (alone[name]["high"] - difference) / stats.t.ppf(0.975, 5)
+        expected = stats.t.interval(0.95, 15, difference, error / np.sqrt(3))
+        assert (together[name]["low"], together[name]["high"]) == pytest.approx(expected)
+
+
+def test_a_corpus_with_a_single_cluster_leaves_the_mean_without_an_interval():
+    alone = made_of(["x"], [1], [1]), made_of(["x"], [1], [2])
+    found = over_corpora(on_speakers(6, 19)[0], alone)
+    assert {(found[name]["low"], found[name]["high"]) for name in metrics.SCORES} == {(None, None)}
+    assert "single cluster" in found["method"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_interval_over_corpora_ends_at_one():
+    labels, speakers = np.zeros(60, int), np.repeat(np.arange(3), 20)
+    better = made_of(speakers, labels, labels)
+    worse = made_of(speakers, labels, np.where(np.arange(60) < 15, 0, 1))
+    found = over_corpora(*[(better, worse)] * 2)["accuracy"]
+    assert (0 < found["low"] < 0.75, found["high"]) == (True, 1)
+    found = over_corpora(*[(worse, better)] * 2)["accuracy"]
+    assert (found["low"], 0 > found["high"] > -0.75) == (-1, True)
+
+
+def test_a_system_does_not_differ_from_itself_over_corpora():
+    systems = [on_speakers(speakers, 20)[0][0] for speakers in (2, 6)]
+    found = over_corpora(*zip(systems, systems, strict=True))
+    for name in metrics.SCORES:
+        assert found[name] == {"difference": 0, "low": 0, "high": 0, "p": 1}
+
+
 def test_holm_by_hand():
     # .005 x 4, .01 x 3, .03 x 2, and .04 x 1, which may not be less than the one before.
     assert significance.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
