@@ -60,7 +60,7 @@ def stand_in(patch):
         probabilities = rng.dirichlet(np.ones(7), len(utterances))
         predictions.write(directory, utterances, Predicted(probabilities, {}, {}), LABELS)
 
-    def write_report(directory, sources, config, corpus, shared):
+    def write_report(directory, sources, config, corpus, shared, workdir):
         result = summary.RunSummary(
             **summary.measure(predictions.read_pooled(sources)),
             corpus=corpus.name,
@@ -75,6 +75,7 @@ def stand_in(patch):
             selected_on=config.select_on,
             shared=shared,
             folds=[],
+            made=configuration.recorded(workdir),
         )
         summary.write(directory / "report.json", result)
 
@@ -94,14 +95,15 @@ def stand_in(patch):
                 write_fold(sources[-1], tested)
         if sources:
             shared = folds.shared(all_folds, corpus.utterances)
-            write_report(workdir, sources, config, corpus, shared)
+            write_report(workdir, sources, config, corpus, shared, workdir)
         return True
 
     def evaluate_elsewhere(workdir, corpus, drawn=None):
         calls["evaluated"].append((f"{workdir.parent.name}/{workdir.name}", corpus.name))
         directory = workdir / "evaluations" / corpus.name
         write_fold(directory, corpus.utterances)
-        write_report(directory, [directory], configuration.read(workdir), corpus, UNKNOWN)
+        config = configuration.read(workdir)
+        write_report(directory, [directory], config, corpus, UNKNOWN, workdir)
 
     patch.setattr(train, "run", train_folds)
     patch.setattr(evaluate, "run", evaluate_elsewhere)

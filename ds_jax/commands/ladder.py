@@ -5,13 +5,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ds_jax.commands import cells, train
+from ds_jax.commands import cells, report, train
 from ds_jax.commands.cells import Load
 from ds_jax.models import pretrained
 from ds_jax.report import ladder as page
 from ds_jax.report.ladder import Key
 from ds_jax.report.paper import Run
-from ds_jax.runtime import processes
+from ds_jax.runtime import processes, versions
 from ds_jax.runtime.errors import ConfigError, naming, one_of
 from ds_jax.systems import base as systems
 from ds_jax.systems import on_pictures
@@ -60,8 +60,11 @@ def run(config: ConfigDict, load: Load, workdir: Path, drawn: Path | None = None
     """
     runs = {key: Run(key.folder, x, key.corpus) for key, x in plan(config)}
 
+    command = report.public_command(versions.this_call()["command"])
+
     def write(states: Mapping[Path, str]) -> dict:
-        return page.write(workdir, config, {key: states[run.folder] for key, run in runs.items()})
+        of_keys = {key: states[run.folder] for key, run in runs.items()}
+        return page.write(workdir, config, of_keys, command)
 
     def is_chosen(run: Run) -> bool:
         return run.folder.parent.name in (config.only or config.rows)

@@ -55,7 +55,9 @@ def ordered(rows: Mapping[str, Mapping], after: str = "") -> list[str]:
     return names
 
 
-def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[str, Any]:
+def write(
+    workdir: Path, config: ConfigDict, states: Mapping[Key, str], command: str
+) -> dict[str, Any]:
     """Writes ladder.json and ladder.md, and returns the content of the former.
 
     A row counts with those of its seeds that are done.
@@ -64,6 +66,7 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[
         workdir: The folder of both files and, below it, of the runs.
         config: The config of `configs/ladder.py`.
         states: What has become of each run: "done", or a phrase that says why it is not.
+        command: The one that writes the page; rows may have been made by others before it.
     """
     rows, corpora = {}, {}
     for name in ordered(config.rows):
@@ -104,6 +107,9 @@ def write(workdir: Path, config: ConfigDict, states: Mapping[Key, str]) -> dict[
         differences[other] = pair
     content = {"seeds": list(config.seeds), "references": list(config.references), "rows": rows}
     content |= {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}
+    cells = [cell for part in corpora.values() for cell in part["cells"].values()]
+    before = dict.fromkeys(each for cell in cells for each in cell.get("commands", ()))
+    content["commands"] = [*(each for each in before if each != command), command]
     write_json(workdir / "ladder.json", content)
     text = pages.render("ladder.md.jinja", with_interval=pages.with_interval, **content)
     write_text(workdir / TABLES, text)
@@ -161,6 +167,7 @@ def _cell(workdirs: Sequence[Path]) -> dict[str, Any]:
         "system": reports[0].system,
         "protocol": reports[0].protocol_text,
         **{field: getattr(reports[0], field) for field in _OF_REPORT},
+        "commands": [*dict.fromkeys(filter(None, (x.made.get("command") for x in reports)))],
         "utterances": reports[0].n,
         "interval": measured["interval"],
         **{score: measured[score] for score in SCORES},

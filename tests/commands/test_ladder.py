@@ -1,6 +1,9 @@
 """Each row of the ladder is run on each corpus, and is compared with the row that it follows."""
 
 import dataclasses
+import re
+import shlex
+import sys
 
 import numpy as np
 import paper_runs
@@ -172,6 +175,32 @@ def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     cells = read(tmp_path)[0]["corpora"]["emodb"]["cells"]
     assert [cells[name]["seeds"] for name in ("statistics", "no_gate")] == [[0], [0, 1]]
     assert cells["no_gate"]["differences"]["statistics"]["seeds"] == [0]
+
+
+def test_the_page_says_the_commands_that_make_it(tmp_path, calls, monkeypatch):
+    def call(*names):
+        monkeypatch.setattr(sys, "argv", ["launch.py", f"--config.only={names}"])
+        ladder.run(make(only=names), load, tmp_path)
+        content, text = read(tmp_path)
+        blocks = text.split("```\n")[1::2]
+        assert blocks == ["\n".join(content["commands"]) + "\n"]
+        given = [re.findall(r"'(\w+)'", shlex.split(each)[2]) for each in content["commands"]]
+        return given, content["corpora"]["emodb"]["cells"]["statistics"]["commands"]
+
+    assert call("statistics")[0] == [["statistics"]]
+    given, of_row = call("ds_svc", "no_gate")
+    assert given == [["statistics"], ["ds_svc", "no_gate"]]
+    assert shlex.split(of_row[0]) == ["python", "launch.py", "--config.only=('statistics',)"]
+    assert call("statistics")[0] == given[::-1]  # what is given last has the last word
+
+
+def test_folders_of_users_are_no_part_of_a_page(tmp_path, calls, monkeypatch):
+    def load_nothing(*_):
+        raise FileNotFoundError("no recordings")
+
+    monkeypatch.setattr(sys, "argv", ["launch.py", "--workdir=/home/somebody/ladder"])
+    ladder.run(make(), load_nothing, tmp_path)
+    assert read(tmp_path)[0]["commands"] == ["python launch.py --workdir=.../ladder"]
 
 
 def test_a_run_without_its_predictions_leaves_the_others(tmp_path, calls):
