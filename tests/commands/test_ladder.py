@@ -100,9 +100,11 @@ def test_a_row_is_compared_with_the_one_that_it_follows_and_some_with_references
     drawn = [each for _, row in forest.rows for each in row]
     keys = ("difference", "low", "high")
     assert drawn == [tuple(100 * pair[key] for key in keys) for pair in in_order]
-    for pair in found:
-        difference, low, high = (pages.points(pair[key]) for key in keys)
-        assert f" {difference} ({low} to {high})" in text
+    forms = 4 * ["{} ({} to {}), p {}, corrected {}"] + 2 * ["| {} ({} to {}) | {} | {} |"]
+    for pair, form in zip(found, forms, strict=True):
+        numbers = [*(pages.points(pair[key]) for key in keys)]
+        numbers += [pages.p_value(pair[key]) for key in ("p", "p_holm")]
+        assert form.format(*numbers) in text
     assert [row[3] for row in tables.of_ladder(content)["differences"].rows] == found
 
 
