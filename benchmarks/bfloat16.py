@@ -9,7 +9,7 @@ bfloat16: by XLA's own convolution, by products of shifted maps, and by Winograd
 bfloat16. Each is shown by its speed, as a multiple of the program's in CPU seconds, and by its
 error, the root mean square of the difference to float32 as a share of that of the values. Two more
 say what is within reach: one product of columns that somebody has copied beforehand, so that only
-multiplications are left of a convolution, and PyTorch's convolution.
+multiplications are left of a convolution, and PyTorch's convolution (`requirements.txt` here).
 """
 
 from collections.abc import Callable
@@ -102,7 +102,7 @@ WAYS: dict[str, tuple[Callable, type]] = {
 
 
 def compare(layer: tuple[int, int, int], batch: int, rounds: int) -> dict[str, tuple]:
-    """Returns speeds by name, relative to the first of `WAYS`, and the errors of ways."""
+    """Returns by name the speed, relative to the first of `WAYS`, and the error or None."""
     side, channels, out = layer
     rng = np.random.default_rng(0)
     x = jnp.asarray(np.maximum(rng.normal(size=(batch, side, side, channels)), 0), jnp.float32)

@@ -138,8 +138,9 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
-    # Each time a recording is trained on, a part of it is cropped, at least this share and at most
-    # 3.07 s; and up to this share of the crop's time, and of its frequencies, is hidden.
+    # Each time a recording is trained on, a part of it is cropped, at least this share of it (1.0:
+    # all), but never more than 3.07 s; and up to this share of the crop's time, and of its
+    # frequencies, is hidden (0.0: nothing).
     config.train.least_share = 0.6
     config.train.most_hidden = 0.3
     # Both parameters of the beta distribution by which recordings of a batch are mixed, in what

@@ -222,17 +222,16 @@ def has_grown(config: ConfigDict, workdir: Path) -> bool:
 def difference(before: ConfigDict, now: ConfigDict) -> str:
     """Describes the first field in which two configs differ; returns "" if all are the same.
 
-    `FREE_FIELDS` and `PATHS` may differ, but the epochs only where they are chosen: a fixed number
-    of them makes the rate of each step. The description ends where its reader adds the place of
-    `now`.
+    `FREE_FIELDS` and `PATHS` may differ, but not the epochs of a schedule, which make the rate of
+    each step. The description ends where its reader adds the place of `now`.
     """
     first, second = (
-        flatten(ConfigDict(_complete(_with_lists(config).to_dict()))) for config in (before, now)
+        flatten(ConfigDict(complete(_with_lists(config).to_dict()))) for config in (before, now)
     )
     for name in sorted({*first, *second}):
         own = _own_name(name)
-        chosen = own != EPOCHS or f"{name.removesuffix('epochs')}plateau_patience" in second
-        if own in {*FREE_FIELDS, *PATHS} and chosen:
+        free = own != EPOCHS or f"{name.removesuffix('epochs')}plateau_patience" in second
+        if own in {*FREE_FIELDS, *PATHS} and free:
             continue
         if first.get(name) != second.get(name):
             return f"{name} is {first.get(name)!r} there and {second.get(name)!r}"
@@ -262,12 +261,12 @@ def read(workdir: Path) -> ConfigDict:
         FileNotFoundError: There is no run in the folder.
         ValueError: The file is damaged.
     """
-    content = _complete(_read_json(workdir))
+    content = complete(_read_json(workdir))
     return ConfigDict({name: v for name, v in content.items() if name not in RECORDED})
 
 
-def _complete(content: dict[str, Any]) -> dict[str, Any]:
-    """Adds the fields that a config of an earlier version lacks, with the values that it had."""
+def complete(content: dict[str, Any]) -> dict[str, Any]:
+    """Adds the fields that the config of an earlier version's run or model lacks, as they were."""
     content = OLDER | content
     if "seeds" in content:
         content["seeds"] = {"augmentation": content["seed"]} | content["seeds"]
@@ -284,7 +283,7 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
         if isinstance(content.get("model"), dict):
             content["model"] = {"backbone": "vgg16"} | content["model"]
     if "members" in content:
-        members = {name: _complete(member) for name, member in content["members"].items()}
+        members = {name: complete(member) for name, member in content["members"].items()}
         content = {"merging": "mean", "emphasis": ""} | content | {"members": members}
     return content
 

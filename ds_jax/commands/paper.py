@@ -143,7 +143,8 @@ def plan(config: ConfigDict, read_experiment: ReadExperiment) -> dict[Key, Run]:
         # Now that what follows these fields, such as seeds and members, has them.
         experiment = experiment.copy_and_resolve_references()
         for each in configuration.experiments(experiment):
-            if each.select_on != "none":  # which a fixed number of epochs has
+            scheduled = "train" in each and configuration.is_scheduled(each.train)
+            if each.select_on != "none" and not scheduled:
                 chooses = systems.chooses(each) == "epoch"
                 each.select_on = "test" if column == "paper" and chooses else "dev"
         chooses = systems.selected_on(experiment) != "none"

@@ -179,7 +179,7 @@ class TimelineNetwork(DeepSpectrumNetwork):
     The others are those of `DeepSpectrumNetwork`.
     """
 
-    least_share: float = 1.0
+    least_share: float = 1.0  # nothing is augmented unless the config says so
     most_hidden: float = 0.0
 
     augments = True
@@ -368,15 +368,20 @@ def seen_positions(
     Args:
         shape: The map's, [batch, height, width, channels].
         widths: int32 [batch], the real columns of the map.
-        hidden: See `TimelineNetwork.augment`.
+        hidden: See `TimelineNetwork.augment`. A map that it would hide whole, by its time or by its
+            height, is not hidden so.
     """
     batch, height, width = shape[:3]
     columns = jnp.arange(width)[None]
     across, up = columns < widths[:, None], jnp.ones((batch, height), bool)
+
+    def without(real, places, start, end):
+        left = real & ((places < start) | (places >= end))
+        return jnp.where(jnp.any(left, axis=1, keepdims=True), left, real)
+
     if hidden is not None:
         start, end, low, high = jnp.split(hidden, 4, axis=1)
         times = (columns + 0.5) / jnp.maximum(widths, 1)[:, None]
-        heights = (jnp.arange(height)[None] + 0.5) / height
-        across &= (times < start) | (times >= end)
-        up &= (heights < low) | (heights >= high)
+        across = without(across, times, start, end)
+        up = without(up, (jnp.arange(height)[None] + 0.5) / height, low, high)
     return (up[:, :, None] & across[:, None]).astype(jnp.float32)

@@ -362,7 +362,7 @@ def load_config(checkpoints: Sequence[Path]) -> ConfigDict:
     from ds_jax.training.checkpoints import read_card  # here, since it imports JAX
 
     cards = [read_card(folder) for folder in checkpoints]
-    configs = [ConfigDict(configuration.OLDER | card["config"]) for card in cards]
+    configs = [ConfigDict(configuration.complete(card["config"])) for card in cards]
     for folder, config in zip(checkpoints, configs, strict=True):
         if different := configuration.difference(configs[0], config):
             raise ValueError(

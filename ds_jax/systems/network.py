@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from ds_jax import config as configuration
 from ds_jax.config import adapts
 from ds_jax.data import enrolment
 from ds_jax.data.corpus import Corpus
@@ -62,7 +63,7 @@ def load(directory: Path) -> tuple[ConfigDict, Network, Variables]:
         FileNotFoundError: There is no finished model in the folder.
         ValueError: The model is damaged, of another label set, or of another network.
     """
-    config = ConfigDict(read_card(directory)["config"])
+    config = ConfigDict(configuration.complete(read_card(directory)["config"]))
     network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
     return config, network, load_variables(directory, like=abstract_variables(network))
 

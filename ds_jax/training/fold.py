@@ -69,8 +69,8 @@ def _plateaus(config: ml_collections.ConfigDict, history: Sequence[Mapping]) -> 
     if config.select_on == "none":
         return 1.0, 0
     losses = [row[f"{config.select_on}_loss"] for row in history]
-    # A schedule is not changed by plateaus.
-    return plateaus(losses, config.train.get("plateau_patience", len(losses) + 1))
+    scale, waited = plateaus(losses, config.train.get("plateau_patience", 1))
+    return (1.0 if is_scheduled(config.train) else scale), waited  # a schedule has its own rates
 
 
 class FoldState:

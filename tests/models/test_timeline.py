@@ -226,6 +226,14 @@ def test_augmentation_can_be_switched_off():
         np.testing.assert_array_equal(found[name][1, :, :whole], x[name][1, :, :whole])
 
 
+def test_no_map_is_hidden_whole():
+    hidden = jnp.asarray([[0.0, 1.0, 0.0, 0.6], [0.0, 0.4, 0.0, 1.0]])
+    seen = timeline.seen_positions((2, 4, 6, 1), jnp.asarray([5, 5]), hidden)
+    np.testing.assert_array_equal(seen[0].any(1), [False, False, True, True])
+    np.testing.assert_array_equal(seen[0].any(0), [True] * 5 + [False])
+    np.testing.assert_array_equal(seen[1].all(0), [False, False, True, True, True, False])
+
+
 def test_mixed_rows_last_as_long_as_both():
     network, names = create(), ("block3_pool", "block4_pool")
     x, others = (

@@ -1,6 +1,7 @@
 """A fixed number of epochs: the average after the last, or after a chosen one, is the model."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from ds_jax.systems import base as systems
 from ds_jax.systems import network as saved_networks
 from ds_jax.training import fold, input_pipeline, parallel
 from ds_jax.training import step as step_module
-from ds_jax.training.checkpoints import read_card
+from ds_jax.training.checkpoints import CARD, read_card
 from ds_jax.training.fold import FoldState
 from ds_jax.training.parallel import ONE_MODEL
 
@@ -190,6 +191,15 @@ def test_the_last_epoch_counts_and_its_average_is_the_model(setup, tmp_path, mon
     trained = jax.tree.leaves(states[0].params["head"])
     averages = jax.tree.leaves(states[0].schedule.average["head"])
     assert any((a != b).any() for a, b in zip(trained, averages, strict=True))
+
+
+def test_a_model_that_is_older_than_the_choice_of_augmentation_is_read(undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed[1] / "fold_01" / "checkpoints", tmp_path / "older")
+    for field in ("least_share", "most_hidden", "mixup"):
+        tiny.tamper(folder / CARD, lambda card, field=field: card["config"]["train"].pop(field))
+    config, network, _ = saved_networks.load(folder)
+    assert (network.least_share, network.most_hidden, config.train.mixup) == (0.6, 0.3, 0.0)
+    assert systems.load_config([folder]) == config
 
 
 def test_development_utterances_choose_an_epoch_and_change_no_rate(setup, tmp_path, monkeypatch):
