@@ -3,13 +3,16 @@
     python launch.py --config=configs/ladder.py
 
 runs each row on each corpus and with each seed, and writes runs/ladder/ladder.md and ladder.json
-after each run: scores with intervals, the difference of each row to that from which it differs, of
-some to two references as well, p values that Holm's method adjusts over the page, and minutes. Runs
-that are done are not made again; the cells of a missing corpus, or of a run that fails, say so.
+after each run: scores with intervals, the difference of each row to that from which it differs,
+and of those of `headlines` to the `references` as well, also over all corpora, with intervals and p
+values, which Holm's method corrects over the page; minutes, and the commands. Runs that are done
+are not made again; the cells of a missing corpus, or of a run that fails, say so.
 `--config.only="('statistics','no_gate')"` runs these rows alone, and
 `--config.seeds="(0,1,2)"` with three seeds; those that a row has are tested together.
 
-A row is an experiment of its own, and `after` names the row from which it differs. Each may be
+A row is an experiment of its own, and `after` names the row from which it differs, in what its
+title says; `statistics`, `best`, `and_ridge`, `fused` and `speech_ridge` differ as whole systems.
+`<corpus>/<row>/seed_0/config.json` below the ladder's folder has all fields. Each row may be
 changed, left out or added in a copy of this file. A row on another backbone than VGG16 has a file
 of weights of its own, `--config.rows.NAME.experiment.weights`. ComParE needs openSMILE, whose
 licence is non-commercial, and Smart Turn `pip install onnxruntime`.
@@ -57,8 +60,8 @@ def get_config() -> ConfigDict:
     add("ds_svc", "DS-SVC", "", base.use_ds_svc)
     add("squares", "a ridge in place of the SVC", "ds_svc", _use_ridge_on_squares)
     timeline = {"picture.layout": "timeline"}
-    add("scale", "a fixed time scale", "squares", _use_ridge_on_squares, timeline)
-    title = "DS-AM's bands, frames, floor and colour"
+    add("scale", "a fixed time scale, a row a band", "squares", _use_ridge_on_squares, timeline)
+    title = "as DS-AM's: 64 bands, 64 ms, a floor, grey, centred as Keras does"
     add("means", title, "scale", base.use_ds_ridge, {"model.pooling": "mean"})
     add("ds_ridge", "deviations beside means", "means", base.use_ds_ridge)
     add("rows", "rows of frequencies", "ds_ridge", base.use_ds_ridge, {"model.pooling": "rows"})
@@ -73,18 +76,30 @@ def get_config() -> ConfigDict:
         ("no_floor", "no floor", {"picture.floor_db": 0.0}),
         ("no_gate", "no gate", {"model.gate": False}),
         ("no_smoothing", "no label smoothing", {"train.label_smoothing": 0.0}),
-        ("dev_speaker", "a development speaker chooses the epoch", {"select_on": "dev"}),
+        (
+            "dev_speaker",
+            "a development speaker, who does not train, chooses the epoch",
+            {"select_on": "dev"},
+        ),
         ("no_crops", "no crops but to 3.07 s", {"train.least_share": 1.0}),
         ("no_masks", "nothing hidden", {"train.most_hidden": 0.0}),
         ("mixup", "mixed recordings", {"train.mixup": 0.2}),
         # A third of the epochs, since two variants make each three times as long.
-        ("pitches", "2 semitones up and down too", _augmented("pitch=-2", "pitch=2")),
-        ("tracts", "other vocal tracts too", _augmented("tract=0.9", "tract=1.1")),
-        ("speeds", "other speeds too", _augmented("speed=0.9", "speed=1.1")),
-        ("with_noise", "with noise too", _augmented("noise=10", "noise=20")),
+        ("pitches", "2 semitones up and down too, 5 epochs", _augmented("pitch=-2", "pitch=2")),
+        ("tracts", "other vocal tracts too, 5 epochs", _augmented("tract=0.9", "tract=1.1")),
+        ("speeds", "other speeds too, 5 epochs", _augmented("speed=0.9", "speed=1.1")),
+        ("with_noise", "with noise too, 5 epochs", _augmented("noise=10", "noise=20")),
         # Pictures as many as recordings, by a generator and by a variant.
-        ("generated", "generated pictures too", {"generate.share": 1.0, "train.epochs": 8}),
-        ("faster", "1.1 times the speed too", {"variants": ("speed=1.1",), "train.epochs": 8}),
+        (
+            "generated",
+            "generated pictures too, 8 epochs",
+            {"generate.share": 1.0, "train.epochs": 8},
+        ),
+        (
+            "faster",
+            "1.1 times the speed too, 8 epochs",
+            {"variants": ("speed=1.1",), "train.epochs": 8},
+        ),
         ("trimmed", "silence trimmed at 50 dB", {"trim": 50.0}),
         ("viridis", "viridis colours", {"picture.colour_map": "viridis"}),
     ):
