@@ -114,9 +114,7 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     """Changes a config to DS-AM's second form: gated statistics of pictures of any width."""
     use_timelines(config)
     config.system = "ds_am_statistics"
-    # A fixed number of epochs on all training speakers, of which the last counts; or "dev":
-    # development speakers choose one of these epochs.
-    config.select_on = "none"
+    config.select_on = "none"  # the last of a fixed number of epochs counts; "dev" chooses one
     # Generated pictures for each training recording of a fold, on which its model is trained too.
     # They are drawn by a generator that has learnt from the fold's training recordings alone.
     config.generate = ConfigDict()
@@ -138,13 +136,10 @@ def use_ds_am_statistics(config: ConfigDict) -> None:
     config.train.new_learning_rate = 4e-3
     config.train.weight_decay = 0.01
     config.train.label_smoothing = 0.1
-    # Each time a recording is trained on, a part of it is cropped, at least this share of it (1.0:
-    # all), but never more than 3.07 s; and up to this share of the crop's time, and of its
-    # frequencies, is hidden (0.0: nothing).
+    # A step crops at least this share of a recording, but never more than 3.07 s,
     config.train.least_share = 0.6
-    config.train.most_hidden = 0.3
-    # Both parameters of the beta distribution by which recordings of a batch are mixed, in what
-    # frozen blocks make of them; 0: none are.
+    config.train.most_hidden = 0.3  # and hides up to this share of its time and of its frequencies.
+    # Both parameters of the beta distribution by which what frozen blocks make is mixed; 0: none.
     config.train.mixup = 0.0
 
 
