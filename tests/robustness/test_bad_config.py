@@ -193,7 +193,7 @@ def test_the_fields_of_a_system_are_those_of_its_configs(system):
         ("ds_am_elra", {"picture.window_hop": 1.0}, "picture.window_hop"),
         ("ds_am_elra", {"picture.fmin": 8000.0}, "picture.fmin"),
         ("ds_fc_elra", {"picture.size": 128}, "picture.size"),
-        ("ds_am_emodb", {"select_on": "dev"}, "select_on"),
+        ("ds_am_emodb", {"select_on": "test"}, "select_on"),
         ("ds_am_emodb", {"generate.share": 1.0, "parallel": "folds"}, "parallel"),
         ("ds_am_emodb", {"folds.protocol": "whole_corpus", "eval_on": ("emodb",)}, "eval_on"),
         ("ds_am_mesd", {"folds.count": 1}, "folds.count"),
