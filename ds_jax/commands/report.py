@@ -15,7 +15,7 @@ from ds_jax.evaluation import predictions, summary
 from ds_jax.evaluation.summary import RunSummary
 from ds_jax.report import paper_numbers
 from ds_jax.report import run as run_report
-from ds_jax.runtime import files, locks, processes
+from ds_jax.runtime import files, locks, processes, versions
 from ds_jax.runtime.workdir import (
     CHECKPOINTS,
     FOLDS,
@@ -158,7 +158,7 @@ def public_command(command: str) -> str:
     for word in shlex.split(command):
         name, equals, value = word.rpartition("=")
         words.append(f"{name}{equals}.../{Path(value).name}" if value.startswith("/") else word)
-    return shlex.join(words)
+    return versions.join_words(words)
 
 
 def write(

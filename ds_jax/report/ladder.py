@@ -107,6 +107,7 @@ def write(
         differences[other] = pair
     content = {"seeds": list(config.seeds), "references": list(config.references), "rows": rows}
     content |= {"corpora": corpora, "compared": sum("uar" in pair for pair in pairs)}
+    content["only"] = list(config.only or rows)  # others are shown where they are done
     cells = [cell for part in corpora.values() for cell in part["cells"].values()]
     before = dict.fromkeys(each for cell in cells for each in cell.get("commands", ()))
     content["commands"] = [*(each for each in before if each != command), command]

@@ -5,7 +5,7 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -39,8 +39,20 @@ def this_call() -> dict:
     `began` is the time now, with its zone, to the second.
     """
     began = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    command = path_text(shlex.join(["python", *sys.argv]))
+    command = path_text(join_words(["python", *sys.argv]))
     return {"versions": current(), "began": began, "command": command}
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Joins words to a command of a shell; double quotes hold words with single ones, if they can.
+
+    So `--config.only="('statistics',)"` stays readable. `shlex.split` undoes it.
+    """
+    needs_single = set('"$`\\!')
+    return " ".join(
+        f'"{word}"' if "'" in word and not needs_single & {*word} else shlex.quote(word)
+        for word in words
+    )
 
 
 def difference(before: Mapping[str, str]) -> str:

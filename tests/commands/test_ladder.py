@@ -166,8 +166,9 @@ def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     assert len(calls["run"]) == 2
     content, text = read(tmp_path)
     assert content["corpora"]["emodb"]["cells"]["no_gate"] == {"status": "not run: not reached yet"}
-    assert "not run: not reached yet" in text
+    assert "`no_gate`" not in text  # nobody has asked for it
     ladder.run(make(), load, tmp_path)
+    assert "`no_gate`" in read(tmp_path)[1]
     assert len(calls["run"]) == 6
     whole = read(tmp_path)
     ladder.run(make(), load, tmp_path)
@@ -177,6 +178,15 @@ def test_what_is_done_is_not_run_again_and_the_rest_is(tmp_path, calls):
     cells = read(tmp_path)[0]["corpora"]["emodb"]["cells"]
     assert [cells[name]["seeds"] for name in ("statistics", "no_gate")] == [[0], [0, 1]]
     assert cells["no_gate"]["differences"]["statistics"]["seeds"] == [0]
+
+
+def test_a_row_that_cannot_be_compared_says_so(tmp_path, calls):
+    ladder.run(make(only=("no_gate",)), load, tmp_path)
+    content, text = read(tmp_path)
+    assert content["corpora"]["emodb"]["cells"]["no_gate"]["differences"] == {}
+    rows = [line for line in text.splitlines() if line.startswith("| `no_gate`")]
+    assert len(rows) == len(CORPORA)
+    assert all("minus `statistics`: not run with the same seed" in row for row in rows)
 
 
 def test_the_page_says_the_commands_that_make_it(tmp_path, calls, monkeypatch):

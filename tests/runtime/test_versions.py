@@ -1,5 +1,7 @@
 """The versions that a run began with, and those that have changed since."""
 
+import shlex
+import subprocess
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -36,3 +38,13 @@ def test_differences_are_named():
     assert versions.difference(other) == (
         f"gone 2, now none; jax 0.1, now {now['jax']}; numpy none, now {now['numpy']}"
     )
+
+
+def test_a_command_is_read_by_shells_as_it_was_and_by_people_too():
+    words = ["a", "b c", "('d',)", "it's $HOME", 'e"f', "'g'`h`", "\\'", "", "i=j'!"]
+    command = versions.join_words(words)
+    assert shlex.split(command) == words
+    printed = ["bash", "-c", f"printf '%s\\n' {command}"]
+    assert subprocess.run(printed, capture_output=True, text=True).stdout.splitlines() == words
+    call = ["python", "launch.py", "--config.only=('statistics',)"]
+    assert versions.join_words(call) == "python launch.py \"--config.only=('statistics',)\""
