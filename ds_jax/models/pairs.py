@@ -11,6 +11,7 @@ import jax.numpy as jnp
 LANES = 128  # channels that a TPU multiplies at a time
 SUBLANES = 8  # of the few channels of pictures it keeps a multiple of this
 MAPS_AT_ONCE = 16  # of VGG16's block2, which then stay in a TPU's cache from one layer to the next
+PICTURES_AT_ONCE = LANES  # since a TPU lays those of few channels side by side in the lanes
 
 
 def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
@@ -27,8 +28,15 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
             halves = jnp.split(x, 2)
             maps = [function(part, kernel, bias) for half in halves for part in _parts(half)]
             return jnp.concatenate(maps)
-        x = jnp.moveaxis(jnp.reshape(x, (2, -1, *x.shape[1:])), 0, 3)
-        x, none = jnp.reshape(x, (*x.shape[:3], -1)), jnp.zeros_like(kernel)
+        few = has_few_channels(x.shape)
+        if few:
+            parts = parts_of_pictures(x)
+            couples = zip(parts[: len(parts) // 2], parts[len(parts) // 2 :], strict=True)
+            xs = [jnp.concatenate(couple, axis=-1) for couple in couples]
+        else:
+            x = jnp.moveaxis(jnp.reshape(x, (2, -1, *x.shape[1:])), 0, 3)
+            xs = [jnp.reshape(x, (*x.shape[:3], -1))]
+        none = jnp.zeros_like(kernel)
 
         def apart(kernel):
             return [jnp.concatenate(each, axis=-2) for each in ((kernel, none), (none, kernel))]
@@ -36,17 +44,17 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
         if 2 * kernel.shape[-1] > LANES:
             # Each has kernels of its own, so that no gradient is computed of their zeros. What both
             # kernels share is divided once: its gradients are added before they are joined.
-            xs = _parts(x)
-            maps = [function(x, apart(kernel)[which], bias) for which in (0, 1) for x in xs]
-            return jnp.concatenate(maps)
+            kernels, parts = apart(kernel), [part for x in xs for part in _parts(x)]
+            return jnp.concatenate([function(x, each, bias) for each in kernels for x in parts])
         kernel, bias = jnp.concatenate(apart(kernel), axis=-1), jnp.tile(bias, 2)
-        if x.shape[-1] % SUBLANES:
+        if few:
             # A channel of ones, which takes no room, has the bias as its weights: their gradient
             # comes with the kernel's, and the large one of the map is kept nowhere.
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=1)
+            ones = ((0, 0), (0, 0), (0, 0), (0, 1))
+            xs = [jnp.pad(x, ones, constant_values=1) for x in xs]
             kernel = jnp.pad(kernel, ((0, 0), (0, 0), (0, 1), (0, 0))).at[1, 1, -1].set(bias)
             bias = jnp.zeros_like(bias)
-        y = jnp.concatenate([function(part, kernel, bias) for part in _parts(x)])
+        y = jnp.concatenate([function(part, kernel, bias) for x in xs for part in _parts(x)])
         y = jnp.moveaxis(jnp.reshape(y, (*y.shape[:3], 2, -1)), 3, 0)
         return jnp.reshape(y, (-1, *y.shape[2:]))
 
@@ -54,6 +62,25 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
     if not divides or max(kernel.shape[2:]) > LANES:
         return function(x, kernel, bias)
     return jax.lax.platform_dependent(x, kernel, bias, tpu=halved, default=function)
+
+
+def has_few_channels(shape: tuple[int, ...]) -> bool:
+    """Tells whether [..., channels] has those of pictures, of which a TPU keeps more than it reads.
+
+    `by_pairs` takes a batch of them as `parts_of_pictures` divides it.
+    """
+    return shape[-1] % SUBLANES > 0
+
+
+def parts_of_pictures(x: jax.Array) -> list[jax.Array]:
+    """Divides each half of a batch [n, ...] in parts, as many in one half as in the other.
+
+    A TPU has room in its cache for one of each half. An odd batch is not divided.
+    """
+    if len(x) % 2:
+        return [x]
+    count = -(-len(x) // (2 * PICTURES_AT_ONCE))
+    return [part for half in jnp.split(x, 2) for part in jnp.array_split(half, count)]
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:

@@ -16,6 +16,7 @@ from ds_jax.data.corpus import StoredPictures
 from ds_jax.features import spectrogram
 from ds_jax.models.create import split_frozen
 from ds_jax.models.layers import Network
+from ds_jax.models.pairs import has_few_channels, parts_of_pictures
 from ds_jax.models.pieces import Pieces, cut, is_pieces
 from ds_jax.runtime import processes, progress
 from ds_jax.training import parallel
@@ -45,7 +46,15 @@ class Rows(flax.struct.PyTreeNode):
     shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
     def __getitem__(self, rows: jax.Array) -> jax.Array:
-        """Returns some rows, [m, ...], for their numbers int32 [m]."""
+        """Returns some rows, [m, ...], for their numbers int32 [m].
+
+        Pictures are read in the parts in which they are convolved: a large batch leaves the cache.
+        """
+        pictures = len(self.shape) == 3 and has_few_channels(self.shape)
+        parts = parts_of_pictures(rows) if pictures else [rows]
+        return jnp.concatenate([self._read(part) for part in parts])
+
+    def _read(self, rows: jax.Array) -> jax.Array:
         numbers = self.tiles[rows].reshape(len(rows), -1)[:, : math.prod(self.shape)]
         return numbers.reshape(len(rows), *self.shape)
 

@@ -223,12 +223,21 @@ def test_bias_and_relu_may_follow_the_maxima(monkeypatch, platform, shape, dtype
 @pytest.mark.parametrize("function", ["relu_convolution", "pooled_relu_convolution"])
 def test_two_narrow_pictures_may_be_one(monkeypatch, function, channels):
     """On TPUs, whose lanes they fill; if one fills them itself a few of a batch are apart."""
-    function, shape = getattr(winograd, function), (6, 6, 8, *channels)
-    monkeypatch.setattr(pairs, "MAPS_AT_ONCE", 2)  # of the three in each half
+    function, shape = getattr(winograd, function), (10, 6, 8, *channels)
+    monkeypatch.setattr(pairs, "MAPS_AT_ONCE", 2)  # of the five in each half
+    monkeypatch.setattr(pairs, "PICTURES_AT_ONCE", 3)
     tiny.compute_as_on("tpu", monkeypatch)
     wanted = pooled(function, shape)
     found = pooled(functools.partial(pairs.by_pairs, function), shape)
     jax.tree.map(assert_close, found, wanted)
+
+
+def test_both_halves_of_a_batch_are_read_in_as_many_parts():
+    for count, sizes in ((2, 2 * [1]), (256, 2 * [128]), (258, 2 * [65, 64]), (300, 4 * [75])):
+        parts = pairs.parts_of_pictures(jnp.arange(count))
+        assert [len(part) for part in parts] == sizes
+        assert jnp.concatenate(parts).tolist() == [*range(count)]
+    assert [len(part) for part in pairs.parts_of_pictures(jnp.arange(257))] == [257]
 
 
 @pytest.mark.parametrize(

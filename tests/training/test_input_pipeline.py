@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from ds_jax.data.corpus import StoredPictures
+from ds_jax.models import pairs
 from ds_jax.models.create import create_network
 from ds_jax.training import input_pipeline, parallel
 from ds_jax.training import step as step_module
@@ -94,6 +95,7 @@ def test_rows_of_accelerators_are_joined(monkeypatch):
 def test_a_step_as_accelerators_compute_it_is_the_plain_one(monkeypatch):
     """In bfloat16; the parameters move by the gradient itself."""
     monkeypatch.setattr(parallel, "accelerated", lambda: True)
+    monkeypatch.setattr(pairs, "PICTURES_AT_ONCE", 3)  # of the four in each half
     config, optimiser, found = tiny.config("ds_fc"), optax.sgd(1.0), []
     network = create_network(config, ONE_MODEL.axis_name, parallel.compute_dtype())
     # On the first of these the pictures alone fit.
