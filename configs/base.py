@@ -186,11 +186,11 @@ def _share(config: ConfigDict, member: ConfigDict) -> None:
         _share(config, part)
 
 
-def use_ds_am_best(config: ConfigDict) -> None:
-    """Changes a config to DS-AM's second form on two pictures, with three seeds each."""
+def use_ds_am_best(config: ConfigDict, seeds: int = 3) -> None:
+    """Changes a config to DS-AM's second form on two pictures, with three seeds each or fewer."""
     members = {}
     for picture in ("timeline", "deviations"):
-        for number in range(3):
+        for number in range(seeds):
             member = members[f"{picture}_{number}"] = get_config()
             use_ds_am_statistics(member)
             member.picture.subtract_band_means = picture == "deviations"
