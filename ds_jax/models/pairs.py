@@ -29,8 +29,8 @@ def by_pairs(function: Callable, x: jax.Array, kernel: jax.Array, bias: jax.Arra
             maps = [function(part, kernel, bias) for half in halves for part in _parts(half)]
             return jnp.concatenate(maps)
         few = has_few_channels(x.shape)
-        if few:
-            parts = parts_of_pictures(x)
+        parts = parts_of_pictures(x) if few else [x]
+        if len(parts) > 1:
             couples = zip(parts[: len(parts) // 2], parts[len(parts) // 2 :], strict=True)
             xs = [jnp.concatenate(couple, axis=-1) for couple in couples]
         else:
@@ -73,13 +73,13 @@ def has_few_channels(shape: tuple[int, ...]) -> bool:
 
 
 def parts_of_pictures(x: jax.Array) -> list[jax.Array]:
-    """Divides each half of a batch [n, ...] in parts, as many in one half as in the other.
+    """Divides a large batch [n, ...], each half in equally many parts.
 
-    A TPU has room in its cache for one of each half. An odd batch is not divided.
+    A TPU has room in its cache for one part of each half. An odd batch is not divided.
     """
-    if len(x) % 2:
-        return [x]
     count = -(-len(x) // (2 * PICTURES_AT_ONCE))
+    if count == 1 or len(x) % 2:
+        return [x]
     return [part for half in jnp.split(x, 2) for part in jnp.array_split(half, count)]
 
 
