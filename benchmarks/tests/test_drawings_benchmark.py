@@ -1,5 +1,6 @@
 """How generated pictures are recognised by models that recordings alone have trained."""
 
+import pytest
 import tiny
 
 from benchmarks import drawings
@@ -8,6 +9,7 @@ from ds_jax.models.generator import Generator
 from ds_jax.training import generate
 
 
+@pytest.mark.slow
 def test_each_generated_picture_is_classified_once_and_so_is_each_recording(tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "LEAST", 1)
     monkeypatch.setattr(generate, "DRAWN_AT_ONCE", 16)
