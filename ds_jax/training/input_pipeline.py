@@ -46,17 +46,22 @@ class Rows(flax.struct.PyTreeNode):
     shape: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
     def __getitem__(self, rows: jax.Array) -> jax.Array:
-        """Returns some rows, [m, ...], for their numbers int32 [m].
-
-        Pictures are read in the parts in which they are convolved: a large batch leaves the cache.
-        """
-        pictures = len(self.shape) == 3 and has_few_channels(self.shape)
-        parts = parts_of_pictures(rows) if pictures else [rows]
-        return jnp.concatenate([self._read(part) for part in parts])
-
-    def _read(self, rows: jax.Array) -> jax.Array:
+        """Returns some rows, [m, ...], for their numbers int32 [m]."""
         numbers = self.tiles[rows].reshape(len(rows), -1)[:, : math.prod(self.shape)]
         return numbers.reshape(len(rows), *self.shape)
+
+    def batch(self, rows: jax.Array) -> jax.Array:
+        """Returns `self[rows]`; TPUs read pictures in the parts in which `by_pairs` convolves them.
+
+        Read at once, a large batch would have no room in a TPU's cache.
+        """
+        if len(self.shape) != 3 or not has_few_channels(self.shape[-1]):
+            return self[rows]
+
+        def in_parts(rows):
+            return jnp.concatenate([self[part] for part in parts_of_pictures(rows)])
+
+        return jax.lax.platform_dependent(rows, tpu=in_parts, default=self.__getitem__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -325,7 +325,9 @@ def select(corpus: Any, rows: jax.Array) -> Any:
     """Returns what `take` does, but leaves `Pieces` as they are, to be read in part."""
 
     def of_node(x):
-        return x.rows(rows) if is_pieces(x) else x[rows]
+        if is_pieces(x):
+            return x.rows(rows)
+        return x.batch(rows) if isinstance(x, Rows) else x[rows]
 
     return jax.tree.map(of_node, corpus, is_leaf=lambda x: isinstance(x, Rows | Pieces))
 

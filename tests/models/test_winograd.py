@@ -221,11 +221,12 @@ def test_bias_and_relu_may_follow_the_maxima(monkeypatch, platform, shape, dtype
 
 @pytest.mark.parametrize("channels", [(3, 40), (32, 40), (33, 65), (65, 40)])
 @pytest.mark.parametrize("function", ["relu_convolution", "pooled_relu_convolution"])
-def test_two_narrow_pictures_may_be_one(monkeypatch, function, channels):
+@pytest.mark.parametrize("at_once", [3, pairs.PICTURES_AT_ONCE])
+def test_two_narrow_pictures_may_be_one(monkeypatch, at_once, function, channels):
     """On TPUs, whose lanes they fill; if one fills them itself a few of a batch are apart."""
     function, shape = getattr(winograd, function), (10, 6, 8, *channels)
     monkeypatch.setattr(pairs, "MAPS_AT_ONCE", 2)  # of the five in each half
-    monkeypatch.setattr(pairs, "PICTURES_AT_ONCE", 3)
+    monkeypatch.setattr(pairs, "PICTURES_AT_ONCE", at_once)
     tiny.compute_as_on("tpu", monkeypatch)
     wanted = pooled(function, shape)
     found = pooled(functools.partial(pairs.by_pairs, function), shape)

@@ -81,6 +81,21 @@ def test_accelerators_keep_what_the_network_reads_in_whole_tiles(monkeypatch, sy
     np.testing.assert_allclose(logits[1], logits[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("platform", "count"), [("cpu", 1), ("cuda", 1), ("tpu", 4)])
+def test_tpus_read_a_large_batch_of_pictures_in_parts(monkeypatch, platform, count):
+    monkeypatch.setattr(pairs, "PICTURES_AT_ONCE", 3)
+    rows, shape = np.asarray([4, 0, 3, 3, 1, 2, 5, 0, 2, 4]), (6, 5, 3)
+    wanted = np.random.default_rng(0).normal(size=(6, *shape)).astype(np.float32)
+    tiles = np.zeros((6, 8 * 128), np.float32)
+    tiles[:, :90] = wanted.reshape(6, -1)
+    corpus = Rows(jnp.asarray(tiles.reshape(6, 8, 128)), shape)
+    step = jax.jit(functools.partial(step_module.take, corpus))
+    text = step.trace(rows).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count('"stablehlo.gather"(') == count
+    tiny.compute_as_on(platform, monkeypatch)
+    np.testing.assert_array_equal(step_module.take(corpus, rows), wanted[rows])
+
+
 def test_rows_of_accelerators_are_joined(monkeypatch):
     monkeypatch.setattr(parallel, "accelerated", lambda: True)
     parts = [create(tiny.corpus(count, seed=count))[2] for count in (5, 3)]
