@@ -187,7 +187,7 @@ def _share(config: ConfigDict, member: ConfigDict) -> None:
 
 
 def use_ds_am_best(config: ConfigDict, seeds: int = 3) -> None:
-    """Changes a config to DS-AM's second form on two pictures, with three seeds each or fewer."""
+    """Changes a config to DS-AM's second form on two pictures, with up to three seeds of each."""
     members = {}
     for picture in ("timeline", "deviations"):
         for number in range(seeds):

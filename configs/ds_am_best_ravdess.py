@@ -3,8 +3,8 @@
     python launch.py --config=configs/ds_am_best_ravdess.py
 
 The mean of members as in ds_am_best.py, tested in EmoBox's six folds of four actors. Block 4 is
-trained too, which inner folds of all six training splits prefer (docs/results.md). That takes some
-fifteen times as long, so that each picture has two seeds in place of three.
+trained too, which inner folds of all six training splits prefer (docs/results.md). That takes far
+longer, so that each picture has two seeds in place of three.
 """
 
 import ml_collections

@@ -44,7 +44,7 @@ def this_call() -> dict:
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Joins words to a command of a shell; double quotes hold words with single ones, if they can.
+    """Joins words to a shell command; double quotes hold a word with single ones where they can.
 
     So `--config.only="('statistics',)"` stays readable. `shlex.split` undoes it.
     """

@@ -186,7 +186,7 @@ def test_a_row_that_cannot_be_compared_says_so(tmp_path, calls):
     assert content["corpora"]["emodb"]["cells"]["no_gate"]["differences"] == {}
     rows = [line for line in text.splitlines() if line.startswith("| `no_gate`")]
     assert len(rows) == len(CORPORA)
-    assert all("minus `statistics`: not run with the same seed" in row for row in rows)
+    assert all("minus `statistics`: no finished run with the same seed" in row for row in rows)
 
 
 def test_the_page_says_the_commands_that_make_it(tmp_path, calls, monkeypatch):
