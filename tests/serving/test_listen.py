@@ -105,8 +105,10 @@ def test_one_utterance_that_is_refused_leaves_the_others(model, monkeypatch):
     monkeypatch.setattr(Judge, "_answers", answers)
     with serving(model) as client, client.websocket_connect(LISTEN) as socket:
         said = [each for each in listen(socket, samples) if each["type"] != "speech"]
-    assert [each["type"] for each in said] == ["unusable", "utterance", "utterance"]
-    assert said[0]["reason"] == "the server is busy: wait"
+    # Utterances are judged side by side, so that any of them may be the first to ask.
+    assert sorted(each["type"] for each in said) == ["unusable", "utterance", "utterance"]
+    reasons = [each["reason"] for each in said if each["type"] == "unusable"]
+    assert reasons == ["the server is busy: wait"]
     errors = [ValueError("a secret of a library")] * 3
     with pytest.raises(ValueError, match="a secret"):  # for whoever runs the server
         hear_an_error(model, samples)
